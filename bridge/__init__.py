@@ -1,0 +1,61 @@
+"""PyTorch weights into JAX: safetensors checkpoints into Equinox models, and back, without PyTorch.
+
+    model = bridge.load("org/name", like, rules)
+
+Importing `bridge` imports neither torch nor JAX: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bridge._api import load as load
+    from bridge._api import open as open
+    from bridge._api import plan as plan
+    from bridge._errors import BridgeError as BridgeError
+    from bridge._errors import CheckpointError as CheckpointError
+    from bridge._errors import PlanError as PlanError
+    from bridge._errors import RuleError as RuleError
+    from bridge._errors import SaveError as SaveError
+    from bridge.format.spec import TensorSpec as TensorSpec
+    from bridge.mapping.template import Spec as Spec
+    from bridge.plan.plan import Plan as Plan
+    from bridge.rules.rule import Rule as Rule
+    from bridge.rules.toml import load_rules as load_rules
+    from bridge.source.checkpoint import Checkpoint as Checkpoint
+
+_HOMES = {
+    "BridgeError": "_errors",
+    "Checkpoint": "source.checkpoint",
+    "CheckpointError": "_errors",
+    "Plan": "plan.plan",
+    "PlanError": "_errors",
+    "Rule": "rules.rule",
+    "RuleError": "_errors",
+    "SaveError": "_errors",
+    "Spec": "mapping.template",
+    "TensorSpec": "format.spec",
+    "load": "_api",
+    "load_rules": "rules.toml",
+    "open": "_api",
+    "plan": "_api",
+}
+
+__all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'bridge' has no attribute {name!r}")
+    value = getattr(import_module(f"bridge.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

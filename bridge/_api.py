@@ -1,0 +1,198 @@
+"""`open`, `plan`, `load`: the straight line from a source to a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+
+from bridge._errors import PlanError
+from bridge._progress import Progress, reporting
+from bridge.mapping.pattern import Names
+from bridge.mapping.template import Spec
+from bridge.plan.plan import Plan, Request, make_plan, rules_of
+from bridge.plan.policy import DtypePolicy
+from bridge.rules.rule import Rule
+from bridge.source.checkpoint import Checkpoint, open_checkpoint
+from bridge.stream.buffers import empty
+from bridge.stream.jobs import jobs, ties
+from bridge.stream.run import run
+
+Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
+Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
+Filler = Callable[[str, Spec], Any]
+AllowMissing = Sequence[str] | str | Mapping[str, Filler]
+
+
+class OpenOptions(TypedDict, total=False):
+    """The keywords of `bridge.open`."""
+
+    revision: str | None
+    subfolder: str | None
+    variant: str | None
+    token: str | bool | None
+    cache_dir: str | os.PathLike[str] | None
+    local_files_only: bool
+    verify: bool
+
+
+@contextmanager
+def _opened(source: Source, options: OpenOptions) -> Iterator[Checkpoint]:
+    """The checkpoint behind a source; closed afterwards unless the caller opened it."""
+    ckpt = open_checkpoint(source, **options)
+    try:
+        yield ckpt
+    finally:
+        if ckpt is not source:
+            ckpt.close()
+
+
+def plan(
+    source: Source,
+    like: Any,
+    rules: Rules = None,
+    *,
+    dtype: Any = None,
+    sharding: Any = None,
+    allow_missing: AllowMissing = (),
+    allow_unexpected: Sequence[str] | str = (),
+    max_host_bytes: int | None = None,
+    **options: Unpack[OpenOptions],
+) -> Plan:
+    """What would go where, proven from headers alone. Reads no weights.
+
+    **Arguments:**
+
+    - `source`: whatever `bridge.open` takes; its keywords may be given here too.
+    - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), or any pytree of arrays or
+        `jax.ShapeDtypeStruct`; `None` makes a flat dict of what the rules name.
+    - `rules`: a list of rules or texts, one text, a path to a TOML file, or a `Plan`.
+    - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a mapping
+        of leaf patterns to these.
+    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
+        functions `(name, spec) -> array` that make one.
+    - `allow_unexpected`: patterns of keys that may be left over.
+
+    **Returns:** a `Plan`; where keys and leaves do not meet `plan.ok` is False and its lists say why.
+
+    **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
+    """
+    with _opened(source, options) as ckpt:
+        request = _request(rules, dtype, allow_missing, allow_unexpected)
+        return _plan(ckpt, like, request)[0]
+
+
+def load(
+    source: Source,
+    like: Any,
+    rules: Rules = None,
+    *,
+    dtype: Any = None,
+    sharding: Any = None,
+    allow_missing: AllowMissing = (),
+    allow_unexpected: Sequence[str] | str = (),
+    max_host_bytes: int | None = None,
+    progress: Progress | bool | None = None,
+    **options: Unpack[OpenOptions],
+) -> Any:
+    """The checkpoint's weights in a model like `like`. Arguments as for `bridge.plan`.
+
+    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
+
+    **Returns:** `like` with every array replaced by a `jax.Array`; what is no array, and PRNG keys, stay as they are.
+    For `like=None` a flat dict of leaf name to array.
+
+    **Raises:** `PlanError`, before a weight is read, where keys and leaves do not meet; `CheckpointError` for what reading
+    finds; never a model that is filled in part.
+
+    ```python
+    like = eqx.filter_eval_shape(eqx.nn.Linear, 3, 2, key=jax.random.key(0))
+    linear = bridge.load("linear.safetensors", like)
+    ```
+    """
+    with _opened(source, options) as ckpt:
+        made, model = _plan(ckpt, like, _request(rules, dtype, allow_missing, allow_unexpected))
+        made.check()
+        values = _read(ckpt, made, sharding, progress)
+    if model is None:
+        return values
+    fillers = allow_missing if isinstance(allow_missing, Mapping) else {}
+    for name in made.kept:
+        values[name] = _kept(name, made.leaves[name], model, fillers)
+    return model.filled(values)
+
+
+def _request(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str) -> Request:
+    """What was asked for; a `Plan` as rules brings its own answers along."""
+    missing, unexpected = Names.of(allow_missing), Names.of(allow_unexpected)
+    policy = DtypePolicy.of(dtype)
+    if not isinstance(rules, Plan):
+        return Request(_rules(rules), policy, missing, unexpected)
+    before = rules.request
+    return Request(
+        rules.rules,
+        policy if dtype is not None else before.dtype,
+        Names.of((*before.allow_missing.texts, *missing.texts)),
+        Names.of((*before.allow_unexpected.texts, *unexpected.texts)),
+    )
+
+
+def _rules(rules: Sequence[Rule | str] | str | os.PathLike[str] | None) -> tuple[Rule, ...]:
+    if isinstance(rules, os.PathLike) or (isinstance(rules, str) and rules.endswith(".toml")):
+        from bridge.rules.toml import load_rules
+
+        return load_rules(rules)
+    return rules_of(rules)
+
+
+def _plan(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:
+    """The plan, and the template taken apart."""
+    from bridge.model.template import take_apart
+    from bridge.place import canonical
+
+    model = None if like is None else take_apart(like)
+    template = None if model is None else model.template
+    made = make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical)
+    return made, model
+
+
+def _read(ckpt: Checkpoint, made: Plan, sharding: Any, progress: Progress | bool | None) -> dict[str, Any]:
+    """Every leaf that the plan fills, read and placed."""
+    from bridge.place import place
+
+    buffers: dict[str, np.ndarray] = {}
+    for name, spec in made.leaves.items():
+        if name not in made.kept:
+            buffers[name] = empty(spec.shape, spec.dtype)
+    for name, value in made.fills.items():
+        buffers[name].fill(value)
+    with reporting(progress) as report:
+        run(jobs(made.blocks, ckpt.specs, buffers), ckpt, progress=report)
+    run(list(ties(made.blocks, ckpt.specs, buffers)), ckpt)
+    values: dict[str, Any] = {}
+    for name in list(buffers):
+        # The device array takes the memory over; no view of it may stay behind.
+        values[name] = place(buffers.pop(name), sharding)
+    return values
+
+
+def _kept(name: str, spec: Spec, model: Any, fillers: Mapping[str, Filler]) -> Any:
+    """A leaf that no key fills: made by the caller's function, or the template's own value."""
+    import jax.numpy as jnp
+
+    for pattern, filler in fillers.items():
+        if name in Names.of(pattern):
+            value = jnp.asarray(filler(name, spec))
+            if value.shape != spec.shape or np.dtype(value.dtype) != spec.dtype:
+                raise PlanError(
+                    f"leaf '{name}': the function for '{pattern}' gave {value.dtype}{list(value.shape)}, "
+                    f"the model has {spec}"
+                )
+            return value
+    return jnp.asarray(model.kept(name))
+
+
+open = open_checkpoint  # noqa: A001 - `bridge.open`, as pathlib and gzip have theirs

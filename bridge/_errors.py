@@ -1,0 +1,63 @@
+"""Every error that bad input can cause.
+
+    BridgeError
+    ├── CheckpointError  (ValueError)   a file, an index or a repo: malformed, unsafe, incomplete
+    │   └── UnknownKeyError  (KeyError) a key that the checkpoint does not hold
+    ├── RuleError        (ValueError)   a rule whose text is wrong
+    ├── PlanError        (ValueError)   keys and leaves do not meet
+    └── SaveError        (OSError)      a target that cannot be written
+
+A message has its subject first, then what was expected, what came, and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class BridgeError(Exception):
+    """The base of every error that bad input can cause."""
+
+    def __str__(self) -> str:
+        # KeyError would show the repr of its message, OSError would read two arguments as errno and text.
+        return "\n".join(str(arg) for arg in self.args)
+
+
+class CheckpointError(BridgeError, ValueError):
+    """A file, an index or a repo that is malformed, unsafe or incomplete, or values that cannot be what the plan needs."""
+
+
+class UnknownKeyError(CheckpointError, KeyError):
+    """A key that the checkpoint does not hold."""
+
+
+class RuleError(BridgeError, ValueError):
+    """A rule whose text is wrong. Raised when the rule is made; the message points at the place."""
+
+
+class PlanError(BridgeError, ValueError):
+    """Keys and leaves do not meet. All problems are in one report.
+
+    **Attributes:**
+
+    - `missing`: names of the leaves that no key fills; `name[7]` where one index of a stacked leaf is empty.
+    - `unexpected`: keys that no leaf takes.
+    - `mismatched`: tuples `(leaf, key, expected, got)`, the last two with `.dtype` and `.shape`.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        missing: tuple[str, ...] = (),
+        unexpected: tuple[str, ...] = (),
+        mismatched: tuple[tuple[str, str, Any, Any], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.unexpected = unexpected
+        self.mismatched = mismatched
+
+
+class SaveError(BridgeError, OSError):
+    """A target that cannot be written."""

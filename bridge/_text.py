@@ -1,0 +1,111 @@
+"""How names, shapes and byte counts are written for people. Pure text, no state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def printable(text: str) -> str:
+    """`text` with control and other unprintable characters as escapes: a key may hold terminal commands."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def quote(name: str) -> str:
+    """`name` between single quotes, safe to print; cut in the middle where it is absurdly long."""
+    shown = printable(name)
+    if len(shown) > 300:
+        shown = f"{shown[:180]}…{shown[-100:]}"
+    return f"'{shown}'"
+
+
+def human_nbytes(nbytes: int) -> str:
+    """`nbytes` in decimal units, as disks and the Hub count: `90.9 MB`."""
+    if nbytes < 1000:
+        return f"{nbytes} B"
+    value = float(nbytes)
+    for unit in ("kB", "MB", "GB", "TB"):
+        value /= 1000
+        if value < 999.95:
+            return f"{value:.1f} {unit}"
+    return f"{value / 1000:.1f} PB"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 key`, `2 keys`, `1 leaf`, `2 leaves`."""
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count:,} leaves" if noun == "leaf" else f"{count:,} {noun}s"
+
+
+def ranges(values: Iterable[int]) -> str:
+    """Sorted runs of `values`: `0..3,7`."""
+    runs: list[list[int]] = []
+    for value in sorted(set(values)):
+        if runs and value == runs[-1][1] + 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ",".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
+
+
+def is_index(segment: str) -> bool:
+    """Whether a segment of a name is an index: `0` or digits without a leading zero."""
+    return segment.isdecimal() and segment.isascii() and (segment == "0" or segment[0] != "0")
+
+
+def template(name: str) -> tuple[str, tuple[int, ...]]:
+    """A name with every index segment as `{}`, and the indices: `('layers.{}.weight', (3,))`."""
+    if not any(c.isdigit() for c in name):
+        return name, ()
+    segments = name.split(".")
+    indices: list[int] = []
+    for position, segment in enumerate(segments):
+        if is_index(segment):
+            indices.append(int(segment))
+            segments[position] = "{}"
+    return (".".join(segments), tuple(indices)) if indices else (name, ())
+
+
+def fold(names: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Names folded by index: `[('layers.{0..31}.weight', (32 names)), …]` in order of first appearance.
+
+    Only full products fold into one line, so the text never claims a name that is not there.
+    """
+    groups: dict[str, dict[tuple[int, ...], str]] = {}
+    for name in names:
+        text, indices = template(name)
+        groups.setdefault(text, {})[indices] = name
+    folded: list[tuple[str, tuple[str, ...]]] = []
+    for text, members in groups.items():
+        folded += [(fill(text, part), tuple(members[i] for i in part)) for part in _products(list(members))]
+    return folded
+
+
+def fill(text: str, indices: Sequence[tuple[int, ...]]) -> str:
+    """A template with the ranges of `indices`, a full product, in its holes."""
+    pieces = text.split("{}")
+    if len(pieces) == 1:
+        return text
+    columns = list(zip(*indices, strict=True))
+    shown = [str(c[0]) if len(set(c)) == 1 else "{" + ranges(c) + "}" for c in columns]
+    return "".join(a + b for a, b in zip(pieces, [*shown, ""], strict=True))
+
+
+def _products(indices: list[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """`indices` split into full products, along the first place where one fails to be."""
+    count = 1
+    for column in zip(*indices, strict=True):
+        count *= len(set(column))
+    if count == len(indices):
+        return [sorted(indices)]
+    rows: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for index in sorted(indices):
+        rows.setdefault(index[1:], []).append(index)
+    # Tails that hang under the same set of first indices stay together.
+    joined: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+    for row in rows.values():
+        joined.setdefault(tuple(i[0] for i in row), []).extend(row)
+    parts = list(joined.values())
+    if len(parts) == 1:
+        return [[i] for i in parts[0]]
+    return [product for part in parts for product in _products(part)]

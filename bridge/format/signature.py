@@ -1,0 +1,37 @@
+"""What a file is that is called `.safetensors` and is none: said by its first bytes."""
+
+from __future__ import annotations
+
+_FETCH = "Fetch the file itself"
+_PICKLE = (
+    "bridge reads no pickles, they can run code. Convert it once, where torch is: "
+    "`sd = torch.load(path, weights_only=True)`, "
+    '`safetensors.torch.save_file({k: v.clone() for k, v in sd.items()}, "model.safetensors")`.'
+)
+
+_SIGNATURES: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file: run `git lfs pull` in its repository."),
+    (b"PK\x03\x04", f"a zip archive, as torch.save writes them, not safetensors; {_PICKLE}"),
+    (b"\x80\x02", f"a pickle, not safetensors; {_PICKLE}"),
+    (b"\x80\x03", f"a pickle, not safetensors; {_PICKLE}"),
+    (b"\x80\x04", f"a pickle, not safetensors; {_PICKLE}"),
+    (b"\x80\x05", f"a pickle, not safetensors; {_PICKLE}"),
+    (b"GGUF", "a GGUF file, not safetensors. Use the safetensors files of the same model."),
+    (b"\x89HDF", "an HDF5 file, not safetensors. Use the safetensors files of the same model."),
+    (b"\x1f\x8b", "compressed by gzip, not safetensors. Unpack it first."),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd, not safetensors. Unpack it first."),
+    (b"\x93NUMPY", "a numpy .npy file, not safetensors. Save it with safetensors.numpy.save_file."),
+)
+
+
+def describe(start: bytes) -> str | None:
+    """What the file is that begins with `start`, and what to do: `a Git LFS pointer, …`. None if it does not show."""
+    for signature, text in _SIGNATURES:
+        if start.startswith(signature):
+            return text
+    stripped = start[:512].lstrip().lower()
+    if stripped.startswith((b"<!doctype", b"<html", b"<?xml", b"<head")):
+        return f"a web page, not safetensors: a login or an error was saved in its place. {_FETCH}."
+    if stripped.startswith((b"{", b"[")):
+        return f"JSON text, not safetensors: an index or an error was saved in its place. {_FETCH}."
+    return None

@@ -1,0 +1,193 @@
+"""Where bytes come from: `ByteSource`, and a file on the local disk."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from bridge._errors import CheckpointError
+from bridge._text import quote
+
+_VECTOR_LIMIT = os.sysconf("SC_IOV_MAX")
+# A FIFO or a device must not hold up `open`; it is refused right after.
+_OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+@runtime_checkable
+class ByteSource(Protocol):
+    """One file's bytes, readable in any order from any thread."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Its length when it was opened."""
+        ...
+
+    def readinto(self, buffers: Sequence[memoryview], offset: int) -> None:
+        """Fill all `buffers`, one after the other, from byte `offset` on.
+
+        **Arguments:**
+
+        - `buffers`: writable, C-contiguous, of any length, none included.
+        - `offset`: in bytes from the start of the file.
+
+        `CheckpointError` that names the file if they cannot be filled; their contents are then undefined.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the source holds. Reading is an error from then on; closing twice is none."""
+        ...
+
+
+class LocalFile:
+    """A regular file, read with `preadv`.
+
+    A file that is replaced, rewritten or cut while it is in use is noticed at each read, by device, inode, length and
+    time of modification. So it is safe to give the descriptor back between reads (`hold=False`): a checkpoint may
+    have more files than the process may have descriptors.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None, *, hold: bool = True) -> None:
+        """**Arguments:**
+
+        - `path`: the file. Symbolic links are followed.
+        - `name`: what messages call it, by default the path.
+        - `hold`: keep the descriptor from read to read.
+
+        `CheckpointError` if there is no such file, or it may not be read, or is no regular file.
+        """
+        self.path = os.fspath(path)
+        self.name = self.path if name is None else name
+        self._hold = hold
+        self._closed = False
+        descriptor, status = _open(self.path, self.name)
+        self._identity = _identity(status)
+        self._descriptor = descriptor if hold else None
+        self.nbytes = status.st_size
+
+    def readinto(self, buffers: Sequence[memoryview], offset: int) -> None:
+        """Fill all `buffers` from byte `offset` on; `CheckpointError` if the file is not what it was or is cut off."""
+        descriptor = self._acquire()
+        try:
+            for first in range(0, len(buffers), _VECTOR_LIMIT):
+                part = buffers[first : first + _VECTOR_LIMIT]
+                done = _fill(descriptor.number, part, offset)
+                offset += done
+                if done < sum(b.nbytes for b in part):
+                    self._check_unchanged(descriptor)
+                    raise CheckpointError(f"{quote(self.name)} ends at byte {offset:,}. It is cut off: fetch it again.")
+            self._check_unchanged(descriptor)
+        except OSError as e:
+            raise CheckpointError(
+                f"{quote(self.name)} cannot be read at byte {offset:,}: {_reason(e)}. Check the disk and try again."
+            ) from e
+
+    def close(self) -> None:
+        """Give the descriptor back, after the reads of other threads that are under way."""
+        self._closed = True
+        self._descriptor = None
+
+    def __repr__(self) -> str:
+        return f"LocalFile({self.name!r}, nbytes={self.nbytes})"
+
+    def _acquire(self) -> _Descriptor:
+        descriptor = self._descriptor
+        if self._closed:
+            raise CheckpointError(f"{quote(self.name)} is closed. Open the checkpoint again.")
+        # Who holds the object holds the descriptor open, so close() in another thread cannot pull it from under a read.
+        return _open(self.path, self.name)[0] if descriptor is None else descriptor
+
+    def _check_unchanged(self, descriptor: _Descriptor) -> None:
+        status = os.fstat(descriptor.number)
+        if _identity(status) == self._identity:
+            return
+        now = (
+            f"it held {self.nbytes:,} bytes, now {status.st_size:,}" if status.st_size != self.nbytes else "it is newer"
+        )
+        raise CheckpointError(
+            f"{quote(self.name)} has changed since it was opened: {now}. Open the checkpoint again once it is complete."
+        )
+
+
+class _Descriptor:
+    """A file descriptor that closes with the last reference to it."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
+def _open(path: str, name: str) -> tuple[_Descriptor, os.stat_result]:
+    try:
+        _check_regular(os.stat(path), name)  # opening a device can already do something
+        descriptor = _Descriptor(os.open(path, _OPEN_FLAGS))
+        status = os.fstat(descriptor.number)
+    except FileNotFoundError as e:
+        raise CheckpointError(
+            f"{quote(name)} does not exist. Check its name; if it was being fetched, fetch it again."
+        ) from e
+    except PermissionError as e:
+        raise CheckpointError(f"{quote(name)} may not be read: permission denied. Check its owner and mode.") from e
+    except OSError as e:
+        raise CheckpointError(f"{quote(name)} cannot be opened: {_reason(e)}. Check its name and its disk.") from e
+    except ValueError as e:  # a NUL, or a surrogate that the file system cannot encode
+        raise CheckpointError(f"{quote(name)} is no file name: {e}. Check its spelling.") from e
+    _check_regular(status, name)
+    return descriptor, status
+
+
+def _check_regular(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        found = next((text for test, text in _KINDS if test(status.st_mode)), "no regular file")
+        raise CheckpointError(
+            f"{quote(name)} is {found}, not a file. Name a regular file, or the folder that holds it."
+        )
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _fill(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
+    """Fill `buffers`; the count of bytes that came, less than asked only at the end of the file."""
+    wanted = sum(b.nbytes for b in buffers)
+    done = 0
+    while done < wanted:
+        # One call moves at most about 2 GiB, and on some file systems less.
+        got = os.preadv(descriptor, buffers if done == 0 else _after(buffers, done), offset + done)
+        if got == 0:
+            break
+        done += got
+    return done
+
+
+def _after(buffers: Sequence[memoryview], done: int) -> list[memoryview]:
+    """What is left of `buffers` when their first `done` bytes are filled."""
+    rest: list[memoryview] = []
+    for buffer in buffers:
+        if done < buffer.nbytes:
+            rest.append(buffer.cast("B")[done:] if done else buffer)
+        done = max(0, done - buffer.nbytes)
+    return rest
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

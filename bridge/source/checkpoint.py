@@ -1,0 +1,217 @@
+"""`Checkpoint`: all files of a source as one dictionary of tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from bridge._errors import CheckpointError, UnknownKeyError
+from bridge._text import plural, quote
+from bridge.format.header import Header, read_header
+from bridge.format.index import Index
+from bridge.format.spec import TensorSpec
+from bridge.source.bytes import ByteSource
+from bridge.source.hub import HubOptions
+from bridge.source.resolve import Located, locate
+from bridge.source.suggest import closest
+from bridge.source.tensor import read_tensor
+from bridge.source.verify import verify_file
+
+_HELD_FILES = 32  # files whose descriptors stay open; a checkpoint of hundreds must not use them all up
+
+
+class Checkpoint:
+    """A dictionary of named tensors, in one file or many. Made by `bridge.open`; a context manager.
+
+    Opening reads headers only. Keys, specs and metadata outlive `close`, tensors do not.
+
+    - `specs`: key to `TensorSpec` (dtype, shape, nbytes, file).
+    - `metadata`: the `__metadata__` of all files together; where two files disagree on a name, the first one's word.
+    - `files`: the names of the files that hold the tensors, in order.
+    - `commit`: the Hub commit it comes from, else None.
+    - `source`: what was opened, as text for messages.
+    - `index`: the index that chose the files, None without one.
+    """
+
+    def __init__(self, located: Located, *, verify: bool = False) -> None:
+        self.source = located.text
+        self.files = located.files
+        self.commit = located.commit
+        self.index: Index | None = located.index
+        self._sources: dict[str, ByteSource] = {}
+        self._closed = False
+        try:
+            self._headers = {name: self._open(located, name, verify) for name in located.files}
+            self.specs = _specs(located, self._headers)
+        except BaseException:
+            self.close()
+            raise
+        self.metadata: dict[str, str] = {}
+        for header in self._headers.values():
+            self.metadata = header.metadata | self.metadata
+
+    def keys(self) -> KeysView[str]:
+        """The keys, file by file, in the order of the headers."""
+        return self.specs.keys()
+
+    def __len__(self) -> int:
+        return len(self.specs)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.specs
+
+    def __getitem__(self, key: str) -> np.ndarray:
+        """The tensor, bit for bit, in memory of its own. `UnknownKeyError` for a key that is not there."""
+        spec = self.specs.get(key)
+        if spec is None:
+            raise UnknownKeyError(self._unknown(key))
+        return read_tensor(self.byte_source(spec.file), key, spec)
+
+    def header(self, file: str) -> Header:
+        """The header of one of `files`."""
+        return self._headers[file]
+
+    def byte_source(self, file: str) -> ByteSource:
+        """The bytes of one of `files`, open until the checkpoint is closed. `TensorSpec.offset` counts in them."""
+        if self._closed:
+            raise CheckpointError(f"{quote(self.source)} is closed. Open it again, or read before it is closed.")
+        return self._sources[file]
+
+    def close(self) -> None:
+        """Give the files back. Reading a tensor is an error from then on; closing twice is none."""
+        self._closed = True
+        for source in self._sources.values():
+            source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Checkpoint {quote(self.source)}: {plural(len(self), 'key')} in {plural(len(self.files), 'file')}>"
+
+    def _open(self, located: Located, name: str, verify: bool) -> Header:
+        source = _open_listed(located, name, hold=len(self._sources) < _HELD_FILES)
+        self._sources[name] = source
+        header = read_header(source, file=name)
+        if verify:
+            verify_file(located.folder, name, source)
+        return header
+
+    def _unknown(self, key: object) -> str:
+        text = key if isinstance(key, str) else repr(key)
+        near = closest(text, self.specs)
+        advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "`keys()` lists what it holds."
+        return f"key {quote(text)} is not in {quote(self.source)} ({plural(len(self), 'key')}). {advice}"
+
+
+def open_checkpoint(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
+    *,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    verify: bool = False,
+) -> Checkpoint:
+    """Open a checkpoint. Reads the index and the headers, no weights.
+
+    **Arguments:**
+
+    - `source`: one `.safetensors` file, a list of files, a directory, an fsspec URL, or, where no such path exists, a
+        Hub repo id. An open `Checkpoint` is handed back as it is. In a directory the index decides; without one
+        `model.safetensors`, else the only `.safetensors` there.
+    - `subfolder`: a folder inside the directory or repo.
+    - `variant`: `"fp16"` for `model.fp16.safetensors`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo, as huggingface_hub has them.
+    - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
+
+    **Returns:** a `Checkpoint`. `CheckpointError` if nothing is there, or it is malformed, unsafe or incomplete.
+    """
+    if isinstance(source, Checkpoint):
+        return source
+    cache = None if cache_dir is None else os.fspath(cache_dir)
+    hub = HubOptions(revision, token, cache, local_files_only)
+    return Checkpoint(locate(source, subfolder=subfolder, variant=variant, hub=hub), verify=verify)
+
+
+def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
+    try:
+        return located.folder.open(name, hold=hold)
+    except CheckpointError as e:
+        if located.index is None:
+            raise
+        raise CheckpointError(
+            f"{quote(located.index_name)} of {quote(located.text)} lists a file that fails: {e}"
+        ) from e
+
+
+def _specs(located: Located, headers: Mapping[str, Header]) -> Mapping[str, TensorSpec]:
+    """All tensors of all files."""
+    if located.index is not None:
+        return _indexed(located, located.index, headers)
+    if len(headers) == 1:
+        return next(iter(headers.values())).tensors
+    home: dict[str, str] = {}
+    for file, header in headers.items():
+        for key in header.tensors:
+            if home.setdefault(key, file) != file:
+                raise CheckpointError(
+                    f"key {quote(key)} is in {quote(home[key])} and in {quote(file)}. "
+                    "Leave one of the files out, or give the folder with the index that says which counts."
+                )
+    return _Joined(home, headers)
+
+
+def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> Mapping[str, TensorSpec]:
+    for key, file in index.weight_map.items():
+        if key not in headers[file].tensors:
+            elsewhere = next((f for f, h in headers.items() if key in h.tensors), None)
+            found = "no file of the index holds it" if elsewhere is None else f"it is in {quote(elsewhere)}"
+            raise CheckpointError(
+                f"{quote(located.index_name)} of {quote(located.text)}: key {quote(key)} is not in {quote(file)}, "
+                f"where the index has it; {found}. Index and files do not belong together: fetch all of them again."
+            )
+    # What an index does not list is stale. In the order of the files, so that walking the keys walks the disk.
+    listed = index.weight_map
+    home = {key: file for file, header in headers.items() for key in header.tensors if listed.get(key) == file}
+    return _Joined(home, headers)
+
+
+class _Joined(Mapping[str, TensorSpec]):
+    """The tensors of several files, as one mapping; specs are made by their own file's when asked for."""
+
+    __slots__ = ("_headers", "_home")
+
+    def __init__(self, home: Mapping[str, str], headers: Mapping[str, Header]) -> None:
+        self._home = home
+        self._headers = headers
+
+    def __getitem__(self, key: str) -> TensorSpec:
+        return self._headers[self._home[key]].tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._home)
+
+    def __len__(self) -> int:
+        return len(self._home)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._home
+
+    def items(self) -> ItemsView[str, TensorSpec]:
+        tables = {file: dict(header.tensors.items()) for file, header in self._headers.items()}
+        return {key: tables[file][key] for key, file in self._home.items()}.items()

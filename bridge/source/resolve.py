@@ -1,0 +1,207 @@
+"""Which files a source means."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn, cast
+
+from bridge._errors import CheckpointError
+from bridge._text import quote
+from bridge.format.index import MAX_INDEX_NBYTES, Index, parse_index
+from bridge.source.folder import Folder, LocalFiles, LocalFolder
+from bridge.source.hub import HubOptions, hub_folder
+from bridge.source.remote import remote_folder
+
+_SUFFIX = ".safetensors"
+_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
+_ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """The files of a checkpoint. `text` is the source as messages show it, `files` names in `folder`, in order."""
+
+    text: str
+    folder: Folder
+    files: tuple[str, ...]
+    index: Index | None = None
+    index_name: str = ""
+    commit: str | None = None
+
+
+def locate(source: object, *, subfolder: str | None, variant: str | None, hub: HubOptions) -> Located:
+    """Find the files that `source` means.
+
+    **Arguments:**
+
+    - `source`: a list of files, one file, a directory, a URL, or a Hub repo id where no such path exists.
+    - `subfolder`: a folder in it; `variant`: as in `model.fp16.safetensors`.
+    - `hub`: how to ask the Hub.
+
+    **Returns:** `Located`. `CheckpointError` if nothing is there, or what is there does not say which.
+    """
+    if isinstance(source, list | tuple):
+        return _listed([_path(item) for item in cast("Sequence[object]", source)])
+    path = _path(source)
+    kind = _kind(path)
+    if subfolder is not None:
+        _check_subfolder(subfolder)
+    if kind == "directory":
+        return _in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
+    if kind == "other":  # a file; what is no regular file is refused when it is opened
+        return _single(path)
+    if "://" in path:
+        return _remote(path, subfolder, variant)
+    if isinstance(source, str) and _REPO.fullmatch(path) and not path.endswith((_SUFFIX, *_PICKLED, ".json")):
+        folder, commit = hub_folder(path, subfolder, hub)
+        return _in_folder(folder, variant, commit)
+    raise CheckpointError(f"{quote(path)} does not exist. Name a file, a folder, a URL or a Hub repo like 'org/name'.")
+
+
+def _path(item: object) -> str:
+    shown = quote(repr(item))
+    path = os.fspath(cast("os.PathLike[str]", item)) if isinstance(item, str | os.PathLike) else None
+    if isinstance(path, str) and path:
+        return path
+    raise CheckpointError(
+        f"{shown} is no source. Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'."
+    )
+
+
+def _kind(path: str) -> str:
+    """`directory`, `other` or `absent`."""
+    try:
+        os.lstat(path)  # a dangling link is there, and its own error says more than "does not exist"
+    except (FileNotFoundError, NotADirectoryError):
+        return "absent"
+    except (OSError, ValueError):
+        return "absent" if "://" in path else "other"  # opening it will say why
+    return "directory" if os.path.isdir(path) else "other"
+
+
+def _check_subfolder(subfolder: str) -> None:
+    if os.path.isabs(subfolder) or ".." in subfolder.replace("\\", "/").split("/"):
+        raise CheckpointError(f"subfolder {quote(subfolder)} leaves the source. Name a folder inside it.")
+
+
+def _single(path: str) -> Located:
+    if path.endswith(_PICKLED):
+        _refuse_pickles(path, [os.path.basename(path)])
+    if path.endswith(".index.json"):
+        raise CheckpointError(f"{quote(path)} is an index. Name the folder that holds it and its files.")
+    name = os.path.basename(path)
+    return Located(path, LocalFiles({name: path}, label=path), (name,))
+
+
+def _listed(paths: Sequence[str]) -> Located:
+    if not paths:
+        raise CheckpointError("The list of files is empty. Name at least one .safetensors file.")
+    short = [os.path.basename(p) for p in paths]
+    names = short if len(set(short)) == len(short) else list(paths)
+    if len(set(names)) < len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise CheckpointError(f"{quote(twice)} stands twice in the list of files. Name each file once.")
+    text = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    return Located(text, LocalFiles(dict(zip(names, paths, strict=True)), label=text), tuple(names))
+
+
+def _remote(url: str, subfolder: str | None, variant: str | None) -> Located:
+    if url.endswith(_SUFFIX):
+        parent, name = url.rsplit("/", 1)
+        return Located(url, remote_folder(parent), (name,))
+    return _in_folder(remote_folder(f"{url.rstrip('/')}/{subfolder}" if subfolder else url), variant)
+
+
+def _in_folder(folder: Folder, variant: str | None, commit: str | None = None) -> Located:
+    """An index decides; without one `model.safetensors`, else the only `.safetensors` there."""
+    names = [name for name in folder.names() if not name.startswith(_ASIDE)]
+    index_name = _choose(_indices(names, variant), _index_names(variant), "indices", folder)
+    if index_name is not None:
+        index = _read_index(folder, index_name)
+        return Located(folder.label, folder, index.files, index, index_name, commit)
+    default = f"model.{variant}{_SUFFIX}" if variant else f"model{_SUFFIX}"
+    if default in names:
+        return Located(folder.label, folder, (default,), commit=commit)
+    ending = f".{variant}{_SUFFIX}" if variant else _SUFFIX
+    name = _choose([n for n in names if n.endswith(ending)], (), "safetensors files and no index", folder)
+    if name is None:
+        _refuse_empty(folder, variant)
+    return Located(folder.label, folder, (name,), commit=commit)
+
+
+def _index_names(variant: str | None) -> tuple[str, ...]:
+    if variant is None:
+        return (f"model{_SUFFIX}.index.json",)
+    # transformers writes the first, diffusers and others the second.
+    return f"model{_SUFFIX}.index.{variant}.json", f"model.{variant}{_SUFFIX}.index.json"
+
+
+def _indices(names: Sequence[str], variant: str | None) -> list[str]:
+    endings = tuple(name.removeprefix("model") for name in _index_names(variant))
+    return [name for name in names if name.endswith(endings)]
+
+
+def _choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Folder) -> str | None:
+    for name in preferred:
+        if name in names:
+            return name
+    if len(names) > 1:
+        listed = ", ".join(map(quote, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+        raise CheckpointError(
+            f"{quote(folder.label)} holds {len(names)} {what}: {listed}. Name the file, or a list of files."
+        )
+    return names[0] if names else None
+
+
+def _refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
+    names = folder.names()
+    present = [name for name in names if name.endswith(_SUFFIX) and not name.startswith(".")]
+    if present and variant:
+        raise CheckpointError(
+            f"{quote(folder.label)} holds no .safetensors file of variant {quote(variant)}, but {_few(present)}. "
+            "Leave `variant` out, or name one that is there."
+        )
+    if present:
+        raise CheckpointError(
+            f"{quote(folder.label)} holds only {_few(present)}, and does not stand for it. Name the file itself."
+        )
+    pickled = [name for name in names if name.endswith(_PICKLED)]
+    if pickled:
+        _refuse_pickles(folder.label, pickled)
+    found = _few(names) if names else "nothing"
+    raise CheckpointError(
+        f"{quote(folder.label)} holds no .safetensors file, but {found}. Name the folder that holds the weights; "
+        "`subfolder=` names one inside it."
+    )
+
+
+def _refuse_pickles(subject: str, names: Sequence[str]) -> NoReturn:
+    raise CheckpointError(
+        f"{quote(subject)} holds PyTorch pickles ({_few(names)}) and no .safetensors file. bridge reads no pickles, "
+        "they can run code. Convert them once, where torch is:\n"
+        f"  sd = torch.load({names[0]!r}, weights_only=True)\n"
+        '  safetensors.torch.save_file({k: v.clone().contiguous() for k, v in sd.items()}, "model.safetensors")'
+    )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(map(quote, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _read_index(folder: Folder, name: str) -> Index:
+    source = folder.open(name)
+    try:
+        if source.nbytes > MAX_INDEX_NBYTES:
+            raise CheckpointError(
+                f"{quote(source.name)} holds {source.nbytes:,} bytes; an index may have {MAX_INDEX_NBYTES:,}. "
+                "Check where it came from."
+            )
+        raw = bytearray(source.nbytes)
+        source.readinto([memoryview(raw)], 0)
+        return parse_index(bytes(raw), name=source.name)
+    finally:
+        source.close()

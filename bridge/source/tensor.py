@@ -1,0 +1,64 @@
+"""One tensor's bytes as a numpy array of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bridge._dtypes import DTYPES, dtype_name
+from bridge._errors import CheckpointError
+from bridge._text import human_nbytes, quote
+from bridge.format.spec import TensorSpec
+from bridge.source.bytes import ByteSource
+
+_ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a copy
+
+
+def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
+    """Read one tensor, bit for bit.
+
+    **Arguments:**
+
+    - `source`: its file.
+    - `key`: its name, for messages.
+    - `spec`: its dtype, shape and place.
+
+    **Returns:** an array of `spec.shape` and `spec.dtype` in memory of its own: writable, C-contiguous, 64-byte
+    aligned. F4, of which a file packs two in a byte, has one value in a byte, the low four bits first.
+    """
+    subject = f"key {quote(key)} in {quote(source.name)}"
+    dtype = DTYPES[dtype_name(spec.dtype)]
+    if dtype.packed and dtype.bits != 4:
+        raise CheckpointError(
+            f"{subject} is {dtype.name}, four values packed in three bytes in an order that no standard fixes. "
+            "Save it in a wider dtype with the tool that wrote it."
+        )
+    try:
+        data = _empty(spec.nbytes)
+        source.readinto([data.data], spec.offset)
+        if dtype.packed:
+            data = _unpack_nibbles(data)
+        return data.view(spec.dtype).reshape(spec.shape)
+    except CheckpointError as e:
+        raise CheckpointError(f"{subject} cannot be read: {e}") from e
+    except MemoryError as e:
+        raise CheckpointError(
+            f"{subject} takes {human_nbytes(spec.nbytes)}, more memory than there is. Free some, or load less at once."
+        ) from e
+    except ValueError as e:  # more axes, or longer ones beside an empty one, than an array can have
+        raise CheckpointError(
+            f"{subject} has {len(spec.shape)} axes and a shape that numpy cannot hold: {e}. Save it reshaped."
+        ) from e
+
+
+def _empty(nbytes: int) -> np.ndarray:
+    """Uninitialised bytes, aligned. numpy itself aligns to 16."""
+    space = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    start = -space.ctypes.data % _ALIGNMENT
+    return space[start : start + nbytes]
+
+
+def _unpack_nibbles(packed: np.ndarray) -> np.ndarray:
+    values = _empty(2 * packed.nbytes)
+    np.bitwise_and(packed, 0x0F, out=values[0::2])
+    np.right_shift(packed, 4, out=values[1::2])
+    return values
