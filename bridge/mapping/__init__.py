@@ -1,0 +1,1 @@
+"""Index maps: rules meet names and shapes. Pure: no files, no models, no JAX, no values."""

@@ -1,0 +1,45 @@
+"""`Block`: tensors that go to one leaf by one index map, or by one for each term of a sum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bridge.mapping.indexmap import IndexMap, Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """Which key each place of a block is filled from. `starts[i]` is where the map starts in the tensor of `keys[i]`."""
+
+    index_map: IndexMap
+    keys: tuple[str, ...]
+    starts: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Tensors and the places of one leaf that they fill.
+
+    Place `i` of the leaf, the box of the map that starts at `starts[i]`, is `sum(terms[...].keys[i]) * scale + add`. All
+    terms cover the same boxes. `rule` is the rule that says so, written for just this block.
+    """
+
+    leaf: str
+    terms: tuple[Term, ...]
+    starts: tuple[Shape, ...]
+    rule: str
+    scale: float | int = 1
+    add: float | int = 0
+    tie: bool = False
+    copy: bool = False
+
+    @property
+    def valued(self) -> bool:
+        """Whether values change, so that the bits of the leaf are not those of the tensors."""
+        return len(self.terms) > 1 or self.scale != 1 or self.add != 0
+
+    def maps(self, place: int) -> Iterator[tuple[str, IndexMap]]:
+        """The keys of one place, each with the map that applies to it there."""
+        for term in self.terms:
+            yield term.keys[place], replace(term.index_map, key_start=term.starts[place], leaf_start=self.starts[place])

@@ -1,0 +1,87 @@
+"""`IndexMap`: which elements of a tensor are which elements of a leaf, as numbers.
+
+The one form that everything is computed from: the proof, the bytes to read, the views to copy, the shards, the way back.
+A map is a set of *atoms*. Each runs over its extent and moves both arrays along one axis each, by a fixed step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+Shape = tuple[int, ...]
+
+
+class Atom(NamedTuple):
+    """`extent` steps along axis `key_axis` of the tensor and along axis `leaf_axis` of the leaf."""
+
+    extent: int
+    key_axis: int
+    key_step: int
+    leaf_axis: int
+    leaf_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexMap:
+    """A bijection between a box of a tensor and a box of a leaf.
+
+    Element `a` (one number per atom, `0 <= a[i] < atoms[i].extent`) lies in the tensor at
+    `key_start[j] + sum(a[i] * key_step[i])` over the atoms of axis `j`, and in the leaf likewise.
+    """
+
+    key_shape: Shape
+    leaf_shape: Shape
+    key_start: Shape
+    leaf_start: Shape
+    atoms: tuple[Atom, ...]
+
+    @property
+    def count(self) -> int:
+        """How many elements are mapped."""
+        return prod(atom.extent for atom in self.atoms)
+
+    @property
+    def whole_key(self) -> bool:
+        """Whether every element of the tensor is mapped."""
+        return self.count == prod(self.key_shape)
+
+
+class Strided(NamedTuple):
+    """One array's view of a map: an offset and a stride per dimension, in elements, over common `extents`."""
+
+    offset: int
+    strides: Shape
+
+
+def row_major(shape: Shape) -> Shape:
+    """The strides, in elements, of a C-contiguous array."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 2, -1, -1):
+        strides[axis] = strides[axis + 1] * shape[axis + 1]
+    return tuple(strides)
+
+
+def strided(index_map: IndexMap) -> tuple[Shape, Strided, Strided]:
+    """The map over two C-contiguous arrays: common extents, the tensor's view, the leaf's view.
+
+    Atoms are in the tensor's order, outermost first; neighbours that both arrays hold as one run are joined.
+    """
+    key_strides, leaf_strides = row_major(index_map.key_shape), row_major(index_map.leaf_shape)
+    key_offset = sum(a * b for a, b in zip(index_map.key_start, key_strides, strict=True))
+    leaf_offset = sum(a * b for a, b in zip(index_map.leaf_start, leaf_strides, strict=True))
+    atoms = sorted(
+        (-atom.key_step * key_strides[atom.key_axis], atom.leaf_step * leaf_strides[atom.leaf_axis], atom.extent)
+        for atom in index_map.atoms
+        if atom.extent != 1
+    )
+    joined: list[tuple[int, int, int]] = []
+    for key_stride, leaf_stride, extent in ((-k, lf, n) for k, lf, n in atoms):
+        if joined and joined[-1][0] == key_stride * extent and joined[-1][1] == leaf_stride * extent:
+            joined[-1] = (key_stride, leaf_stride, joined[-1][2] * extent)
+        else:
+            joined.append((key_stride, leaf_stride, extent))
+    extents = tuple(n for _, _, n in joined)
+    key, leaf = tuple(k for k, _, _ in joined), tuple(lf for _, lf, _ in joined)
+    return extents, Strided(key_offset, key), Strided(leaf_offset, leaf)

@@ -1,0 +1,178 @@
+"""From solved axes to index maps, with a place for what differs from tensor to tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from bridge.mapping.cover import Box
+from bridge.mapping.indexmap import Atom, IndexMap, Shape
+from bridge.mapping.solve import Extents, Layout, Place, ShapeConflict, solve
+from bridge.rules.rule import Rule
+from bridge.rules.syntax import Axis, Index, Part, Parts, Rest
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An axis factor that is one number for each tensor, because the name on the other side holds its index."""
+
+    variable: str
+    on_leaf: bool
+    axis: int
+    step: int
+    start: int
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One index map for many tensors that differ only in where their indices put them."""
+
+    index_map: IndexMap
+    bound: tuple[Bound, ...]
+
+    def starts(self, values: Mapping[str, int]) -> tuple[Shape, Shape]:
+        """Where the map starts in tensor and leaf, for these values of the bound indices.
+
+        **Raises:** `ShapeConflict` where a value lies outside its axis.
+        """
+        key, leaf = list(self.index_map.key_start), list(self.index_map.leaf_start)
+        for bound in self.bound:
+            value = values[bound.variable]
+            if value >= bound.extent:
+                raise ShapeConflict(f"index {value} lies outside an axis of {bound.extent}")
+            (leaf if bound.on_leaf else key)[bound.axis] += bound.start + bound.step * value
+        return tuple(key), tuple(leaf)
+
+
+@lru_cache(maxsize=4096)
+def stacked(key_shape: Shape, leaf_shape: Shape, variables: tuple[str, ...]) -> Family:
+    """The map of a rule without axes: the tensor as it is, at one place of the leading axes.
+
+    **Raises:** `ShapeConflict` where the shapes do not agree.
+    """
+    depth = len(variables)
+    if leaf_shape[depth:] != key_shape or len(leaf_shape) < depth:
+        raise ShapeConflict("shapes differ")
+    atoms = tuple(Atom(n, axis, 1, axis + depth, 1) for axis, n in enumerate(key_shape))
+    bound = tuple(Bound(v, True, axis, 1, 0, leaf_shape[axis]) for axis, v in enumerate(variables))
+    return Family(IndexMap(key_shape, leaf_shape, (0,) * len(key_shape), (0,) * len(leaf_shape), atoms), bound)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """One side's axes as steps: where it starts, and how each free factor moves along it."""
+
+    start: list[int] = field(default_factory=list[int])
+    steps: dict[str, tuple[int, int, int]] = field(default_factory=dict[str, "tuple[int, int, int]"])
+    bound: list[Bound] = field(default_factory=list[Bound])
+
+
+def lower(
+    layout: Layout, extents: Extents, place: Place, shapes: tuple[Shape, Shape], variables: frozenset[str], flip: Sequence[str]
+) -> Family:
+    """The family of maps between key side and branch `place` and the leaf; `variables` are the bound indices."""
+    key_shape, leaf_shape = shapes
+    side, branch = place
+    key = _walk(layout, extents, (side, branch), key_shape, variables, on_leaf=False)
+    leaf = _walk(layout, extents, (len(layout.sides) - 1, branch), leaf_shape, variables, on_leaf=True)
+    atoms: list[Atom] = []
+    for name, (extent, key_axis, key_step) in key.steps.items():
+        if name not in leaf.steps and extent == 1:
+            continue  # a part one wide vanishes on the side that chooses it
+        other, leaf_axis, leaf_step = leaf.steps.get(name, (0, 0, 0))
+        if other != extent:
+            raise ShapeConflict(f"axis '{name}' is {extent} wide in the tensor and {other} in the leaf")
+        if name in flip:
+            leaf.start[leaf_axis] += leaf_step * (extent - 1)
+            leaf_step = -leaf_step
+        if key_step < 0:
+            # A map runs forwards through the tensor, whatever its rule says, so that equal maps are equal values.
+            key.start[key_axis] += key_step * (extent - 1)
+            leaf.start[leaf_axis] += leaf_step * (extent - 1)
+            key_step, leaf_step = -key_step, -leaf_step
+        atoms.append(Atom(extent, key_axis, key_step, leaf_axis, leaf_step))
+    index_map = IndexMap(key_shape, leaf_shape, tuple(key.start), tuple(leaf.start), tuple(atoms))
+    return Family(index_map, (*key.bound, *leaf.bound))
+
+
+def _walk(
+    layout: Layout, extents: Extents, place: Place, shape: Shape, variables: frozenset[str], *, on_leaf: bool
+) -> _Walk:
+    axes = layout.sides[place[0]]
+    walk = _Walk()
+    for axis in axes:
+        if isinstance(axis, Rest):
+            for number in range(len(shape) - len(axes) + 1):
+                walk.steps[f"...{number}"] = (shape[len(walk.start)], len(walk.start), 1)
+                walk.start.append(0)
+        else:
+            walk.start.append(0)
+            _walk_axis(layout, extents, place, axis, walk, variables, on_leaf=on_leaf)
+    return walk
+
+
+def _walk_axis(
+    layout: Layout,
+    extents: Extents,
+    place: Place,
+    axis: Axis,
+    walk: _Walk,
+    variables: frozenset[str],
+    *,
+    on_leaf: bool,
+) -> None:
+    """Add the factors of the axis that `walk` has just reached, innermost first."""
+    number, step = len(walk.start) - 1, 1
+    for factor in reversed(axis.factors):
+        extent = extents.extent(factor, place)
+        if extent is None:
+            raise ShapeConflict("unsolved")
+        if isinstance(factor, Index):
+            start, stride, count = _selected(factor, extent)
+            if factor.name in variables:
+                walk.bound.append(Bound(factor.name, on_leaf, number, step * stride, step * start, count))
+            else:
+                walk.start[number] += step * start
+                walk.steps[factor.name] = (count, number, step * stride)
+        elif isinstance(factor, Parts):
+            pair = layout.pair_of(place[0], factor)
+            pick = layout.picks(place[1])[pair]
+            label = layout.pairing[pair].labels[place[0]]
+            before = factor.labels[: factor.labels.index(label[pick])]
+            walk.start[number] += step * sum(extents.known[f"|{pair}:{label.index(other)}"] for other in before)
+            walk.steps[f"|{pair}"] = (extents.known[f"|{pair}:{pick}"], number, step)
+        elif isinstance(factor, Part):
+            walk.steps[f"|{layout.pair_of(place[0], factor)}"] = (extent, number, step)
+        step *= extent
+
+
+def _selected(factor: Index, extent: int) -> tuple[int, int, int]:
+    """Start, stride and count of an axis factor, of `extent` before selecting."""
+    if factor.selection is None:
+        return 0, 1, extent
+    chosen = factor.selection.positions(extent)
+    if isinstance(chosen, range):
+        return (chosen.start, chosen.step, len(chosen)) if len(chosen) else (0, 1, 0)
+    gaps = {b - a for a, b in zip(chosen, chosen[1:], strict=False)}
+    if len(gaps) > 1:
+        raise ShapeConflict(f"'{factor}' picks axis elements at uneven distances: write one rule for each run of them")
+    if chosen and not 0 <= max(chosen) < extent:
+        raise ShapeConflict(f"'{factor}' lies outside an axis of {extent}")
+    return (chosen[0], gaps.pop() if gaps else 1, len(chosen)) if chosen else (0, 1, 0)
+
+
+def key_box(rule: Rule, shape: Shape) -> Box:
+    """The elements of a tensor of `shape` that a rule drops: all, or those that its axes select.
+
+    **Raises:** `ShapeConflict`.
+    """
+    axes = rule.keys[0].axes or (Rest(),)
+    layout = Layout((axes,), (), dict(rule.sizes))
+    extents, _ = solve(layout, {(0, 0): shape})
+    walk = _walk(layout, extents, (0, 0), shape, frozenset(), on_leaf=False)
+    steps: list[list[tuple[int, int]]] = [[] for _ in shape]
+    for extent, axis, step in walk.steps.values():
+        steps[axis].append((extent, step))
+    return Box(tuple(walk.start), tuple(tuple(sorted(found)) for found in steps))

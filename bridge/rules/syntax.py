@@ -1,0 +1,202 @@
+"""What a rule's text is made of, as frozen values; each `str()` is its spelling.
+
+Positions (`at`, a column in the text) are for error messages only and take no part in equality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+_RESERVED = frozenset("{}*+[]; \t\n\\")
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Python's selection of indices: `3:`, `1::2`, `-1` or `0,3,7`."""
+
+    start: int | None = None
+    stop: int | None = None
+    step: int | None = None
+    picked: tuple[int, ...] = ()
+
+    def positions(self, count: int) -> range | tuple[int, ...]:
+        """The selected of `count` indices, in order; negative bounds count from the end."""
+        if self.picked:
+            found = tuple(i + count if i < 0 else i for i in self.picked)
+            return tuple(i for i in found if i >= 0)
+        return range(count)[slice(self.start, self.stop, self.step)]
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the selection means the same for every count large enough."""
+        if self.picked:
+            return all(i >= 0 for i in self.picked)
+        return (self.start or 0) >= 0 and (self.stop is None or self.stop >= 0) and (self.step or 1) > 0
+
+    def __str__(self) -> str:
+        if self.picked:
+            return "[" + ",".join(map(str, self.picked)) + "]"
+        shown = ["" if part is None else str(part) for part in (self.start, self.stop, self.step)]
+        return "[" + (":".join(shown) if shown[2] else ":".join(shown[:2])) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """`l` or `l[3:]`: a variable over indices, in a name or as an axis."""
+
+    name: str
+    selection: Selection | None = None
+    at: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return self.name + ("" if self.selection is None else str(self.selection))
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """`{l}` or `{(g i[:5])}`: one number in a name, of one or more indices (row-major)."""
+
+    indices: tuple[Index, ...]
+
+    def __str__(self) -> str:
+        inner = " ".join(map(str, self.indices))
+        return "{" + (inner if len(self.indices) == 1 else f"({inner})") + "}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`{q|k|v}`: one of several texts, in a name."""
+
+    labels: tuple[str, ...]
+    at: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return "{" + "|".join(map(escaped, self.labels)) + "}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wild:
+    """`*`, any text within a segment, or `**`, any number of segments."""
+
+    deep: bool = False
+    at: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return "**" if self.deep else "*"
+
+
+Piece = str | Hole | Choice | Wild
+Segment = tuple[Piece, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A dotted name with variables: segments of texts, holes, choices and wildcards."""
+
+    segments: tuple[Segment, ...]
+
+    def pieces(self) -> Iterator[Piece]:
+        """Every piece, from left to right."""
+        for segment in self.segments:
+            yield from segment
+
+    def indices(self) -> Iterator[Index]:
+        """Every index variable, from left to right."""
+        for piece in self.pieces():
+            if isinstance(piece, Hole):
+                yield from piece.indices
+
+    def __str__(self) -> str:
+        text = ".".join("".join(escaped(p) if isinstance(p, str) else str(p) for p in s) for s in self.segments)
+        return {"": "''", "''": "\\''", "_": "\\_"}.get(text, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """`(q|k|v)`: an axis that is these parts, one after the other."""
+
+    labels: tuple[str, ...]
+    at: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return "(" + "|".join(self.labels) + ")"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`_`: as wide as the part that the other side chooses."""
+
+    at: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return "_"
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """`1`: an axis of one."""
+
+    def __str__(self) -> str:
+        return "1"
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """`...`: all other axes."""
+
+    at: int = field(default=0, compare=False)
+
+    def __str__(self) -> str:
+        return "..."
+
+
+Factor = Index | Parts | Part | Unit
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of an array, the row-major product of its factors: `m`, `(h d)`, `(q|k|v)`, `1`."""
+
+    factors: tuple[Factor, ...]
+
+    def __str__(self) -> str:
+        inner = " ".join(map(str, self.factors))
+        return inner if len(self.factors) == 1 else f"({inner})"
+
+
+Axes = tuple[Axis | Rest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A name and, where they are given, the axes of its array."""
+
+    name: Name
+    axes: Axes | None = None
+    at: int = field(default=0, compare=False)
+
+    def factors(self) -> Iterator[Factor]:
+        """Every factor of every axis, from left to right."""
+        for axis in self.axes or ():
+            if isinstance(axis, Axis):
+                yield from axis.factors
+
+    def __str__(self) -> str:
+        return str(self.name) + ("" if self.axes is None else " [" + " ".join(map(str, self.axes)) + "]")
+
+
+def escaped(text: str) -> str:
+    r"""`text` as it stands in a name: what the language uses itself gets a backslash.
+
+    Outside braces `|` and `.` need none; `->` is escaped at its dash.
+    """
+    if _RESERVED.isdisjoint(text) and "->" not in text and "|" not in text:
+        return text
+    out = text.replace("\\", "\\\\").replace("->", "\\->")
+    return "".join("\\" + c if c in _RESERVED - {"\\"} or c == "|" else c for c in out)
+
+
+def literal(name: str) -> Name:
+    """The name without variables that spells `name`."""
+    return Name(tuple((segment,) if segment else () for segment in name.split(".")))
