@@ -1,0 +1,67 @@
+"""The `Template` of a model, and the model again with its arrays filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.tree_util as jtu
+import numpy as np
+
+from bridge._errors import PlanError
+from bridge._text import quote
+from bridge.mapping.template import Spec, Template
+from bridge.model.names import Leaf, is_array, walk
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A template model taken apart: what the mapping needs to know of it, and what it takes to put it together."""
+
+    template: Template
+    arrays: Mapping[str, Leaf]
+    like: Any
+
+    def kept(self, name: str) -> Any:
+        """The template's own value of a leaf. **Raises:** `PlanError` where it is abstract and has none."""
+        value = self.arrays[name].value
+        if isinstance(value, jax.ShapeDtypeStruct):
+            raise PlanError(
+                f"leaf {quote(name)} may be missing, but the template is abstract and has no value to keep: give a concrete "
+                "template, or allow_missing={pattern: function} to make one"
+            )
+        return value
+
+    def filled(self, values: Mapping[str, Any]) -> Any:
+        """The model with the arrays of `values`, by leaf name; all else is the template's."""
+        leaves, structure = jtu.tree_flatten(self.like)
+        for name, leaf in self.arrays.items():
+            leaves[leaf.place] = values[name]
+        return jtu.tree_unflatten(structure, leaves)
+
+
+def take_apart(like: Any) -> Model:
+    """Read the leaves of `like`.
+
+    **Raises:** `PlanError` where two leaves have one name.
+    """
+    walked = walk(like)
+    arrays: dict[str, Leaf] = {}
+    for leaf in walked.leaves:
+        if not is_array(leaf.value):
+            continue
+        if leaf.name in arrays:
+            raise PlanError(
+                f"leaf {quote(leaf.name)} stands twice in {_kind(like)}, as {quote(arrays[leaf.name].alias)} and as "
+                f"{quote(leaf.alias)}: rename one of the attributes"
+            )
+        arrays[leaf.name] = leaf
+    leaves = {name: Spec(np.dtype(leaf.value.dtype), tuple(leaf.value.shape)) for name, leaf in arrays.items()}
+    aliases = {leaf.alias: name for name, leaf in arrays.items() if leaf.alias != name and leaf.alias not in arrays}
+    return Model(Template(leaves, aliases=aliases, kind=_kind(like)), arrays, like)
+
+
+def _kind(like: Any) -> str:
+    return type(like).__name__

@@ -1,0 +1,258 @@
+"""`Plan`: the checked recipe. Pure data: it can be printed, kept as JSON and tested without a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from bridge._errors import PlanError
+from bridge.mapping.block import Block
+from bridge.mapping.indexmap import Shape
+from bridge.mapping.pattern import Names
+from bridge.mapping.problem import Conflict, Mismatched, Problems
+from bridge.mapping.template import Spec, Template
+from bridge.plan.policy import Canonical, DtypePolicy, is_float, narrows, refusal
+from bridge.plan.prove import Proof, prove
+from bridge.plan.report import problems_text, recipe_text
+from bridge.rules.rule import Rule
+
+
+class Cast(NamedTuple):
+    """A narrowing cast: values may be rounded on the way from `stored` to `dtype`."""
+
+    leaf: str
+    stored: np.dtype
+    dtype: np.dtype
+
+
+class Lossy(NamedTuple):
+    """A key that saving cannot restore bit for bit, and why."""
+
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked for, besides the checkpoint and the model: enough to ask again."""
+
+    rules: tuple[Rule, ...] = ()
+    dtype: DtypePolicy = field(default_factory=DtypePolicy)
+    allow_missing: Names = field(default_factory=lambda: Names.of(()))
+    allow_unexpected: Names = field(default_factory=lambda: Names.of(()))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What goes where, proven from headers alone. Made by `bridge.plan`; `print(plan)` shows it.
+
+    - `ok`: whether every leaf element is written exactly once and no key is forgotten.
+    - `rules`: the rules that explicit rules, layouts and inference came to, each a `Rule`.
+    - `missing`, `unexpected`: full names; `name[7]` is one index of a stacked leaf.
+    - `mismatched`: tuples `(leaf, key, expected spec, got spec)`; a spec has `.dtype` and `.shape`.
+    - `casts`: narrowing casts, as `Cast(leaf, stored, dtype)`.
+    - `lossy`: what saving cannot restore bit for bit, as `Lossy(key, reason)`.
+    - `nbytes`: bytes to read. `peak_nbytes`: the host's peak beyond what has been placed.
+
+    ```python
+    plan = bridge.plan("model.safetensors", like, ["bert.** -> **"])
+    print(plan)
+    assert plan.ok, plan.missing
+    ```
+    """
+
+    source: str
+    model: str
+    specs: Mapping[str, Spec]
+    leaves: Mapping[str, Spec]
+    fills: Mapping[str, int]
+    hints: Mapping[str, str]
+    request: Request
+    blocks: tuple[Block, ...]
+    kept: tuple[str, ...]
+    dropped: Mapping[str, str]
+    allowed: tuple[str, ...]
+    idle: tuple[str, ...]
+    problems: Problems
+    casts: tuple[Cast, ...]
+    peak_nbytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether keys and leaves meet."""
+        return not self.problems
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """The rules that say just what this plan does. Given to `bridge.plan` again they give an equal plan."""
+        texts = dict.fromkeys(block.rule for block in self.blocks)
+        return (*(Rule(text) for text in texts), *dict.fromkeys(Rule(text) for text in self.dropped.values()))
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Leaves that no key fills."""
+        return tuple(problem.leaf for problem in self.problems.missing)
+
+    @property
+    def unexpected(self) -> tuple[str, ...]:
+        """Keys that no leaf takes."""
+        return tuple(problem.key for problem in self.problems.unexpected)
+
+    @property
+    def mismatched(self) -> tuple[tuple[str, str, Spec, Spec], ...]:
+        """Keys whose dtype or shape is not what their leaf needs."""
+        found: list[tuple[str, str, Spec, Spec]] = []
+        for problem in self.problems.mismatched:
+            got = Spec(self.specs[problem.key].dtype, problem.got)
+            leaf = self.leaves.get(problem.leaf.split("[")[0], got)
+            wanted = problem.expected if problem.expected is not None else leaf.shape
+            found.append((problem.leaf, problem.key, Spec(leaf.dtype, wanted), got))
+        return tuple(found)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of tensors the plan reads."""
+        return sum(self.specs[key].nbytes for key in self.keys)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that the plan reads, each once."""
+        return tuple(dict.fromkeys(key for block in self.blocks for term in block.terms for key in term.keys))
+
+    @property
+    def lossy(self) -> tuple[Lossy, ...]:
+        """What the way back cannot restore bit for bit, and why."""
+        found: dict[str, str] = {}
+        narrowed = {cast.leaf: cast for cast in self.casts}
+        for block in self.blocks:
+            reasons: list[str] = []
+            if len(block.terms) > 1:
+                reasons.append("a sum: saved as the sum and zeros")
+            if block.scale != 1 or (block.add != 0 and is_float(self.leaves[block.leaf].dtype)):
+                reasons.append("scale and add round")
+            if block.leaf in narrowed:
+                cast = narrowed[block.leaf]
+                reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
+            if reasons:
+                found |= {key: "; ".join(reasons) for term in block.terms for key in term.keys}
+        return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
+            Lossy(key, f"dropped by '{rule}'") for key, rule in self.dropped.items()
+        )
+
+    def check(self) -> None:
+        """Raise the one `PlanError` that names every problem; nothing where the plan is ok."""
+        if not self.ok:
+            text = problems_text(self)
+            raise PlanError(text, missing=self.missing, unexpected=self.unexpected, mismatched=self.mismatched)
+
+    def __str__(self) -> str:
+        return recipe_text(self) if self.ok else f"{recipe_text(self)}\n\n{problems_text(self)}"
+
+    def __eq__(self, other: object) -> bool:
+        """Equal plans move the same elements of the same arrays in the same way, however their rules are spelled."""
+        if not isinstance(other, Plan):
+            return NotImplemented
+        return self._moves() == other._moves()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _moves(self) -> tuple[object, ...]:
+        moves: set[tuple[object, ...]] = set()
+        for block in self.blocks:
+            for place in range(len(block.starts)):
+                maps = tuple(block.maps(place))
+                moves.add((block.leaf, maps, block.scale, block.add, block.tie, block.copy))
+        specs = {key: self.specs[key] for key in self.keys}
+        return moves, specs, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
+
+
+def make_plan(
+    specs: Mapping[str, Spec],
+    model: Template | None,
+    request: Request,
+    *,
+    source: str,
+    canonical: Canonical = lambda dtype: dtype,
+) -> Plan:
+    """Prove a mapping and settle every leaf's dtype.
+
+    **Arguments:**
+
+    - `specs`: dtype and shape of every key.
+    - `model`: the template; `None` makes a leaf of each target.
+    - `request`: rules and what else was asked for.
+    - `source`: the checkpoint's name for messages.
+    - `canonical`: the dtype that an array library gives to a dtype (JAX without x64 has no float64).
+    """
+    shapes: dict[str, Shape] = {key: spec.shape for key, spec in specs.items()}
+    proof = prove(
+        shapes, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
+    )
+    leaves, casts = _leaves(proof, specs, model, request.dtype, canonical)
+    fills = {} if model is None else {name: value for name, value in model.fills.items() if name not in _written(proof)}
+    return Plan(
+        source=source,
+        model=model.kind if model is not None else "a flat dict",
+        specs=specs,
+        leaves=leaves,
+        fills=fills,
+        hints={} if model is None else model.hints,
+        request=request,
+        blocks=tuple(proof.blocks),
+        kept=proof.kept,
+        dropped=proof.dropped,
+        allowed=proof.allowed,
+        idle=proof.idle,
+        problems=proof.problems,
+        casts=casts,
+    )
+
+
+def _written(proof: Proof) -> set[str]:
+    return {block.leaf for block in proof.blocks}
+
+
+def _leaves(
+    proof: Proof, specs: Mapping[str, Spec], model: Template | None, policy: DtypePolicy, canonical: Canonical
+) -> tuple[dict[str, Spec], tuple[Cast, ...]]:
+    """The spec that each leaf gets. Casts that are not taken become problems."""
+    stored: dict[str, dict[np.dtype, str]] = {}
+    for block in proof.blocks:
+        for term in block.terms:
+            for key in term.keys:
+                stored.setdefault(block.leaf, {}).setdefault(specs[key].dtype, key)
+    shapes = dict(proof.derived) if model is None else {name: spec.shape for name, spec in model.leaves.items()}
+    leaves: dict[str, Spec] = {}
+    casts: list[Cast] = []
+    for leaf, shape in shapes.items():
+        own = model.leaves[leaf].dtype if model is not None else None
+        found = stored.get(leaf, {})
+        if not found:
+            leaves[leaf] = Spec(own if own is not None else np.dtype("f4"), shape)
+            continue
+        first = next(iter(found))
+        dtype = canonical(policy.dtype(leaf, first, own))
+        leaves[leaf] = Spec(dtype, shape)
+        if len(found) > 1 and (policy.wanted(leaf) == "checkpoint" or own is None) and not isinstance(policy.wanted(leaf), np.dtype):
+            shown = ", ".join(f"{d.name} of '{key}'" for d, key in found.items())
+            text = f"its keys have different dtypes ({shown}): say which it gets, dtype={{'{leaf}': …}}"
+            proof.problems.conflicts.append(Conflict(leaf, text, tuple(found.values())))
+        for source, key in found.items():
+            reason = refusal(source, dtype)
+            if reason is not None:
+                proof.problems.mismatched.append(Mismatched(leaf, key, specs[key].shape, specs[key].shape, reason))
+            elif narrows(source, dtype):
+                casts.append(Cast(leaf, source, dtype))
+    return leaves, tuple(casts)
+
+
+def rules_of(rules: Sequence[Rule | str] | str | Rule | None) -> tuple[Rule, ...]:
+    """Rules or texts as rules. **Raises:** `RuleError`."""
+    if rules is None:
+        return ()
+    if isinstance(rules, str | Rule):
+        rules = [rules]
+    return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in rules)

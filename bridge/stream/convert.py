@@ -1,0 +1,54 @@
+"""Values on their way: casts, scales and sums, each into its place of a leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bridge._errors import CheckpointError
+
+
+def assign(out: np.ndarray, values: np.ndarray) -> None:
+    """Write `values` to `out`, cast as a plan allows; both have the same shape.
+
+    **Raises:** `CheckpointError` where an integer does not fit.
+    """
+    if values.dtype == out.dtype:
+        np.copyto(out, values)
+        return
+    if out.dtype.kind in "iu" and values.size and not np.can_cast(values.dtype, out.dtype):
+        limits = np.iinfo(out.dtype)
+        low, high = int(values.min()), int(values.max())
+        if low < limits.min or high > limits.max:
+            raise CheckpointError(
+                f"holds {low if low < limits.min else high}, which does not fit into {out.dtype.name}: "
+                "turn on jax_enable_x64, or say with dtype= what the leaf should be"
+            )
+    with np.errstate(over="ignore", invalid="ignore"):
+        # A float too large for the narrower type becomes infinity, as everywhere else; the plan lists the cast.
+        np.copyto(out, values, casting="unsafe")
+
+
+def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, out: np.ndarray) -> None:
+    """Write `sum(terms) * scale + add` to `out`, computed in at least float32, or exactly where all is integer.
+
+    **Raises:** `CheckpointError` where an integer does not fit.
+    """
+    whole = out.dtype.kind in "iu" and all(term.dtype.kind in "iu" for term in terms) and isinstance(scale, int)
+    if whole and isinstance(add, int):
+        exact = sum((term.astype(object) for term in terms[1:]), terms[0].astype(object)) * scale + add
+        limits = np.iinfo(out.dtype)
+        if exact.size and not (limits.min <= exact.min() and exact.max() <= limits.max):
+            raise CheckpointError(f"with scale={scale} and add={add} does not fit into {out.dtype.name}")
+        np.copyto(out, exact, casting="unsafe")
+        return
+    wide = np.dtype("f8") if any(term.dtype.itemsize == 8 for term in (*terms, out)) else np.dtype("f4")
+    total = terms[0].astype(wide)
+    for term in terms[1:]:
+        total += term.astype(wide)
+    if scale != 1:
+        total *= scale
+    if add != 0:
+        total += add
+    assign(out, total)
