@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bridge._errors import SaveError as SaveError
     from bridge.format.spec import TensorSpec as TensorSpec
     from bridge.mapping.template import Spec as Spec
-    from bridge.plan.plan import Plan as Plan
+    from bridge.planning.plan import Plan as Plan
     from bridge.rules.rule import Rule as Rule
     from bridge.rules.toml import load_rules as load_rules
     from bridge.source.checkpoint import Checkpoint as Checkpoint
@@ -32,7 +32,7 @@ _HOMES = {
     "BridgeError": "_errors",
     "Checkpoint": "source.checkpoint",
     "CheckpointError": "_errors",
-    "Plan": "plan.plan",
+    "Plan": "planning.plan",
     "PlanError": "_errors",
     "Rule": "rules.rule",
     "RuleError": "_errors",

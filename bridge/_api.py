@@ -13,8 +13,8 @@ from bridge._errors import PlanError
 from bridge._progress import Progress, reporting
 from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec
-from bridge.plan.plan import Plan, Request, make_plan, rules_of
-from bridge.plan.policy import DtypePolicy
+from bridge.planning.plan import Plan, Request, make_plan, rules_of
+from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.buffers import empty
@@ -70,8 +70,8 @@ def plan(
     - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), or any pytree of arrays or
         `jax.ShapeDtypeStruct`; `None` makes a flat dict of what the rules name.
     - `rules`: a list of rules or texts, one text, a path to a TOML file, or a `Plan`.
-    - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a mapping
-        of leaf patterns to these.
+    - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
+        mapping of leaf patterns to these.
     - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
         functions `(name, spec) -> array` that make one.
     - `allow_unexpected`: patterns of keys that may be left over.
@@ -105,8 +105,8 @@ def load(
     **Returns:** `like` with every array replaced by a `jax.Array`; what is no array, and PRNG keys, stay as they are.
     For `like=None` a flat dict of leaf name to array.
 
-    **Raises:** `PlanError`, before a weight is read, where keys and leaves do not meet; `CheckpointError` for what reading
-    finds; never a model that is filled in part.
+    **Raises:** `PlanError`, before a weight is read, where keys and leaves do not meet; `CheckpointError` for what
+    reading finds; never a model that is filled in part.
 
     ```python
     like = eqx.filter_eval_shape(eqx.nn.Linear, 3, 2, key=jax.random.key(0))
@@ -195,4 +195,4 @@ def _kept(name: str, spec: Spec, model: Any, fillers: Mapping[str, Filler]) -> A
     return jnp.asarray(model.kept(name))
 
 
-open = open_checkpoint  # noqa: A001 - `bridge.open`, as pathlib and gzip have theirs
+open = open_checkpoint

@@ -24,7 +24,7 @@ class BridgeError(Exception):
 
 
 class CheckpointError(BridgeError, ValueError):
-    """A file, an index or a repo that is malformed, unsafe or incomplete, or values that cannot be what the plan needs."""
+    """A file, an index or a repo that is malformed, unsafe or incomplete; values that cannot be what the plan needs."""
 
 
 class UnknownKeyError(CheckpointError, KeyError):

@@ -17,7 +17,8 @@ def reporting(progress: Progress | bool | None) -> Iterator[Progress | None]:
         yield progress
     else:
         from rich.console import Console
-        from rich.progress import BarColumn, DownloadColumn, Progress as Bar, TextColumn, TransferSpeedColumn
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
 
         columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:

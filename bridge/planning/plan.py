@@ -14,9 +14,9 @@ from bridge.mapping.indexmap import Shape
 from bridge.mapping.pattern import Names
 from bridge.mapping.problem import Conflict, Mismatched, Problems
 from bridge.mapping.template import Spec, Template
-from bridge.plan.policy import Canonical, DtypePolicy, is_float, narrows, refusal
-from bridge.plan.prove import Proof, prove
-from bridge.plan.report import problems_text, recipe_text
+from bridge.planning.policy import Canonical, DtypePolicy, is_float, narrows, refusal
+from bridge.planning.prove import Proof, prove
+from bridge.planning.report import problems_text, recipe_text
 from bridge.rules.rule import Rule
 
 
@@ -236,7 +236,8 @@ def _leaves(
         first = next(iter(found))
         dtype = canonical(policy.dtype(leaf, first, own))
         leaves[leaf] = Spec(dtype, shape)
-        if len(found) > 1 and (policy.wanted(leaf) == "checkpoint" or own is None) and not isinstance(policy.wanted(leaf), np.dtype):
+        wanted = policy.wanted(leaf)
+        if len(found) > 1 and (wanted == "checkpoint" or (wanted is None and own is None)):
             shown = ", ".join(f"{d.name} of '{key}'" for d, key in found.items())
             text = f"its keys have different dtypes ({shown}): say which it gets, dtype={{'{leaf}': …}}"
             proof.problems.conflicts.append(Conflict(leaf, text, tuple(found.values())))

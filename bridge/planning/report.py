@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bridge.mapping.block import Block
     from bridge.mapping.template import Spec
     from bridge.mapping.problem import Mismatched, Missing, Unexpected
-    from bridge.plan.plan import Plan
+    from bridge.planning.plan import Plan
 
 _SHOWN = 40
 P = TypeVar("P")

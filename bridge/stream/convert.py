@@ -37,11 +37,12 @@ def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, o
     """
     whole = out.dtype.kind in "iu" and all(term.dtype.kind in "iu" for term in terms) and isinstance(scale, int)
     if whole and isinstance(add, int):
-        exact = sum((term.astype(object) for term in terms[1:]), terms[0].astype(object)) * scale + add
+        # Python's integers do not wrap: a counter plus 2**30 is right or an error.
+        exact = [sum(values) * scale + add for values in zip(*(term.ravel().tolist() for term in terms), strict=True)]
         limits = np.iinfo(out.dtype)
-        if exact.size and not (limits.min <= exact.min() and exact.max() <= limits.max):
+        if exact and not (limits.min <= min(exact) and max(exact) <= limits.max):
             raise CheckpointError(f"with scale={scale} and add={add} does not fit into {out.dtype.name}")
-        np.copyto(out, exact, casting="unsafe")
+        np.copyto(out, np.array(exact, out.dtype).reshape(out.shape))
         return
     wide = np.dtype("f8") if any(term.dtype.itemsize == 8 for term in (*terms, out)) else np.dtype("f4")
     total = terms[0].astype(wide)

@@ -1,7 +1,7 @@
 """A plan as reads: which bytes of which file go where in memory, and what is done to them on the way.
 
-Where file and leaf hold elements in the same order, bytes are read straight into the leaf. Elsewhere they pass through a
-small scratch buffer, a few megabytes at a time, and are copied out of it by strides.
+Where file and leaf hold elements in the same order, bytes are read straight into the leaf. Elsewhere they pass through
+a small scratch buffer, a few megabytes at a time, and are copied out of it by strides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
-from bridge.mapping.indexmap import IndexMap, strided
+from bridge.mapping.indexmap import IndexMap, Strided, strided
 from bridge.stream.buffers import as_bytes
 from bridge.stream.convert import assign, combine
 
@@ -98,7 +98,11 @@ def _of_block(block: Block, specs: Mapping[str, TensorSpec], leaf: np.ndarray) -
     for place in range(len(block.starts)):
         ((key, index_map),) = block.maps(place)
         spec = specs[key]
-        if spec.dtype == leaf.dtype and not block.valued and (runs := _runs(index_map, spec.dtype.itemsize)) is not None:
+        if (
+            spec.dtype == leaf.dtype
+            and not block.valued
+            and (runs := _runs(index_map, spec.dtype.itemsize)) is not None
+        ):
             yield from _direct(key, spec, leaf, runs)
         else:
             yield from _through(key, spec, index_map, leaf, block)
@@ -148,27 +152,35 @@ def _combining(block: Block, out: np.ndarray) -> Callable[[Sequence[np.ndarray]]
     return lambda arrays: combine(arrays, block.scale, block.add, out)
 
 
-def _sum(maps: Sequence[tuple[str, IndexMap]], specs: Mapping[str, TensorSpec], leaf: np.ndarray, block: Block) -> Through:
+def _sum(
+    maps: Sequence[tuple[str, IndexMap]], specs: Mapping[str, TensorSpec], leaf: np.ndarray, block: Block
+) -> Through:
     """One place of a sum: all of its terms at once, since none alone is what the leaf holds."""
     sources: list[Source] = []
-    arranged: list[tuple[int, ...]] = []
+    views: list[Strided] = []
     for key, index_map in maps:
         extents, view, out = strided(index_map)
         sources.append(_source(key, specs[key], extents, view.offset, view.strides))
-        arranged.append(out.strides)
-        outs = (out.offset, extents, out.strides)
-    offset, extents, strides = outs  # type: ignore[possibly-undefined]
-    out_view = _view(leaf.reshape(-1), offset, extents, strides)
-    # Terms may run through the leaf in different orders; the last one's is taken for all.
-    return Through(tuple(sources), lambda arrays: combine(_aligned(arrays, arranged), block.scale, block.add, out_view))
+        views.append(out)
+    shape, first = sources[0].shape, views[0]
+    into = _view(leaf.reshape(-1), first.offset, shape, first.strides)
+
+    def finish(arrays: Sequence[np.ndarray]) -> None:
+        terms = [_reordered(array, view, shape, first) for array, view in zip(arrays, views, strict=True)]
+        combine(terms, block.scale, block.add, into)
+
+    return Through(tuple(sources), finish)
 
 
-def _aligned(arrays: Sequence[np.ndarray], strides: Sequence[tuple[int, ...]]) -> list[np.ndarray]:
-    aligned: list[np.ndarray] = []
-    for array, own in zip(arrays, strides, strict=True):
-        order = [own.index(stride) for stride in strides[-1]]
-        aligned.append(array.transpose(order))
-    return aligned
+def _reordered(array: np.ndarray, view: Strided, shape: tuple[int, ...], first: Strided) -> np.ndarray:
+    """A term of a sum in the order of the first one: terms may run through the leaf in different orders."""
+    if view == first and array.shape == shape:
+        return array
+    low = view.offset + sum(min(0, (n - 1) * stride) for n, stride in zip(array.shape, view.strides, strict=True))
+    span = 1 + sum((n - 1) * abs(stride) for n, stride in zip(array.shape, view.strides, strict=True))
+    box = np.empty(span, array.dtype)
+    np.copyto(_view(box, view.offset - low, array.shape, view.strides), array)
+    return _view(box, first.offset - low, shape, first.strides)
 
 
 def _compare(key: str, spec: TensorSpec, index_map: IndexMap, leaf: np.ndarray) -> Iterator[Through]:
@@ -191,9 +203,7 @@ def _source(key: str, spec: TensorSpec, extents: tuple[int, ...], start: int, st
     return Source(spec.file, spec.offset + start * itemsize, span * itemsize, key, spec.dtype, extents, 0, strides)
 
 
-def _chunks(
-    key: str, spec: TensorSpec, index_map: IndexMap
-) -> Iterator[tuple[Source, int, tuple[int, ...]]]:
+def _chunks(key: str, spec: TensorSpec, index_map: IndexMap) -> Iterator[tuple[Source, int, tuple[int, ...]]]:
     """A map cut along its outermost axes into sources of at most one chunk; also where each starts in the leaf."""
     extents, view, out = strided(index_map)
     if prod(extents) == 0:

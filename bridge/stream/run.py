@@ -19,7 +19,9 @@ _VECTOR = 512  # buffers of one preadv; neighbours in the file are read together
 class Files(Protocol):
     """What hands out the bytes of a file by its name."""
 
-    def byte_source(self, file: str) -> ByteSource: ...
+    def byte_source(self, file: str) -> ByteSource:
+        """The bytes of one file, open as long as the checkpoint is."""
+        ...
 
 
 def run(jobs: Sequence[Job], files: Files, *, threads: int = 2, progress: Progress | None = None) -> None:
