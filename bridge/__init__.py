@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
+    from bridge._save import SaveReport as SaveReport
+    from bridge._save import save as save
     from bridge.format.spec import TensorSpec as TensorSpec
     from bridge.mapping.template import Spec as Spec
     from bridge.planning.plan import Plan as Plan
@@ -37,12 +39,14 @@ _HOMES = {
     "Rule": "rules.rule",
     "RuleError": "_errors",
     "SaveError": "_errors",
+    "SaveReport": "_save",
     "Spec": "mapping.template",
     "TensorSpec": "format.spec",
     "load": "_api",
     "load_rules": "rules.toml",
     "open": "_api",
     "plan": "_api",
+    "save": "_save",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

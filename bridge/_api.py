@@ -13,9 +13,10 @@ from bridge._errors import PlanError
 from bridge._progress import Progress, reporting
 from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec
-from bridge.planning.plan import Plan, Request, make_plan, rules_of
+from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
+from bridge.rules.toml import rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.buffers import empty
 from bridge.stream.jobs import jobs, ties
@@ -130,7 +131,7 @@ def _request(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpe
     missing, unexpected = Names.of(allow_missing), Names.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
     if not isinstance(rules, Plan):
-        return Request(_rules(rules), policy, missing, unexpected)
+        return Request(rules_of(rules), policy, missing, unexpected)
     before = rules.request
     return Request(
         rules.rules,
@@ -138,14 +139,6 @@ def _request(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpe
         Names.of((*before.allow_missing.texts, *missing.texts)),
         Names.of((*before.allow_unexpected.texts, *unexpected.texts)),
     )
-
-
-def _rules(rules: Sequence[Rule | str] | str | os.PathLike[str] | None) -> tuple[Rule, ...]:
-    if isinstance(rules, os.PathLike) or (isinstance(rules, str) and rules.endswith(".toml")):
-        from bridge.rules.toml import load_rules
-
-        return load_rules(rules)
-    return rules_of(rules)
 
 
 def _plan(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:

@@ -9,7 +9,7 @@ Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def reporting(progress: Progress | bool | None) -> Iterator[Progress | None]:
+def reporting(progress: Progress | bool | None, what: str = "reading") -> Iterator[Progress | None]:
     """What a `progress` argument means, as a function of `(done_nbytes, nbytes)` or `None`."""
     if progress is None or progress is False:
         yield None
@@ -20,7 +20,7 @@ def reporting(progress: Progress | bool | None) -> Iterator[Progress | None]:
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
         from rich.progress import Progress as Bar
 
-        columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("reading", total=None)
+            task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -44,7 +44,7 @@ class Names:
     """The names that targets may land on, folded by index, with what is known of their leading axes."""
 
     def __init__(self, model: Template) -> None:
-        ports = {name: model.placed[found[0].placed].depth for name, found in model.ports().items()}
+        ports = {name: frozenset(model.placed[p.placed].depth for p in found) for name, found in model.ports().items()}
         self.leaves = _folded([*model.leaves, *model.aliases])
         self.all = _folded([*model.leaves, *model.aliases, *ports])
         self.depths = ports
@@ -137,7 +137,7 @@ def _complete(sent: Sent, reading: Reading, names: Names, shapes: Mapping[str, S
         plain = name not in names.depths and (sent.rule.leaf is None or sent.rule.leaf.axes is None)
         if plain and (shape is None or shape[depth:] != shapes[member.key]):
             return False
-        if names.depths.get(name, depth) != depth:
+        if depth not in names.depths.get(name, (depth,)):
             return False
     return all(_full(stack, names.shape(name), depth) for name, stack in stacks.items())
 

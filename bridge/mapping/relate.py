@@ -80,6 +80,7 @@ class Relations:
         self.model, self.names = model, names
         self.ports = model.ports()
         self.found: dict[tuple[object, ...], Relation] = {}
+        self.dropped: dict[str, str] = {}
 
     @classmethod
     def without_model(cls) -> Relations:
@@ -105,7 +106,11 @@ class Relations:
         if leaf_side is not None and leaf_side.axes is not None:
             self.explicit(landed)
         elif landed.name in self.ports:
-            for port in self.ports[landed.name]:
+            depth = len(landed.arrived[0][1])
+            ports = self.ports[landed.name]
+            # A layout may read one leaf in several ways, which differ in how many of its axes are a stack's.
+            fitting = [port for port in ports if self.model.placed[port.placed].depth == depth]
+            for port in fitting or ports:
                 self.by_layout(landed, port)
         else:
             self.plain(landed)
@@ -124,7 +129,8 @@ class Relations:
             assert rule.leaf is not None
             sides = (*(side.axes or () for side in rule.keys), prepended(rule.leaf.axes or (), stack_names(depth)))
             layout = Layout(sides, shaped, dict(rule.sizes))
-            relation = Relation(rule, layout, {}, rule.scale, rule.add, rule.flip, rule.tie, rule.copy, depth)
+            tie = rule.tie or landed.name in self.model.tied
+            relation = Relation(rule, layout, {}, rule.scale, rule.add, rule.flip, tie, rule.copy, depth)
             self.found[key] = relation
         relation.leaves[branch] = self.model.aliases.get(landed.name, landed.name)
         relation.arrive(Slot(0, sent.side, branch), landed)
@@ -135,18 +141,22 @@ class Relations:
         placed = self.model.placed[port.placed]
         rule = placed.rules[port.rule]
         user = sent.rule
+        if rule.leaf is None:
+            self.dropped |= {member.key: f"{sent.key_name} -> _" for member, _ in landed.arrived}
+            return
         summed = sent.number if len(user.keys) > 1 else None
-        key = ("port", port.placed, port.rule, user.tie, user.copy, user.scale, user.add, summed)
+        depth = len(landed.arrived[0][1])
+        tie = user.tie or placed.tied_at is not None
+        key = ("port", port.placed, port.rule, tie, user.copy, user.scale, user.add, summed, depth)
         relation = self.found.get(key)
         if relation is None:
-            assert rule.leaf is not None
-            leaves = dict(enumerate(map(placed.full, branch_names(rule, -1, rule.leaf.name))))
+            leaves = dict(enumerate(map(placed.leaf, branch_names(rule, -1, rule.leaf.name))))
             layout = None
             if rule.leaf.axes is not None:
-                sides = (*(s.axes or () for s in rule.keys), prepended(rule.leaf.axes, stack_names(placed.depth)))
+                sides = (*(s.axes or () for s in rule.keys), prepended(rule.leaf.axes, stack_names(depth)))
                 layout = Layout(sides, tuple(pair for pair in rule.pairing if pair.shaped), dict(rule.sizes))
             scale, add = rule.scale * user.scale, rule.scale * user.add + rule.add
-            relation = Relation(rule, layout, leaves, scale, add, rule.flip, user.tie, user.copy, placed.depth)
+            relation = Relation(rule, layout, leaves, scale, add, rule.flip, tie, user.copy, depth)
             self.found[key] = relation
         relation.arrive(Slot(sent.side, port.side, port.branch), landed)
 
@@ -155,10 +165,10 @@ class Relations:
         sent, rule = landed.sent, landed.sent.rule
         name = self.model.aliases.get(landed.name, landed.name)
         summed = sent.number if len(rule.keys) > 1 else None
-        key = ("leaf", name, rule.tie, rule.copy, rule.scale, rule.add, summed)
+        tie, depth = rule.tie or landed.name in self.model.tied, len(landed.arrived[0][1])
+        key = ("leaf", name, tie, rule.copy, rule.scale, rule.add, summed, depth)
         relation = self.found.get(key)
         if relation is None:
-            depth = len(landed.arrived[0][1])
-            relation = Relation(None, None, {0: name}, rule.scale, rule.add, (), rule.tie, rule.copy, depth)
+            relation = Relation(None, None, {0: name}, rule.scale, rule.add, (), tie, rule.copy, depth)
             self.found[key] = relation
         relation.arrive(Slot(sent.side, 0, 0), landed)

@@ -55,6 +55,11 @@ class Sent:
     group: str
     members: list[Member] = field(default_factory=list[Member])
 
+    def name(self, member: Member) -> str:
+        """The very name that a member is sent to."""
+        pieces = (self.target or "").split("{}")
+        return "".join(a + b for a, b in zip(pieces, [*map(str, member.numbers), ""], strict=True))
+
 
 class Sender:
     """One key side of a rule, ready to match keys."""
@@ -70,7 +75,9 @@ class Sender:
         self.selective = any(index.selection is not None for index in self.name.indices())
         self.partial = any(isinstance(f, Index) and f.selection is not None for f in factors(rule.keys[side].axes or ()))
         placed = {f.name for f in factors(leaf.axes or ()) if isinstance(f, Index)} | set(leaf_named) if leaf else set(named)
-        self.stacked = tuple(name for name in named if name not in placed)
+        # One picked index, `{l[5]}`, is a number and no axis, as `x[5]` is in Python.
+        single = {i.name for i in self.name.indices() if i.selection is not None and len(i.selection.picked) == 1}
+        self.stacked = tuple(name for name in named if name not in placed and name not in single)
         self.unstacked = tuple(name for name in leaf_named if name not in named)
         self.open = [n for n, pair in enumerate(rule.pairing) if pair.parts[side] is not None]
         self.chosen = [n for n, pair in enumerate(rule.pairing) if pair.parts[side] is None]

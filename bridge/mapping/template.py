@@ -36,17 +36,21 @@ class Placed:
     """A layer's layout where the layer stands in the model.
 
     `rules` speak of the layer's own names, one layer at a time: the layer stands below `prefix`, and `depth` leading axes
-    of its leaves are stacked. Keys in `optional` may be absent (and then nothing replaces them).
+    of its leaves are stacked. `tied_at` is where a copy of the layer stood that shares its leaves: keys there are ties.
     """
 
     prefix: str
     rules: tuple[Rule, ...]
     depth: int = 0
-    optional: frozenset[str] = frozenset()
+    tied_at: str | None = None
 
-    def full(self, name: str) -> str:
-        """A name of the layer as a name of the model."""
-        return f"{self.prefix}.{name}" if self.prefix and name else self.prefix or name
+    def key(self, name: str) -> str:
+        """What PyTorch calls a parameter of the layer, as a name of the model."""
+        return _joined(self.prefix if self.tied_at is None else self.tied_at, name)
+
+    def leaf(self, name: str) -> str:
+        """A leaf of the layer as a leaf of the model."""
+        return _joined(self.prefix, name)
 
 
 class Port(NamedTuple):
@@ -62,13 +66,15 @@ class Port(NamedTuple):
 class Template:
     """A model's leaves by name, its layouts, and other spellings of its names.
 
-    `fills` are leaves that no key ever fills, by the value that every element takes (a layer's counters and flags).
-    `hints` are remarks to print where a leaf is missing.
+    `aliases` lead from other names of a leaf to its own; those in `tied` are the names of copies that share it.
+    `fills` are leaves that no key has to fill, by the value that every element takes (a layer's counters and flags).
+    `hints` are remarks to print where a leaf is missing, or a key unexpected that was sent to this name.
     """
 
     leaves: Mapping[str, Spec]
     placed: tuple[Placed, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    tied: frozenset[str] = frozenset()
     fills: Mapping[str, int] = field(default_factory=dict[str, int])
     hints: Mapping[str, str] = field(default_factory=dict[str, str])
     kind: str = "the model"
@@ -80,10 +86,25 @@ class Template:
             for r, rule in enumerate(placed.rules):
                 for side, key in enumerate(rule.keys):
                     for branch, name in enumerate(branch_names(rule, side, key.name)):
-                        entry = ports.setdefault(placed.full(name), [])
+                        entry = ports.setdefault(placed.key(name), [])
                         if Port(n, r, side, branch) not in entry:
                             entry.append(Port(n, r, side, branch))
         return ports
+
+    def keys(self) -> dict[str, str]:
+        """For each leaf that a layout fills, what PyTorch calls the parameter (the first name of several)."""
+        keys: dict[str, str] = {}
+        for placed in self.placed:
+            for rule in placed.rules if placed.tied_at is None else ():
+                if rule.leaf is not None:
+                    for branch, name in enumerate(branch_names(rule, -1, rule.leaf.name)):
+                        key = branch_names(rule, 0, rule.keys[0].name)[branch]
+                        keys.setdefault(placed.leaf(name), placed.key(key))
+        return keys
+
+
+def _joined(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
 def branch_names(rule: Rule, side: int, name: Name) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -248,12 +248,3 @@ def _leaves(
             elif narrows(source, dtype):
                 casts.append(Cast(leaf, source, dtype))
     return leaves, tuple(casts)
-
-
-def rules_of(rules: Sequence[Rule | str] | str | Rule | None) -> tuple[Rule, ...]:
-    """Rules or texts as rules. **Raises:** `RuleError`."""
-    if rules is None:
-        return ()
-    if isinstance(rules, str | Rule):
-        rules = [rules]
-    return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in rules)

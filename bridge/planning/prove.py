@@ -56,6 +56,7 @@ def prove(
     prover = Prover(shapes, None if model is None else model.leaves, problems)
     for relation in relations.found.values():
         proof.blocks += prover.blocks(relation)
+    proof.dropped |= relations.dropped
     proof.derived = prover.derived
     for key, reason in lost:
         if key not in arrived and key not in proof.dropped:
@@ -95,7 +96,8 @@ def _deliver(
         relations.add(one)
         arrived |= {member.key for member, _ in one.arrived}
     reason = "" if sent.rule is INFERENCE else f"sent to '{sent.leaf_name}' by the rule '{sent.rule}'"
-    lost += [(member.key, reason) for member in nowhere]
+    hints = relations.model.hints
+    lost += [(member.key, hints.get(sent.name(member), reason) if hints else reason) for member in nowhere]
 
 
 def _settle_ties(proof: Proof) -> None:
@@ -116,7 +118,7 @@ def _check_leaves(proof: Proof, model: Template, allow_missing: Patterns) -> Non
     kept: list[str] = []
     problems = proof.problems
     faulty = {problem.leaf.split("[")[0] for problem in (*problems.mismatched, *problems.missing)}
-    siblings = _Siblings(by_leaf)
+    siblings, keys = _Siblings(by_leaf), model.keys()
     for name, spec in model.leaves.items():
         blocks = by_leaf.get(name)
         if blocks is None:
@@ -125,7 +127,7 @@ def _check_leaves(proof: Proof, model: Template, allow_missing: Patterns) -> Non
             if name in allow_missing:
                 kept.append(name)
             elif name not in faulty:
-                proof.problems.missing.append(Missing(name, siblings.key(name)))
+                proof.problems.missing.append(Missing(name, siblings.key(name) or keys.get(name, name)))
             continue
         boxes: list[tuple[Block, int, Box]] = []
         for block in blocks:
@@ -147,10 +149,10 @@ class _Siblings:
             if indices:
                 self.groups.setdefault(text, {})[indices] = blocks[0].terms[0].keys[0]
 
-    def key(self, name: str) -> str:
-        """The key that would fill the leaf `name`, as far as its siblings tell; else its own name."""
+    def key(self, name: str) -> str | None:
+        """The key that would fill the leaf `name`, as far as its siblings tell."""
         text, indices = template(name)
-        return fit(self.groups.get(text, {}), indices) or name
+        return fit(self.groups.get(text, {}), indices)
 
 
 def _report(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Sequence
 from typing import Any, cast
 
 from bridge._errors import RuleError
@@ -38,6 +39,19 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     if document:
         raise RuleError(f"{name} has {', '.join(map(quote, document))} besides 'rules': nothing else belongs there.")
     return tuple(_rule(name, number, entry) for number, entry in enumerate(cast("list[Any]", entries)))
+
+
+def rules_of(rules: Sequence[Rule | str] | Rule | str | os.PathLike[str] | None) -> tuple[Rule, ...]:
+    """Rules, texts, one text or a path to TOML (a `Path`, or a text that ends in `.toml`) as rules.
+
+    **Raises:** `RuleError`.
+    """
+    if rules is None:
+        return ()
+    if isinstance(rules, os.PathLike) or (isinstance(rules, str) and rules.endswith(".toml")):
+        return load_rules(rules)
+    items = [rules] if isinstance(rules, str | Rule) else rules
+    return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in items)
 
 
 def _rule(name: str, number: int, entry: Any) -> Rule:

@@ -53,3 +53,20 @@ def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, o
     if add != 0:
         total += add
     assign(out, total)
+
+
+def restore(values: np.ndarray, scale: float | int, add: float | int, out: np.ndarray) -> None:
+    """Write `(values - add) / scale` to `out`: what `combine` did to one term, undone as far as rounding lets it.
+
+    **Raises:** `CheckpointError` where an integer does not fit.
+    """
+    if scale == 1 and add == 0:
+        assign(out, values)
+    elif values.dtype.kind in "iu" and isinstance(add, int) and scale == 1:
+        combine([values], 1, -add, out)
+    else:
+        wide = np.dtype("f8") if 8 in (values.dtype.itemsize, out.dtype.itemsize) else np.dtype("f4")
+        total = values.astype(wide)
+        total -= add
+        total /= scale
+        assign(out, total)

@@ -1,0 +1,260 @@
+"""`save`: a model back to what PyTorch and transformers read."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge._dtypes import DTYPES, dtype_name
+from bridge._errors import CheckpointError, PlanError, SaveError
+from bridge._progress import Progress, reporting
+from bridge._text import quote
+from bridge.format.encode import encode_index
+from bridge.mapping.template import Spec
+from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.policy import DtypePolicy, refusal
+from bridge.planning.reverse import saved_specs
+from bridge.rules.rule import Rule
+from bridge.rules.toml import rules_of
+from bridge.stream.gather import gather, pieces
+from bridge.target.commit import INDEX, SINGLE, Target
+from bridge.target.writer import write_file
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+    "TIB": 2**40,
+}
+
+
+class LeftOut(NamedTuple):
+    """A leaf or key that was not saved as it is, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveReport:
+    """What `bridge.save` wrote.
+
+    - `files`: the names of the files in the target, an index among them.
+    - `nbytes`: how many bytes they have together.
+    - `left_out`: leaves and keys that were not saved, or not as they are, and why.
+    """
+
+    files: tuple[str, ...]
+    nbytes: int
+    left_out: tuple[LeftOut, ...]
+
+
+def save(
+    model: Any,
+    target: str | os.PathLike[str],
+    rules_or_plan: Sequence[Rule | str] | str | os.PathLike[str] | Plan,
+    *,
+    dtype: Any = None,
+    max_shard_size: int | str = "5GB",
+    metadata: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    progress: Progress | bool | None = None,
+) -> SaveReport:
+    """Save a model under the keys that PyTorch knows: the mapping of `bridge.load`, read backwards.
+
+    **Arguments:**
+
+    - `model`: the model, or a `(model, state)` pair.
+    - `target`: a folder, made if need be; a name that ends in `.safetensors` is one file.
+    - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules write every leaf that one of
+        them names, in the leaf's dtype.
+    - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
+    - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has a
+        file of its own.
+    - `metadata`: the files' `__metadata__`, by default `{"format": "pt"}`.
+    - `overwrite`: replace a checkpoint that stands in the target. At every moment it is the old one or the new one, whole.
+    - `progress`: as for `bridge.load`.
+
+    **Returns:** a `SaveReport`.
+
+    **Raises:** `SaveError` for a target that cannot be written; `PlanError` where model and rules do not meet.
+
+    ```python
+    plan = bridge.plan("model.safetensors", like)
+    model = bridge.load("model.safetensors", like, plan)
+    report = bridge.save(model, "tuned.safetensors", plan)
+    ```
+    """
+    place = Target(target, overwrite=overwrite)
+    limit = _nbytes(max_shard_size)
+    leaves = _leaves(model)
+    plan = rules_or_plan if isinstance(rules_or_plan, Plan) else _planned(model, rules_of(rules_or_plan), str(target))
+    _check_model(plan, leaves)
+    specs = _specs(plan, leaves, dtype, by_rules=plan is not rules_or_plan)
+    meta = {"format": "pt"} if metadata is None else dict(metadata)
+    with reporting(progress, "writing") as report:
+        files, nbytes = _write(place, _shards(specs, limit, single=place.single), plan, leaves, meta, report)
+    return SaveReport(files, nbytes, tuple(_left_out(plan, leaves)))
+
+
+def _leaves(model: Any) -> dict[str, Any]:
+    """The model's arrays by name. **Raises:** `PlanError` where one is abstract."""
+    import jax
+
+    from bridge.model.template import take_apart
+
+    arrays = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
+    for name, value in arrays.items():
+        if isinstance(value, jax.ShapeDtypeStruct):
+            raise PlanError(f"leaf {quote(name)} is abstract: a model to save has arrays, not shapes")
+    return arrays
+
+
+def _planned(model: Any, rules: tuple[Rule, ...], target: str) -> Plan:
+    """The plan by which `rules` would read what they are about to write."""
+    from bridge.model.template import take_apart
+
+    template = take_apart(model).template
+    if not rules:
+        raise PlanError("save needs rules, or the plan that the model was loaded by: '** -> **' saves leaves by their own names")
+    specs = saved_specs(rules, template)
+    plan = make_plan(specs, template, Request(rules), source=target)
+    problems = [p for p in plan.problems.missing if any(name == p.leaf for name in template.leaves)]
+    if plan.problems.conflicts or plan.problems.mismatched or plan.problems.unexpected:
+        plan.check()
+    for problem in problems:
+        plan.problems.missing.remove(problem)  # a leaf that no rule names is left out, and the report says so
+    plan.check()
+    return plan
+
+
+def _check_model(plan: Plan, leaves: Mapping[str, Any]) -> None:
+    """The model has the leaves that the plan filled."""
+    plan.check()
+    for block in plan.blocks:
+        if block.leaf not in leaves:
+            raise PlanError(f"the model has no leaf {quote(block.leaf)}, which the plan fills: save the model it was made for")
+        shape, wanted = tuple(leaves[block.leaf].shape), plan.leaves[block.leaf].shape
+        if shape != wanted:
+            raise PlanError(f"leaf {quote(block.leaf)} is {shape}, the plan has {wanted}: make a plan for this model")
+
+
+def _specs(plan: Plan, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
+    """dtype and shape of every key to write, in the order of the checkpoint."""
+    held = pieces(plan.blocks)
+    policy = DtypePolicy.of(None if dtype == "model" else dtype)
+    specs: dict[str, Spec] = {}
+    for key in (key for key in plan.specs if key in held):
+        own = np.dtype(leaves[held[key][0].leaf].dtype)
+        stored = own if by_rules or dtype == "model" else plan.specs[key].dtype
+        wanted = policy.dtype(key, stored, stored)
+        reason = refusal(own, wanted) if not (own.kind in "iu" and wanted.kind in "iu") else None
+        if reason is not None:
+            raise PlanError(f"key {quote(key)} cannot be saved as {wanted.name}: {reason}")
+        specs[key] = Spec(wanted, plan.specs[key].shape)
+    return specs
+
+
+def _shards(specs: Mapping[str, Spec], limit: int, *, single: bool) -> list[dict[str, Spec]]:
+    """Keys dealt to files of at most `limit` bytes of tensors, in order."""
+    shards: list[dict[str, Spec]] = [{}]
+    filled = 0
+    for key, spec in specs.items():
+        nbytes = _stored_nbytes(spec)
+        if shards[-1] and filled + nbytes > limit and not single:
+            shards.append({})
+            filled = 0
+        shards[-1][key] = spec
+        filled += nbytes
+    return shards
+
+
+def _stored_nbytes(spec: Spec) -> int:
+    return prod(spec.shape) * DTYPES[dtype_name(spec.dtype)].bits // 8
+
+
+def _write(
+    place: Target,
+    shards: Sequence[Mapping[str, Spec]],
+    plan: Plan,
+    leaves: Mapping[str, Any],
+    metadata: Mapping[str, str],
+    report: Progress | None,
+) -> tuple[tuple[str, ...], int]:
+    """Write and commit all files; their names and how many bytes they have."""
+    held = pieces(plan.blocks)
+    total = sum(_stored_nbytes(spec) for shard in shards for spec in shard.values())
+    done = 0
+
+    def wrote(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if report is not None:
+            report(done, total)
+
+    host = _Host(leaves)
+    with place.staged() as stage:
+        names = place.names(len(shards))
+        written = 0
+        for name, shard in zip(names, shards, strict=True):
+            tensors = {key: (spec.dtype, spec.shape) for key, spec in shard.items()}
+
+            def value(key: str, tensors: Mapping[str, tuple[np.dtype, Any]] = tensors) -> np.ndarray:
+                try:
+                    return gather(held[key], host, tensors[key][0])
+                except CheckpointError as error:
+                    raise SaveError(f"key {quote(key)} {error}") from error
+
+            written += write_file(stage / name, tensors, value, metadata=metadata, shown=name, wrote=wrote)
+        if len(names) == 1 and names[0] in (SINGLE, place.path.name):
+            place.commit(stage, [], names[0])
+            return (names[0],), written
+        weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
+        index = encode_index(weight_map, total)
+        (stage / INDEX).write_bytes(index)
+        place.commit(stage, names, INDEX)
+        return (*names, INDEX), written + len(index)
+
+
+class _Host(Mapping[str, np.ndarray]):
+    """Leaves as numpy arrays: on the CPU the same memory, from elsewhere one leaf at a time."""
+
+    def __init__(self, leaves: Mapping[str, Any]) -> None:
+        self.leaves = leaves
+        self.held: tuple[str, np.ndarray] | None = None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if self.held is None or self.held[0] != name:
+            self.held = None
+            self.held = name, np.ascontiguousarray(np.asarray(self.leaves[name])).reshape(self.leaves[name].shape)
+        return self.held[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.leaves)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
+
+
+def _left_out(plan: Plan, leaves: Mapping[str, Any]) -> Iterable[LeftOut]:
+    """What the files do not hold, or not as it was."""
+    saved = {block.leaf for block in plan.blocks}
+    for name in leaves:
+        if name not in saved and name not in plan.fills:
+            yield LeftOut(name, "no rule names this leaf")
+    yield from (LeftOut(key, reason) for key, reason in plan.lossy)
+
+
+def _nbytes(text: int | str) -> int:
+    """A number of bytes, as `max_shard_size` spells it. **Raises:** `SaveError`."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
+    unit = _UNITS.get(found[2].upper()) if found else None
+    if found is None or unit is None or float(found[1]) * unit < 1:
+        raise SaveError(f"max_shard_size {text!r} is no number of bytes: write 5_000_000_000, '5GB' or '500MiB'")
+    return int(float(found[1]) * unit)

@@ -1,0 +1,70 @@
+"""A plan read backwards: one key's tensor out of the leaves that hold its elements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from bridge.mapping.block import Block
+from bridge.mapping.indexmap import IndexMap, Strided, strided
+from bridge.stream.convert import restore
+
+
+class Piece(NamedTuple):
+    """Elements of a key that a leaf holds; `zero` where a sum left them to another key."""
+
+    leaf: str
+    index_map: IndexMap
+    scale: float | int
+    add: float | int
+    zero: bool
+
+
+def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
+    """For every key that a plan reads, where its elements are. A copy is not where they come from."""
+    found: dict[str, list[Piece]] = {}
+    for block in blocks:
+        if block.copy:
+            continue
+        for place in range(len(block.starts)):
+            for term, (key, index_map) in enumerate(block.maps(place)):
+                found.setdefault(key, []).append(Piece(block.leaf, index_map, block.scale, block.add, term > 0))
+    return found
+
+
+def gather(held: Iterable[Piece], leaves: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
+    """One key's tensor in `dtype`: a view of the leaf where it is one, else an array of its own.
+
+    **Raises:** `CheckpointError` where a value does not fit into `dtype`.
+    """
+    held = list(held)
+    shape = held[0].index_map.key_shape
+    if len(held) == 1 and (view := _view(held[0], leaves[held[0].leaf], dtype)) is not None:
+        return view
+    out = np.zeros(shape, dtype)
+    flat = out.reshape(-1)
+    for piece in held:
+        if piece.zero:
+            continue
+        extents, key, leaf = strided(piece.index_map)
+        values = _strided(leaves[piece.leaf].reshape(-1), leaf, extents)
+        restore(values, piece.scale, piece.add, _strided(flat, key, extents))
+    return out
+
+
+def _view(piece: Piece, leaf: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+    """The tensor as it lies in the leaf, where it lies there as one run and unchanged."""
+    if piece.zero or piece.scale != 1 or piece.add != 0 or leaf.dtype != dtype or not piece.index_map.whole_key:
+        return None
+    extents, key, place = strided(piece.index_map)
+    count = piece.index_map.count
+    if len(extents) > 1 or (extents and (key.strides != (1,) or place.strides != (1,))) or not leaf.flags.c_contiguous:
+        return None
+    return leaf.reshape(-1)[place.offset : place.offset + count].reshape(piece.index_map.key_shape)
+
+
+def _strided(flat: np.ndarray, view: Strided, extents: tuple[int, ...]) -> np.ndarray:
+    steps = tuple(n * flat.dtype.itemsize for n in view.strides)
+    return np.lib.stride_tricks.as_strided(flat[view.offset :], extents, steps)
