@@ -12,11 +12,9 @@ from operator import attrgetter
 import numpy as np
 
 from bridge._dtypes import DTYPES
-from bridge.format.collector import collector_off
 from bridge.format.strict_json import is_object, loads
 from bridge.format.table import Columns, Form, element_count
 
-_MANY_NBYTES = 1 << 20  # a smaller header makes too few objects to matter
 _MAX_EXTENT = 2**64 - 1
 
 # No escapes, hence no surrogates; no leading zeros; no field twice, and none more.
@@ -36,11 +34,10 @@ def parse_fast(raw: bytes | bytearray, data_nbytes: int) -> Columns | None:
     - `raw`: the header's JSON.
     - `data_nbytes`: what follows it in the file.
     """
-    with collector_off(len(raw) > _MANY_NBYTES):
-        try:
-            return _columns(raw.decode("utf-8"), data_nbytes)
-        except (ValueError, KeyError, OverflowError):
-            return None  # whatever it was, parse_exact finds and names it
+    try:
+        return _columns(raw.decode("utf-8"), data_nbytes)
+    except (ValueError, KeyError, OverflowError):
+        return None  # whatever it was, parse_exact finds and names it
 
 
 def _columns(text: str, data_nbytes: int) -> Columns | None:

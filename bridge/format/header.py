@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
+from bridge.format.collector import collector_off
 from bridge.format.exact import ADVICE, parse_exact
 from bridge.format.fast import parse_fast
 from bridge.format.signature import describe
@@ -20,6 +21,7 @@ from bridge.format.table import Table
 
 MAX_HEADER_NBYTES = 100_000_000  # the reference's own limit, checked before anything is allocated
 _FIRST_READ_NBYTES = 64 * 1024  # holds most headers whole: one read, and over a network one request
+_MANY_NBYTES = 1 << 20  # a smaller header makes too few objects for the collector to matter
 
 
 class Readable(Protocol):
@@ -68,7 +70,8 @@ def read_header(source: Readable, file: str | None = None) -> Header:
     raw = _read_json(source)
     data_start = 8 + len(raw)
     data_nbytes = source.nbytes - data_start
-    parsed = parse_fast(raw, data_nbytes) or parse_exact(raw, data_nbytes, file=source.name)
+    with collector_off(len(raw) > _MANY_NBYTES):
+        parsed = parse_fast(raw, data_nbytes) or parse_exact(raw, data_nbytes, file=source.name)
     table = Table(parsed, file=source.name if file is None else file, data_start=data_start)
     return Header(parsed.metadata, table, data_start)
 

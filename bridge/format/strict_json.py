@@ -137,6 +137,8 @@ def _check(value: Any) -> None:
 
 def _check_strings(strings: Iterable[str]) -> None:
     for text in strings:
+        if text.isascii():
+            continue
         try:
             text.encode()
         except UnicodeEncodeError as e:

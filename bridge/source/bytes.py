@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from bridge._errors import CheckpointError
-from bridge._text import quote
+from bridge._text import printable, quote
 
-_VECTOR_LIMIT = os.sysconf("SC_IOV_MAX")
+_VECTOR_LIMIT = max(16, os.sysconf("SC_IOV_MAX"))  # -1 where a system does not say; 16 is what POSIX grants
 # A FIFO or a device must not hold up `open`; it is refused right after.
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _KINDS = (
@@ -72,7 +72,6 @@ class LocalFile:
         """
         self.path = os.fspath(path)
         self.name = self.path if name is None else name
-        self._hold = hold
         self._closed = False
         descriptor, status = _open(self.path, self.name)
         self._identity = _identity(status)
@@ -85,11 +84,14 @@ class LocalFile:
         try:
             for first in range(0, len(buffers), _VECTOR_LIMIT):
                 part = buffers[first : first + _VECTOR_LIMIT]
-                done = _fill(descriptor.number, part, offset)
-                offset += done
-                if done < sum(b.nbytes for b in part):
+                wanted = sum(b.nbytes for b in part)
+                if _fill(descriptor.number, part, offset, wanted) < wanted:
                     self._check_unchanged(descriptor)
-                    raise CheckpointError(f"{quote(self.name)} ends at byte {offset:,}. It is cut off: fetch it again.")
+                    raise CheckpointError(
+                        f"{quote(self.name)} holds {self.nbytes:,} bytes, up to {offset + wanted:,} were to be read. "
+                        "It is cut off: fetch it again."
+                    )
+                offset += wanted
             self._check_unchanged(descriptor)
         except OSError as e:
             raise CheckpointError(
@@ -137,38 +139,38 @@ class _Descriptor:
 
 def _open(path: str, name: str) -> tuple[_Descriptor, os.stat_result]:
     try:
-        _check_regular(os.stat(path), name)  # opening a device can already do something
-        descriptor = _Descriptor(os.open(path, _OPEN_FLAGS))
-        status = os.fstat(descriptor.number)
+        found = _irregular(os.stat(path))  # opening a device can already do something
+        if found is None:
+            descriptor = _Descriptor(os.open(path, _OPEN_FLAGS))
+            status = os.fstat(descriptor.number)
+            found = _irregular(status)
+            if found is None:
+                return descriptor, status
     except FileNotFoundError as e:
-        raise CheckpointError(
-            f"{quote(name)} does not exist. Check its name; if it was being fetched, fetch it again."
-        ) from e
+        advice = "Check its name; if it was being fetched, fetch it again."
+        raise CheckpointError(f"{quote(name)} does not exist. {advice}") from e
     except PermissionError as e:
         raise CheckpointError(f"{quote(name)} may not be read: permission denied. Check its owner and mode.") from e
     except OSError as e:
         raise CheckpointError(f"{quote(name)} cannot be opened: {_reason(e)}. Check its name and its disk.") from e
     except ValueError as e:  # a NUL, or a surrogate that the file system cannot encode
-        raise CheckpointError(f"{quote(name)} is no file name: {e}. Check its spelling.") from e
-    _check_regular(status, name)
-    return descriptor, status
+        raise CheckpointError(f"{quote(name)} is no file name: {printable(str(e))}. Check its spelling.") from e
+    raise CheckpointError(f"{quote(name)} is {found}, not a file. Name a regular file, or the folder that holds it.")
 
 
-def _check_regular(status: os.stat_result, name: str) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        found = next((text for test, text in _KINDS if test(status.st_mode)), "no regular file")
-        raise CheckpointError(
-            f"{quote(name)} is {found}, not a file. Name a regular file, or the folder that holds it."
-        )
+def _irregular(status: os.stat_result) -> str | None:
+    """What lies there, if it is no regular file."""
+    if stat.S_ISREG(status.st_mode):
+        return None
+    return next((text for test, text in _KINDS if test(status.st_mode)), "something else")
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _fill(descriptor: int, buffers: Sequence[memoryview], offset: int) -> int:
-    """Fill `buffers`; the count of bytes that came, less than asked only at the end of the file."""
-    wanted = sum(b.nbytes for b in buffers)
+def _fill(descriptor: int, buffers: Sequence[memoryview], offset: int, wanted: int) -> int:
+    """Fill `buffers`, `wanted` bytes in all; the count that came, less only at the end of the file."""
     done = 0
     while done < wanted:
         # One call moves at most about 2 GiB, and on some file systems less.

@@ -37,8 +37,9 @@ def hub_folder(repo: str, subfolder: str | None, options: HubOptions) -> tuple[F
     """
     with _named(repo, options):
         import huggingface_hub  # only those who use the Hub wait for it
+        from huggingface_hub import constants
 
-        if options.local_files_only or huggingface_hub.constants.HF_HUB_OFFLINE:
+        if options.local_files_only or constants.HF_HUB_OFFLINE:
             # No file is asked for here: which ones are needed, the index says, and it says which are not cached.
             snapshot = huggingface_hub.snapshot_download(  # pyright: ignore[reportUnknownMemberType]
                 repo,

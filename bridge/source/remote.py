@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from bridge._errors import CheckpointError
-from bridge._text import quote
+from bridge._text import printable, quote
 
 
 def remote_folder(url: str) -> RemoteFolder:
@@ -94,10 +94,16 @@ def _named(name: str, done: str) -> Generator[None]:
     try:
         yield
     except ImportError as e:
-        raise CheckpointError(f"{quote(name)} cannot be {done}: {e}. Install what it asks for.") from e
+        raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Install what it asks for.") from e
     except FileNotFoundError as e:
         raise CheckpointError(f"{quote(name)} does not exist. Check the URL.") from e
     except PermissionError as e:
-        raise CheckpointError(f"{quote(name)} may not be {done}: {e}. Check your credentials.") from e
-    except (OSError, ValueError, RuntimeError) as e:
-        raise CheckpointError(f"{quote(name)} cannot be {done}: {e or type(e).__name__}. Check the URL.") from e
+        raise CheckpointError(f"{quote(name)} may not be {done}: {_said(e)}. Check your credentials.") from e
+    except (OSError, RuntimeError) as e:
+        raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Check the network and try again.") from e
+    except ValueError as e:
+        raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Check the URL.") from e
+
+
+def _said(error: Exception) -> str:
+    return printable(str(error)) or type(error).__name__

@@ -172,10 +172,9 @@ def _refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
     pickled = [name for name in names if name.endswith(_PICKLED)]
     if pickled:
         _refuse_pickles(folder.label, pickled)
-    found = _few(names) if names else "nothing"
+    found = f"holds no .safetensors file, but {_few(names)}" if names else "is empty"
     raise CheckpointError(
-        f"{quote(folder.label)} holds no .safetensors file, but {found}. Name the folder that holds the weights; "
-        "`subfolder=` names one inside it."
+        f"{quote(folder.label)} {found}. Name the folder that holds the weights; `subfolder=` names one inside it."
     )
 
 

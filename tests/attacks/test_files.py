@@ -1,0 +1,153 @@
+"""What lies where a file should lie, and what happens to files that are open. Nothing hangs, nothing is half read."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridge import _errors
+from bridge.source import Checkpoint, open_checkpoint
+from tests.craft import checkpoint
+
+A, B = np.arange(2000, dtype=np.float32), np.arange(2000, 4000, dtype=np.float32)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(_errors.CheckpointError) as caught:
+        open_checkpoint(path)
+    return str(caught.value).replace(str(path.parent), "…")
+
+
+def test_a_named_pipe_does_not_hang(tmp_path: Path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    text = "'…/x.safetensors' is a named pipe, not a file. Name a regular file, or the folder that holds it."
+    assert refusal(tmp_path / "x.safetensors") == text
+    assert refusal(tmp_path).endswith(
+        "x.safetensors' is a named pipe, not a file. Name a regular file, or the folder that holds it."
+    )
+
+
+def test_a_device():
+    assert refusal(Path("/dev/zero")) == (
+        "'…/zero' is a device, not a file. Name a regular file, or the folder that holds it."
+    )
+
+
+def test_a_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)  # the path of a socket must be short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("x.safetensors")
+        assert refusal(tmp_path / "x.safetensors") == (
+            "'…/x.safetensors' is a socket, not a file. Name a regular file, or the folder that holds it."
+        )
+
+
+def test_a_folder_called_like_a_file(tmp_path: Path):
+    (tmp_path / "x.safetensors").mkdir()
+    assert refusal(tmp_path / "x.safetensors") == (
+        "'…/x.safetensors/' is empty. Name the folder that holds the weights; `subfolder=` names one inside it."
+    )
+    assert "' is empty. Name the folder that holds the weights;" in refusal(tmp_path)
+
+
+def test_a_folder_where_the_index_has_a_file(tmp_path: Path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map":{"a":"sub"}}')
+    assert "sub' is a directory, not a file. Name a regular file" in refusal(tmp_path)
+
+
+def test_a_link_to_itself_and_a_link_to_nothing(tmp_path: Path):
+    (tmp_path / "x.safetensors").symlink_to("x.safetensors")
+    text = "'…/x.safetensors' cannot be opened: Too many levels of symbolic links. Check its name and its disk."
+    assert refusal(tmp_path / "x.safetensors") == text
+    (tmp_path / "y.safetensors").symlink_to("gone")
+    text = "'…/y.safetensors' does not exist. Check its name; if it was being fetched, fetch it again."
+    assert refusal(tmp_path / "y.safetensors") == text
+
+
+def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(checkpoint({"a": A}))
+
+    def refuse(*_: object) -> int:  # root may read everything: chmod would not show it
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert refusal(path) == "'…/x.safetensors' may not be read: permission denied. Check its owner and mode."
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(_errors.CheckpointError) as caught:
+        open_checkpoint(tmp_path)
+    assert str(caught.value) == f"'{tmp_path}/' cannot be listed: Permission denied. Check its owner and mode."
+
+
+def test_names_that_no_file_can_have(tmp_path: Path):
+    for name in ("x\0y.safetensors", "x\ud800.safetensors", "n" * 300 + ".safetensors"):
+        with pytest.raises(_errors.CheckpointError, match=r"is no file name|cannot be opened: File name too long"):
+            open_checkpoint(f"{tmp_path}/{name}")
+
+
+def test_terminal_commands_in_names_are_not_printed(tmp_path: Path):
+    path = tmp_path / "\x1b[2Jx.safetensors"
+    path.write_bytes(b"")
+    assert refusal(path).startswith("'…/\\x1b[2Jx.safetensors' holds 0 bytes")
+
+
+# ---- changes between open and read
+
+
+def opened(tmp_path: Path) -> tuple[Checkpoint, Path]:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(checkpoint({"a": A, "b": B}))
+    return open_checkpoint(path), path
+
+
+def check(ckpt: Checkpoint, found: str) -> None:
+    with ckpt, pytest.raises(_errors.CheckpointError) as caught:
+        ckpt["b"]
+    path = ckpt.source
+    assert re.fullmatch(
+        re.escape(f"key 'b' in '{path}' cannot be read: '{path}' has changed since it was opened: ")
+        + found
+        + re.escape(". Open the checkpoint again once it is complete."),
+        str(caught.value),
+    )
+
+
+def test_a_file_that_shrinks(tmp_path: Path):
+    ckpt, path = opened(tmp_path)
+    os.truncate(path, 9000)
+    check(ckpt, r"it held 16,1\d\d bytes, now 9,000")
+
+
+def test_a_file_that_grows(tmp_path: Path):
+    ckpt, path = opened(tmp_path)
+    with path.open("ab") as f:
+        f.write(b"more")
+    check(ckpt, r"it held 16,1\d\d bytes, now 16,1\d\d")
+
+
+def test_a_file_that_is_rewritten_in_place(tmp_path: Path):
+    ckpt, path = opened(tmp_path)
+    path.write_bytes(checkpoint({"a": B, "b": A}))  # of the same length, by the same name
+    os.utime(path, ns=(0, 0))
+    check(ckpt, "it is newer")
+
+
+def test_a_file_that_is_replaced_is_read_as_it_was(tmp_path: Path):
+    ckpt, path = opened(tmp_path)
+    (tmp_path / "new").write_bytes(checkpoint({"a": B, "b": A}))
+    os.replace(tmp_path / "new", path)
+    with ckpt:
+        assert ckpt["b"].tobytes() == B.tobytes()
+
+
+def test_a_file_that_is_removed_is_read_as_it_was(tmp_path: Path):
+    ckpt, path = opened(tmp_path)
+    path.unlink()
+    with ckpt:
+        assert ckpt["b"].tobytes() == B.tobytes()

@@ -1,0 +1,94 @@
+"""A folder with an index: the index decides, and its files must be what it says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bridge import _errors
+from bridge.source import open_checkpoint
+from tests.craft import checkpoint
+
+A, B, C = (np.full(3, value, np.float32) for value in (1, 2, 3))
+NAME = "model.safetensors.index.json"
+
+
+def folder(path: Path, weight_map: dict[str, str], **files: dict[str, np.ndarray]) -> Path:
+    """A folder of files `x.safetensors` by keyword, `sub__x` for one in a folder below, and an index."""
+    for name, tensors in files.items():
+        file = path / (name.replace("__", "/") + ".safetensors")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(checkpoint(tensors, {"format": "pt", "file": name}))
+    (path / NAME).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return path
+
+
+def test_files_keys_and_tensors(tmp_path: Path):
+    weight_map = {"c": "y.safetensors", "a": "x.safetensors", "b": "x.safetensors"}
+    with open_checkpoint(folder(tmp_path, weight_map, x={"b": B, "a": A}, y={"c": C})) as ckpt:
+        assert ckpt.files == ("x.safetensors", "y.safetensors")
+        assert list(ckpt) == list(ckpt.keys()) == list(ckpt.specs) == ["b", "a", "c"]
+        assert [(key, spec.file) for key, spec in ckpt.specs.items()] == [
+            ("b", "x.safetensors"),
+            ("a", "x.safetensors"),
+            ("c", "y.safetensors"),
+        ]
+        assert all(ckpt.specs[key] == spec for key, spec in ckpt.specs.items())
+        assert ckpt["c"].tobytes() == C.tobytes()
+        assert ckpt.metadata == {"format": "pt", "file": "x"}  # where files disagree, the first one's word
+        assert ckpt.header("y.safetensors").metadata == {"format": "pt", "file": "y"}
+        assert ckpt.commit is None
+
+
+def test_what_the_index_does_not_list_is_left_alone(tmp_path: Path):
+    path = folder(tmp_path, {"a": "x.safetensors", "b": "y.safetensors"}, x={"a": A, "b": C, "old": C}, y={"b": B})
+    (path / "stale.safetensors").write_bytes(b"not even safetensors")
+    with open_checkpoint(path) as ckpt:
+        assert list(ckpt) == ["a", "b"]
+        assert ckpt["b"].tobytes() == B.tobytes()  # the index says which of the two counts
+        assert "old" not in ckpt
+
+
+def test_the_index_decides_over_a_single_file(tmp_path: Path):
+    path = folder(tmp_path, {"a": "x.safetensors"}, x={"a": A}, model={"z": C})
+    with open_checkpoint(path) as ckpt:
+        assert list(ckpt) == ["a"]
+
+
+def test_a_file_in_a_folder_below(tmp_path: Path):
+    path = folder(tmp_path, {"a": "sub/x.safetensors"}, sub__x={"a": A})
+    with open_checkpoint(path) as ckpt:
+        assert ckpt.files == ("sub/x.safetensors",)
+        assert ckpt["a"].tobytes() == A.tobytes()
+
+
+def test_an_index_of_nothing(tmp_path: Path):
+    with open_checkpoint(folder(tmp_path, {})) as ckpt:
+        assert (len(ckpt), ckpt.files, ckpt.metadata) == (0, (), {})
+
+
+def test_a_missing_file(tmp_path: Path):
+    path = folder(tmp_path, {"a": "x.safetensors", "b": "gone.safetensors"}, x={"a": A})
+    with pytest.raises(_errors.CheckpointError) as caught:
+        open_checkpoint(path)
+    assert str(caught.value) == (
+        f"'{NAME}' of '{path}/' lists a file that fails: '{path}/gone.safetensors' does not exist. "
+        "Check its name; if it was being fetched, fetch it again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "found"), [(True, "it is in 'y.safetensors'"), (False, "no file of the index holds it")]
+)
+def test_a_key_that_is_not_where_the_index_has_it(elsewhere: bool, found: str, tmp_path: Path):
+    y = {"c": C, "b": B} if elsewhere else {"c": C}
+    weight_map = {"a": "x.safetensors", "b": "x.safetensors", "c": "y.safetensors"}
+    with pytest.raises(_errors.CheckpointError) as caught:
+        open_checkpoint(folder(tmp_path, weight_map, x={"a": A}, y=y))
+    assert str(caught.value) == (
+        f"'{NAME}' of '{tmp_path}/': key 'b' is not in 'x.safetensors', where the index has it; {found}. "
+        "Index and files do not belong together: fetch all of them again."
+    )

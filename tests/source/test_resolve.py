@@ -1,0 +1,211 @@
+"""Which files a source means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bridge import _errors
+from bridge.source import open_checkpoint
+from tests.craft import checkpoint
+
+
+def file(path: Path, key: str = "a") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(checkpoint({key: np.zeros(2, np.float32)}))
+    return path
+
+
+def keys(*args: Any, **options: Any) -> list[str]:
+    with open_checkpoint(*args, **options) as ckpt:
+        return list(ckpt)
+
+
+def refusal(*args: Any, **options: Any) -> str:
+    with pytest.raises(_errors.CheckpointError) as caught:
+        open_checkpoint(*args, **options)
+    return str(caught.value)
+
+
+def test_one_file_as_text_or_path(tmp_path: Path):
+    path = file(tmp_path / "any.safetensors")
+    for source in (path, str(path)):
+        with open_checkpoint(source) as ckpt:
+            assert ckpt.files == ("any.safetensors",)
+            assert ckpt.source == str(path)
+            assert ckpt.specs["a"].file == "any.safetensors"
+
+
+def test_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    file(tmp_path / "org" / "name" / "model.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert keys("org/name") == ["a"]  # a path that exists, not a Hub repo
+    with open_checkpoint("org/name") as ckpt:
+        assert ckpt.source == "org/name/"
+
+
+def test_a_list_of_files(tmp_path: Path):
+    x, y = file(tmp_path / "x.safetensors", "x"), file(tmp_path / "sub" / "y.safetensors", "y")
+    with open_checkpoint([y, str(x)]) as ckpt:
+        assert ckpt.files == ("y.safetensors", "x.safetensors")
+        assert list(ckpt) == ["y", "x"]
+        assert ckpt.source == f"{y} and 1 more"
+    assert keys((x,)) == ["x"]
+
+
+def test_a_list_of_files_of_one_name(tmp_path: Path):
+    x, y = file(tmp_path / "x" / "m.safetensors", "x"), file(tmp_path / "y" / "m.safetensors", "y")
+    with open_checkpoint([x, y]) as ckpt:
+        assert ckpt.files == (str(x), str(y))
+        assert ckpt.specs["y"].file == str(y)
+    assert refusal([x, x]) == f"'{x}' stands twice in the list of files. Name each file once."
+    assert refusal([]) == "The list of files is empty. Name at least one .safetensors file."
+
+
+def test_a_key_in_two_files_of_a_list(tmp_path: Path):
+    x, y = file(tmp_path / "x.safetensors"), file(tmp_path / "y.safetensors")
+    assert refusal([x, y]) == (
+        "key 'a' is in 'x.safetensors' and in 'y.safetensors'. "
+        "Leave one of the files out, or give the folder with the index that says which counts."
+    )
+
+
+def test_an_open_checkpoint_is_handed_back(tmp_path: Path):
+    with open_checkpoint(file(tmp_path / "x.safetensors")) as ckpt:
+        assert open_checkpoint(ckpt) is ckpt
+
+
+def test_model_safetensors_then_the_only_one(tmp_path: Path):
+    file(tmp_path / "other.safetensors", "other")
+    assert keys(tmp_path) == ["other"]
+    file(tmp_path / "model.safetensors", "model")
+    assert keys(tmp_path) == ["model"]
+
+
+def test_what_lies_beside_is_left_alone(tmp_path: Path):
+    file(tmp_path / "weights.safetensors", "weights")
+    for name in (
+        "consolidated.safetensors",
+        "consolidated.00.safetensors",
+        "adapter_model.safetensors",
+        "._x.safetensors",
+    ):
+        file(tmp_path / name, name)
+    file(tmp_path / "original" / "model.safetensors")
+    (tmp_path / "consolidated.safetensors.index.json").write_text("{")
+    assert keys(tmp_path) == ["weights"]
+    (tmp_path / "weights.safetensors").unlink()
+    assert refusal(tmp_path) == (
+        f"'{tmp_path}/' holds only 'adapter_model.safetensors', 'consolidated.00.safetensors', "
+        "'consolidated.safetensors', and does not stand for it. Name the file itself."
+    )
+
+
+def test_several_candidates_are_listed(tmp_path: Path):
+    for name in ("b", "a"):
+        file(tmp_path / f"{name}.safetensors")
+    assert refusal(tmp_path) == (
+        f"'{tmp_path}/' holds 2 safetensors files and no index: 'a.safetensors', 'b.safetensors'. "
+        "Name the file, or a list of files."
+    )
+
+
+def test_an_index_of_another_name(tmp_path: Path):
+    index = json.dumps({"weight_map": {"a": "x.safetensors"}})
+    file(tmp_path / "x.safetensors")
+    (tmp_path / "diffusion_pytorch_model.safetensors.index.json").write_text(index)
+    assert keys(tmp_path) == ["a"]
+    (tmp_path / "second.safetensors.index.json").write_text(index)
+    assert refusal(tmp_path) == (
+        f"'{tmp_path}/' holds 2 indices: 'diffusion_pytorch_model.safetensors.index.json', "
+        "'second.safetensors.index.json'. Name the file, or a list of files."
+    )
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    assert keys(tmp_path) == ["a"]
+
+
+def test_subfolder(tmp_path: Path):
+    file(tmp_path / "unet" / "deep" / "model.safetensors")
+    assert keys(tmp_path, subfolder="unet/deep") == ["a"]
+    for outside in ("..", "a/../..", "/etc", "..\\x"):
+        assert refusal(tmp_path, subfolder=outside) == (
+            f"subfolder '{outside}' leaves the source. Name a folder inside it."
+        )
+
+
+def test_variant(tmp_path: Path):
+    file(tmp_path / "model.safetensors", "plain")
+    file(tmp_path / "model.fp16.safetensors", "fp16")
+    assert keys(tmp_path) == ["plain"]
+    assert keys(tmp_path, variant="fp16") == ["fp16"]
+    assert refusal(tmp_path, variant="int8") == (
+        f"'{tmp_path}/' holds no .safetensors file of variant 'int8', but 'model.fp16.safetensors', "
+        "'model.safetensors'. Leave `variant` out, or name one that is there."
+    )
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.fp16.json", "model.fp16.safetensors.index.json"])
+def test_an_index_of_a_variant(name: str, tmp_path: Path):
+    file(tmp_path / "model.safetensors", "plain")
+    file(tmp_path / "model.fp16-00001-of-00001.safetensors", "fp16")
+    (tmp_path / name).write_text(json.dumps({"weight_map": {"fp16": "model.fp16-00001-of-00001.safetensors"}}))
+    assert keys(tmp_path, variant="fp16") == ["fp16"]
+
+
+RECIPE = (
+    "bridge reads no pickles, they can run code. Convert them once, where torch is:\n"
+    "  sd = torch.load('pytorch_model.bin', weights_only=True)\n"
+    '  safetensors.torch.save_file({k: v.clone().contiguous() for k, v in sd.items()}, "model.safetensors")'
+)
+
+
+def test_a_folder_of_pickles(tmp_path: Path):
+    pickle = tmp_path / "pytorch_model.bin"
+    pickle.write_bytes(b"\x80\x02}.")
+    (tmp_path / "config.json").write_text("{}")
+    assert refusal(tmp_path) == (
+        f"'{tmp_path}/' holds PyTorch pickles ('pytorch_model.bin') and no .safetensors file. {RECIPE}"
+    )
+    assert (
+        refusal(pickle) == f"'{pickle}' holds PyTorch pickles ('pytorch_model.bin') and no .safetensors file. {RECIPE}"
+    )
+
+
+def test_a_folder_without_weights(tmp_path: Path):
+    wrong = "Name the folder that holds the weights; `subfolder=` names one inside it."
+    assert refusal(tmp_path) == f"'{tmp_path}/' is empty. {wrong}"
+    (tmp_path / "config.json").write_text("{}")
+    assert refusal(tmp_path) == f"'{tmp_path}/' holds no .safetensors file, but 'config.json'. {wrong}"
+
+
+def test_no_such_path(tmp_path: Path):
+    advice = "Name a file, a folder, a URL or a Hub repo like 'org/name'."
+    for source in (
+        tmp_path / "absent",
+        str(tmp_path / "absent"),
+        "absent.safetensors",
+        "org/absent.safetensors",
+        "~/x",
+    ):
+        assert refusal(source) == f"'{source}' does not exist. {advice}"
+    path = file(tmp_path / "x.safetensors")
+    assert refusal(path / "below") == f"'{path}/below' does not exist. {advice}"
+
+
+@pytest.mark.parametrize("source", [None, 3, b"bytes", "", {"a": 1}, [None]])
+def test_no_source(source: object):
+    shown = source[0] if isinstance(source, list) else source
+    quoted = "'" + repr(shown) + "'"
+    assert refusal(source) == (
+        f"{quoted} is no source. Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'."
+    )
+
+
+def test_an_index_is_no_source(tmp_path: Path):
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text("{}")
+    assert refusal(index) == f"'{index}' is an index. Name the folder that holds it and its files."
