@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
+    from bridge._diff import diff as diff
+    from bridge._native import convert as convert
+    from bridge._native import revert as revert
     from bridge._save import SaveReport as SaveReport
     from bridge._save import save as save
     from bridge.format.spec import TensorSpec as TensorSpec
@@ -42,10 +45,13 @@ _HOMES = {
     "SaveReport": "_save",
     "Spec": "mapping.template",
     "TensorSpec": "format.spec",
+    "convert": "_native",
+    "diff": "_diff",
     "load": "_api",
     "load_rules": "rules.toml",
     "open": "_api",
     "plan": "_api",
+    "revert": "_native",
     "save": "_save",
 }
 

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
 from bridge._errors import PlanError
 from bridge._progress import Progress, reporting
+from bridge._text import quote
 from bridge.mapping.pattern import Names
-from bridge.mapping.template import Spec
+from bridge.format.native import is_native
+from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.buffers import empty
-from bridge.stream.jobs import jobs, ties
-from bridge.stream.run import run
+from bridge.stream.fill import fill
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
 Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
@@ -41,7 +43,7 @@ class OpenOptions(TypedDict, total=False):
 
 
 @contextmanager
-def _opened(source: Source, options: OpenOptions) -> Iterator[Checkpoint]:
+def opened(source: Source, options: OpenOptions) -> Iterator[Checkpoint]:
     """The checkpoint behind a source; closed afterwards unless the caller opened it."""
     ckpt = open_checkpoint(source, **options)
     try:
@@ -81,9 +83,9 @@ def plan(
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
-    with _opened(source, options) as ckpt:
-        request = _request(rules, dtype, allow_missing, allow_unexpected)
-        return _plan(ckpt, like, request)[0]
+    with opened(source, options) as ckpt:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected)
+        return planned(ckpt, like, request)[0]
 
 
 def load(
@@ -114,19 +116,18 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
-    with _opened(source, options) as ckpt:
-        made, model = _plan(ckpt, like, _request(rules, dtype, allow_missing, allow_unexpected))
+    with opened(source, options) as ckpt:
+        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
         made.check()
         values = _read(ckpt, made, sharding, progress)
     if model is None:
         return values
-    fillers = allow_missing if isinstance(allow_missing, Mapping) else {}
     for name in made.kept:
-        values[name] = _kept(name, made.leaves[name], model, fillers)
+        values[name] = kept_value(name, made.leaves[name], model, allow_missing)
     return model.filled(values)
 
 
-def _request(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str) -> Request:
+def request_of(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str) -> Request:
     """What was asked for; a `Plan` as rules brings its own answers along."""
     missing, unexpected = Names.of(allow_missing), Names.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
@@ -141,15 +142,34 @@ def _request(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpe
     )
 
 
-def _plan(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:
+def planned(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:
     """The plan, and the template taken apart."""
     from bridge.model.template import take_apart
     from bridge.place import canonical
 
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
+    if is_native(ckpt.metadata):
+        request = _of_its_own(ckpt, request)
+        # Its keys are leaf names and its tensors leaves: no layout has a say any more.
+        template = None if template is None else Template(template.leaves, kind=template.kind)
     made = make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical)
     return made, model
+
+
+def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
+    """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
+    if request.rules:
+        from bridge._native import read_record
+
+        record = read_record(ckpt)
+        given = [str(rule) for rule in request.rules]
+        if given not in (record["rules"], record["plan"]["rules"]):
+            raise PlanError(
+                f"{quote(ckpt.source)} was converted by other rules than these: load it without rules, or convert the "
+                "original again"
+            )
+    return replace(request, rules=())
 
 
 def _read(ckpt: Checkpoint, made: Plan, sharding: Any, progress: Progress | bool | None) -> dict[str, Any]:
@@ -163,8 +183,7 @@ def _read(ckpt: Checkpoint, made: Plan, sharding: Any, progress: Progress | bool
     for name, value in made.fills.items():
         buffers[name].fill(value)
     with reporting(progress) as report:
-        run(jobs(made.blocks, ckpt.specs, buffers), ckpt, progress=report)
-    run(list(ties(made.blocks, ckpt.specs, buffers)), ckpt)
+        fill(made.blocks, ckpt.specs, ckpt, buffers, progress=report)
     values: dict[str, Any] = {}
     for name in list(buffers):
         # The device array takes the memory over; no view of it may stay behind.
@@ -172,9 +191,11 @@ def _read(ckpt: Checkpoint, made: Plan, sharding: Any, progress: Progress | bool
     return values
 
 
-def _kept(name: str, spec: Spec, model: Any, fillers: Mapping[str, Filler]) -> Any:
+def kept_value(name: str, spec: Spec, model: Any, allow_missing: AllowMissing) -> Any:
     """A leaf that no key fills: made by the caller's function, or the template's own value."""
     import jax.numpy as jnp
+
+    fillers = allow_missing if isinstance(allow_missing, Mapping) else {}
 
     for pattern, filler in fillers.items():
         if name in Names.of(pattern):

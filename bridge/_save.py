@@ -15,14 +15,14 @@ from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._progress import Progress, reporting
 from bridge._text import quote
-from bridge.format.encode import encode_index
+from bridge.format.encode import encode_header, encode_index
 from bridge.mapping.template import Spec
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.planning.reverse import saved_specs
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
-from bridge.stream.gather import gather, pieces
+from bridge.stream.gather import Piece, gather, pieces
 from bridge.target.commit import INDEX, SINGLE, Target
 from bridge.target.writer import write_file
 
@@ -203,15 +203,9 @@ def _write(
         names = place.names(len(shards))
         written = 0
         for name, shard in zip(names, shards, strict=True):
-            tensors = {key: (spec.dtype, spec.shape) for key, spec in shard.items()}
-
-            def value(key: str, tensors: Mapping[str, tuple[np.dtype, Any]] = tensors) -> np.ndarray:
-                try:
-                    return gather(held[key], host, tensors[key][0])
-                except CheckpointError as error:
-                    raise SaveError(f"key {quote(key)} {error}") from error
-
-            written += write_file(stage / name, tensors, value, metadata=metadata, shown=name, wrote=wrote)
+            head, _ = encode_header({k: (spec.dtype, spec.shape) for k, spec in shard.items()}, metadata, file=name)
+            arrays = (_tensor(key, held[key], host, spec.dtype) for key, spec in shard.items())
+            written += write_file(stage / name, head, arrays, shown=name, wrote=wrote)
         if len(names) == 1 and names[0] in (SINGLE, place.path.name):
             place.commit(stage, [], names[0])
             return (names[0],), written
@@ -220,6 +214,13 @@ def _write(
         (stage / INDEX).write_bytes(index)
         place.commit(stage, names, INDEX)
         return (*names, INDEX), written + len(index)
+
+
+def _tensor(key: str, held: Sequence[Piece], leaves: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
+    try:
+        return gather(held, leaves, dtype)
+    except CheckpointError as error:
+        raise SaveError(f"key {quote(key)} {error}") from error
 
 
 class _Host(Mapping[str, np.ndarray]):

@@ -142,6 +142,19 @@ class Plan:
             Lossy(key, f"dropped by '{rule}'") for key, rule in self.dropped.items()
         )
 
+    def to_json(self) -> str:
+        """The plan as one JSON document, with the rules, the keys and the leaves that it was proven for."""
+        from bridge.planning.store import plan_to_json
+
+        return plan_to_json(self)
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The plan that `to_json` wrote, proven again. **Raises:** `PlanError`, `RuleError`."""
+        from bridge.planning.store import plan_from_json
+
+        return plan_from_json(text)
+
     def check(self) -> None:
         """Raise the one `PlanError` that names every problem; nothing where the plan is ok."""
         if not self.ok:
@@ -165,7 +178,7 @@ class Plan:
             for place in range(len(block.starts)):
                 maps = tuple(block.maps(place))
                 moves.add((block.leaf, maps, block.scale, block.add, block.tie, block.copy))
-        specs = {key: self.specs[key] for key in self.keys}
+        specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
         return moves, specs, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
 
 

@@ -42,6 +42,7 @@ class Checkpoint:
         self.files = located.files
         self.commit = located.commit
         self.index: Index | None = located.index
+        self._folder = located.folder
         self._sources: dict[str, ByteSource] = {}
         self._closed = False
         try:
@@ -83,6 +84,16 @@ class Checkpoint:
         if self._closed:
             raise CheckpointError(f"{quote(self.source)} is closed. Open it again, or read before it is closed.")
         return self._sources[file]
+
+    def beside(self, name: str) -> bytes:
+        """The bytes of another file that lies with the checkpoint's. `CheckpointError` if there is none."""
+        source = self._folder.open(name)
+        try:
+            raw = bytearray(source.nbytes)
+            source.readinto([memoryview(raw)], 0)
+            return bytes(raw)
+        finally:
+            source.close()
 
     def close(self) -> None:
         """Give the files back. Reading a tensor is an error from then on; closing twice is none."""

@@ -92,6 +92,8 @@ class LocalFiles:
     def _path(self, name: str) -> str:
         # A checksum's file lies beside the file it belongs to.
         stem, suffix = (name[: -len(".sha256")], ".sha256") if name.endswith(".sha256") else (name, "")
+        if stem not in self._paths:
+            return os.path.join(os.path.dirname(next(iter(self._paths.values()))), name)
         return self._paths[stem] + suffix
 
 

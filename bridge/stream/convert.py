@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import ml_dtypes
 import numpy as np
 
 from bridge._errors import CheckpointError
+
+_BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
 def assign(out: np.ndarray, values: np.ndarray) -> None:
@@ -28,6 +31,16 @@ def assign(out: np.ndarray, values: np.ndarray) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         # A float too large for the narrower type becomes infinity, as everywhere else; the plan lists the cast.
         np.copyto(out, values, casting="unsafe")
+
+
+def _keep_nan(out: np.ndarray, values: np.ndarray) -> None:
+    """Give NaNs the bits that they had as bfloat16 before they were widened: casting makes one NaN of all."""
+    nan = np.isnan(values)
+    if nan.any():
+        bits = (values[nan].astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+        # A NaN that only the lower half tells from infinity has to stay one.
+        bits[bits & 0x7F == 0] |= 0x40
+        out[nan] = bits.view(_BF16)
 
 
 def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, out: np.ndarray) -> None:
@@ -62,6 +75,8 @@ def restore(values: np.ndarray, scale: float | int, add: float | int, out: np.nd
     """
     if scale == 1 and add == 0:
         assign(out, values)
+        if out.dtype == _BF16 and values.dtype in (np.float32, np.float64):
+            _keep_nan(out, values)
     elif values.dtype.kind in "iu" and isinstance(add, int) and scale == 1:
         combine([values], 1, -add, out)
     else:

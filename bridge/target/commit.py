@@ -12,7 +12,9 @@ does not name.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,12 +23,16 @@ from pathlib import Path
 
 from bridge._errors import BridgeError, SaveError
 from bridge._text import quote
+from bridge.format.header import read_header
 from bridge.format.index import parse_index
+from bridge.format.native import BESIDE
+from bridge.source.bytes import LocalFile
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _STAGE = ".eqx-bridge-"
 _LOCK = "lock"
+_BESIDE_NAME = re.compile(r"(bridge(-\d+)?\.json)|(original(-\d+)?\.safetensors)")
 
 
 class Target:
@@ -64,6 +70,8 @@ class Target:
             except BridgeError:
                 listed = ()  # an index that nobody can read names no files that could be lost
             found += [name for name in listed if name not in found and (self.folder / name).is_file()]
+        if SINGLE in found:
+            found += [name for name in _beside(self.folder / SINGLE) if (self.folder / name).is_file()]
         return found
 
     @contextmanager
@@ -84,7 +92,7 @@ class Target:
 
     def free_name(self, name: str) -> str:
         """`name`, or one like it that nothing in the folder has."""
-        stem, suffix = name.removesuffix(".safetensors"), ".safetensors"
+        stem, suffix = os.path.splitext(name)
         number, free = 0, name
         while (self.folder / free).exists():
             number += 1
@@ -128,6 +136,20 @@ class Target:
                 if name not in kept:
                     with suppress(FileNotFoundError):
                         os.unlink(self.folder / name)
+
+
+def _beside(path: Path) -> list[str]:
+    """What a converted file keeps beside it. Only names that convert gives: a file may say anything."""
+    try:
+        source = LocalFile(path)
+        try:
+            names = json.loads(read_header(source).metadata.get(BESIDE, "[]"))
+        finally:
+            source.close()
+    except (BridgeError, ValueError):
+        return []  # no such file can be what convert wrote
+    listed = names if isinstance(names, list) else []
+    return [name for name in listed if isinstance(name, str) and _BESIDE_NAME.fullmatch(name)]
 
 
 def _sweep(folder: Path) -> None:

@@ -1,52 +1,40 @@
-"""One safetensors file, tensor by tensor, straight from memory."""
+"""One file, straight from memory, and its length checked."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from bridge._errors import SaveError
 from bridge._text import quote
-from bridge.format.encode import encode_header
 from bridge.target.commit import explained
 
-Shape = tuple[int, ...]
 _PIECE = 64 << 20  # Linux writes at most 2 GiB at a call; smaller pieces let progress be seen
 
 
 def write_file(
-    path: Path,
-    tensors: Mapping[str, tuple[np.dtype, Shape]],
-    value: Callable[[str], np.ndarray],
-    *,
-    metadata: Mapping[str, str],
-    shown: str,
-    wrote: Callable[[int], None] = lambda nbytes: None,
+    path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown: str, wrote: Callable[[int], None] = lambda nbytes: None
 ) -> int:
-    """Write one file and check its length.
+    """Write `head`, then every array's bytes.
 
     **Arguments:**
 
     - `path`: where, a name that does not exist.
-    - `tensors`: dtype and shape by key, in the file's order.
-    - `value`: gives a tensor, C-contiguous, when its turn comes; one at a time is held.
+    - `head`: the file's first bytes, a header as `bridge.format.encode` makes it.
+    - `arrays`: C-contiguous; asked for one at a time, so that one is held.
     - `shown`: the file's final name, for messages.
     - `wrote`: called with every number of bytes written.
 
     **Returns:** the file's length in bytes. **Raises:** `SaveError`.
     """
-    head, offsets = encode_header(tensors, metadata, file=shown)
     with explained(Path(shown), "cannot be written"):
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
         try:
             length = _write(descriptor, memoryview(head))
-            for key, (dtype, shape) in tensors.items():
-                array = value(key)
-                if array.dtype != dtype or array.shape != shape or offsets[key] != length:
-                    raise AssertionError(f"{key}: {array.dtype}{array.shape} for {dtype}{shape}")
+            for array in arrays:
                 raw = memoryview(array.reshape(-1).view(np.uint8)).cast("B") if array.size else memoryview(b"")
                 for start in range(0, raw.nbytes, _PIECE):
                     nbytes = _write(descriptor, raw[start : start + _PIECE])

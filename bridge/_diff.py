@@ -1,0 +1,156 @@
+"""`diff`: two checkpoints, element by element."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge._dtypes import DTYPES, dtype_name
+from bridge._text import fold, plural, printable, quote
+from bridge.format.spec import TensorSpec
+from bridge.source.checkpoint import Checkpoint, open_checkpoint
+
+_CHUNK = 4 << 20
+
+
+class Differing(NamedTuple):
+    """A key whose tensors have one dtype and shape, and `count` elements of different bits.
+
+    `largest` is the largest absolute difference of their values; NaN where a value is none, 0 where only bits differ.
+    """
+
+    key: str
+    count: int
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diff:
+    """What differs between two checkpoints. Metadata and the split into files are not compared.
+
+    - `equal`: whether they hold the same keys with the same dtypes, shapes and bits.
+    - `only_a`, `only_b`: keys that the other does not hold.
+    - `respecified`: tuples `(key, spec in a, spec in b)` where dtype or shape differ.
+    - `differing`: keys whose contents differ, as `Differing(key, count, largest)`.
+    """
+
+    a: str
+    b: str
+    compared: int
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    respecified: tuple[tuple[str, TensorSpec, TensorSpec], ...]
+    differing: tuple[Differing, ...]
+
+    @property
+    def equal(self) -> bool:
+        """Whether nothing differs."""
+        return not (self.only_a or self.only_b or self.respecified or self.differing)
+
+    def __str__(self) -> str:
+        if self.equal:
+            return f"{quote(self.a)} and {quote(self.b)} are equal: {plural(self.compared, 'key')}, bit for bit"
+        lines = [f"{quote(self.a)} and {quote(self.b)} differ"]
+        for where, keys in ((self.a, self.only_a), (self.b, self.only_b)):
+            lines += [f"  only in {quote(where)}: {printable(name)}" for name, _ in fold(keys)]
+        for key, one, two in self.respecified:
+            lines.append(f"  {printable(key)}: {_shown(one)} and {_shown(two)}")
+        for key, count, largest in self.differing:
+            lines.append(f"  {printable(key)}: {plural(count, 'element')} differ, by at most {largest:g}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The same as one JSON document."""
+        document = {
+            "equal": self.equal,
+            "compared": self.compared,
+            "only_a": list(self.only_a),
+            "only_b": list(self.only_b),
+            "respecified": [{"key": key, "a": _entry(one), "b": _entry(two)} for key, one, two in self.respecified],
+            "differing": [
+                {"key": d.key, "count": d.count, "largest": d.largest if np.isfinite(d.largest) else str(d.largest)}
+                for d in self.differing
+            ],
+        }
+        return json.dumps(document, ensure_ascii=False)
+
+
+def diff(
+    a: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
+    b: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
+) -> Diff:
+    """Compare two checkpoints, a few megabytes at a time.
+
+    **Arguments:**
+
+    - `a`, `b`: whatever `bridge.open` takes.
+
+    **Returns:** a `Diff`; `diff.equal` says whether anything differs, `print(diff)` what.
+
+    **Raises:** `CheckpointError`.
+
+    ```python
+    assert bridge.diff("model.safetensors", "model.safetensors").equal
+    ```
+    """
+    one, two = open_checkpoint(a), open_checkpoint(b)
+    try:
+        return _diff(one, two)
+    finally:
+        for ckpt, given in ((one, a), (two, b)):
+            if ckpt is not given:
+                ckpt.close()
+
+
+def _diff(a: Checkpoint, b: Checkpoint) -> Diff:
+    respecified: list[tuple[str, TensorSpec, TensorSpec]] = []
+    differing: list[Differing] = []
+    common = [key for key in a if key in b]
+    for key in common:
+        one, two = a.specs[key], b.specs[key]
+        if (one.dtype, one.shape) != (two.dtype, two.shape):
+            respecified.append((key, one, two))
+        elif (found := _compare(key, a, b)) is not None:
+            differing.append(found)
+    only_a, only_b = (tuple(key for key in x if key not in y) for x, y in ((a, b), (b, a)))
+    return Diff(a.source, b.source, len(common), only_a, only_b, tuple(respecified), tuple(differing))
+
+
+def _compare(key: str, a: Checkpoint, b: Checkpoint) -> Differing | None:
+    """The elements of one key that differ; `None` where all bits are the same."""
+    one, two = a.specs[key], b.specs[key]
+    count, largest = 0, 0.0
+    for start in range(0, one.nbytes, _CHUNK):
+        nbytes = min(_CHUNK, one.nbytes - start)
+        raw = [np.empty(nbytes, np.uint8), np.empty(nbytes, np.uint8)]
+        for ckpt, spec, into in ((a, one, raw[0]), (b, two, raw[1])):
+            ckpt.byte_source(spec.file).readinto([into.data], spec.offset + start)
+        if not np.array_equal(*raw):
+            found, most = _differing(raw, one.dtype)
+            count, largest = count + found, float(np.maximum(largest, most))
+    return Differing(key, count, largest) if count else None
+
+
+def _differing(raw: list[np.ndarray], dtype: np.dtype) -> tuple[int, float]:
+    """How many elements of two runs differ in their bits, and by how much at most."""
+    packed = DTYPES[dtype_name(dtype)].packed
+    unequal = np.flatnonzero((raw[0] != raw[1]).reshape(-1, 1 if packed else dtype.itemsize).any(1))
+    if packed:
+        return len(unequal), float("nan")  # bytes of several values each: counted, but not measured
+    wide: Any = np.complex128 if dtype.kind == "c" else np.float64
+    values = [part.view(dtype)[unequal].astype(wide) for part in raw]
+    with np.errstate(invalid="ignore"):
+        return len(unequal), float(np.abs(values[0] - values[1]).max())
+
+
+def _shown(spec: TensorSpec) -> str:
+    return f"{spec.dtype.name}[{', '.join(map(str, spec.shape))}]"
+
+
+def _entry(spec: TensorSpec) -> dict[str, Any]:
+    return {"dtype": dtype_name(spec.dtype), "shape": list(spec.shape)}

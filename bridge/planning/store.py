@@ -1,0 +1,84 @@
+"""A plan as JSON: what was asked, of which keys, for which leaves. Its index maps are proven anew when it is read."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+
+from bridge._dtypes import DTYPES, dtype_name
+from bridge._errors import BridgeError, PlanError
+from bridge.mapping.pattern import Names
+from bridge.mapping.template import Spec, Template
+from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.policy import DtypePolicy
+from bridge.rules.rule import Rule
+
+_VERSION = 1
+
+
+def plan_to_json(plan: Plan) -> str:
+    """One JSON document. **Raises:** `PlanError` for a dtype that safetensors has no name for."""
+    plan_specs = {key: _spec(spec.dtype, spec.shape) for key, spec in plan.specs.items()}
+    document = {
+        "version": _VERSION,
+        "ok": plan.ok,
+        "source": plan.source,
+        "model": plan.model,
+        "rules": [str(rule) for rule in plan.rules],
+        "keys": plan_specs,
+        "leaves": {name: _spec(spec.dtype, spec.shape) for name, spec in plan.leaves.items()},
+        "fills": dict(plan.fills),
+        "allow_missing": list(plan.request.allow_missing.texts),
+        "allow_unexpected": list(plan.request.allow_unexpected.texts),
+        "dtype": _policy(plan.request.dtype),
+        "missing": list(plan.missing),
+        "unexpected": list(plan.unexpected),
+        "mismatched": [[leaf, key, _spec(a.dtype, a.shape), _spec(b.dtype, b.shape)] for leaf, key, a, b in plan.mismatched],
+        "casts": [[cast.leaf, dtype_name(cast.stored), dtype_name(cast.dtype)] for cast in plan.casts],
+        "lossy": [list(lossy) for lossy in plan.lossy],
+        "nbytes": plan.nbytes,
+        "peak_nbytes": plan.peak_nbytes,
+    }
+    return json.dumps(document, ensure_ascii=False)
+
+
+def plan_from_json(text: str) -> Plan:
+    """The plan that `plan_to_json` wrote. **Raises:** `PlanError` for what is none."""
+    try:
+        document = cast("dict[str, Any]", json.loads(text))
+        if document["version"] != _VERSION:
+            raise PlanError(f"this plan is of version {document['version']}, this release reads {_VERSION}: make it again")
+        request = Request(
+            tuple(Rule(text) for text in document["rules"]),
+            DtypePolicy.of(document["dtype"]),
+            Names.of(document["allow_missing"]),
+            Names.of(document["allow_unexpected"]),
+        )
+        specs = {key: _read(entry) for key, entry in document["keys"].items()}
+        # The leaves have the dtypes that were settled then, so no policy is asked again.
+        leaves = {name: _read(entry) for name, entry in document["leaves"].items()}
+        model = Template(leaves, fills=document["fills"], kind=document["model"])
+        settled = replace(request, dtype=DtypePolicy())
+        return replace(make_plan(specs, model, settled, source=document["source"]), request=request)
+    except BridgeError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PlanError(f"this is no plan that to_json wrote: {type(error).__name__}: {error}") from error
+
+
+def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:
+    return [dtype_name(dtype), *shape]
+
+
+def _read(entry: list[Any]) -> Spec:
+    return Spec(DTYPES[entry[0]].numpy, tuple(int(n) for n in entry[1:]))
+
+
+def _policy(policy: DtypePolicy) -> Any:
+    def name(wanted: np.dtype | str | None) -> str | None:
+        return str(wanted) if isinstance(wanted, np.dtype) else wanted
+
+    return {pattern: name(w) for pattern, w in policy.by_leaf} if policy.by_leaf else name(policy.default)

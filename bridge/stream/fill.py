@@ -1,0 +1,35 @@
+"""A plan carried out whole: every leaf filled, then every tie compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from bridge.format.spec import TensorSpec
+from bridge.mapping.block import Block
+from bridge.stream.jobs import jobs, ties
+from bridge.stream.run import Files, Progress, run
+
+
+def fill(
+    blocks: Sequence[Block],
+    specs: Mapping[str, TensorSpec],
+    files: Files,
+    leaves: Mapping[str, np.ndarray],
+    *,
+    progress: Progress | None = None,
+) -> None:
+    """Read what `blocks` say into `leaves`.
+
+    **Arguments:**
+
+    - `blocks`, `specs`: the mapping, and where each key lies.
+    - `files`: hands out the files' bytes.
+    - `leaves`: C-contiguous arrays by name, of the leaves' final dtypes and shapes.
+    - `progress`: called with `(done_nbytes, nbytes)`.
+
+    **Raises:** `CheckpointError`, naming key and file; the contents of `leaves` are then undefined.
+    """
+    run(jobs(blocks, specs, leaves), files, progress=progress)
+    run(list(ties(blocks, specs, leaves)), files)
