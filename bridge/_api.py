@@ -23,6 +23,7 @@ from bridge.rules.toml import rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.buffers import empty
 from bridge.stream.fill import fill
+from bridge.stream.mapped import mapped
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
 Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
@@ -99,11 +100,13 @@ def load(
     allow_unexpected: Sequence[str] | str = (),
     max_host_bytes: int | None = None,
     progress: Progress | bool | None = None,
+    mmap: bool = True,
     **options: Unpack[OpenOptions],
 ) -> Any:
     """The checkpoint's weights in a model like `like`. Arguments as for `bridge.plan`.
 
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
+    - `mmap`: let the files of a converted checkpoint on a local disk be the arrays' memory, where they are aligned.
 
     **Returns:** `like` with every array replaced by a `jax.Array`; what is no array, and PRNG keys, stay as they are.
     For `like=None` a flat dict of leaf name to array.
@@ -119,7 +122,7 @@ def load(
     with opened(source, options) as ckpt:
         made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
         made.check()
-        values = _read(ckpt, made, sharding, progress)
+        values = _read(ckpt, made, sharding, progress, mmap=mmap)
     if model is None:
         return values
     for name in made.kept:
@@ -172,18 +175,21 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     return replace(request, rules=())
 
 
-def _read(ckpt: Checkpoint, made: Plan, sharding: Any, progress: Progress | bool | None) -> dict[str, Any]:
+def _read(
+    ckpt: Checkpoint, made: Plan, sharding: Any, progress: Progress | bool | None, *, mmap: bool
+) -> dict[str, Any]:
     """Every leaf that the plan fills, read and placed."""
     from bridge.place import place
 
-    buffers: dict[str, np.ndarray] = {}
+    buffers = mapped(made.blocks, ckpt.specs, ckpt, made.leaves) if mmap and is_native(ckpt.metadata) else {}
+    blocks = [block for block in made.blocks if block.leaf not in buffers]
     for name, spec in made.leaves.items():
-        if name not in made.kept:
+        if name not in made.kept and name not in buffers:
             buffers[name] = empty(spec.shape, spec.dtype)
     for name, value in made.fills.items():
         buffers[name].fill(value)
     with reporting(progress) as report:
-        fill(made.blocks, ckpt.specs, ckpt, buffers, progress=report)
+        fill(blocks, ckpt.specs, ckpt, buffers, progress=report)
     values: dict[str, Any] = {}
     for name in list(buffers):
         # The device array takes the memory over; no view of it may stay behind.

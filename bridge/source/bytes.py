@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import stat
 from collections.abc import Sequence
@@ -97,6 +98,19 @@ class LocalFile:
             raise CheckpointError(
                 f"{quote(self.name)} cannot be read at byte {offset:,}: {_reason(e)}. Check the disk and try again."
             ) from e
+
+    def map(self) -> mmap.mmap:
+        """The whole file as read-only memory, which outlives `close`; nothing is read before it is looked at.
+
+        Only for files that are replaced by renaming: one that shrinks under a mapping ends the process. A `CheckpointError`
+        if the file is not what it was.
+        """
+        descriptor = self._acquire()
+        try:
+            self._check_unchanged(descriptor)
+            return mmap.mmap(descriptor.number, self.nbytes, access=mmap.ACCESS_READ)
+        except (OSError, ValueError) as e:
+            raise CheckpointError(f"{quote(self.name)} cannot be mapped: {e}. Load it with mmap=False.") from e
 
     def close(self) -> None:
         """Give the descriptor back, after the reads of other threads that are under way."""

@@ -8,6 +8,7 @@ import ml_dtypes
 import numpy as np
 
 from bridge._errors import CheckpointError
+from bridge.stream.strides import copy
 
 _BF16 = np.dtype(ml_dtypes.bfloat16)
 
@@ -18,7 +19,7 @@ def assign(out: np.ndarray, values: np.ndarray) -> None:
     **Raises:** `CheckpointError` where an integer does not fit.
     """
     if values.dtype == out.dtype:
-        np.copyto(out, values)
+        copy(out, values)
         return
     if out.dtype.kind in "iu" and values.size and not np.can_cast(values.dtype, out.dtype):
         limits = np.iinfo(out.dtype)
@@ -30,7 +31,7 @@ def assign(out: np.ndarray, values: np.ndarray) -> None:
             )
     with np.errstate(over="ignore", invalid="ignore"):
         # A float too large for the narrower type becomes infinity, as everywhere else; the plan lists the cast.
-        np.copyto(out, values, casting="unsafe")
+        copy(out, values)
 
 
 def _keep_nan(out: np.ndarray, values: np.ndarray) -> None:

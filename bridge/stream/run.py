@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from math import prod
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
+
+import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.source.bytes import ByteSource
-from bridge.stream.jobs import CHUNK, Direct, Job, Source
+from bridge.stream.direct import CHUNK, Read
+from bridge.stream.jobs import Job
+from bridge.stream.through import Through
 
 Progress = Callable[[int, int], None]
-_VECTOR = 512  # buffers of one preadv; neighbours in the file are read together
+THREADS = 2
+"""Two give 1.3 to 1.5 times the speed of one where the bytes are in memory already; more give nothing on two cores."""
 
 
 class Files(Protocol):
@@ -24,16 +28,14 @@ class Files(Protocol):
         ...
 
 
-def run(jobs: Sequence[Job], files: Files, *, threads: int = 2, progress: Progress | None = None) -> None:
+def run(jobs: Sequence[Job], files: Files, *, threads: int = THREADS, progress: Progress | None = None) -> None:
     """Carry out `jobs` in order, from `threads` threads.
 
     **Raises:** the first error of any thread, once all have stopped; nothing is left running.
     """
     work = _Work(jobs, files)
-    if threads <= 1 or len(jobs) < 2:
-        work.drain(progress)
-        return
-    workers = [threading.Thread(target=work.guarded, name=f"bridge-read-{n}", daemon=True) for n in range(threads - 1)]
+    count = min(threads, len(jobs)) - 1
+    workers = [threading.Thread(target=work.guarded, name=f"bridge-read-{n}", daemon=True) for n in range(count)]
     for worker in workers:
         worker.start()
     try:
@@ -45,17 +47,18 @@ def run(jobs: Sequence[Job], files: Files, *, threads: int = 2, progress: Progre
             worker.join()
     if work.error is not None:
         raise work.error
-    if progress is not None and work.total:
+    if progress is not None and workers:
         progress(work.total, work.total)
 
 
 class _Work:
-    """The jobs that are left, handed out one batch at a time."""
+    """The jobs that are left, handed out one at a time."""
 
-    def __init__(self, jobs: Sequence[Job], files: Files) -> None:
+    def __init__(self, jobs: Iterable[Job], files: Files) -> None:
+        jobs = list(jobs)
         self.files = files
-        self.batches = _batches(jobs)
-        self.total = sum(map(_nbytes, jobs))
+        self.total = sum(job.nbytes for job in jobs)
+        self.jobs = iter(jobs)
         self.done = 0
         self.lock = threading.Lock()
         self.error: BaseException | None = None
@@ -70,43 +73,36 @@ class _Work:
             self.stopped = True
 
     def drain(self, progress: Progress | None) -> None:
-        """Take and carry out batches until none is left or an error has stopped the work."""
-        scratch = memoryview(bytearray(0))
+        """Take and carry out jobs until none is left or an error has stopped the work."""
+        scratch = _Scratch()
         while not self.stopped:
             with self.lock:
-                batch = next(self.batches, None)
-            if batch is None:
+                job = next(self.jobs, None)
+            if job is None:
                 return
-            scratch = self.carry_out(batch, scratch)
+            if isinstance(job, Read):
+                self.read(job.file, job.into, job.offset, job.key)
+            else:
+                self.change(job, scratch)
             with self.lock:
-                self.done += sum(map(_nbytes, batch))
+                self.done += job.nbytes
                 done = self.done
             if progress is not None:
                 progress(done, self.total)
 
-    def carry_out(self, batch: Sequence[Job], scratch: memoryview) -> memoryview:
-        """One batch: neighbouring direct reads, or one read through scratch. Returns the scratch to use next."""
-        first = batch[0]
-        if isinstance(first, Direct):
-            self.read(first.file, [job.into for job in batch if isinstance(job, Direct)], first.offset, first.key)
-            return scratch
-        needed = sum(-(-source.nbytes // 64) * 64 for source in first.sources)
-        if len(scratch) < needed:
-            scratch = memoryview(bytearray(max(needed, min(CHUNK, needed * 2))))
-        arrays, start = [], 0
-        for source in first.sources:
-            into = scratch[start : start + source.nbytes]
-            self.read(source.file, [into], source.offset, source.key)
-            arrays.append(source.view(into))
-            start += -(-source.nbytes // 64) * 64
+    def change(self, job: Through, scratch: _Scratch) -> None:
+        """Read the sources of a job into scratch and let it finish."""
+        arrays: list[np.ndarray] = []
+        for source, part in zip(job.sources, scratch.parts([source.nbytes for source in job.sources]), strict=True):
+            self.read(source.file, [part], source.offset, source.key)
+            arrays.append(source.array(part))
         try:
-            first.finish(arrays)
+            job.finish(arrays)
         except CheckpointError as error:
-            source: Source = first.sources[0]
+            source = job.sources[0]
             raise CheckpointError(f"{quote(source.key)} in {quote(source.file)} {error}.") from error
-        return scratch
 
-    def read(self, file: str, into: list[memoryview], offset: int, key: str) -> None:
+    def read(self, file: str, into: Sequence[memoryview], offset: int, key: str) -> None:
         """Fill buffers from a file; an error names the key too."""
         try:
             self.files.byte_source(file).readinto(into, offset)
@@ -114,30 +110,20 @@ class _Work:
             raise CheckpointError(f"key {quote(key)}: {error}") from error
 
 
-def _nbytes(job: Job) -> int:
-    if isinstance(job, Direct):
-        return job.into.nbytes
-    return sum(prod(source.shape) * source.dtype.itemsize for source in job.sources)
+class _Scratch:
+    """Memory of one thread that stays in the processor's cache from job to job."""
 
+    def __init__(self) -> None:
+        self.memory = np.empty(0, np.uint8)
 
-def _batches(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """Direct reads that touch in the file as one, up to a chunk."""
-    batch: list[Job] = []
-    stop, nbytes, file = -1, 0, ""
-    for job in jobs:
-        if isinstance(job, Direct):
-            length = job.into.nbytes
-            if batch and job.file == file and job.offset == stop and nbytes + length <= CHUNK and len(batch) < _VECTOR:
-                batch.append(job)
-            else:
-                if batch:
-                    yield batch
-                batch, nbytes, file = [job], 0, job.file
-            stop, nbytes = job.offset + length, nbytes + length
-        else:
-            if batch:
-                yield batch
-            batch, stop = [], -1
-            yield [job]
-    if batch:
-        yield batch
+    def parts(self, lengths: Sequence[int]) -> list[memoryview]:
+        """Parts of these lengths, each aligned to 64 bytes."""
+        needed = sum(-(-length // 64) * 64 for length in lengths)
+        if len(self.memory) < needed + 64:
+            self.memory = np.empty(max(needed, min(CHUNK, 4 * needed)) + 64, np.uint8)
+        start = -self.memory.ctypes.data % 64
+        parts: list[memoryview] = []
+        for length in lengths:
+            parts.append(self.memory[start : start + length].data)
+            start += -(-length // 64) * 64
+        return parts
