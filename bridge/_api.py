@@ -13,8 +13,8 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._progress import Progress, reporting
 from bridge._text import quote
-from bridge.mapping.pattern import Names
 from bridge.format.native import is_native
+from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy

@@ -49,7 +49,9 @@ class Runs:
     places: npt.NDArray[np.int64]
 
 
-def runs(block: Block, moves: Moves, specs: Mapping[str, TensorSpec], files: Mapping[str, int], leaf: np.ndarray) -> Runs | None:
+def runs(
+    block: Block, moves: Moves, specs: Mapping[str, TensorSpec], files: Mapping[str, int], leaf: np.ndarray
+) -> Runs | None:
     """The block as runs, or `None` where file and leaf differ in dtype or order, or only short runs agree."""
     itemsize = leaf.dtype.itemsize
     found = [specs[key] for key in moves.keys]
@@ -92,7 +94,8 @@ def reads(found: Sequence[Runs], files: Sequence[str], leaves: Mapping[str, memo
         return
     owner = np.repeat(np.arange(len(found)), [len(part.offsets) for part in found])
     rank, offset, start, length, place = (
-        np.concatenate([getattr(part, name) for part in found]) for name in ("files", "offsets", "starts", "lengths", "places")
+        np.concatenate([getattr(part, name) for part in found])
+        for name in ("files", "offsets", "starts", "lengths", "places")
     )
     order = np.lexsort((offset, rank))
     owner, rank, offset, start, length, place = (a[order] for a in (owner, rank, offset, start, length, place))
@@ -100,7 +103,9 @@ def reads(found: Sequence[Runs], files: Sequence[str], leaves: Mapping[str, memo
     memory = [leaves[part.leaf] for part in found]
     pending: list[memoryview] = []
     file, first, key, stop, nbytes = -1, 0, "", -1, 0
-    rows = zip(owner.tolist(), rank.tolist(), offset.tolist(), start.tolist(), length.tolist(), place.tolist(), strict=True)
+    rows = zip(
+        owner.tolist(), rank.tolist(), offset.tolist(), start.tolist(), length.tolist(), place.tolist(), strict=True
+    )
     for who, where, at, into, count, which in rows:
         if pending and (where != file or at != stop or nbytes + count > CHUNK or len(pending) == _VECTOR):
             yield Read(files[file], first, key, pending)

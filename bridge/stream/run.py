@@ -45,8 +45,13 @@ def run(jobs: Sequence[Job], files: Files, *, threads: int = THREADS, progress: 
         work.stopped = True
         for worker in workers:
             worker.join()
-    if work.error is not None:
-        raise work.error
+        # Kept there, an error would hold itself alive, and with it the files of the frames in its traceback.
+        error, work.error = work.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error
     if progress is not None and workers:
         progress(work.total, work.total)
 

@@ -14,8 +14,8 @@ _FEW = 64  # tiles below this many bytes a side are not worth their calls
 def copy(out: np.ndarray, values: np.ndarray) -> None:
     """`np.copyto(out, values, casting="unsafe")`, several times as fast where the two run along different axes.
 
-    A tile is turned in two steps: units of 16 bytes change places first, then the elements within them. Both steps touch
-    whole cache lines, which an element at a time does not.
+    A tile is turned in two steps: units of 16 bytes change places first, then the elements within them. Both steps
+    touch whole cache lines, which an element at a time does not.
     """
     axes = _axes(out, values)
     if axes is None:

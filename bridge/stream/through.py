@@ -60,7 +60,9 @@ class Through:
         return sum(source.nbytes for source in self.sources)
 
 
-def through(block: Block, terms: Sequence[Moves], specs: Mapping[str, TensorSpec], leaf: np.ndarray) -> Iterator[Through]:
+def through(
+    block: Block, terms: Sequence[Moves], specs: Mapping[str, TensorSpec], leaf: np.ndarray
+) -> Iterator[Through]:
     """A block whose bytes change: each place in chunks, or all terms of a place at once."""
     flat = leaf.reshape(-1)
     for place in range(len(block.starts)):
@@ -72,7 +74,9 @@ def through(block: Block, terms: Sequence[Moves], specs: Mapping[str, TensorSpec
             yield Through((source,), _combining(block, out) if block.valued else _assigning(out))
 
 
-def compare(block: Block, terms: Sequence[Moves], specs: Mapping[str, TensorSpec], leaf: np.ndarray) -> Iterator[Through]:
+def compare(
+    block: Block, terms: Sequence[Moves], specs: Mapping[str, TensorSpec], leaf: np.ndarray
+) -> Iterator[Through]:
     """A tied block: what is read must be what the leaf holds."""
     flat = leaf.reshape(-1)
     for place in range(len(block.starts)):
@@ -88,7 +92,9 @@ def _combining(block: Block, out: np.ndarray) -> Finish:
     return lambda arrays: combine(arrays, block.scale, block.add, out)
 
 
-def _sum(block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, TensorSpec], flat: np.ndarray) -> Through:
+def _sum(
+    block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, TensorSpec], flat: np.ndarray
+) -> Through:
     """One place of a sum: all of its terms, since none alone is what the leaf holds."""
     first = terms[0]
     start = int(first.leaf_starts[place])

@@ -1,0 +1,33 @@
+"""Memory that JAX takes over without a copy."""
+
+from __future__ import annotations
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from bridge.place import place
+from bridge.stream.buffers import as_bytes, empty
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.bfloat16, np.int8, np.bool_, np.complex64])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (5, 0, 2), (1000, 1000), (2048, 1024)])
+def test_aligned_contiguous_writable(shape: tuple[int, ...], dtype: type):
+    array = empty(shape, np.dtype(dtype))
+    assert (array.shape, array.dtype) == (shape, np.dtype(dtype))
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    assert array.nbytes == 0 or array.ctypes.data % 64 == 0
+    assert as_bytes(array).nbytes == array.nbytes
+
+
+@pytest.mark.parametrize("nbytes", [64, 1 << 20, 5 << 20])
+def test_jax_takes_it_over(nbytes: int):
+    array = empty((nbytes,), np.dtype(np.uint8))
+    array[:] = 7
+    address = array.ctypes.data
+    placed = place(array)
+    assert placed.unsafe_buffer_pointer() == address
+    del array
+    assert int(placed.sum(dtype=jax.numpy.uint32)) == 7 * nbytes

@@ -1,0 +1,103 @@
+"""Readers that fail: one error, no thread and no descriptor left behind."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bridge
+from bridge._errors import CheckpointError
+from bridge.stream.direct import Read
+from bridge.stream.run import run
+from tests.craft import checkpoint
+
+
+class Files:
+    """A file of zeros whose reads fail from some offset on."""
+
+    name, nbytes = "zeros", 1 << 40
+
+    def __init__(self, error: BaseException, at: int):
+        self.error, self.at, self.reads = error, at, 0
+
+    def byte_source(self, file: str) -> Files:
+        return self
+
+    def readinto(self, buffers: Sequence[memoryview], offset: int) -> None:
+        self.reads += 1
+        if offset >= self.at:
+            raise self.error
+        for buffer in buffers:
+            buffer[:] = bytes(buffer.nbytes)
+
+    def close(self) -> None:
+        pass
+
+
+def reads(count: int) -> list[Read]:
+    return [Read("zeros", n * 1000, f"key.{n}", [memoryview(bytearray(1000))]) for n in range(count)]
+
+
+def threads() -> int:
+    return sum(thread.name.startswith("bridge-") for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_one_error_stops_all_threads(count: int):
+    files = Files(CheckpointError("'zeros' cannot be read."), at=20_000)
+    with pytest.raises(CheckpointError) as caught:
+        run(reads(1000), files, threads=count)
+    assert str(caught.value).startswith("key 'key.2")
+    assert str(caught.value).endswith("'zeros' cannot be read.")
+    assert files.reads < 100
+    assert threads() == 0
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
+def test_what_is_no_error_of_ours_arrives_as_it_is(error: BaseException):
+    with pytest.raises(type(error)):
+        run(reads(1000), Files(error, at=20_000), threads=4)
+    assert threads() == 0
+
+
+def test_nothing_to_do():
+    run([], Files(MemoryError(), at=0))
+
+
+def big(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
+    tensors = {f"w{n}": np.full((1200, 1200), n, np.float32) for n in range(8)}
+    path.write_bytes(checkpoint(tensors))
+    return {key: jax.ShapeDtypeStruct((1200, 1200), jnp.float32) for key in tensors}
+
+
+def test_a_file_cut_short_between_open_and_load(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    like = big(path)
+    before = len(os.listdir("/proc/self/fd"))
+    with bridge.open(path) as ckpt:
+        os.truncate(path, 30_000_000)
+        with pytest.raises(CheckpointError, match="key 'w") as caught:
+            bridge.load(ckpt, like)
+        assert str(path) in str(caught.value)
+    del caught  # its traceback holds the frames of the read
+    assert threads() == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_loading_again_and_again_leaves_nothing_behind(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(checkpoint({"w": np.arange(6, dtype=np.float32).reshape(2, 3)}))
+    like = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32)}
+    bridge.load(path, like)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(50):
+        bridge.load(path, like)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert threads() == 0
