@@ -22,8 +22,11 @@ from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.buffers import empty
+from bridge.stream.direct import CHUNK
 from bridge.stream.fill import fill
+from bridge.stream.jobs import jobs
 from bridge.stream.mapped import mapped
+from bridge.stream.run import THREADS
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
 Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
@@ -84,9 +87,11 @@ def plan(
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
+    from bridge.place.sharding import placements
+
     with opened(source, options) as ckpt:
-        request = request_of(rules, dtype, allow_missing, allow_unexpected)
-        return planned(ckpt, like, request)[0]
+        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
+        return _predicted(ckpt, made, placements(sharding, made.leaves, model))
 
 
 def load(
@@ -119,10 +124,12 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
+    from bridge.place.sharding import placements
+
     with opened(source, options) as ckpt:
         made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
         made.check()
-        values = _read(ckpt, made, sharding, progress, mmap=mmap)
+        values = _read(ckpt, made, placements(sharding, made.leaves, model), progress, mmap=mmap)
     if model is None:
         return values
     for name in made.kept:
@@ -148,7 +155,7 @@ def request_of(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unex
 def planned(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:
     """The plan, and the template taken apart."""
     from bridge.model.template import take_apart
-    from bridge.place import canonical
+    from bridge.place.arrays import canonical
 
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
@@ -175,26 +182,44 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     return replace(request, rules=())
 
 
+def _predicted(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> Plan:
+    """The plan with the bytes that this process reads, and the memory that it needs for that at once."""
+    from bridge.place.work import Work
+
+    if not made.ok:
+        return made
+    work = Work(made.blocks, _filled(made), where)
+    dtypes = {name: dtype for name, (_, dtype) in work.buffers.items()}
+    peak_nbytes = work.nbytes + THREADS * CHUNK
+    nbytes = sum(job.nbytes for job in jobs(work.blocks, ckpt.specs, dtypes))
+    return replace(made, nbytes=nbytes, peak_nbytes=peak_nbytes)
+
+
+def _filled(made: Plan) -> dict[str, Spec]:
+    """The leaves that keys or layers fill."""
+    return {name: spec for name, spec in made.leaves.items() if name not in made.kept}
+
+
 def _read(
-    ckpt: Checkpoint, made: Plan, sharding: Any, progress: Progress | bool | None, *, mmap: bool
+    ckpt: Checkpoint, made: Plan, where: Mapping[str, Any], progress: Progress | bool | None, *, mmap: bool
 ) -> dict[str, Any]:
     """Every leaf that the plan fills, read and placed."""
-    from bridge.place import place
+    from bridge.place.memory import check_memory
+    from bridge.place.work import Work
 
-    buffers = mapped(made.blocks, ckpt.specs, ckpt, made.leaves) if mmap and is_native(ckpt.metadata) else {}
-    blocks = [block for block in made.blocks if block.leaf not in buffers]
-    for name, spec in made.leaves.items():
-        if name not in made.kept and name not in buffers:
-            buffers[name] = empty(spec.shape, spec.dtype)
+    filled = _filled(made)
+    work = Work(made.blocks, filled, where)
+    memory = mapped(work.whole, ckpt.specs, ckpt, filled) if mmap and is_native(ckpt.metadata) else {}
+    blocks = [block for block in work.blocks if block.leaf not in memory]
+    check_memory(work.nbytes - sum(array.nbytes for array in memory.values()), ckpt.source)
+    memory |= {name: empty(shape, dtype) for name, (shape, dtype) in work.buffers.items() if name not in memory}
     for name, value in made.fills.items():
-        buffers[name].fill(value)
+        for buffer in work.memory(name, memory):
+            buffer.fill(value)
     with reporting(progress) as report:
-        fill(blocks, ckpt.specs, ckpt, buffers, progress=report)
-    values: dict[str, Any] = {}
-    for name in list(buffers):
-        # The device array takes the memory over; no view of it may stay behind.
-        values[name] = place(buffers.pop(name), sharding)
-    return values
+        fill(blocks, ckpt.specs, ckpt, memory, progress=report)
+    # A device array takes its memory over: no view of it may stay behind.
+    return {name: work.place(name, memory) for name in list(filled)}
 
 
 def kept_value(name: str, spec: Spec, model: Any, allow_missing: AllowMissing) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -78,6 +78,7 @@ class Plan:
     idle: tuple[str, ...]
     problems: Problems
     casts: tuple[Cast, ...]
+    nbytes: int
     peak_nbytes: int = 0
 
     @property
@@ -113,14 +114,15 @@ class Plan:
         return tuple(found)
 
     @property
-    def nbytes(self) -> int:
-        """How many bytes of tensors the plan reads."""
-        return sum(self.specs[key].nbytes for key in self.keys)
-
-    @property
     def keys(self) -> tuple[str, ...]:
         """The keys that the plan reads, each once."""
-        return tuple(dict.fromkeys(key for block in self.blocks for term in block.terms for key in term.keys))
+        return _keys(self.blocks)
+
+    @property
+    def spent(self) -> frozenset[str]:
+        """Keys that no leaf holds because their layer's layout uses them up; the way back writes zeros."""
+        texts = {text for text in self.dropped.values() if Rule(text).leaf is not None}
+        return frozenset(key for key, text in self.dropped.items() if text in texts)
 
     @property
     def lossy(self) -> tuple[Lossy, ...]:
@@ -138,8 +140,10 @@ class Plan:
                 reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
             if reasons:
                 found |= {key: "; ".join(reasons) for term in block.terms for key in term.keys}
+        spent = self.spent
         return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
-            Lossy(key, f"dropped by '{rule}'") for key, rule in self.dropped.items()
+            Lossy(key, "used up by its layer: saved as 0" if key in spent else f"dropped by '{rule}'")
+            for key, rule in self.dropped.items()
         )
 
     def to_json(self) -> str:
@@ -221,7 +225,12 @@ def make_plan(
         idle=proof.idle,
         problems=proof.problems,
         casts=casts,
+        nbytes=sum(specs[key].nbytes for key in _keys(proof.blocks)),
     )
+
+
+def _keys(blocks: Iterable[Block]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for block in blocks for term in block.terms for key in term.keys))
 
 
 def _written(proof: Proof) -> set[str]:

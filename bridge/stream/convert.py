@@ -69,6 +69,20 @@ def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, o
     assign(out, total)
 
 
+def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
+    """Compare a tied tensor with the leaf that another key has filled, to the last bit.
+
+    **Raises:** `CheckpointError` where they differ.
+    """
+    expected = np.empty(leaf.shape, leaf.dtype)
+    assign(expected, values)
+    if expected.tobytes() != np.ascontiguousarray(leaf).tobytes():
+        raise CheckpointError(
+            "is tied to a leaf that another key fills, but their values differ: the weights are not tied. "
+            "Give each a leaf of its own, or drop one on purpose with '-> _'"
+        )
+
+
 def restore(values: np.ndarray, scale: float | int, add: float | int, out: np.ndarray) -> None:
     """Write `(values - add) / scale` to `out`: what `combine` did to one term, undone as far as rounding lets it.
 

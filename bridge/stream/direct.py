@@ -23,17 +23,16 @@ _VECTOR = 512  # buffers of one read: below every system's limit
 
 
 class Read(NamedTuple):
-    """Neighbouring bytes of a file, read at once into memory that may lie apart. `key` is the first one's."""
+    """Neighbouring bytes of a file, read at once into leaves, where they may lie apart. `key` is the first one's.
+
+    `parts` are, in the order of the file, a leaf, the first byte in it and one past the last.
+    """
 
     file: str
     offset: int
     key: str
-    into: list[memoryview]
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes are read."""
-        return sum(part.nbytes for part in self.into)
+    parts: list[tuple[str, int, int]]
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +48,11 @@ class Runs:
     places: npt.NDArray[np.int64]
 
 
-def runs(
-    block: Block, moves: Moves, specs: Mapping[str, TensorSpec], files: Mapping[str, int], leaf: np.ndarray
-) -> Runs | None:
-    """The block as runs, or `None` where file and leaf differ in dtype or order, or only short runs agree."""
-    itemsize = leaf.dtype.itemsize
+def runs(block: Block, moves: Moves, specs: Mapping[str, TensorSpec], files: Mapping[str, int]) -> Runs:
+    """A straight block as runs; `files` numbers the files."""
+    itemsize = specs[moves.keys[0]].dtype.itemsize
     found = [specs[key] for key in moves.keys]
-    if block.valued or any(spec.dtype != leaf.dtype for spec in found):
-        return None
     outer, length = _split(moves)
-    if length == 0 or (outer and length * itemsize < _RUN):
-        return None
     grid = np.indices(outer).reshape(len(outer), -1) if outer else np.zeros((0, 1), np.int64)
     in_key = np.array(moves.key_strides[: len(outer)], np.int64) @ grid
     in_leaf = np.array(moves.leaf_strides[: len(outer)], np.int64) @ grid
@@ -77,6 +70,14 @@ def runs(
     )
 
 
+def is_straight(block: Block, moves: Moves, specs: Mapping[str, TensorSpec], dtype: np.dtype) -> bool:
+    """Whether a leaf of `dtype` gets the block's bytes as they are, in runs that are long enough to read one by one."""
+    if block.valued or any(specs[key].dtype != dtype for key in moves.keys):
+        return False
+    outer, length = _split(moves)
+    return length > 0 and (not outer or length * dtype.itemsize >= _RUN)
+
+
 def _split(moves: Moves) -> tuple[tuple[int, ...], int]:
     """The outer extents, and how many elements lie as one run in both arrays below them."""
     if moves.count == 0:
@@ -88,7 +89,7 @@ def _split(moves: Moves) -> tuple[tuple[int, ...], int]:
     return moves.extents[:-1], moves.extents[-1]
 
 
-def reads(found: Sequence[Runs], files: Sequence[str], leaves: Mapping[str, memoryview]) -> Iterator[Read]:
+def reads(found: Sequence[Runs], files: Sequence[str]) -> Iterator[Read]:
     """All runs in the order of the files, neighbours read together, each read a chunk at most."""
     if not found:
         return
@@ -100,27 +101,27 @@ def reads(found: Sequence[Runs], files: Sequence[str], leaves: Mapping[str, memo
     order = np.lexsort((offset, rank))
     owner, rank, offset, start, length, place = (a[order] for a in (owner, rank, offset, start, length, place))
     owner, rank, offset, start, length, place = _merged(owner, rank, offset, start, length, place)
-    memory = [leaves[part.leaf] for part in found]
-    pending: list[memoryview] = []
+    pending: list[tuple[str, int, int]] = []
     file, first, key, stop, nbytes = -1, 0, "", -1, 0
     rows = zip(
         owner.tolist(), rank.tolist(), offset.tolist(), start.tolist(), length.tolist(), place.tolist(), strict=True
     )
     for who, where, at, into, count, which in rows:
         if pending and (where != file or at != stop or nbytes + count > CHUNK or len(pending) == _VECTOR):
-            yield Read(files[file], first, key, pending)
+            yield Read(files[file], first, key, pending, nbytes)
             pending = []
+        leaf = found[who].leaf
         if count > CHUNK:
             for done in range(0, count, CHUNK):
-                part = memory[who][into + done : into + min(done + CHUNK, count)]
-                yield Read(files[where], at + done, found[who].keys[which], [part])
+                part = (leaf, into + done, into + min(done + CHUNK, count))
+                yield Read(files[where], at + done, found[who].keys[which], [part], part[2] - part[1])
             continue
         if not pending:
             file, first, key, nbytes = where, at, found[who].keys[which], 0
-        pending.append(memory[who][into : into + count])
+        pending.append((leaf, into, into + count))
         stop, nbytes = at + count, nbytes + count
     if pending:
-        yield Read(files[file], first, key, pending)
+        yield Read(files[file], first, key, pending, nbytes)
 
 
 def _merged(*columns: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:

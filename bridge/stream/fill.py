@@ -8,7 +8,7 @@ import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
-from bridge.stream.jobs import jobs, ties
+from bridge.stream.jobs import jobs
 from bridge.stream.run import Files, Progress, run
 
 
@@ -31,5 +31,6 @@ def fill(
 
     **Raises:** `CheckpointError`, naming key and file; the contents of `leaves` are then undefined.
     """
-    run(jobs(blocks, specs, leaves), files, progress=progress)
-    run(list(ties(blocks, specs, leaves)), files)
+    dtypes = {name: leaf.dtype for name, leaf in leaves.items()}
+    run(jobs([block for block in blocks if not block.tie], specs, dtypes), files, leaves, progress=progress)
+    run(jobs([block for block in blocks if block.tie], specs, dtypes), files, leaves)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap, Strided, strided
+from bridge.mapping.template import Spec
 from bridge.stream.convert import restore
 
 
@@ -23,14 +25,25 @@ class Piece(NamedTuple):
 
 
 def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
-    """For every key that a plan reads, where its elements are. A copy is not where they come from."""
+    """For every key that a plan reads, where its elements are. A copy is where they come from if nothing else is."""
     found: dict[str, list[Piece]] = {}
+    copies: dict[str, list[Piece]] = {}
     for block in blocks:
-        if block.copy:
-            continue
+        into = copies if block.copy else found
         for place in range(len(block.starts)):
             for term, (key, index_map) in enumerate(block.maps(place)):
-                found.setdefault(key, []).append(Piece(block.leaf, index_map, block.scale, block.add, term > 0))
+                into.setdefault(key, []).append(Piece(block.leaf, index_map, block.scale, block.add, term > 0))
+    # Of several copies the first has the last word.
+    return {key: list(reversed(held)) for key, held in copies.items()} | found
+
+
+def exact_keys(blocks: Iterable[Block], specs: Mapping[str, Spec], lossy: Container[str]) -> set[str]:
+    """The keys that the leaves give back bit for bit: every element is in one, and none is in `lossy`."""
+    found: set[str] = set()
+    for key, held in pieces(blocks).items():
+        count = sum(piece.index_map.count for piece in held if not piece.zero)
+        if key not in lossy and count >= prod(specs[key].shape):
+            found.add(key)
     return found
 
 

@@ -1,43 +1,39 @@
-"""A plan as reads, in the order in which they lie in the files."""
+"""A plan as reads, in the order in which they lie in the files. No memory is needed to say what is read."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
-from bridge.stream.buffers import as_bytes
-from bridge.stream.direct import Read, Runs, reads, runs
-from bridge.stream.moves import moves
-from bridge.stream.through import Through, compare, through
+from bridge.stream.direct import Read, Runs, is_straight, reads, runs
+from bridge.stream.moves import Moves, moves
+from bridge.stream.through import Through, through
 
 Job = Read | Through
 
 
-def jobs(blocks: Sequence[Block], specs: Mapping[str, TensorSpec], leaves: Mapping[str, np.ndarray]) -> list[Job]:
-    """All reads that fill `leaves`. Ties are not among them: what they compare must have been read before."""
-    files = list(dict.fromkeys(specs[key].file for block in blocks for term in block.terms for key in term.keys))
-    ranks = {file: n for n, file in enumerate(sorted(files))}
-    direct: list[Runs] = []
-    found: list[Job] = []
+def jobs(blocks: Sequence[Block], specs: Mapping[str, TensorSpec], dtypes: Mapping[str, np.dtype]) -> list[Job]:
+    """All reads of `blocks`.
+
+    **Arguments:**
+
+    - `blocks`: the mapping; a tie's reads compare, and must come after those that fill its leaf.
+    - `specs`: where each key lies.
+    - `dtypes`: of the leaves.
+    """
+    files = sorted({specs[key].file for block in blocks for term in block.terms for key in term.keys})
+    ranks = {file: n for n, file in enumerate(files)}
+    straight: list[Runs] = []
+    changing: list[tuple[Block, list[Moves]]] = []
     for block in blocks:
-        if block.tie:
-            continue
-        terms, leaf = moves(block), leaves[block.leaf]
-        straight = runs(block, terms[0], specs, ranks, leaf)
-        if straight is not None:
-            direct.append(straight)
+        terms = moves(block)
+        if not block.tie and is_straight(block, terms[0], specs, dtypes[block.leaf]):
+            straight.append(runs(block, terms[0], specs, ranks))
         else:
-            found += through(block, terms, specs, leaf)
-    found += reads(direct, sorted(files), {part.leaf: as_bytes(leaves[part.leaf]) for part in direct})
+            changing.append((block, terms))
+    found: list[Job] = [*reads(straight, files), *through(changing, specs)]
     found.sort(key=lambda job: (ranks[job.file], job.offset))
     return found
-
-
-def ties(blocks: Sequence[Block], specs: Mapping[str, TensorSpec], leaves: Mapping[str, np.ndarray]) -> Iterator[Job]:
-    """Reads that compare a tied key with the leaf that another key has filled."""
-    for block in blocks:
-        if block.tie:
-            yield from compare(block, moves(block), specs, leaves[block.leaf])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.source.bytes import ByteSource
+from bridge.stream.buffers import as_bytes
 from bridge.stream.direct import CHUNK, Read
 from bridge.stream.jobs import Job
 from bridge.stream.through import Through
@@ -28,12 +29,19 @@ class Files(Protocol):
         ...
 
 
-def run(jobs: Sequence[Job], files: Files, *, threads: int = THREADS, progress: Progress | None = None) -> None:
-    """Carry out `jobs` in order, from `threads` threads.
+def run(
+    jobs: Sequence[Job],
+    files: Files,
+    leaves: Mapping[str, np.ndarray],
+    *,
+    threads: int = THREADS,
+    progress: Progress | None = None,
+) -> None:
+    """Carry out `jobs` in order, from `threads` threads, into `leaves`.
 
     **Raises:** the first error of any thread, once all have stopped; nothing is left running.
     """
-    work = _Work(jobs, files)
+    work = _Work(jobs, files, leaves)
     count = min(threads, len(jobs)) - 1
     workers = [threading.Thread(target=work.guarded, name=f"bridge-read-{n}", daemon=True) for n in range(count)]
     for worker in workers:
@@ -59,9 +67,10 @@ def run(jobs: Sequence[Job], files: Files, *, threads: int = THREADS, progress: 
 class _Work:
     """The jobs that are left, handed out one at a time."""
 
-    def __init__(self, jobs: Iterable[Job], files: Files) -> None:
-        jobs = list(jobs)
+    def __init__(self, jobs: Sequence[Job], files: Files, leaves: Mapping[str, np.ndarray]) -> None:
         self.files = files
+        self.leaves = leaves
+        self.memory = {name: as_bytes(leaf) for name, leaf in leaves.items() if leaf.flags.writeable}
         self.total = sum(job.nbytes for job in jobs)
         self.jobs = iter(jobs)
         self.done = 0
@@ -86,7 +95,8 @@ class _Work:
             if job is None:
                 return
             if isinstance(job, Read):
-                self.read(job.file, job.into, job.offset, job.key)
+                into = [self.memory[leaf][start:stop] for leaf, start, stop in job.parts]
+                self.read(job.file, into, job.offset, job.key)
             else:
                 self.change(job, scratch)
             with self.lock:
@@ -100,9 +110,9 @@ class _Work:
         arrays: list[np.ndarray] = []
         for source, part in zip(job.sources, scratch.parts([source.nbytes for source in job.sources]), strict=True):
             self.read(source.file, [part], source.offset, source.key)
-            arrays.append(source.array(part))
+            arrays.append(np.frombuffer(part, source.dtype))
         try:
-            job.finish(arrays)
+            job.finish(arrays, self.leaves)
         except CheckpointError as error:
             source = job.sources[0]
             raise CheckpointError(f"{quote(source.key)} in {quote(source.file)} {error}.") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
@@ -11,38 +11,40 @@ import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
-from bridge.stream.convert import assign, combine
+from bridge.stream.convert import assign, check_equal, combine
 from bridge.stream.direct import CHUNK
 from bridge.stream.moves import Moves, view
-from bridge.stream.tie import comparing
 
 Shape = tuple[int, ...]
-Finish = Callable[[Sequence[np.ndarray]], None]
 
 
 class Source(NamedTuple):
-    """A run of a file and how its elements are seen: `shape` and `strides`, in elements."""
+    """A run of a file, of elements of `dtype`."""
 
     file: str
     offset: int
     nbytes: int
     key: str
     dtype: np.dtype
-    shape: Shape
-    strides: Shape
 
-    def array(self, scratch: memoryview) -> np.ndarray:
-        """The elements, over bytes just read."""
-        flat = np.frombuffer(scratch, self.dtype, self.nbytes // self.dtype.itemsize)
-        return view(flat, 0, self.shape, self.strides)
+
+class Piece(NamedTuple):
+    """Elements of a run in scratch and their place in a leaf, all in elements."""
+
+    block: Block
+    extents: Shape
+    start: int
+    strides: Shape
+    leaf_start: int
+    leaf_strides: Shape
 
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """Sources that are read into scratch; `finish` gets an array for each and writes what becomes of them."""
+    """One source and the pieces of it that go to leaves; or the terms of a sum, a source and a piece for each."""
 
     sources: tuple[Source, ...]
-    finish: Finish
+    pieces: tuple[Piece, ...]
 
     @property
     def file(self) -> str:
@@ -59,90 +61,114 @@ class Through:
         """How many bytes are read."""
         return sum(source.nbytes for source in self.sources)
 
+    def finish(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
+        """Write what was read, a flat array for each source, to its places.
 
-def through(
-    block: Block, terms: Sequence[Moves], specs: Mapping[str, TensorSpec], leaf: np.ndarray
-) -> Iterator[Through]:
-    """A block whose bytes change: each place in chunks, or all terms of a place at once."""
-    flat = leaf.reshape(-1)
-    for place in range(len(block.starts)):
-        if len(terms) > 1:
-            yield _sum(block, terms, place, specs, flat)
-            continue
-        for source, start in _chunks(terms[0], place, specs):
-            out = view(flat, start, source.shape, terms[0].leaf_strides)
-            yield Through((source,), _combining(block, out) if block.valued else _assigning(out))
+        **Raises:** `CheckpointError` where a value does not fit, or a tie is none.
+        """
+        if len(self.sources) > 1:
+            self._add(read, leaves)
+            return
+        for piece in self.pieces:
+            values = view(read[0], piece.start, piece.extents, piece.strides)
+            out = view(leaves[piece.block.leaf].reshape(-1), piece.leaf_start, piece.extents, piece.leaf_strides)
+            if piece.block.tie:
+                check_equal(out, values)
+            elif piece.block.valued:
+                combine([values], piece.block.scale, piece.block.add, out)
+            else:
+                assign(out, values)
 
-
-def compare(
-    block: Block, terms: Sequence[Moves], specs: Mapping[str, TensorSpec], leaf: np.ndarray
-) -> Iterator[Through]:
-    """A tied block: what is read must be what the leaf holds."""
-    flat = leaf.reshape(-1)
-    for place in range(len(block.starts)):
-        for source, start in _chunks(terms[0], place, specs):
-            yield Through((source,), comparing(view(flat, start, source.shape, terms[0].leaf_strides)))
-
-
-def _assigning(out: np.ndarray) -> Finish:
-    return lambda arrays: assign(out, arrays[0])
+    def _add(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
+        first = self.pieces[0]
+        out = view(leaves[first.block.leaf].reshape(-1), first.leaf_start, first.extents, first.leaf_strides)
+        terms = [_reordered(array, piece, first) for array, piece in zip(read, self.pieces, strict=True)]
+        combine(terms, first.block.scale, first.block.add, out)
 
 
-def _combining(block: Block, out: np.ndarray) -> Finish:
-    return lambda arrays: combine(arrays, block.scale, block.add, out)
+def through(blocks: Sequence[tuple[Block, list[Moves]]], specs: Mapping[str, TensorSpec]) -> Iterator[Through]:
+    """Blocks whose bytes change. What several of them take from one tensor is read once."""
+    by_key: dict[tuple[object, ...], list[tuple[Block, Moves, int]]] = {}
+    for block, terms in blocks:
+        for place in range(len(block.starts)):
+            if len(terms) > 1:
+                yield _sum(block, terms, place, specs)
+                continue
+            (term,) = terms
+            # Parts side by side along the tensor's rows have the same outermost axis.
+            rows = (term.extents[0], term.key_strides[0]) if term.extents else ()
+            by_key.setdefault((term.keys[place], rows), []).append((block, term, place))
+    for members in by_key.values():
+        yield from _chunks(members, specs)
 
 
-def _sum(
-    block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, TensorSpec], flat: np.ndarray
-) -> Through:
+def _sum(block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, TensorSpec]) -> Through:
     """One place of a sum: all of its terms, since none alone is what the leaf holds."""
-    first = terms[0]
-    start = int(first.leaf_starts[place])
-    into = view(flat, start, first.extents, first.leaf_strides)
-    sources = tuple(_source(t.keys[place], specs, t.extents, int(t.key_starts[place]), t.key_strides) for t in terms)
-
-    def finish(arrays: Sequence[np.ndarray]) -> None:
-        same = [_reordered(array, term, place, first) for array, term in zip(arrays, terms, strict=True)]
-        combine(same, block.scale, block.add, into)
-
-    return Through(sources, finish)
+    sources: list[Source] = []
+    pieces: list[Piece] = []
+    for term in terms:
+        start = int(term.key_starts[place])
+        sources.append(_source(term.keys[place], specs, start, start + _span(term.extents, term.key_strides)))
+        at = int(term.leaf_starts[place])
+        pieces.append(Piece(block, term.extents, 0, term.key_strides, at, term.leaf_strides))
+    return Through(tuple(sources), tuple(pieces))
 
 
-def _reordered(array: np.ndarray, term: Moves, place: int, first: Moves) -> np.ndarray:
+def _reordered(array: np.ndarray, piece: Piece, first: Piece) -> np.ndarray:
     """A term of a sum in the order of the first one: terms may run through the leaf in different orders."""
-    if (term.extents, term.leaf_strides) == (first.extents, first.leaf_strides):
-        return array
-    pairs = list(zip(term.extents, term.leaf_strides, strict=True))
-    low = int(term.leaf_starts[place]) + sum(min(0, (n - 1) * stride) for n, stride in pairs)
+    values = view(array, piece.start, piece.extents, piece.strides)
+    if (piece.extents, piece.leaf_strides) == (first.extents, first.leaf_strides):
+        return values
+    pairs = list(zip(piece.extents, piece.leaf_strides, strict=True))
+    low = piece.leaf_start + sum(min(0, (n - 1) * stride) for n, stride in pairs)
     box = np.empty(1 + sum((n - 1) * abs(stride) for n, stride in pairs), array.dtype)
-    np.copyto(view(box, int(term.leaf_starts[place]) - low, term.extents, term.leaf_strides), array)
-    return view(box, int(first.leaf_starts[place]) - low, first.extents, first.leaf_strides)
+    np.copyto(view(box, piece.leaf_start - low, piece.extents, piece.leaf_strides), values)
+    return view(box, first.leaf_start - low, first.extents, first.leaf_strides)
 
 
-def _source(key: str, specs: Mapping[str, TensorSpec], extents: Shape, start: int, strides: Shape) -> Source:
-    """The run of the file that holds these elements. Strides are positive: a map runs forwards through its tensor."""
+def _source(key: str, specs: Mapping[str, TensorSpec], start: int, stop: int) -> Source:
+    """Elements `[start, stop)` of a tensor."""
     spec = specs[key]
-    span = 1 + sum((n - 1) * stride for n, stride in zip(extents, strides, strict=True)) if prod(extents) else 0
     itemsize = spec.dtype.itemsize
-    return Source(spec.file, spec.offset + start * itemsize, span * itemsize, key, spec.dtype, extents, strides)
+    return Source(spec.file, spec.offset + start * itemsize, (stop - start) * itemsize, key, spec.dtype)
 
 
-def _chunks(moves: Moves, place: int, specs: Mapping[str, TensorSpec]) -> Iterator[tuple[Source, int]]:
-    """One place cut along its outermost axes into sources of at most one chunk; also where each starts in the leaf."""
-    if moves.count == 0:
-        return
-    key = moves.keys[place]
+def _span(extents: Shape, strides: Shape) -> int:
+    """How far elements lie apart at most, plus one. Strides are positive: a map runs forwards through its tensor."""
+    return 1 + sum((n - 1) * stride for n, stride in zip(extents, strides, strict=True)) if prod(extents) else 0
+
+
+def _chunks(members: Sequence[tuple[Block, Moves, int]], specs: Mapping[str, TensorSpec]) -> Iterator[Through]:
+    """What is taken from one tensor, cut along its outermost axes into sources of at most one chunk."""
+    key = members[0][1].keys[members[0][2]]
+    parts = [
+        Piece(
+            block, term.extents, int(term.key_starts[n]), term.key_strides, int(term.leaf_starts[n]), term.leaf_strides
+        )
+        for block, term, n in members
+        if term.count
+    ]
     limit = max(CHUNK // specs[key].dtype.itemsize, 1)
-    pending = [(moves.extents, int(moves.key_starts[place]), int(moves.leaf_starts[place]))]
+    pending = [parts] if parts else []
     while pending:
-        shape, start, out = pending.pop()
-        source = _source(key, specs, shape, start, moves.key_strides)
-        if source.nbytes <= CHUNK:
-            yield source, out
+        group = pending.pop()
+        low = min(piece.start for piece in group)
+        high = max(piece.start + _span(piece.extents, piece.strides) for piece in group)
+        if high - low <= limit or all(n == 1 for n in group[0].extents):
+            source = _source(key, specs, low, high)
+            yield Through((source,), tuple(piece._replace(start=piece.start - low) for piece in group))
             continue
-        axis = next(n for n, extent in enumerate(shape) if extent > 1)
-        stride, leaf_stride = moves.key_strides[axis], moves.leaf_strides[axis]
-        each = min(max(limit // stride, 1), shape[axis] - 1)
-        for first in reversed(range(0, shape[axis], each)):
-            part = (*shape[:axis], min(each, shape[axis] - first), *shape[axis + 1 :])
-            pending.append((part, start + first * stride, out + first * leaf_stride))
+        axis = next(n for n, extent in enumerate(group[0].extents) if extent > 1)
+        if len(group) > 1 and axis > 0:
+            pending += [[piece] for piece in group]  # below the rows they have nothing in common
+            continue
+        each = min(max(limit // group[0].strides[axis], 1), group[0].extents[axis] - 1)
+        for first in reversed(range(0, group[0].extents[axis], each)):
+            pending.append([_part(piece, axis, first, each) for piece in group])
+
+
+def _part(piece: Piece, axis: int, first: int, count: int) -> Piece:
+    """Values `[first, first + count)` of one axis of a piece."""
+    extents = (*piece.extents[:axis], min(count, piece.extents[axis] - first), *piece.extents[axis + 1 :])
+    start, leaf_start = piece.start + first * piece.strides[axis], piece.leaf_start + first * piece.leaf_strides[axis]
+    return piece._replace(extents=extents, start=start, leaf_start=leaf_start)

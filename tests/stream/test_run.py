@@ -42,7 +42,10 @@ class Files:
 
 
 def reads(count: int) -> list[Read]:
-    return [Read("zeros", n * 1000, f"key.{n}", [memoryview(bytearray(1000))]) for n in range(count)]
+    return [Read("zeros", n * 1000, f"key.{n}", [("leaf", 0, 1000)], 1000) for n in range(count)]
+
+
+LEAVES = {"leaf": np.zeros(1000, np.uint8)}
 
 
 def threads() -> int:
@@ -53,7 +56,7 @@ def threads() -> int:
 def test_one_error_stops_all_threads(count: int):
     files = Files(CheckpointError("'zeros' cannot be read."), at=20_000)
     with pytest.raises(CheckpointError) as caught:
-        run(reads(1000), files, threads=count)
+        run(reads(1000), files, LEAVES, threads=count)
     assert str(caught.value).startswith("key 'key.2")
     assert str(caught.value).endswith("'zeros' cannot be read.")
     assert files.reads < 100
@@ -63,12 +66,12 @@ def test_one_error_stops_all_threads(count: int):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
 def test_what_is_no_error_of_ours_arrives_as_it_is(error: BaseException):
     with pytest.raises(type(error)):
-        run(reads(1000), Files(error, at=20_000), threads=4)
+        run(reads(1000), Files(error, at=20_000), LEAVES, threads=4)
     assert threads() == 0
 
 
 def test_nothing_to_do():
-    run([], Files(MemoryError(), at=0))
+    run([], Files(MemoryError(), at=0), {})
 
 
 def big(path: Path) -> dict[str, jax.ShapeDtypeStruct]:

@@ -1,0 +1,54 @@
+"""The arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bridge._api import OpenOptions
+
+# "SubParsersAction" is private to argparse; what `add_subparsers` returns is only ever handed on.
+Commands = Any
+
+
+def add_source(parser: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """SOURCE, which may be left out where there is a default; and how to ask the Hub for it."""
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs=None if default is None else "?",
+        default=default,
+        help="a .safetensors file, a folder, a URL, or a repo on the Hub (org/name)"
+        + ("" if default is None else f"; without it {default}"),
+    )
+    add_open_options(parser, "SOURCE")
+
+
+def add_open_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """How `what` is opened: the keywords of `bridge.open`."""
+    hub = parser.add_argument_group(f"where {what} is on the Hub")
+    hub.add_argument("--revision", metavar="REV", help="a branch, a tag or a commit")
+    hub.add_argument("--token", metavar="TOKEN", help="default: the one that you logged in with")
+    hub.add_argument("--cache-dir", metavar="DIR", help="default: the Hub's cache")
+    hub.add_argument("--local-files-only", action="store_true", help="what is in the cache, without the network")
+    parser.add_argument("--subfolder", metavar="DIR", help=f"a folder inside {what}")
+    parser.add_argument("--variant", metavar="NAME", help="as in model.NAME.safetensors: fp16")
+
+
+def open_options(arguments: argparse.Namespace) -> OpenOptions:
+    """The keywords of `bridge.open` that were given."""
+    return {
+        "revision": arguments.revision,
+        "subfolder": arguments.subfolder,
+        "variant": arguments.variant,
+        "token": arguments.token,
+        "cache_dir": arguments.cache_dir,
+        "local_files_only": arguments.local_files_only,
+        "verify": getattr(arguments, "verify", False),
+    }
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")

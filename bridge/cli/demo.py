@@ -1,0 +1,147 @@
+"""`eqx-bridge demo`: a real checkpoint into a real model, end to end, without PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+import bridge
+from bridge._text import human_nbytes, plural
+from bridge.cli.arguments import Commands, add_json, add_source, open_options
+from bridge.cli.beside import beside
+from bridge.cli.memory import forget_peak, peak_nbytes, resident_nbytes
+from bridge.cli.plan import show
+from bridge.cli.terminal import on_terminal, out, shown, table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from bridge.models.sentence import SentenceEncoder
+
+REPO = "sentence-transformers/all-MiniLM-L6-v2"
+
+SENTENCES = (
+    "A cat sleeps on the warm windowsill.",
+    "The kitten is napping in the sun.",
+    "Interest rates rose again this quarter.",
+    "The central bank made borrowing more expensive.",
+    "Weights move from one framework to another.",
+)
+
+
+def add(commands: Commands) -> None:
+    """Make the command known."""
+    parser = commands.add_parser(
+        "demo",
+        help="a real checkpoint into a real model, torch-free",
+        description="Loads all-MiniLM-L6-v2 into an Equinox BERT and compares sentences. "
+        "Needs the 'tokenizers' library: pip install 'eqx-bridge[demo]'.",
+    )
+    add_source(parser, default=REPO)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model that has been loaded, and what that took."""
+
+    encoder: SentenceEncoder
+    plan: bridge.Plan
+    seconds: float
+    peak_nbytes: int
+    added_nbytes: int
+
+    @property
+    def gb_per_second(self) -> float:
+        """10⁹ bytes read in a second."""
+        return self.plan.nbytes / self.seconds / 1e9
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Plan, load, compare."""
+    console = None if arguments.json else out()
+    loaded = _load(arguments, console)
+    started = time.perf_counter()
+    vectors = loaded.encoder(SENTENCES)
+    compiled = time.perf_counter()
+    loaded.encoder(SENTENCES)
+    finished = time.perf_counter()
+    similarities = vectors @ vectors.T
+    torch = "torch" in sys.modules
+    if console is None:
+        print(json.dumps(_document(loaded, similarities, torch=torch)))
+        return 0
+    first, again = compiled - started, finished - compiled
+    count = plural(len(SENTENCES), "sentence")
+    _say(console, "embed", f"{count} in {first:.2f} s with compiling, then in {again * 1000:.1f} ms")
+    _say(console, "torch", f"{'loaded' if torch else 'not loaded'}: 'torch' in sys.modules is {torch}")
+    console.print()
+    _show(console, similarities)
+    return 0
+
+
+def _load(arguments: argparse.Namespace, console: Console | None) -> Loaded:
+    import equinox as eqx
+    import jax
+
+    from bridge.models import bert
+    from bridge.models.sentence import SentenceEncoder
+
+    options = open_options(arguments)
+    with bridge.open(arguments.source, **options) as ckpt:
+        config = bert.Config.from_file(beside(ckpt, "config.json", arguments))
+        tokenizer = beside(ckpt, "tokenizer.json", arguments)
+        like = eqx.filter_eval_shape(bert.Bert, config, key=jax.random.key(0))
+        plan = bridge.plan(ckpt, like, bert.rules(config))
+        # The model's rules are for every spelling on the Hub. What they came to here is shown, and is enough.
+        plan = bridge.plan(ckpt, like, plan.rules)
+        if console is not None:
+            show(plan)
+            console.print()
+        jax.block_until_ready(jax.device_put(0))  # JAX is started before the clock is
+        forget_peak()
+        before, started = resident_nbytes(), time.perf_counter()
+        model = bridge.load(ckpt, like, plan, progress=console is not None and on_terminal())
+        jax.block_until_ready(model)
+        seconds, peak = time.perf_counter() - started, peak_nbytes()
+    loaded = Loaded(SentenceEncoder(model, tokenizer), plan, seconds, peak, max(0, peak - before))
+    if console is not None:
+        _say(console, "load", f"{human_nbytes(plan.nbytes)} in {seconds:.3f} s, {loaded.gb_per_second:.1f} GB/s")
+        added = f"{human_nbytes(loaded.added_nbytes)} more than before the load"
+        _say(console, "memory", f"{human_nbytes(peak)} at the peak, {added}")
+    return loaded
+
+
+def _document(loaded: Loaded, similarities: np.ndarray, *, torch: bool) -> dict[str, object]:
+    return {
+        "plan": json.loads(loaded.plan.to_json()),
+        "nbytes": loaded.plan.nbytes,
+        "seconds": loaded.seconds,
+        "gb_per_second": loaded.gb_per_second,
+        "peak_nbytes": loaded.peak_nbytes,
+        "added_nbytes": loaded.added_nbytes,
+        "sentences": list(SENTENCES),
+        "similarities": similarities.tolist(),
+        "torch": torch,
+    }
+
+
+def _say(console: Console, label: str, text: str) -> None:
+    console.print(Text.assemble((f"{label:<9}", "dim"), text), soft_wrap=True)
+
+
+def _show(console: Console, similarities: np.ndarray) -> None:
+    numbers = [str(n + 1) for n in range(len(SENTENCES))]
+    rows = [
+        [number, shown(text), *(f"{value:.2f}" for value in row)]
+        for number, text, row in zip(numbers, SENTENCES, similarities, strict=True)
+    ]
+    table(console, ["", "cosine similarity", *(f" {number}" for number in numbers)], rows)

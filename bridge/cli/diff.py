@@ -1,0 +1,39 @@
+"""`eqx-bridge diff`: two checkpoints, element by element."""
+
+from __future__ import annotations
+
+import argparse
+
+import bridge
+from bridge._text import printable
+from bridge.cli.arguments import Commands, add_json, add_open_options, open_options
+from bridge.cli.terminal import ascii_json, out
+
+
+def add(commands: Commands) -> None:
+    """Make the command known."""
+    parser = commands.add_parser(
+        "diff",
+        help="what differs between two checkpoints",
+        description="Compares keys, dtypes, shapes and every bit; metadata and the split into files may differ. "
+        "Exit status 1 if anything differs.",
+    )
+    for name in ("a", "b"):
+        parser.add_argument(name, metavar=name.upper(), help="a .safetensors file, a folder, a URL or a Hub repo")
+    add_open_options(parser, "A or B")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Compare, and say what differs."""
+    options = open_options(arguments)
+    with bridge.open(arguments.a, **options) as a, bridge.open(arguments.b, **options) as b:
+        diff = bridge.diff(a, b)
+    if arguments.json:
+        print(ascii_json(diff.to_json()))
+    else:
+        console = out()
+        for line in str(diff).split("\n"):
+            console.print(printable(line), soft_wrap=True)
+    return 0 if diff.equal else 1

@@ -1,0 +1,92 @@
+"""`eqx-bridge inspect`: what is in a checkpoint. Reads headers only."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from math import prod
+
+import bridge
+from bridge._dtypes import dtype_name
+from bridge._text import fold, human_nbytes, plural, template
+from bridge.cli.arguments import Commands, add_json, add_source, open_options
+from bridge.cli.terminal import out, shown, table
+
+
+def add(commands: Commands) -> None:
+    """Make the command known."""
+    parser = commands.add_parser(
+        "inspect",
+        help="what is in a checkpoint",
+        description="Files, metadata and tensors of a checkpoint. Reads headers only, no weights.",
+    )
+    add_source(parser)
+    add_json(parser)
+    parser.add_argument("--verify", action="store_true", help="read the files and check their sha256")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show what is there."""
+    with bridge.open(arguments.source, **open_options(arguments)) as ckpt:
+        if arguments.json:
+            print(json.dumps(_document(ckpt)))
+        else:
+            _show(ckpt)
+    return 0
+
+
+def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
+    tensors = {
+        key: {
+            "dtype": dtype_name(spec.dtype),
+            "shape": list(spec.shape),
+            "nbytes": spec.nbytes,
+            "file": spec.file,
+        }
+        for key, spec in ckpt.specs.items()
+    }
+    return {
+        "files": [{"name": name, "nbytes": ckpt.byte_source(name).nbytes} for name in ckpt.files],
+        "tensors": tensors,
+        "parameters": sum(prod(spec.shape) for spec in ckpt.specs.values()),
+        "nbytes": sum(spec.nbytes for spec in ckpt.specs.values()),
+        "metadata": ckpt.metadata,
+    }
+
+
+def _show(ckpt: bridge.Checkpoint) -> None:
+    console = out()
+    parameters = sum(prod(spec.shape) for spec in ckpt.specs.values())
+    nbytes = sum(spec.nbytes for spec in ckpt.specs.values())
+    console.print(shown(ckpt.source), style="bold", soft_wrap=True)
+    counts = f"{plural(len(ckpt), 'tensor')}, {plural(parameters, 'parameter')}, {human_nbytes(nbytes)}"
+    console.print(f"{counts}, in {plural(len(ckpt.files), 'file')}", soft_wrap=True)
+    if ckpt.commit:
+        console.print(f"commit {shown(ckpt.commit)}", soft_wrap=True)
+    console.print()
+    files = ((shown(name), human_nbytes(ckpt.byte_source(name).nbytes)) for name in ckpt.files)
+    table(console, ("file", " bytes"), files)
+    if ckpt.metadata:
+        console.print()
+        table(console, ("metadata", ""), ((shown(name), shown(value)) for name, value in ckpt.metadata.items()))
+    console.print()
+    table(console, ("tensor", "dtype", "shape", " count", " bytes"), _rows(ckpt))
+
+
+def _rows(ckpt: bridge.Checkpoint) -> Iterator[tuple[str, ...]]:
+    for label, specs in _folded(ckpt.specs.items()):
+        first, nbytes = specs[0], sum(spec.nbytes for spec in specs)
+        count = f"{len(specs):,}" if len(specs) > 1 else ""
+        yield shown(label), dtype_name(first.dtype), str(list(first.shape)), count, human_nbytes(nbytes)
+
+
+def _folded(items: Iterable[tuple[str, bridge.TensorSpec]]) -> Iterator[tuple[str, list[bridge.TensorSpec]]]:
+    """Tensors whose names differ only in indices, under one label where dtype and shape are the same."""
+    groups: dict[tuple[object, ...], dict[str, bridge.TensorSpec]] = {}
+    for key, spec in items:
+        groups.setdefault((template(key)[0], spec.dtype, spec.shape), {})[key] = spec
+    for members in groups.values():
+        for label, keys in fold(members):
+            yield label, [members[key] for key in keys]

@@ -1,0 +1,41 @@
+"""What `convert` and `revert` share: where they write, and what they say of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from bridge._text import fold, human_nbytes, plural, printable
+from bridge.cli.terminal import out, shown
+
+if TYPE_CHECKING:
+    from bridge import SaveReport
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """TARGET and whether it may be replaced."""
+    parser.add_argument("target", metavar="TARGET", help="a folder, made if need be")
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that stands there")
+
+
+def tell(report: SaveReport, target: str, *, as_json: bool) -> None:
+    """Which files were written, and what is not in their tensors as it was."""
+    if as_json:
+        left_out = [{"name": name, "reason": reason} for name, reason in report.left_out]
+        files = list(report.files)
+        print(json.dumps({"target": target, "files": files, "nbytes": report.nbytes, "left_out": left_out}))
+        return
+    console = out()
+    counts = f"{plural(len(report.files), 'file')}, {human_nbytes(report.nbytes)}"
+    console.print(f"{shown(target)}: {counts}", style="bold", soft_wrap=True)
+    for name in report.files:
+        console.print(f"  {shown(name)}", soft_wrap=True)
+    reasons: dict[str, list[str]] = {}
+    for name, reason in report.left_out:
+        reasons.setdefault(reason, []).append(name)
+    if reasons:
+        console.print("kept beside the leaves, which do not hold it as it was:")
+    for reason, names in reasons.items():
+        for label, _ in fold(names):
+            console.print(f"  {printable(label)}: {printable(reason)}", soft_wrap=True)

@@ -1,0 +1,76 @@
+"""Host memory that becomes device arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from bridge.mapping.shard import Grid
+from bridge.mapping.template import Spec
+
+
+def canonical(dtype: np.dtype) -> np.dtype:
+    """The dtype that JAX gives to `dtype`: without x64 there is no float64 and no int64."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def place(array: np.ndarray, device: Any = None) -> jax.Array:
+    """Hand `array` to JAX. On the CPU the device array is the same memory: drop every other view of it.
+
+    **Arguments:**
+
+    - `array`: C-contiguous, aligned to 64 bytes, of a dtype that JAX has as it is.
+    - `device`: a `jax.Device` or a `jax.sharding.Sharding` of one; `None` is JAX's default device.
+    """
+    return jax.device_put(array, device)
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The shards of one leaf that this process holds.
+
+    `grids` are the boxes that it reads, each box once whatever the number of its devices; `homes` says for every
+    addressable device which grid and which of its boxes is its own.
+    """
+
+    shape: tuple[int, ...]
+    sharding: jax.sharding.Sharding
+    grids: tuple[Grid, ...]
+    homes: tuple[tuple[jax.Device, int, tuple[int, ...]], ...]
+
+    @classmethod
+    def of(cls, spec: Spec, sharding: jax.sharding.Sharding) -> Shards:
+        """The shards of an array of `spec` under `sharding`."""
+        boxes = {
+            device: tuple(range(*part.indices(n)) for part, n in zip(index, spec.shape, strict=True))
+            for device, index in sharding.addressable_devices_indices_map(spec.shape).items()
+            if index is not None
+        }
+        grids = tuple(Grid.of(boxes.values())) if boxes else ()
+        homes: list[tuple[jax.Device, int, tuple[int, ...]]] = []
+        for device, box in boxes.items():
+            for number, grid in enumerate(grids):
+                place = _inside(grid, box)
+                if place is not None:
+                    homes.append((device, number, place))
+                    break
+        return cls(spec.shape, sharding, grids, tuple(homes))
+
+    def place(self, memory: list[np.ndarray], dtype: np.dtype) -> jax.Array:
+        """One global array of the shards in `memory`, one array for each grid. No process waits for another."""
+        parts = [jax.device_put(memory[number][index], device) for device, number, index in self.homes]
+        return jax.make_array_from_single_device_arrays(self.shape, self.sharding, parts, dtype=dtype)
+
+
+def _inside(grid: Grid, box: tuple[range, ...]) -> tuple[int, ...] | None:
+    """Which box of `grid` this one is."""
+    index: list[int] = []
+    for span, start, width, count in zip(box, grid.start, grid.box, grid.counts, strict=True):
+        number = (span.start - start) // width if width else 0
+        if len(span) != width or not 0 <= number < count or span.start != start + number * width:
+            return None
+        index.append(number)
+    return tuple(index)

@@ -1,0 +1,146 @@
+"""What a `sharding` argument means for every leaf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import jax
+import jax.tree_util as jtu
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+
+from bridge._errors import PlanError
+from bridge._text import quote
+from bridge.mapping.pattern import Names
+from bridge.mapping.template import Spec
+from bridge.model.template import Model
+
+Placement = Sharding | None
+"""Where a leaf goes; `None` is JAX's default device."""
+
+
+def placements(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -> dict[str, Placement]:
+    """The sharding of every leaf.
+
+    **Arguments:**
+
+    - `sharding`: a `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {pattern: PartitionSpec})`, or only the
+        mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`; `None` takes what an abstract or a
+        committed leaf of the template carries.
+    - `leaves`: the leaves' specs.
+    - `model`: the template, if there is one.
+
+    **Raises:** `PlanError` for what is none of these, a pattern that matches no leaf, or a sharding that JAX refuses
+    for a leaf.
+    """
+    found = _resolve(sharding, leaves, model)
+    for name, placement in found.items():
+        if placement is not None:
+            _check(name, leaves[name], placement)
+    return found
+
+
+def _resolve(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -> dict[str, Placement]:
+    if sharding is None:
+        return {name: _own(name, model) for name in leaves}
+    if isinstance(sharding, jax.Device | Sharding):
+        return {name: _sharding(name, sharding) for name in leaves}
+    if isinstance(sharding, tuple) and len(sharding) == 2 and isinstance(sharding[0], Mesh):
+        return _by_pattern(sharding[0], sharding[1], leaves)
+    if (
+        isinstance(sharding, Mapping)
+        and all(isinstance(spec, PartitionSpec) for spec in sharding.values())
+        and sharding
+    ):
+        mesh = jax.sharding.get_mesh()
+        if mesh.empty:
+            raise PlanError(
+                "sharding: a mapping of patterns needs a mesh: give (mesh, {...}), or call jax.set_mesh(mesh)"
+            )
+        return _by_pattern(mesh, sharding, leaves)
+    if callable(sharding) and not isinstance(sharding, Mapping):
+        function = cast("Callable[[str, Spec], Any]", sharding)
+        return {name: _sharding(name, function(name, spec)) for name, spec in leaves.items()}
+    return _by_prefix(sharding, leaves, model)
+
+
+def _sharding(name: str, value: Any) -> Placement:
+    """One leaf's placement. **Raises:** `PlanError` for what is none."""
+    if value is None or isinstance(value, Sharding):
+        return value
+    if isinstance(value, jax.Device):
+        return SingleDeviceSharding(value)
+    raise PlanError(
+        f"sharding of leaf {quote(name)} is {type(value).__name__}: give a jax.Device or a jax.sharding.Sharding"
+    )
+
+
+def _own(name: str, model: Model | None) -> Placement:
+    """What the template's leaf carries: a concrete array that is nowhere in particular carries nothing."""
+    value = None if model is None else model.arrays[name].value
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return value.sharding
+    return value.sharding if isinstance(value, jax.Array) and value.committed else None
+
+
+def _by_pattern(mesh: Mesh, specs: Any, leaves: Mapping[str, Spec]) -> dict[str, Placement]:
+    """The first pattern that matches a leaf says how it is partitioned; what none matches is replicated."""
+    if not isinstance(specs, Mapping):
+        raise PlanError(
+            f"sharding: (mesh, {{pattern: PartitionSpec}}) expected, got {type(specs).__name__} for the mapping"
+        )
+    patterns = [(text, Names.of(text), spec) for text, spec in specs.items()]
+    unused = dict.fromkeys(specs)
+    found: dict[str, Placement] = {}
+    for name in leaves:
+        chosen = PartitionSpec()
+        for text, names, spec in patterns:
+            if name in names:
+                chosen = spec
+                unused.pop(text, None)
+                break
+        try:
+            found[name] = NamedSharding(mesh, chosen)
+        except ValueError as error:
+            raise PlanError(f"leaf {quote(name)} cannot have {chosen}: {error}") from error
+    for text, names, _ in patterns:
+        if text in unused and not any(name in names for name in leaves):
+            raise PlanError(f"sharding: pattern {quote(text)} matches no leaf: print(plan) lists their names")
+    return found
+
+
+def _by_prefix(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -> dict[str, Placement]:
+    """A pytree prefix of the template, with a device or sharding at its leaves."""
+
+    def stops(node: Any) -> bool:
+        return node is None or isinstance(node, jax.Device | Sharding)
+
+    like = model.like if model is not None else dict(leaves)
+    try:
+        spread = jtu.tree_map(
+            lambda one, below: jtu.tree_map(lambda _: _Held(one), below), sharding, like, is_leaf=stops
+        )
+    except (ValueError, TypeError) as error:
+        raise PlanError(f"sharding is no prefix of the template: {error}") from error
+    flat = jtu.tree_leaves(spread, is_leaf=lambda node: isinstance(node, _Held))
+    places = {name: model.arrays[name].place if model else n for n, name in enumerate(leaves)}
+    return {name: _sharding(name, flat[place].value) for name, place in places.items()}
+
+
+class _Held:
+    """A placement as an opaque leaf: `None` would vanish from a tree."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def _check(name: str, spec: Spec, placement: Sharding) -> None:
+    try:
+        if isinstance(placement, NamedSharding) and len(placement.spec) > len(spec.shape):
+            raise ValueError(f"it partitions {len(placement.spec)} axes of an array that has {len(spec.shape)}")
+        placement.shard_shape(spec.shape)
+    except (ValueError, TypeError) as error:
+        shown = placement.spec if isinstance(placement, NamedSharding) else placement
+        raise PlanError(
+            f"leaf {quote(name)} of shape {spec.shape} cannot have the sharding {shown}: {error}"
+        ) from error

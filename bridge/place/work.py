@@ -1,0 +1,87 @@
+"""What one process reads for the devices that it has: memory to fill, blocks that say with what, arrays made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import jax
+import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
+
+from bridge.mapping.block import Block
+from bridge.mapping.shard import shard
+from bridge.mapping.template import Spec
+from bridge.place.arrays import Shards, place
+
+Memory = dict[str, np.ndarray]
+
+
+class Work:
+    """Leaves and where they go, as memory of this process.
+
+    - `buffers`: shape and dtype of every piece of memory, by a name: the leaf's own, or one for each grid of shards.
+    - `blocks`: what fills them. `whole` are those of leaves that are one array on one device.
+    """
+
+    def __init__(
+        self, blocks: Sequence[Block], leaves: Mapping[str, Spec], placements: Mapping[str, Sharding | None]
+    ) -> None:
+        self.leaves, self.placements = leaves, placements
+        self.shards: dict[str, Shards] = {}
+        self.buffers: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
+        self.whole: list[Block] = []
+        self.blocks: list[Block] = []
+        self._names: dict[str, list[str]] = {}
+        by_leaf: dict[str, list[Block]] = {}
+        for block in blocks:
+            by_leaf.setdefault(block.leaf, []).append(block)
+        for name, spec in leaves.items():
+            self._add(name, spec, by_leaf.get(name, []), placements.get(name))
+
+    def _add(self, name: str, spec: Spec, blocks: list[Block], sharding: Sharding | None) -> None:
+        # A sum is computed whole: its terms may be cut differently.
+        summed = any(len(block.terms) > 1 for block in blocks)
+        if sharding is not None and not isinstance(sharding, SingleDeviceSharding):
+            self.shards[name] = Shards.of(spec, sharding)
+        if name not in self.shards or summed:
+            self.buffers[name] = spec.shape, spec.dtype
+            self._names[name] = [name]
+            self.blocks += blocks
+            self.whole += [] if name in self.shards else blocks
+            return
+        self._names[name] = []
+        for number, grid in enumerate(self.shards[name].grids):
+            memory = f"{name}@{number}"
+            self.buffers[memory] = grid.shape, spec.dtype
+            self._names[name].append(memory)
+            for block in blocks:
+                self.blocks += [replace(part, leaf=memory) for part in shard(block, grid) or []]
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the buffers take."""
+        return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.buffers.values())
+
+    def memory(self, name: str, memory: Memory) -> list[np.ndarray]:
+        """The buffers of one leaf."""
+        return [memory[part] for part in self._names[name]]
+
+    def place(self, name: str, memory: Memory) -> jax.Array:
+        """The leaf as a device array, of buffers that `memory` then no longer has."""
+        parts = [memory.pop(part) for part in self._names[name]]
+        shards = self.shards.get(name)
+        if shards is None:
+            return place(parts[0], self.placements.get(name))
+        if self._names[name] == [name]:
+            parts = [_boxes(parts[0], grid.start, grid.counts, grid.box) for grid in shards.grids]
+        return shards.place(parts, self.leaves[name].dtype)
+
+
+def _boxes(whole: np.ndarray, start: Sequence[int], counts: Sequence[int], box: Sequence[int]) -> np.ndarray:
+    """The boxes of a grid out of an array that was made whole."""
+    out = np.empty((*counts, *box), whole.dtype)
+    for index in np.ndindex(*counts):
+        at = zip(index, start, box, strict=True)
+        out[index] = whole[tuple(slice(s + k * n, s + (k + 1) * n) for k, s, n in at)]
+    return out
