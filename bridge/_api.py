@@ -11,7 +11,7 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from bridge._errors import PlanError
-from bridge._progress import Progress, reporting
+from bridge._progress import Progress
 from bridge._text import quote
 from bridge.format.native import is_native
 from bridge.mapping.pattern import Names
@@ -21,12 +21,6 @@ from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
-from bridge.stream.buffers import empty
-from bridge.stream.direct import CHUNK
-from bridge.stream.fill import fill
-from bridge.stream.jobs import jobs
-from bridge.stream.mapped import mapped
-from bridge.stream.run import THREADS
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
 Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
@@ -87,11 +81,13 @@ def plan(
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
+    from bridge._read import predicted
     from bridge.place.sharding import placements
 
     with opened(source, options) as ckpt:
         made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
-        return _predicted(ckpt, made, placements(sharding, made.leaves, model))
+        where = placements(sharding, made.leaves, model)
+        return predicted(ckpt, made, where, max_host_bytes)
 
 
 def load(
@@ -110,6 +106,11 @@ def load(
 ) -> Any:
     """The checkpoint's weights in a model like `like`. Arguments as for `bridge.plan`.
 
+    - `max_host_bytes`: what may be in flight between the files and devices with memory of their own, 1 GiB by default;
+        the host is then a staging area, and no leaf needs its whole self there. On the CPU the arrays are host memory
+        and are filled in place, unless this is given.
+    - `sharding`: a `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern: PartitionSpec})`, or
+        only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process reads only its own bytes.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
     - `mmap`: let the files of a converted checkpoint on a local disk be the arrays' memory, where they are aligned.
 
@@ -124,12 +125,14 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
+    from bridge._read import read_leaves
     from bridge.place.sharding import placements
 
     with opened(source, options) as ckpt:
         made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
         made.check()
-        values = _read(ckpt, made, placements(sharding, made.leaves, model), progress, mmap=mmap)
+        where = placements(sharding, made.leaves, model)
+        values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap)
     if model is None:
         return values
     for name in made.kept:
@@ -180,46 +183,6 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
                 "original again"
             )
     return replace(request, rules=())
-
-
-def _predicted(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> Plan:
-    """The plan with the bytes that this process reads, and the memory that it needs for that at once."""
-    from bridge.place.work import Work
-
-    if not made.ok:
-        return made
-    work = Work(made.blocks, _filled(made), where)
-    dtypes = {name: dtype for name, (_, dtype) in work.buffers.items()}
-    peak_nbytes = work.nbytes + THREADS * CHUNK
-    nbytes = sum(job.nbytes for job in jobs(work.blocks, ckpt.specs, dtypes))
-    return replace(made, nbytes=nbytes, peak_nbytes=peak_nbytes)
-
-
-def _filled(made: Plan) -> dict[str, Spec]:
-    """The leaves that keys or layers fill."""
-    return {name: spec for name, spec in made.leaves.items() if name not in made.kept}
-
-
-def _read(
-    ckpt: Checkpoint, made: Plan, where: Mapping[str, Any], progress: Progress | bool | None, *, mmap: bool
-) -> dict[str, Any]:
-    """Every leaf that the plan fills, read and placed."""
-    from bridge.place.memory import check_memory
-    from bridge.place.work import Work
-
-    filled = _filled(made)
-    work = Work(made.blocks, filled, where)
-    memory = mapped(work.whole, ckpt.specs, ckpt, filled) if mmap and is_native(ckpt.metadata) else {}
-    blocks = [block for block in work.blocks if block.leaf not in memory]
-    check_memory(work.nbytes - sum(array.nbytes for array in memory.values()), ckpt.source)
-    memory |= {name: empty(shape, dtype) for name, (shape, dtype) in work.buffers.items() if name not in memory}
-    for name, value in made.fills.items():
-        for buffer in work.memory(name, memory):
-            buffer.fill(value)
-    with reporting(progress) as report:
-        fill(blocks, ckpt.specs, ckpt, memory, progress=report)
-    # A device array takes its memory over: no view of it may stay behind.
-    return {name: work.place(name, memory) for name in list(filled)}
 
 
 def kept_value(name: str, spec: Spec, model: Any, allow_missing: AllowMissing) -> Any:

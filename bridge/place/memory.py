@@ -15,7 +15,8 @@ def check_memory(needed_nbytes: int, source: str) -> None:
     if available is not None and needed_nbytes > available:
         raise PlanError(
             f"loading {quote(source)} needs {human_nbytes(needed_nbytes)} of memory at once, "
-            f"{human_nbytes(available)} are available: free some, load in a narrower dtype (dtype='bf16'), or shard over more processes"
+            f"{human_nbytes(available)} are available: free some, load in a narrower dtype (dtype='bf16'), "
+            "or shard over more processes"
         )
 
 

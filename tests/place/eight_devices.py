@@ -158,6 +158,21 @@ def reads(folder: Path) -> None:
     assert bridge.plan(path, like(leaves), RULES).peak_nbytes >= plan.nbytes - leaves["ln"].nbytes
 
 
+def staged(folder: Path) -> None:
+    """A small budget: leaves arrive in pieces, written into the final arrays on their devices."""
+    path, leaves = written(folder)
+    specs = {"moe": P("a", "b"), "attn.*": P(None, "a"), "plain": P("b", "a")}
+    for budget in (64, 1000, 5000, 1 << 30):
+        check(bridge.load(path, like(leaves), RULES, max_host_bytes=budget), leaves)
+        check(bridge.load(path, like(leaves), RULES, max_host_bytes=budget, sharding=(mesh(4, 2), specs)), leaves)
+        plan = bridge.plan(path, like(leaves), RULES, max_host_bytes=budget)
+        assert plan.nbytes >= sum(a.nbytes for a in jax.tree.leaves(leaves))
+    seen: list[tuple[int, int]] = []
+    bridge.load(path, like(leaves), RULES, max_host_bytes=1000, progress=lambda *now: seen.append(now))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] > 0
+
+
 if __name__ == "__main__":
-    {"meshes": meshes, "forms": forms, "errors": errors, "reads": reads}[sys.argv[1]](Path(sys.argv[2]))
+    {"meshes": meshes, "forms": forms, "errors": errors, "reads": reads, "staged": staged}[sys.argv[1]](Path(sys.argv[2]))
     print("ok")

@@ -12,7 +12,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.mark.parametrize("part", ["meshes", "forms", "errors", "reads"])
+@pytest.mark.parametrize("part", ["meshes", "forms", "errors", "reads", "staged"])
 def test_on_eight_devices(part: str, tmp_path: Path):
     """`eight_devices.py` holds the cases: JAX fixes the number of devices once, when it starts."""
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}

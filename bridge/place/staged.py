@@ -1,0 +1,157 @@
+"""The host as a staging area: pieces of leaves are read, sent to their device and written into the final array there.
+
+For devices with memory of their own, or where `max_host_bytes` says how much may be in flight. The host holds at most
+that much at once; a device holds the final array and one piece.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding, SingleDeviceSharding
+
+from bridge.mapping.block import Block
+from bridge.mapping.shard import Grid, shard
+from bridge.mapping.template import Spec
+from bridge.stream.buffers import empty
+
+DEFAULT_HOST_NBYTES = 1 << 30
+"""What may be in flight where nothing says otherwise, in bytes."""
+Box = tuple[range, ...]
+Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Part of one leaf: a box of it, which lies in the shard `within` of each of `devices`."""
+
+    leaf: str
+    box: Box
+    within: Box
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def name(self) -> str:
+        """A name for its memory."""
+        return f"{self.leaf}@{','.join(f'{r.start}:{r.stop}' for r in self.box)}"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return tuple(map(len, self.box))
+
+
+class Staging:
+    """Leaves on their way to devices, `max_nbytes` at a time."""
+
+    def __init__(
+        self,
+        blocks: Sequence[Block],
+        leaves: Mapping[str, Spec],
+        placements: Mapping[str, Sharding | None],
+        max_nbytes: int,
+    ) -> None:
+        self.leaves, self.max_nbytes = leaves, max_nbytes
+        self.placements = {name: placements.get(name) or SingleDeviceSharding(_default()) for name in leaves}
+        self.blocks: dict[str, list[Block]] = {name: [] for name in leaves}
+        for block in blocks:
+            self.blocks[block.leaf].append(block)
+        self.shards: dict[str, dict[jax.Device, jax.Array]] = {name: {} for name in leaves}
+
+    def carry_out(self, fill: Fill) -> dict[str, jax.Array]:
+        """Read and place everything; `fill` reads what blocks say into memory."""
+        sent: list[jax.Array] = []
+        for batch in self.batches():
+            memory = {piece.name: empty(piece.shape, self.leaves[piece.leaf].dtype) for piece in batch}
+            fill([block for piece in batch for block in self.cut(piece)], memory)
+            # The batch before must have left the host before this one doubles what is in flight.
+            jax.block_until_ready(sent)
+            sent = [self.send(piece, memory[piece.name], device) for piece in batch for device in piece.devices]
+            del memory
+        jax.block_until_ready(sent)
+        return {name: self.whole(name) for name in self.leaves}
+
+    def batches(self) -> Iterator[list[Piece]]:
+        """Pieces of at most half of what may be in flight: one half is read while the other is sent."""
+        batch: list[Piece] = []
+        nbytes = 0
+        for piece in self.pieces():
+            more = prod(piece.shape) * self.leaves[piece.leaf].dtype.itemsize
+            if batch and nbytes + more > self.max_nbytes // 2:
+                yield batch
+                batch, nbytes = [], 0
+            batch.append(piece)
+            nbytes += more
+        if batch:
+            yield batch
+
+    def pieces(self) -> Iterator[Piece]:
+        """All pieces of the shards that this process holds, each box once whatever the number of its devices."""
+        for name, spec in self.leaves.items():
+            boxes: dict[Box, list[jax.Device]] = {}
+            index_map = self.placements[name].addressable_devices_indices_map(spec.shape)
+            for device, index in index_map.items():
+                box = tuple(range(*part.indices(n)) for part, n in zip(index or (), spec.shape, strict=True))
+                boxes.setdefault(box, []).append(device)
+            for box, devices in boxes.items():
+                limit = max(self.max_nbytes // 2 // spec.dtype.itemsize, 1)
+                for part in _parts(box, limit):
+                    yield Piece(name, part, box, tuple(devices))
+
+    def cut(self, piece: Piece) -> Iterator[Block]:
+        """The blocks that fill one piece."""
+        grid = Grid(tuple(r.start for r in piece.box), (1,) * len(piece.box), piece.shape)
+        for block in self.blocks[piece.leaf]:
+            for part in shard(block, grid) or []:
+                yield replace(part, leaf=piece.name)
+
+    def send(self, piece: Piece, memory: np.ndarray, device: jax.Device) -> jax.Array:
+        """Put a piece where it belongs on `device`; returns the shard as far as it is there."""
+        part = jax.device_put(memory, device)
+        shards = self.shards[piece.leaf]
+        if piece.box == piece.within:
+            shards[device] = part
+            return part
+        if device not in shards:
+            shape = tuple(map(len, piece.within))
+            with jax.default_device(device):
+                shards[device] = jnp.zeros(shape, self.leaves[piece.leaf].dtype)
+        start = [r.start - w.start for r, w in zip(piece.box, piece.within, strict=True)]
+        shards[device] = _write(shards[device], part, [jnp.asarray(n, jnp.int32) for n in start])
+        return shards[device]
+
+    def whole(self, name: str) -> jax.Array:
+        """The finished leaf."""
+        sharding, spec = self.placements[name], self.leaves[name]
+        parts = list(self.shards.pop(name).values())
+        if isinstance(sharding, SingleDeviceSharding):
+            return parts[0]
+        return jax.make_array_from_single_device_arrays(spec.shape, sharding, parts, dtype=spec.dtype)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _write(shard: jax.Array, part: jax.Array, start: Sequence[jax.Array]) -> jax.Array:
+    """The shard with one part written, in the shard's own memory."""
+    return jax.lax.dynamic_update_slice(shard, part, start)
+
+
+def _parts(box: Box, limit: int) -> Iterator[Box]:
+    """A box cut along its outer axes into boxes of at most `limit` elements, as far as one element goes."""
+    if prod(map(len, box)) <= limit or not box:
+        yield box
+        return
+    axis = next(n for n, r in enumerate(box) if len(r) > 1)
+    each = max(limit // prod(map(len, box[axis + 1 :])), 1)
+    for start in range(box[axis].start, box[axis].stop, each):
+        yield from _parts((*box[:axis], range(start, min(start + each, box[axis].stop)), *box[axis + 1 :]), limit)
+
+
+def _default() -> jax.Device:
+    device = jax.config.jax_default_device
+    return device if isinstance(device, jax.Device) else jax.local_devices()[0]
