@@ -49,13 +49,20 @@ def ranges(values: Iterable[int]) -> str:
 
 
 def is_index(segment: str) -> bool:
-    """Whether a segment of a name is an index: `0` or digits without a leading zero."""
-    return segment.isdecimal() and segment.isascii() and (segment == "0" or segment[0] != "0")
+    """Whether a segment of a name is an index: `0` or up to 18 digits without a leading zero."""
+    if not (segment.isdecimal() and segment.isascii()):
+        return False
+    return segment == "0" or (segment[0] != "0" and len(segment) <= 18)
+
+
+_BRACE = "{\ue000"  # a brace that a name itself holds, so that `{}` in a template is always an index
 
 
 def template(name: str) -> tuple[str, tuple[int, ...]]:
     """A name with every index segment as `{}`, and the indices: `('layers.{}.weight', (3,))`."""
-    if not any(c.isdigit() for c in name):
+    if "{" in name:
+        name = name.replace("{", _BRACE)
+    if not any(map(str.isdigit, name)):
         return name, ()
     segments = name.split(".")
     indices: list[int] = []
@@ -64,6 +71,24 @@ def template(name: str) -> tuple[str, tuple[int, ...]]:
             indices.append(int(segment))
             segments[position] = "{}"
     return (".".join(segments), tuple(indices)) if indices else (name, ())
+
+
+def plain(text: str) -> str:
+    """A template, or a part of one, as the text that it stands for."""
+    return text.replace(_BRACE, "{") if "{" in text else text
+
+
+def filled(text: str, indices: Sequence[int]) -> str:
+    """The name that a template gives with these indices."""
+    if not indices:
+        return plain(text)
+    pieces = plain_pieces(text)
+    return "".join([a + b for a, b in zip(pieces, [*map(str, indices), ""], strict=True)])
+
+
+def plain_pieces(text: str) -> list[str]:
+    """What stands between the indices of a template."""
+    return [plain(piece) for piece in text.split("{}")]
 
 
 def fold(names: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
@@ -83,9 +108,9 @@ def fold(names: Iterable[str]) -> list[tuple[str, tuple[str, ...]]]:
 
 def fill(text: str, indices: Sequence[tuple[int, ...]]) -> str:
     """A template with the ranges of `indices`, a full product, in its holes."""
-    pieces = text.split("{}")
+    pieces = plain_pieces(text)
     if len(pieces) == 1:
-        return text
+        return pieces[0]
     columns = list(zip(*indices, strict=True))
     shown = [str(c[0]) if len(set(c)) == 1 else "{" + ranges(c) + "}" for c in columns]
     return "".join(a + b for a, b in zip(pieces, [*shown, ""], strict=True))

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +21,20 @@ Steps = tuple[tuple[int, int], ...]
 """Extents and steps of the atoms along one axis."""
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
-    """Where a map starts and how it runs along each axis of one array."""
+class Boxes(NamedTuple):
+    """Where boxes start that all run alike along each axis of one array."""
 
-    start: Shape
     steps: tuple[Steps, ...]
+    starts: Sequence[Shape]
+
+    def holding(self, point: Shape) -> list[int]:
+        """The boxes that have an element at `point`, by number."""
+        inside = np.ones(len(self.starts), bool)
+        for axis, steps in enumerate(self.steps):
+            column = np.fromiter((start[axis] for start in self.starts), np.int64, len(self.starts))
+            offsets = _indices(0, steps)
+            inside &= np.isin(point[axis] - column, offsets)
+        return [int(n) for n in np.flatnonzero(inside)]
 
 
 def leaf_steps(index_map: IndexMap) -> tuple[Steps, ...]:
@@ -45,7 +55,7 @@ def key_steps(index_map: IndexMap) -> tuple[Steps, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """How often boxes fill an array: `holes` and `overlaps` as one half-open range for each axis, the first few of each."""
+    """How often boxes fill an array: `holes` and `overlaps` as one half-open range for each axis."""
 
     holes: tuple[tuple[range, ...], ...]
     overlaps: tuple[tuple[range, ...], ...]
@@ -54,22 +64,48 @@ class Cover:
         return not self.holes and not self.overlaps
 
 
-def cover(shape: Shape, boxes: Sequence[Box], limit: int = 1000) -> Cover:
-    """Whether `boxes` fill an array of `shape` exactly once."""
+def cover(shape: Shape, groups: Sequence[Boxes]) -> Cover:
+    """Whether the boxes of all groups fill an array of `shape` exactly once."""
     if prod(shape) == 0:
         return Cover((), ())
-    if len(boxes) == 1 and all(_full(n, s, a) for n, s, a in zip(shape, boxes[0].steps, boxes[0].start, strict=True)):
-        return Cover((), ())
-    axes = [_Cells(extent, [(b.start[axis], b.steps[axis]) for b in boxes]) for axis, extent in enumerate(shape)]
+    if len(groups) == 1 and len(groups[0].starts) == 1:
+        steps, (start,) = groups[0]
+        if all(map(_full, shape, steps, start)):
+            return Cover((), ())
+    starts = [np.array(group.starts, np.int64).reshape(-1, len(shape)) for group in groups]
+    found = [[np.unique(s[:, axis], return_inverse=True) for axis in range(len(shape))] for s in starts]
+    axes = [
+        _Cells(extent, [(int(n), g.steps[axis]) for g, f in zip(groups, found, strict=True) for n in f[axis][0]])
+        for axis, extent in enumerate(shape)
+    ]
     counts = np.zeros([cells.count for cells in axes], np.int32)
-    if all(cells.single for cells in axes):
+    for group, uniques in zip(groups, found, strict=True):
+        _count(counts, axes, group, uniques)
+    return Cover(_ranges(axes, counts == 0), _ranges(axes, counts > 1))
+
+
+def _count(
+    counts: npt.NDArray[np.int32],
+    axes: Sequence[_Cells],
+    group: Boxes,
+    uniques: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.intp]]],
+) -> None:
+    """Add the boxes of one group to how often each cell is filled."""
+    cells = [
+        [axis.of(int(start), steps) for start in values]
+        for axis, steps, (values, _) in zip(axes, group.steps, uniques, strict=True)
+    ]
+    if not axes:
+        counts += len(group.starts)
+    elif all(len(found) == 1 for runs in cells for found in runs):
         # Each box is one cell of each axis: a stack. One call for all of them.
-        places = tuple(np.fromiter((cells.first(b.start[n], b.steps[n]) for b in boxes), np.intp) for n, cells in enumerate(axes))
+        places = tuple(
+            np.array([f[0] for f in runs])[inverse] for runs, (_, inverse) in zip(cells, uniques, strict=True)
+        )
         np.add.at(counts, places, 1)
     else:
-        for box in boxes:
-            counts[np.ix_(*(cells.of(box.start[n], box.steps[n]) for n, cells in enumerate(axes)))] += 1
-    return Cover(_ranges(axes, counts == 0, limit), _ranges(axes, counts > 1, limit))
+        for number in range(len(group.starts)):
+            counts[np.ix_(*(runs[inverse[number]] for runs, (_, inverse) in zip(cells, uniques, strict=True)))] += 1
 
 
 def _full(extent: int, steps: Steps, start: int) -> bool:
@@ -97,14 +133,13 @@ class _Cells:
         if all(span is not None for span in spans.values()):
             cuts = sorted({0, extent, *(edge for span in spans.values() if span for edge in span)})
             place = {cut: n for n, cut in enumerate(cuts)}
-            self.bounds = [range(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+            self.bounds = [range(a, b) for a, b in pairwise(cuts)]
             for run, span in spans.items():
                 assert span is not None
                 self.runs[run] = np.arange(place[span[0]], place[span[1]])
         else:
             self.refine(list(spans))
         self.count = len(self.bounds)
-        self.single = all(len(cells) == 1 for cells in self.runs.values())
 
     def span(self, start: int, steps: Steps) -> tuple[int, int] | None:
         """The interval that a run covers, or `None` where it leaves gaps."""
@@ -132,14 +167,11 @@ class _Cells:
         """The cells of one run."""
         return self.runs[start, steps]
 
-    def first(self, start: int, steps: Steps) -> int:
-        """The first cell of one run."""
-        return int(self.runs[start, steps][0])
 
-
-def _ranges(axes: Sequence[_Cells], found: npt.NDArray[np.bool_], limit: int) -> tuple[tuple[range, ...], ...]:
-    places = np.argwhere(found)[:limit]
-    return tuple(tuple(cells.bounds[int(n)] for cells, n in zip(axes, place, strict=True)) for place in places)
+def _ranges(axes: Sequence[_Cells], found: npt.NDArray[np.bool_]) -> tuple[tuple[range, ...], ...]:
+    return tuple(
+        tuple(cells.bounds[int(n)] for cells, n in zip(axes, place, strict=True)) for place in np.argwhere(found)
+    )
 
 
 def spans(shape: Shape, ranges: Sequence[range]) -> str:
@@ -148,6 +180,3 @@ def spans(shape: Shape, ranges: Sequence[range]) -> str:
     while shown and len(ranges[len(shown) - 1]) == shape[len(shown) - 1]:
         shown.pop()
     return f"[{', '.join(':' if s == f'0:{n}' else s for s, n in zip(shown, shape, strict=False))}]" if shown else ""
-
-
-__all__ = ["Box", "Cover", "cover", "key_steps", "leaf_steps", "spans"]

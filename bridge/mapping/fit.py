@@ -4,44 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bridge._text import template
+from bridge._text import filled, template
 from bridge.mapping.indexmap import Shape
 
+_SAMPLES = 256  # enough to see how keys run; more would only cost time
 
-def fit(samples: Mapping[Shape, str], wanted: Shape) -> str | None:
-    """The key at `wanted`, where each index of the keys of `samples` is one of the place's numbers, scaled and shifted.
 
-    `None` where the samples do not tell.
-    """
-    if not samples or len(wanted) == 0:
-        return None
-    items = [(place, *template(key)) for place, key in samples.items()]
-    text, length = items[0][1], len(items[0][2])
-    if any(t != text for _, t, _ in items):
-        return None
-    found: list[int] = []
-    for position in range(length):
-        column = [(place, indices[position]) for place, _, indices in items]
-        value = _constant(column) if len({v for _, v in column}) == 1 else _linear(column, wanted)
-        if value is None or value < 0:
+class Fit:
+    """How the indices of keys follow from places: each is constant, or one of the place's numbers, scaled and shifted."""
+
+    def __init__(self, samples: Mapping[Shape, str]) -> None:
+        step = max(1, len(samples) // _SAMPLES)
+        items = [(place, *template(key)) for place, key in [*samples.items()][::step]]
+        texts = {text for _, text, _ in items}
+        self.text = texts.pop() if len(texts) == 1 else None
+        columns = zip(*(indices for _, _, indices in items), strict=True) if self.text is not None else ()
+        self.lines = [_line([place for place, _, _ in items], column) for column in columns]
+
+    def key(self, place: Shape) -> str | None:
+        """The key at `place`; `None` where the samples do not tell."""
+        if self.text is None:
             return None
-        found.append(value)
-    pieces = text.split("{}")
-    return "".join(a + b for a, b in zip(pieces, [*map(str, found), ""], strict=True))
+        found: list[int] = []
+        for line in self.lines:
+            if line is None:
+                return None
+            axis, step, first = line
+            found.append(first + step * place[axis] if step else first)
+        return filled(self.text, found) if all(n >= 0 for n in found) else None
 
 
-def _constant(column: list[tuple[Shape, int]]) -> int:
-    return column[0][1]
-
-
-def _linear(column: list[tuple[Shape, int]], wanted: Shape) -> int | None:
-    """The value at `wanted` of a column that one coordinate explains."""
-    for axis in range(len(wanted)):
-        seen = {place[axis]: value for place, value in column}
-        if len(seen) < 2 or any(seen[place[axis]] != value for place, value in column):
+def _line(places: list[Shape], values: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """The axis, step and first value by which one coordinate explains all values."""
+    if len(set(values)) == 1:
+        return 0, 0, values[0]
+    for axis in range(len(places[0])):
+        seen = {place[axis]: value for place, value in zip(places, values, strict=True)}
+        if len(seen) < 2 or any(seen[place[axis]] != value for place, value in zip(places, values, strict=True)):
             continue
         (x, y), (x2, y2) = list(seen.items())[:2]
         step, rest = divmod(y2 - y, x2 - x)
-        if not rest and all(v == y + step * (c - x) for c, v in seen.items()):
-            return y + step * (wanted[axis] - x)
+        if not rest and step and all(v == y + step * (c - x) for c, v in seen.items()):
+            return axis, step, y - step * x
     return None

@@ -6,49 +6,66 @@ decides; where it leaves two complete readings, that is an error that shows both
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from math import prod
+from typing import NamedTuple
 
-from bridge._text import template
+from bridge._text import filled, template
 from bridge.mapping.indexmap import Shape
-from bridge.mapping.send import Member, Sent
-from bridge.mapping.template import Template
+from bridge.mapping.pattern import Row
+from bridge.mapping.send import Sent, picked
+from bridge.mapping.template import Port, Template
+from bridge.rules.syntax import Name
 
 _MANY = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Landed:
-    """Members of one `Sent` at one leaf or port, each with the indices that became leading axes.
+    """Keys of one `Sent` at one leaf or port, with their rows; `stacks` are the indices that became leading axes.
 
     `kept` are the indices that stayed in the name.
     """
 
     sent: Sent
     name: str
-    kept: Shape
-    arrived: list[tuple[Member, Shape]]
+    kept: Row
+    keys: list[str] = field(default_factory=list[str])
+    rows: list[Row] = field(default_factory=list[Row])
+    stacks: list[Row] = field(default_factory=list[Row])
+
+    @property
+    def depth(self) -> int:
+        """How many leading axes the keys are stacked along."""
+        return len(self.stacks[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Landing(NamedTuple):
+    """What became of a `Sent`: where its keys landed, the keys that landed nowhere, the readings if there are several."""
+
+    landed: list[Landed]
+    lost: list[str]
+    readings: list[Reading]
+
+
+class Reading(NamedTuple):
     """One way to read a target: the places of the holes that are axes, and how it spells the name."""
 
     axes: tuple[int, ...]
-    names: Mapping[Shape, str]
+    names: Mapping[Row, str]
 
 
 class Names:
     """The names that targets may land on, folded by index, with what is known of their leading axes."""
 
     def __init__(self, model: Template) -> None:
-        ports = {name: frozenset(model.placed[p.placed].depth for p in found) for name, found in model.ports().items()}
-        self.leaves = _folded([*model.leaves, *model.aliases])
-        self.all = _folded([*model.leaves, *model.aliases, *ports])
-        self.depths = ports
         self.model = model
+        self.ports: Mapping[str, list[Port]] = model.ports()
+        self.depths = {name: model.placed[found[0].placed].depth for name, found in self.ports.items()}
+        self.leaves = _folded([*model.leaves, *model.aliases])
+        self.all = _folded([*model.leaves, *model.aliases, *self.ports]) if self.ports else self.leaves
 
     def shape(self, name: str) -> Shape | None:
         """The shape of the leaf called `name`, if it is one."""
@@ -56,57 +73,85 @@ class Names:
         return None if spec is None else spec.shape
 
 
-def _folded(names: Sequence[str]) -> dict[str, dict[Shape, str]]:
-    folded: dict[str, dict[Shape, str]] = {}
+def _folded(names: Iterable[str]) -> dict[str, dict[Row, str]]:
+    folded: dict[str, dict[Row, str]] = {}
     for name in names:
         text, indices = template(name)
         folded.setdefault(text, {})[indices] = name
     return folded
 
 
-def land(sent: Sent, names: Names, shapes: Mapping[str, Shape]) -> tuple[list[Landed], list[Member], list[Reading]]:
-    """Where the members of `sent` land, those that land nowhere, and the readings if there are several."""
+def land(sent: Sent, names: Names, shapes: Mapping[str, Shape]) -> Landing:
+    """Where the keys of `sent` land by the names of a model."""
     assert sent.target is not None
-    folded = names.leaves if sent.rule.leaf is not None and sent.rule.leaf.axes is not None else names.all
-    readings = list(_readings(sent.target, folded))
+    explicit = sent.rule.leaf is not None and sent.rule.leaf.axes is not None
+    readings = list(_readings(sent.target, names.leaves if explicit else names.all))
     if not readings:
-        return [], list(sent.members), []
+        return Landing([], sent.keys, [])
+    numbers = sent.numbers()
     if len(readings) > 1:
-        complete = [r for r in readings if _complete(sent, r, names, shapes)]
+        complete = [reading for reading in readings if _complete(sent, numbers, reading, names, shapes)]
         if len(complete) > 1:
-            return [], [], complete
-        readings = complete or sorted(readings, key=lambda r: (-_hits(sent, r), len(r.axes)))
-    reading = readings[0]
+            return Landing([], [], complete)
+        readings = complete or sorted(readings, key=lambda r: (-_hits(numbers, r), len(r.axes)))
+    return _landed(sent, numbers, readings[0])
+
+
+def _landed(sent: Sent, numbers: Sequence[Row], reading: Reading) -> Landing:
+    """The keys of `sent` at the names of one reading."""
+    stacks = _stacks(sent, numbers, reading.axes)
+    keeps = picked(numbers, [n for n in range(len(sent.indices)) if n not in reading.axes]) if reading.axes else numbers
     landed: dict[str, Landed] = {}
-    lost: list[Member] = []
-    for member in sent.members:
-        kept = _kept(member.numbers, reading.axes)
+    lost: list[str] = []
+    for key, row, stack, kept in zip(sent.keys, sent.rows, stacks, keeps, strict=True):
         name = reading.names.get(kept)
         if name is None:
-            lost.append(member)
+            lost.append(key)
             continue
-        stack = (*(member.numbers[n] for n in reading.axes), *(member.values[n] for n in sent.stacked))
-        if name not in landed:
-            landed[name] = Landed(sent, name, kept, [])
-        landed[name].arrived.append((member, stack))
-    return list(landed.values()), lost, []
+        one = landed.get(name)
+        if one is None:
+            one = landed[name] = Landed(sent, name, kept)
+        one.keys.append(key)
+        one.rows.append(row)
+        one.stacks.append(stack)
+    return Landing(list(landed.values()), lost, [])
+
+
+def derive(sent: Sent) -> Landing:
+    """Where there is no model, keys land at the very names that they were sent to."""
+    assert sent.target is not None
+    landed: dict[Row, Landed] = {}
+    for key, row, stack, kept in zip(
+        sent.keys, sent.rows, picked(sent.rows, sent.stacked), sent.numbers(), strict=True
+    ):
+        one = landed.get(kept)
+        if one is None:
+            one = landed[kept] = Landed(sent, filled(sent.target, kept), kept)
+        one.keys.append(key)
+        one.rows.append(row)
+        one.stacks.append(stack)
+    return Landing(list(landed.values()), [], [])
+
+
+def _stacks(sent: Sent, numbers: Sequence[Row], axes: Sequence[int]) -> list[Row]:
+    """For each key the indices that are leading axes: those that the leaf's name has, then those that it dropped."""
+    dropped = picked(sent.rows, sent.stacked)
+    if not axes:
+        return dropped
+    kept = picked(numbers, axes)
+    return [a + b for a, b in zip(kept, dropped, strict=True)] if sent.stacked else kept
 
 
 def spelled(sent: Sent, reading: Reading) -> str:
     """A reading as a user would write it: `a.{i}.{j}.w -> a.{j}.w`, the index that became an axis left out."""
-    assert sent.leaf_name is not None
     name = sent.leaf_name
     holes = [n for n, s in enumerate(name.segments) if len(s) == 1 and not isinstance(s[0], str)]
     out = {holes[n] for n in reading.axes if n < len(holes)}
-    kept = type(name)(tuple(s for n, s in enumerate(name.segments) if n not in out) or ((),))
+    kept = Name(tuple(s for n, s in enumerate(name.segments) if n not in out) or ((),))
     return f"{sent.key_name} -> {kept}"
 
 
-def _kept(numbers: Shape, axes: tuple[int, ...]) -> Shape:
-    return tuple(number for place, number in enumerate(numbers) if place not in axes) if axes else numbers
-
-
-def _readings(target: str, folded: Mapping[str, Mapping[Shape, str]]) -> Iterator[Reading]:
+def _readings(target: str, folded: Mapping[str, Mapping[Row, str]]) -> Iterator[Reading]:
     """The readings of which the model has names, those that keep more indices in the name first."""
     segments = target.split(".")
     holes = [place for place, segment in enumerate(segments) if segment == "{}"]
@@ -119,31 +164,28 @@ def _readings(target: str, folded: Mapping[str, Mapping[Shape, str]]) -> Iterato
                 yield Reading(axes, found)
 
 
-def _hits(sent: Sent, reading: Reading) -> int:
-    return sum(_kept(member.numbers, reading.axes) in reading.names for member in sent.members)
+def _hits(numbers: Sequence[Row], reading: Reading) -> int:
+    kept = [n for n in range(len(numbers[0])) if n not in reading.axes]
+    return sum(row in reading.names for row in picked(numbers, kept))
 
 
-def _complete(sent: Sent, reading: Reading, names: Names, shapes: Mapping[str, Shape]) -> bool:
-    """Whether every member lands, every name is met, and each stacked leaf is filled without a hole."""
-    stacks: dict[str, set[Shape]] = {}
-    depth = len(reading.axes) + len(sent.stacked)
-    for member in sent.members:
-        name = reading.names.get(_kept(member.numbers, reading.axes))
-        if name is None:
+def _complete(sent: Sent, numbers: Sequence[Row], reading: Reading, names: Names, shapes: Mapping[str, Shape]) -> bool:
+    """Whether every key lands, and each stacked leaf is filled without a hole by tensors of its shape."""
+    landing = _landed(sent, numbers, reading)
+    if landing.lost:
+        return False
+    bare = sent.rule.leaf is None or sent.rule.leaf.axes is None
+    for one in landing.landed:
+        shape, depth = names.shape(one.name), one.depth
+        if names.depths.get(one.name, depth) != depth:
             return False
-        stack = (*(member.numbers[n] for n in reading.axes), *(member.values[n] for n in sent.stacked))
-        stacks.setdefault(name, set()).add(stack)
-        shape = names.shape(name)
-        plain = name not in names.depths and (sent.rule.leaf is None or sent.rule.leaf.axes is None)
-        if plain and (shape is None or shape[depth:] != shapes[member.key]):
+        if one.name not in names.depths and bare:
+            if shape is None or any(shapes[key] != shape[depth:] for key in one.keys):
+                return False
+        if shape is not None and not _full(set(one.stacks), shape[:depth]):
             return False
-        if depth not in names.depths.get(name, (depth,)):
-            return False
-    return all(_full(stack, names.shape(name), depth) for name, stack in stacks.items())
+    return True
 
 
-def _full(stack: set[Shape], shape: Shape | None, depth: int) -> bool:
-    if shape is None:  # a port that is no leaf: its layout counts later
-        return True
-    lead = shape[:depth]
-    return len(stack) == prod(lead) and all(a < b for index in stack for a, b in zip(index, lead, strict=True))
+def _full(stacks: set[Row], lead: Shape) -> bool:
+    return len(stacks) == prod(lead) and all(a < b for row in stacks for a, b in zip(row, lead, strict=True))

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
+from operator import lt
+from typing import NamedTuple
 
-from bridge.mapping.cover import Box
+from bridge.mapping.cover import Boxes
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
+from bridge.mapping.pattern import Row
 from bridge.mapping.solve import Extents, Layout, Place, ShapeConflict, solve
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Index, Part, Parts, Rest
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(NamedTuple):
     """An axis factor that is one number for each tensor, because the name on the other side holds its index."""
 
     variable: str
@@ -25,23 +28,48 @@ class Bound:
     extent: int
 
 
-@dataclass(frozen=True, slots=True)
+Start = tuple[Shape, Shape]
+"""Where a map starts in its tensor, and in its leaf."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
     """One index map for many tensors that differ only in where their indices put them."""
 
     index_map: IndexMap
     bound: tuple[Bound, ...]
 
-    def starts(self, values: Mapping[str, int]) -> tuple[Shape, Shape]:
-        """Where the map starts in tensor and leaf, for these values of the bound indices.
+    def places(self, variables: Sequence[str], rows: Sequence[Row], stacks: Sequence[Row]) -> list[Start | None]:
+        """Where the map starts in tensor and leaf, for each of some keys: `None` where an index lies outside its axis.
 
-        **Raises:** `ShapeConflict` where a value lies outside its axis.
+        `rows` are the positions of the indices `variables`, `stacks` those of the leading axes.
         """
+        key, leaf = self.index_map.key_start, self.index_map.leaf_start
+        if not self.bound:
+            return [(key, leaf)] * len(rows)
+        if self.leading(len(stacks[0])):
+            tail, lead = leaf[len(stacks[0]) :], [bound.extent for bound in self.bound]
+            return [(key, stack + tail) if all(map(lt, stack, lead)) else None for stack in stacks]
+        found: list[Start | None] = []
+        for row, stack in zip(rows, stacks, strict=True):
+            values = dict(zip(variables, row, strict=False))
+            values |= {f"@{n}": value for n, value in enumerate(stack)}
+            found.append(self.start(values))
+        return found
+
+    def leading(self, depth: int) -> bool:
+        """Whether just the first `depth` axes of the leaf are bound, each to one index of a stack."""
+        return len(self.bound) == depth and all(
+            bound == Bound(f"@{axis}", True, axis, 1, 0, bound.extent) for axis, bound in enumerate(self.bound)
+        )
+
+    def start(self, values: Mapping[str, int]) -> Start | None:
+        """Where the map starts for these values of the bound indices."""
         key, leaf = list(self.index_map.key_start), list(self.index_map.leaf_start)
         for bound in self.bound:
             value = values[bound.variable]
             if value >= bound.extent:
-                raise ShapeConflict(f"index {value} lies outside an axis of {bound.extent}")
+                return None
             (leaf if bound.on_leaf else key)[bound.axis] += bound.start + bound.step * value
         return tuple(key), tuple(leaf)
 
@@ -70,7 +98,12 @@ class _Walk:
 
 
 def lower(
-    layout: Layout, extents: Extents, place: Place, shapes: tuple[Shape, Shape], variables: frozenset[str], flip: Sequence[str]
+    layout: Layout,
+    extents: Extents,
+    place: Place,
+    shapes: tuple[Shape, Shape],
+    variables: frozenset[str],
+    flip: Sequence[str],
 ) -> Family:
     """The family of maps between key side and branch `place` and the leaf; `variables` are the bound indices."""
     key_shape, leaf_shape = shapes
@@ -155,7 +188,7 @@ def _selected(factor: Index, extent: int) -> tuple[int, int, int]:
     chosen = factor.selection.positions(extent)
     if isinstance(chosen, range):
         return (chosen.start, chosen.step, len(chosen)) if len(chosen) else (0, 1, 0)
-    gaps = {b - a for a, b in zip(chosen, chosen[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(chosen)}
     if len(gaps) > 1:
         raise ShapeConflict(f"'{factor}' picks axis elements at uneven distances: write one rule for each run of them")
     if chosen and not 0 <= max(chosen) < extent:
@@ -163,7 +196,7 @@ def _selected(factor: Index, extent: int) -> tuple[int, int, int]:
     return (chosen[0], gaps.pop() if gaps else 1, len(chosen)) if chosen else (0, 1, 0)
 
 
-def key_box(rule: Rule, shape: Shape) -> Box:
+def key_box(rule: Rule, shape: Shape) -> Boxes:
     """The elements of a tensor of `shape` that a rule drops: all, or those that its axes select.
 
     **Raises:** `ShapeConflict`.
@@ -175,4 +208,4 @@ def key_box(rule: Rule, shape: Shape) -> Box:
     steps: list[list[tuple[int, int]]] = [[] for _ in shape]
     for extent, axis, step in walk.steps.values():
         steps[axis].append((extent, step))
-    return Box(tuple(walk.start), tuple(tuple(sorted(found)) for found in steps))
+    return Boxes(tuple(tuple(sorted(found)) for found in steps), [tuple(walk.start)])

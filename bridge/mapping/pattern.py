@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bridge._errors import RuleError
-from bridge.rules.parse import Parser
-from bridge.rules.syntax import Choice, Hole, Name, Piece, Wild
+from bridge.rules.parse import parse_pattern
+from bridge.rules.syntax import Choice, Hole, Name, Piece, Segment, Wild
 
-_NUMBER = "(0|[1-9][0-9]*)"
+_NUMBER = "(0|[1-9][0-9]{0,17})"
+
+OPEN = 1 << 62
+"""How many indices there may be where nothing counts them."""
+
+Row = tuple[int, ...]
+"""The numbers of one key: the positions of its rule's indices, then the indices that wildcards carry."""
 
 
 class Pattern:
     """The compiled form of a `Name`.
 
-    `match` returns the texts of its holes, choices and wildcards, in the order in which they stand in the name.
+    `match` returns the texts of its holes, choices and wildcards, in the order in which they stand in the name. The first
+    wildcard of a kind takes as little as it can, then the second, and so on.
     """
 
     __slots__ = ("_regex", "prefix", "variables")
@@ -24,8 +30,8 @@ class Pattern:
     def __init__(self, name: Name) -> None:
         self.variables: tuple[Hole | Choice | Wild, ...] = tuple(p for p in name.pieces() if not isinstance(p, str))
         # Every segment ends in a dot here, so that `**` may be no segment at all.
-        text = "".join("".join(map(_piece, segment)) + _end(segment) for segment in name.segments)
-        self._regex = re.compile(text, re.DOTALL)
+        chunks = _split([_DEEP if _is_deep(segment) else _segment(segment) for segment in name.segments], _DEEP)
+        self._regex = re.compile(_settling(chunks, _DEEP), re.DOTALL)
         first = next(iter(name.pieces()), "")
         self.prefix = first if isinstance(first, str) else ""
 
@@ -38,6 +44,40 @@ class Pattern:
         return None if found is None else found.groups()
 
 
+_DEEP = r"((?:[^.]*\.)*?)"
+_STAR = "([^.]*?)"
+
+
+def _settling(chunks: Sequence[str], wild: str) -> str:
+    """Chunks with a wildcard between each two.
+
+    What follows a wildcard is settled where it first fits (an atomic group), unless it is the last: if the rest of the
+    name fits anywhere behind, it fits behind the first. So matching never takes more than a few passes over a name.
+    """
+    first, *others = chunks
+    inner = "".join(f"(?>{wild}{chunk})" for chunk in others[:-1])
+    return first + inner + "".join(wild + chunk for chunk in others[-1:])
+
+
+def _split(texts: Sequence[str], wild: str) -> list[str]:
+    """Texts joined to chunks, divided where `wild` stands."""
+    chunks = [""]
+    for text in texts:
+        if text == wild:
+            chunks.append("")
+        else:
+            chunks[-1] += text
+    return chunks
+
+
+def _is_deep(segment: Segment) -> bool:
+    return len(segment) == 1 and isinstance(segment[0], Wild) and segment[0].deep
+
+
+def _segment(segment: Segment) -> str:
+    return _settling(_split([*map(_piece, segment), r"\."], _STAR), _STAR)
+
+
 def _piece(piece: Piece) -> str:
     if isinstance(piece, str):
         return re.escape(piece)
@@ -45,11 +85,7 @@ def _piece(piece: Piece) -> str:
         return _NUMBER
     if isinstance(piece, Choice):
         return "(" + "|".join(map(re.escape, piece.labels)) + ")"
-    return r"((?:[^.]*\.)*?)" if piece.deep else "([^.]*)"
-
-
-def _end(segment: tuple[Piece, ...]) -> str:
-    return "" if len(segment) == 1 and isinstance(segment[0], Wild) and segment[0].deep else r"\."
+    return _STAR
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +99,10 @@ class Names:
     def of(cls, texts: Iterable[str] | str) -> Names:
         """Patterns such as `"head.**"` or `"**.inv_freq"`. **Raises:** `RuleError` for one that is none."""
         texts = (texts,) if isinstance(texts, str) else tuple(texts)
-        return cls(texts, tuple(Pattern(read_pattern(text)) for text in texts))
+        return cls(texts, tuple(Pattern(parse_pattern(text)) for text in texts))
 
     def __contains__(self, name: str) -> bool:
         return any(pattern.match(name) is not None for pattern in self.patterns)
-
-
-def read_pattern(text: str) -> Name:
-    """One name pattern, as a rule would hold it. **Raises:** `RuleError`."""
-    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise RuleError(f"a name pattern is a text such as 'head.**', not {type(text).__name__}: {text!r}")
-    parser = Parser(text)
-    side = parser.side("a name, such as 'head.**'")
-    if parser.at < len(text) or side.axes is not None:
-        parser.fail("a name pattern ends here", parser.at)
-    return side.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +114,20 @@ class Codec:
 
     counts: tuple[int, ...]
     chosen: tuple[range | tuple[int, ...], ...]
+    plain: bool = False
 
     @classmethod
     def of(cls, hole: Hole, counts: Mapping[str, int]) -> Codec:
-        """The codec of `hole`, with `counts` of its indices by name."""
-        sizes = tuple(counts[index.name] for index in hole.indices)
+        """The codec of `hole`, with `counts` of its indices by name; `OPEN` for one that nothing counts."""
+        sizes = tuple(counts.get(index.name, OPEN) for index in hole.indices)
         pairs = zip(hole.indices, sizes, strict=True)
-        return cls(sizes, tuple(range(n) if i.selection is None else i.selection.positions(n) for i, n in pairs))
+        chosen = tuple(range(n) if i.selection is None else i.selection.positions(n) for i, n in pairs)
+        return cls(sizes, chosen, chosen == (range(OPEN),))
 
-    def decode(self, number: int) -> tuple[int, ...] | None:
+    def decode(self, number: int) -> Row | None:
         """The position of each index within its selection; `None` where one is not selected."""
+        if self.plain:
+            return (number,)
         values: list[int] = []
         for count in self.counts[:0:-1]:
             number, value = divmod(number, count)
@@ -111,7 +140,7 @@ class Codec:
             positions.append(chosen.index(value))
         return tuple(positions)
 
-    def encode(self, positions: Iterable[int]) -> int | None:
+    def encode(self, positions: Sequence[int]) -> int | None:
         """The number that these positions make; `None` where one lies outside its selection."""
         number = 0
         for position, chosen, count in zip(positions, self.chosen, self.counts, strict=True):
@@ -121,7 +150,7 @@ class Codec:
         return number
 
 
-def outermost(hole: Hole, number: int, sizes: dict[str, int]) -> int:
+def outermost(hole: Hole, number: int, sizes: Mapping[str, int]) -> int:
     """The value of the hole's first index where its number is `number`."""
     for index in hole.indices[1:]:
         number //= sizes[index.name]

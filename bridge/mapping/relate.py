@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from bridge.mapping.indexmap import Shape
-from bridge.mapping.land import Landed, Names, Reading
-from bridge.mapping.send import Member, Sent
-from bridge.mapping.solve import Layout, prepended
+from bridge.mapping.land import Landed, Names
+from bridge.mapping.solve import Layout, stack_names
 from bridge.mapping.template import Port, Template, branch_names
 from bridge.rules.rule import Rule
 
@@ -26,17 +24,9 @@ class Slot(NamedTuple):
     branch: int
 
 
-class Arrival(NamedTuple):
-    """A key, its place on the leading axes of a stacked leaf, and the positions of its rule's index variables."""
-
-    key: str
-    stack: Shape
-    values: Mapping[str, int]
-
-
 @dataclass(slots=True)
 class Relation:
-    """One rule between the keys in `slots` and `leaves`, one for each branch."""
+    """One rule between the keys in `slots` and `leaves`, one for each branch. `terms` are added up in each place."""
 
     rule: Rule | None
     layout: Layout | None
@@ -47,16 +37,12 @@ class Relation:
     tie: bool = False
     copy: bool = False
     depth: int = 0
-    slots: dict[Slot, list[Arrival]] = field(default_factory=dict[Slot, list[Arrival]])
-    senders: dict[Slot, list[Sent]] = field(default_factory=dict[Slot, "list[Sent]"])
+    terms: int = 1
+    slots: dict[Slot, list[Landed]] = field(default_factory=dict[Slot, "list[Landed]"])
 
     def arrive(self, slot: Slot, landed: Landed) -> None:
         """Add the keys of `landed`."""
-        arrivals = self.slots.setdefault(slot, [])
-        arrivals += [Arrival(member.key, stack, member.values) for member, stack in landed.arrived]
-        senders = self.senders.setdefault(slot, [])
-        if landed.sent not in senders:
-            senders.append(landed.sent)
+        self.slots.setdefault(slot, []).append(landed)
 
     @property
     def variables(self) -> frozenset[str]:
@@ -68,48 +54,24 @@ class Relation:
         return frozenset(named | set(stack_names(self.depth)))
 
 
-def stack_names(depth: int) -> tuple[str, ...]:
-    """The variables of the leading axes of a stacked leaf; no rule can spell them."""
-    return tuple(f"@{n}" for n in range(depth))
-
-
 class Relations:
     """The relations that all landed keys form, in order of first arrival."""
 
-    def __init__(self, model: Template, names: Names | None) -> None:
-        self.model, self.names = model, names
-        self.ports = model.ports()
+    def __init__(self, names: Names | None) -> None:
+        self.model = Template({}) if names is None else names.model
+        self.ports: Mapping[str, list[Port]] = {} if names is None else names.ports
         self.found: dict[tuple[object, ...], Relation] = {}
-        self.dropped: dict[str, str] = {}
-
-    @classmethod
-    def without_model(cls) -> Relations:
-        """Where no model says what the leaves are: each target is a leaf."""
-        return cls(Template({}), None)
-
-    def derive(self, sent: Sent) -> tuple[list[Landed], list[Member], list[Reading]]:
-        """Land every member at the very name that it was sent to."""
-        assert sent.target is not None
-        pieces = sent.target.split("{}")
-        landed: dict[Shape, Landed] = {}
-        for member in sent.members:
-            if member.numbers not in landed:
-                name = "".join(a + b for a, b in zip(pieces, [*map(str, member.numbers), ""], strict=True))
-                landed[member.numbers] = Landed(sent, name, member.numbers, [])
-            landed[member.numbers].arrived.append((member, tuple(member.values[n] for n in sent.stacked)))
-        return list(landed.values()), [], []
+        self.spent: dict[str, str] = {}
 
     def add(self, landed: Landed) -> None:
         """Add the keys of `landed` to the relations that they belong to."""
-        sent = landed.sent
-        leaf_side = sent.rule.leaf
+        leaf_side = landed.sent.rule.leaf
         if leaf_side is not None and leaf_side.axes is not None:
             self.explicit(landed)
         elif landed.name in self.ports:
-            depth = len(landed.arrived[0][1])
             ports = self.ports[landed.name]
             # A layout may read one leaf in several ways, which differ in how many of its axes are a stack's.
-            fitting = [port for port in ports if self.model.placed[port.placed].depth == depth]
+            fitting = [port for port in ports if self.model.placed[port.placed].depth == landed.depth]
             for port in fitting or ports:
                 self.by_layout(landed, port)
         else:
@@ -118,46 +80,54 @@ class Relations:
     def explicit(self, landed: Landed) -> None:
         """A rule with axes: its branches share one relation."""
         sent, rule = landed.sent, landed.sent.rule
-        shaped = tuple(pair for pair in rule.pairing if pair.shaped)
         branch = 0
         for pair, pick in zip(rule.pairing, sent.picks, strict=True):
             branch = branch * pair.count + pick if pair.shaped else branch
-        key = ("rule", sent.number, sent.group, landed.kept, len(landed.arrived[0][1]))
+        key = ("rule", sent.number, sent.group, landed.kept, landed.depth)
         relation = self.found.get(key)
         if relation is None:
-            depth = len(landed.arrived[0][1])
-            assert rule.leaf is not None
-            sides = (*(side.axes or () for side in rule.keys), prepended(rule.leaf.axes or (), stack_names(depth)))
-            layout = Layout(sides, shaped, dict(rule.sizes))
-            tie = rule.tie or landed.name in self.model.tied
-            relation = Relation(rule, layout, {}, rule.scale, rule.add, rule.flip, tie, rule.copy, depth)
-            self.found[key] = relation
+            relation = self.found[key] = Relation(
+                rule,
+                Layout.of(rule, landed.depth),
+                {},
+                rule.scale,
+                rule.add,
+                rule.flip,
+                rule.tie or landed.name in self.model.tied,
+                rule.copy,
+                landed.depth,
+                len(rule.keys),
+            )
         relation.leaves[branch] = self.model.aliases.get(landed.name, landed.name)
         relation.arrive(Slot(0, sent.side, branch), landed)
 
     def by_layout(self, landed: Landed, port: Port) -> None:
         """A rule without axes onto a layout's name: the layout's rule, at its place in the model."""
-        sent = landed.sent
+        sent, user = landed.sent, landed.sent.rule
         placed = self.model.placed[port.placed]
         rule = placed.rules[port.rule]
-        user = sent.rule
         if rule.leaf is None:
-            self.dropped |= {member.key: f"{sent.key_name} -> _" for member, _ in landed.arrived}
+            text = str(Rule(f"{sent.key_name} -> {sent.leaf_name}"))
+            self.spent |= dict.fromkeys(landed.keys, text)
             return
         summed = sent.number if len(user.keys) > 1 else None
-        depth = len(landed.arrived[0][1])
         tie = user.tie or placed.tied_at is not None
-        key = ("port", port.placed, port.rule, tie, user.copy, user.scale, user.add, summed, depth)
+        several = sent.number if tie else None
+        key = ("port", port.placed, port.rule, several, user.copy, user.scale, user.add, summed, landed.depth)
         relation = self.found.get(key)
         if relation is None:
-            leaves = dict(enumerate(map(placed.leaf, branch_names(rule, -1, rule.leaf.name))))
-            layout = None
-            if rule.leaf.axes is not None:
-                sides = (*(s.axes or () for s in rule.keys), prepended(rule.leaf.axes, stack_names(depth)))
-                layout = Layout(sides, tuple(pair for pair in rule.pairing if pair.shaped), dict(rule.sizes))
-            scale, add = rule.scale * user.scale, rule.scale * user.add + rule.add
-            relation = Relation(rule, layout, leaves, scale, add, rule.flip, tie, user.copy, depth)
-            self.found[key] = relation
+            relation = self.found[key] = Relation(
+                rule,
+                None if rule.leaf.axes is None else Layout.of(rule, landed.depth),
+                dict(enumerate(map(placed.leaf, branch_names(rule, -1, rule.leaf.name)))),
+                rule.scale * user.scale,
+                rule.scale * user.add + rule.add,
+                rule.flip,
+                tie,
+                user.copy,
+                landed.depth,
+                len(rule.keys) * len(user.keys),
+            )
         relation.arrive(Slot(sent.side, port.side, port.branch), landed)
 
     def plain(self, landed: Landed) -> None:
@@ -165,10 +135,13 @@ class Relations:
         sent, rule = landed.sent, landed.sent.rule
         name = self.model.aliases.get(landed.name, landed.name)
         summed = sent.number if len(rule.keys) > 1 else None
-        tie, depth = rule.tie or landed.name in self.model.tied, len(landed.arrived[0][1])
-        key = ("leaf", name, tie, rule.copy, rule.scale, rule.add, summed, depth)
+        tie, depth = rule.tie or landed.name in self.model.tied, landed.depth
+        # Each tie is compared with the leaf: several do not fill it twice.
+        several = (landed.name, sent.number) if tie else None
+        key = ("leaf", name, several, rule.copy, rule.scale, rule.add, summed, depth)
         relation = self.found.get(key)
         if relation is None:
-            relation = Relation(None, None, {0: name}, rule.scale, rule.add, (), tie, rule.copy, depth)
-            self.found[key] = relation
+            relation = self.found[key] = Relation(
+                None, None, {0: name}, rule.scale, rule.add, (), tie, rule.copy, depth, len(rule.keys)
+            )
         relation.arrive(Slot(sent.side, 0, 0), landed)

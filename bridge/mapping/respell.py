@@ -2,74 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from bridge._text import is_index
+from bridge.mapping.land import Landed
 from bridge.mapping.relate import Relation, Slot
 from bridge.mapping.send import Sent
+from bridge.rules.check import all_indices
+from bridge.rules.options import Options
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Axis, Factor, Index, Name, Side
+from bridge.rules.syntax import Axes, Axis, Factor, Hole, Index, Name, Parts, Segment, Side
 
 
-def respell(relation: Relation) -> Iterator[str]:
-    """The texts of the rules behind a relation, one for each way that its keys came."""
-    for slots in _ways(relation):
-        senders = [relation.senders[slot] for slot in slots]
-        for sents in zip(*senders, strict=False):
-            yield _text(relation, slots, list(sents))
-
-
-def _ways(relation: Relation) -> Iterator[list[Slot]]:
-    """Slots that stand in one rule: the terms of a sum together, each branch that no axis holds apart."""
-    shaped = relation.layout is not None and relation.layout.branches > 1
-    if shaped:
-        firsts: dict[tuple[int, int], Slot] = {}
-        for slot in relation.slots:
-            firsts.setdefault((slot.term, slot.side), slot)
-        yield [firsts[key] for key in sorted(firsts)]
-        return
-    for branch in dict.fromkeys(slot.branch for slot in relation.slots):
-        yield sorted(slot for slot in relation.slots if slot.branch == branch)
-
-
-def _text(relation: Relation, slots: list[Slot], sents: list[Sent]) -> str:
-    rule = relation.rule
+def respell(relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> str:
+    """The rule that says just what these keys do in these slots of a relation: one `Landed` for each term of a sum."""
+    rule, sents = relation.rule, [landed.sent for landed in arrived]
     own = rule is not None and rule is sents[0].rule
-    taken = set() if own else {i.name for sent in sents for i in (*sent.key_name.indices(), *_leaf(sent).indices())}
+    taken = set[str]() if own else {i.name for s in sents for i in (*s.key_name.indices(), *s.leaf_name.indices())}
     names = {index.name for side in rule.keys for index in _axis_names(side.axes)} if rule else set[str]()
     new = {name: _free(name, taken | names) for name in names if name in taken}
-    keys = [Side(s.key_name, _renamed(rule.keys[slot.side].axes, new) if rule else None) for slot, s in zip(slots, sents, strict=True)]
-    leaf = Side(_leaf_name(relation, slots[0], sents[0], own=own), _renamed(rule.leaf.axes, new) if rule and rule.leaf else None)
-    sizes = {new.get(name, name): size for name, size in rule.sizes} if rule and (own or rule.leaf and rule.leaf.axes) else {}
-    sizes |= dict(sents[0].rule.sizes)
-    options: dict[str, object] = dict(sizes)
-    if relation.scale != 1:
-        options["scale"] = repr(relation.scale)
-    if relation.add != 0:
-        options["add"] = repr(relation.add)
-    if relation.flip:
-        options["flip"] = '"' + " ".join(new.get(name, name) for name in relation.flip) + '"'
-    options |= {flag: "true" for flag in ("tie", "copy") if getattr(relation, flag)}
-    text = " + ".join(map(str, keys)) + " -> " + str(leaf)
-    text += " ; " + " ".join(f"{name}={value}" for name, value in options.items()) if options else ""
-    return str(Rule(text))
+    keys = [
+        Side(_key_name(relation, slot, sent, own=own), _renamed(rule.keys[slot.side].axes, new) if rule else None)
+        for slot, sent in zip(slots, sents, strict=True)
+    ]
+    leaf_name = _leaf_name(relation, slots[0], arrived[0], own=own)
+    leaf = Side(leaf_name, _renamed(rule.leaf.axes, new) if rule and rule.leaf else None)
+    sizes = {new.get(name, name): size for name, size in rule.sizes} if rule and (own or leaf.axes) else {}
+    spelled = {word for side in (*keys, leaf) for word in _words(side)}
+    options = Options(
+        tuple(sorted((name, size) for name, size in (sizes | dict(sents[0].rule.sizes)).items() if name in spelled)),
+        relation.scale,
+        relation.add,
+        tuple(new.get(name, name) for name in relation.flip),
+        relation.tie,
+        relation.copy,
+    )
+    text = " + ".join(map(str, keys)) + f" -> {leaf}"
+    return str(Rule(f"{text} ; {options}" if options else text))
 
 
-def _leaf(sent: Sent) -> Name:
-    assert sent.leaf_name is not None
-    return sent.leaf_name
+def _words(side: Side) -> Iterator[str]:
+    """What options of a rule can speak of."""
+    yield from (index.name for index in all_indices(side))
+    yield from (label for factor in side.factors() if isinstance(factor, Parts) for label in factor.labels)
 
 
-def _leaf_name(relation: Relation, slot: Slot, sent: Sent, *, own: bool) -> Name:
+def _key_name(relation: Relation, slot: Slot, sent: Sent, *, own: bool) -> Name:
+    """The key's name; a number that is part of a layout's own name, as in `parametrizations.weight.0._u`, is no index."""
+    if own or relation.rule is None:
+        return sent.key_name
+    local = relation.rule.keys[slot.side].name.segments
+    ends = zip(reversed(sent.leaf_name.segments), reversed(local), strict=False)
+    numbers = {hole: text for hole, text in ends if hole and isinstance(hole[0], Hole) and isinstance(text[0], str)}
+    return Name(tuple(numbers.get(segment, segment) for segment in sent.key_name.segments))
+
+
+def _leaf_name(relation: Relation, slot: Slot, landed: Landed, *, own: bool) -> Name:
     """The leaf's name with the indices that the target had: a layout's name gives way to what it fills."""
-    name, rule = _leaf(sent), relation.rule
+    name, rule, real = landed.sent.leaf_name, relation.rule, relation.leaves[slot.branch]
     if own or rule is None or rule.leaf is None:
-        return name
-    local = rule.keys[slot.side].name.segments
-    outer = name.segments[: len(name.segments) - len(local)]
+        return _real(name, landed.name, real)
+    local = len(rule.keys[slot.side].name.segments)
     inner = rule.leaf.name.segments
     if rule.leaf.axes is None:
-        inner = tuple((s,) for s in relation.leaves[slot.branch].split(".")[-len(inner) :])
-    return Name((*outer, *inner))
+        inner = tuple((s,) for s in real.split(".")[-len(inner) :])
+    # Where the layer stands by the key's name; a tied copy stands elsewhere than the leaf.
+    place, tail = landed.name.split(".")[:-local], real.split(".")[-len(inner) :]
+    return _real(Name((*name.segments[:-local], *inner)), ".".join([*place, *tail]), real)
+
+
+def _real(name: Name, alias: str, leaf: str) -> Name:
+    """`name` says where `alias` stands, with indices for its numbers; the same for the leaf's own name."""
+    if alias == leaf:
+        return name
+    old, new, segments = alias.split("."), leaf.split("."), list(name.segments)
+    while old and new and old[-1] == new[-1]:
+        old.pop(), new.pop()
+    head = 0
+    while head < min(len(old), len(new)) and old[head] == new[head]:
+        head += 1
+    old, new = old[head:], new[head:]
+    for at in range(len(segments) - len(old), -1, -1):
+        run = segments[at : at + len(old)]
+        if all(s == ((text,) if text else ()) or _is_hole(s) for s, text in zip(run, old, strict=True)):
+            holes = [segment for segment in run if _is_hole(segment)]
+            shown: list[Segment] = [holes.pop(0) if is_index(text) and holes else (text,) for text in new]
+            return Name((*segments[:at], *shown, *segments[at + len(old) :]) or ((),))
+    return name
+
+
+def _is_hole(segment: Segment) -> bool:
+    return len(segment) == 1 and isinstance(segment[0], Hole)
 
 
 def _axis_names(axes: Axes | None) -> Iterator[Index]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import Pairing, branch_count, branch_picks
+from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axes, Axis, Factor, Index, Part, Parts, Rest, Unit
 
 Place = tuple[int, int]
@@ -28,6 +29,13 @@ class Layout:
     sides: tuple[Axes, ...]
     pairing: Pairing
     sizes: Mapping[str, int]
+
+    @classmethod
+    def of(cls, rule: Rule, depth: int = 0) -> Layout:
+        """The axes of a rule whose leaf has `depth` stacked axes in front that the rule does not mention."""
+        leaf = () if rule.leaf is None else prepended(rule.leaf.axes or (), stack_names(depth))
+        sides = (*(side.axes or () for side in rule.keys), leaf)
+        return cls(sides, tuple(pair for pair in rule.pairing if pair.shaped), dict(rule.sizes))
 
     @property
     def branches(self) -> int:
@@ -61,7 +69,12 @@ class Extents:
             if name not in labels:
                 self.known[name] = size
         for number, pair in enumerate(layout.pairing):
-            spoken = {layout.pair_of(s, f) for s, axes in enumerate(layout.sides) for f in factors(axes) if isinstance(f, Part)}
+            spoken = {
+                layout.pair_of(s, f)
+                for s, axes in enumerate(layout.sides)
+                for f in factors(axes)
+                if isinstance(f, Part)
+            }
             wide = number in spoken or None not in pair.parts
             for branch in range(pair.count):
                 if not wide:
@@ -223,6 +236,11 @@ def expected(layout: Layout, shapes: Mapping[Place, Shape], place: Place) -> Sha
     except ShapeConflict:
         return None
     return extents.shape(place, rests.get(place[1]))
+
+
+def stack_names(depth: int) -> tuple[str, ...]:
+    """The variables of the leading axes of a stacked leaf; no rule can spell them."""
+    return tuple(f"@{n}" for n in range(depth))
 
 
 def prepended(axes: Axes, names: Sequence[str]) -> Axes:

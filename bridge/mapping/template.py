@@ -1,4 +1,4 @@
-"""`Template`: what a model is to the mapping. Names and specs of its leaves, and the layouts of its layers. Pure data."""
+"""`Template`: what a model is to the mapping: names and specs of its leaves, and the layouts of its layers. Pure."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Spec:
 class Placed:
     """A layer's layout where the layer stands in the model.
 
-    `rules` speak of the layer's own names, one layer at a time: the layer stands below `prefix`, and `depth` leading axes
-    of its leaves are stacked. `tied_at` is where a copy of the layer stood that shares its leaves: keys there are ties.
+    `rules` speak of the layer's own names, one layer at a time: the layer stands below `prefix`, `depth` leading axes
+    of its leaves are a stack's. `tied_at` is where a copy of the layer stood that shares its leaves: keys there tie.
     """
 
     prefix: str

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
+
+from bridge._errors import PlanError
+from bridge._text import quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +29,15 @@ class Leaf:
 
 @dataclass(slots=True)
 class Walked:
-    """All leaves of a tree, in JAX's order, and its modules by name (outermost first)."""
+    """All leaves of a tree, in JAX's order, its modules by name (outermost first), and where it points into a `State`.
+
+    `indices` have a leaf's form; their values are `eqx.nn.StateIndex`es, whose own leaves are none of the model's.
+    """
 
     leaves: list[Leaf] = field(default_factory=list[Leaf])
-    modules: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
+    modules: list[tuple[str, eqx.Module]] = field(default_factory=list[tuple[str, eqx.Module]])
+    indices: list[Leaf] = field(default_factory=list[Leaf])
+    count: int = 0
 
 
 def walk(tree: Any) -> Walked:
@@ -45,19 +55,36 @@ def is_array(value: Any) -> bool:
     """Whether a leaf is an array that a checkpoint can fill: PRNG keys and Python numbers are not."""
     if not isinstance(value, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
         return False
-    return not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key)
+    return not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def joined(prefix: str, name: str) -> str:
+    """A name below a prefix; either may be empty."""
+    return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
 def _walk(node: Any, name: tuple[str, ...], alias: tuple[str, ...], walked: Walked) -> None:
-    if isinstance(node, eqx.Module):
-        walked.modules.append((".".join(name), node))
-    children = list(_children(node))
-    if len(children) == 1 and children[0][1] is node:
-        walked.leaves.append(Leaf(".".join(name), ".".join(alias), node, len(walked.leaves)))
+    kind = _kind(type(node))
+    if kind == "index":
+        walked.indices.append(Leaf(".".join(name), ".".join(alias), node, walked.count))
+        # An initial value that nobody has deleted: the state holds what counts.
+        walked.count += len(jtu.tree_leaves(node))
         return
+    if kind == "state":
+        at = quote(".".join(alias))
+        raise PlanError(f"{at} is an equinox State within a larger tree: pass the pair (model, state)")
+    if kind == "module":
+        walked.modules.append((".".join(name), node))
+    children = [] if kind == "array" else list(_children(node))
+    if kind == "array" or (len(children) == 1 and children[0][1] is node):
+        walked.leaves.append(Leaf(".".join(name), ".".join(alias), node, walked.count))
+        walked.count += 1
+        return
+    hidden = _hidden(type(node))
     for path, child in children:
         shown = tuple(jtu.keystr((entry,), simple=True) for entry in path)
-        _walk(child, (*name, *_visible(node, shown)), (*alias, *shown), walked)
+        visible = shown[1:] if shown[:1] == hidden else shown
+        _walk(child, name + visible, alias + shown, walked)
 
 
 def _children(node: Any) -> Iterator[tuple[Any, Any]]:
@@ -65,10 +92,17 @@ def _children(node: Any) -> Iterator[tuple[Any, Any]]:
     yield from jtu.tree_leaves_with_path(node, is_leaf=lambda child: child is not node)
 
 
-def _visible(node: Any, shown: tuple[str, ...]) -> tuple[str, ...]:
-    """What of a child's path PyTorch's names would show."""
+# Models have many nodes of few types, and asking JAX's and Equinox' abstract classes takes time.
+@cache
+def _kind(kind: type) -> str:
+    """What a node of this type is to the walk."""
+    arrays = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
+    kinds = {"index": eqx.nn.StateIndex, "state": eqx.nn.State, "module": eqx.Module, "array": arrays}
+    return next((name for name, bases in kinds.items() if issubclass(kind, bases)), "")
+
+
+@cache
+def _hidden(kind: type) -> tuple[str] | None:
+    """The attribute that PyTorch's names do not show."""
     hidden = {eqx.nn.Sequential: "layers", eqx.nn.Shared: "pytree"}
-    for kind, attribute in hidden.items():
-        if isinstance(node, kind) and shown[:1] == (attribute,):
-            return shown[1:]
-    return shown
+    return next(((attribute,) for base, attribute in hidden.items() if issubclass(kind, base)), None)

@@ -13,7 +13,9 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.template import Spec, Template
-from bridge.model.names import Leaf, is_array, walk
+from bridge.model.names import Leaf, Walked, is_array, walk
+from bridge.model.placing import Placing
+from bridge.model.state import check_stateless, split, state_leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +31,8 @@ class Model:
         value = self.arrays[name].value
         if isinstance(value, jax.ShapeDtypeStruct):
             raise PlanError(
-                f"leaf {quote(name)} may be missing, but the template is abstract and has no value to keep: give a concrete "
-                "template, or allow_missing={pattern: function} to make one"
+                f"leaf {quote(name)} may be missing, but the template is abstract and has no value to keep: give a "
+                "concrete template, or allow_missing={pattern: function} to make one"
             )
         return value
 
@@ -43,24 +45,37 @@ class Model:
 
 
 def take_apart(like: Any) -> Model:
-    """Read the leaves of `like`.
+    """Read the leaves of `like`, a pytree or a `(model, state)` pair.
 
-    **Raises:** `PlanError` where two leaves have one name.
+    **Raises:** `PlanError` where two leaves have one name, where a model's state is not given or not its own.
     """
-    walked = walk(like)
+    model, state = split(like)
+    walked = walk(model)
+    if state is None:
+        check_stateless(like, walked.indices)
+    else:
+        walked.leaves += state_leaves(state, walked.indices, walked.count)
+    placing = Placing(walked.modules)
+    arrays = _arrays(walked, placing, _kind(model))
+    leaves = {name: Spec(np.dtype(leaf.value.dtype), tuple(leaf.value.shape)) for name, leaf in arrays.items()}
+    own = {leaf.alias: name for name, leaf in arrays.items() if leaf.alias != name}
+    return Model(placing.template(leaves, own, _kind(model)), arrays, like)
+
+
+def _arrays(walked: Walked, placing: Placing, kind: str) -> dict[str, Leaf]:
+    """The arrays by name."""
     arrays: dict[str, Leaf] = {}
     for leaf in walked.leaves:
         if not is_array(leaf.value):
             continue
-        if leaf.name in arrays:
+        name = placing.shown.get(leaf.name, leaf.name)
+        if name in arrays:
             raise PlanError(
-                f"leaf {quote(leaf.name)} stands twice in {_kind(like)}, as {quote(arrays[leaf.name].alias)} and as "
+                f"leaf {quote(name)} stands twice in {kind}, as {quote(arrays[name].alias)} and as "
                 f"{quote(leaf.alias)}: rename one of the attributes"
             )
-        arrays[leaf.name] = leaf
-    leaves = {name: Spec(np.dtype(leaf.value.dtype), tuple(leaf.value.shape)) for name, leaf in arrays.items()}
-    aliases = {leaf.alias: name for name, leaf in arrays.items() if leaf.alias != name and leaf.alias not in arrays}
-    return Model(Template(leaves, aliases=aliases, kind=_kind(like)), arrays, like)
+        arrays[name] = leaf
+    return arrays
 
 
 def _kind(like: Any) -> str:

@@ -72,6 +72,7 @@ class Plan:
     hints: Mapping[str, str]
     request: Request
     blocks: tuple[Block, ...]
+    texts: tuple[str, ...]
     kept: tuple[str, ...]
     dropped: Mapping[str, str]
     allowed: tuple[str, ...]
@@ -89,8 +90,7 @@ class Plan:
     @property
     def rules(self) -> tuple[Rule, ...]:
         """The rules that say just what this plan does. Given to `bridge.plan` again they give an equal plan."""
-        texts = dict.fromkeys(block.rule for block in self.blocks)
-        return (*(Rule(text) for text in texts), *dict.fromkeys(Rule(text) for text in self.dropped.values()))
+        return tuple(map(Rule, self.texts))
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -219,6 +219,7 @@ def make_plan(
         hints={} if model is None else model.hints,
         request=request,
         blocks=tuple(proof.blocks),
+        texts=proof.rules,
         kept=proof.kept,
         dropped=proof.dropped,
         allowed=proof.allowed,

@@ -74,7 +74,9 @@ def _wanted(dtype: Any) -> Wanted:
     try:
         return np.dtype(spelled.get(dtype, dtype) if isinstance(dtype, str) else dtype)
     except TypeError as error:
-        raise PlanError(f"dtype {dtype!r} is no dtype: give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping") from error
+        raise PlanError(
+            f"dtype {dtype!r} is no dtype: give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
+        ) from error
 
 
 def is_float(dtype: np.dtype) -> bool:

@@ -10,8 +10,8 @@ from bridge._text import fold, human_nbytes, is_index, plural, printable, quote,
 
 if TYPE_CHECKING:
     from bridge.mapping.block import Block
-    from bridge.mapping.template import Spec
     from bridge.mapping.problem import Mismatched, Missing, Unexpected
+    from bridge.mapping.template import Spec
     from bridge.planning.plan import Plan
 
 _SHOWN = 40
@@ -20,7 +20,9 @@ P = TypeVar("P")
 
 def recipe_text(plan: Plan) -> str:
     """What goes where: one line for keys and leaves that differ only in indices."""
-    head = f"{quote(plan.source)} ({plural(len(plan.specs), 'key')}) -> {plan.model} ({plural(len(plan.leaves), 'leaf')})"
+    head = (
+        f"{quote(plan.source)} ({plural(len(plan.specs), 'key')}) -> {plan.model} ({plural(len(plan.leaves), 'leaf')})"
+    )
     counts = f"{human_nbytes(plan.nbytes)} to read"
     rows = _rows(plan.blocks, plan)
     width = min(max((len(left) for left, _ in rows), default=0), 72)
@@ -128,7 +130,9 @@ def _pattern(problems: Sequence[Unexpected]) -> str:
         return printable(key)
     segments = key.split(".")
     last = max((n for n, segment in enumerate(segments) if is_index(segment)), default=-1)
-    return printable(".".join(["**", *segments[last + 1 :]])) if last + 1 < len(segments) else printable(template(key)[0])
+    return (
+        printable(".".join(["**", *segments[last + 1 :]])) if last + 1 < len(segments) else printable(template(key)[0])
+    )
 
 
 def _mismatched(plan: Plan) -> list[list[str]]:
@@ -151,7 +155,9 @@ def _mismatch(plan: Plan, label: str, problem: Mismatched, keys: str, *, several
     if problem.reason:
         entry.append(printable(problem.reason))
     if wanted is not None and len(wanted) == 2 and wanted == problem.got[::-1]:
-        entry.append(f'if it is stored transposed, say so: "{printable(problem.key)} [a b] -> {printable(problem.leaf.split("[")[0])} [b a]"')
+        entry.append(
+            f'if it is stored transposed, say so: "{printable(problem.key)} [a b] -> {printable(problem.leaf.split("[")[0])} [b a]"'
+        )
     return entry
 
 

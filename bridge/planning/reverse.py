@@ -39,10 +39,10 @@ def saved_specs(rules: Sequence[Rule], model: Template) -> dict[str, Spec]:
     shapes: dict[str, Shape] = found.shapes
     sents, _ = send(rules, shapes)
     names = Names(model)
-    relations = Relations(model, names)
+    relations = Relations(names)
     for sent in sents:
         if sent.target is not None:
-            for landed in land(sent, names, shapes)[0]:
+            for landed in land(sent, names, shapes).landed:
                 relations.add(landed)
     specs: dict[str, Spec] = dict.fromkeys(shapes, Spec(next(iter(model.leaves.values())).dtype, ())) if shapes else {}
     for relation in relations.found.values():
@@ -60,21 +60,25 @@ def _specs(relation: Relation, model: Template, shapes: Mapping[str, Shape]) -> 
         try:
             extents, rests = solve(relation.layout, {(side, branch): leaf.shape for branch, leaf in leaves.items()})
         except ShapeConflict as conflict:
-            raise PlanError(f"leaf {quote(relation.leaves[0])} cannot be saved by the rule '{relation.rule}': {conflict}") from None
-    for slot, arrivals in relation.slots.items():
+            raise PlanError(
+                f"leaf {quote(relation.leaves[0])} cannot be saved by the rule '{relation.rule}': {conflict}"
+            ) from None
+    for slot, arrived in relation.slots.items():
         leaf = leaves[slot.branch]
         shape = leaf.shape[relation.depth :]
+        first = arrived[0].keys[0]
         if extents is not None:
-            solved = shapes[arrivals[0].key] or extents.shape((slot.side, slot.branch), rests.get(slot.branch))
+            solved = shapes[first] or extents.shape((slot.side, slot.branch), rests.get(slot.branch))
             if solved is None:
                 missing = ", ".join(f"{name}=…" for name in extents.unsolved())
                 raise PlanError(
-                    f"key {quote(arrivals[0].key)} has a shape that the model does not tell: add '; {missing}' to the rule "
+                    f"key {quote(first)} has a shape that the model does not tell: add '; {missing}' to the rule "
                     f"'{relation.rule}'"
                 )
             shape = solved
-        for arrival in arrivals:
-            yield arrival.key, Spec(leaf.dtype, shape)
+        for landed in arrived:
+            for key in landed.keys:
+                yield key, Spec(leaf.dtype, shape)
 
 
 class Way(NamedTuple):
@@ -119,10 +123,16 @@ class _Reverse:
 
     def __init__(self, model: Template) -> None:
         self.model = model
-        self.ports = model.ports()
+        # What a layout drops has no values to save.
+        self.ports = {
+            name: kept
+            for name, ports in model.ports().items()
+            if (kept := [p for p in ports if model.placed[p.placed].rules[p.rule].leaf is not None])
+        }
         self.visible = list(dict.fromkeys([*self.ports, *model.leaves, *model.aliases]))
         self.claimed: dict[tuple[str, Shape], int] = {}
-        self.regions: dict[tuple[str, str], tuple[int, int]] = {}
+        self.regions: dict[tuple[str, str, str | None], tuple[int, int]] = {}
+        self.saved: dict[str, str] = {}
         self.shapes: dict[str, Shape] = {}
         self.problems = Problems()
 
@@ -164,7 +174,8 @@ class _Reverse:
             ports = [] if explicit else self.ports.get(name, [])
             leaf = self.model.leaves.get(self.model.aliases.get(name, name))
             if ports:
-                if any(self.model.placed[port.placed].depth != depth for port in ports):
+                ports = [port for port in ports if self.model.placed[port.placed].depth == depth]
+                if not ports:
                     continue
                 leaf = self.model.leaves[self.leaf_name(ports[0])]
             if leaf is None or len(leaf.shape) < depth:
@@ -174,24 +185,29 @@ class _Reverse:
 
     def free(self, name: str, *, explicit: bool) -> bool:
         """Whether what a name's ports fill is not saved under other names yet: a layer may have several spellings."""
-        claims: dict[tuple[str, str], tuple[int, int]] = {}
+        claims: dict[tuple[str, str, str | None], tuple[int, int]] = {}
         for port in () if explicit else self.ports.get(name, ()):
-            rule = self.model.placed[port.placed].rules[port.rule]
+            placed = self.model.placed[port.placed]
+            rule = placed.rules[port.rule]
             assert rule.leaf is not None
-            claims[self.leaf_name(port), _part(rule.leaf.axes)] = (port.placed, port.rule)
-        if not claims and any(leaf == name for leaf, _ in self.regions):
-            return False
+            claims[self.leaf_name(port), _part(rule.leaf.axes), placed.tied_at] = (port.placed, port.rule)
         if any(self.regions.get(region, owner) != owner for region, owner in claims.items()):
             return False
         self.regions |= claims
-        return True
+        if claims:
+            self.saved |= {leaf: "" for leaf, _, _ in claims}
+            return True
+        leaf = self.model.aliases.get(name, name)
+        if name in self.model.tied:
+            return True
+        return leaf not in self.model.fills and self.saved.setdefault(leaf, name) == name
 
     def leaf_name(self, port: Port) -> str:
         """The leaf that a port fills."""
         placed = self.model.placed[port.placed]
         leaf = placed.rules[port.rule].leaf
         assert leaf is not None
-        return placed.full(branch_names(placed.rules[port.rule], -1, leaf.name)[port.branch])
+        return placed.leaf(branch_names(placed.rules[port.rule], -1, leaf.name)[port.branch])
 
     def keys(self, sender: Sender, way: Way) -> None:
         """The keys that one name is saved as."""
@@ -221,7 +237,9 @@ class _Reverse:
                 for picks in self.picks(rule, labels):
                     self.add(sender, values | more | bound, wilds, picks, counts, leaf)
 
-    def stacked(self, sender: Sender, axes: Sequence[Hole], counts: Mapping[str, int], stack: Shape) -> dict[str, int] | None:
+    def stacked(
+        self, sender: Sender, axes: Sequence[Hole], counts: Mapping[str, int], stack: Shape
+    ) -> dict[str, int] | None:
         """The positions of the indices that are leading axes; `None` where a selection leaves one out."""
         values = dict(zip(sender.stacked, stack[len(axes) :], strict=True))
         for hole, number in zip(axes, stack, strict=False):
@@ -293,6 +311,10 @@ class _Reverse:
             return ()
         side = sender.rule.keys[sender.side]
         sizes = {name: values[name] + 1 for name in sender.unstacked}
-        layout = Layout((side.axes or (), sender.rule.leaf.axes or () if sender.rule.leaf else ()), (), dict(sender.rule.sizes) | sizes)
+        layout = Layout(
+            (side.axes or (), sender.rule.leaf.axes or () if sender.rule.leaf else ()),
+            (),
+            dict(sender.rule.sizes) | sizes,
+        )
         extents, rests = solve(layout, {(1, 0): leaf.shape})
         return extents.shape((0, 0), rests.get(0)) or ()

@@ -36,7 +36,9 @@ def plan_to_json(plan: Plan) -> str:
         "dtype": _policy(plan.request.dtype),
         "missing": list(plan.missing),
         "unexpected": list(plan.unexpected),
-        "mismatched": [[leaf, key, _spec(a.dtype, a.shape), _spec(b.dtype, b.shape)] for leaf, key, a, b in plan.mismatched],
+        "mismatched": [
+            [leaf, key, _spec(a.dtype, a.shape), _spec(b.dtype, b.shape)] for leaf, key, a, b in plan.mismatched
+        ],
         "casts": [[cast.leaf, dtype_name(cast.stored), dtype_name(cast.dtype)] for cast in plan.casts],
         "lossy": [list(lossy) for lossy in plan.lossy],
         "nbytes": plan.nbytes,
@@ -50,7 +52,9 @@ def plan_from_json(text: str) -> Plan:
     try:
         document = cast("dict[str, Any]", json.loads(text))
         if document["version"] != _VERSION:
-            raise PlanError(f"this plan is of version {document['version']}, this release reads {_VERSION}: make it again")
+            raise PlanError(
+                f"this plan is of version {document['version']}, this release reads {_VERSION}: make it again"
+            )
         request = Request(
             tuple(Rule(text) for text in document["rules"]),
             DtypePolicy.of(document["dtype"]),

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import NoReturn
 
-from bridge.rules.parse import fail
+from bridge.rules.cursor import fail
+from bridge.rules.options import WORDS, Options
+from bridge.rules.parse import Parsed
 from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
-
-_WORDS = frozenset({"add", "scale", "flip", "tie", "copy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +63,27 @@ def picked_labels(pairing: Pairing, side: int, picks: Sequence[int]) -> list[str
 
 
 class _Check:
-    """The sides of one rule and the text that they came from."""
+    """The sides of one rule, its options, and the text that they came from."""
 
-    def __init__(self, text: str, keys: tuple[Side, ...], leaf: Side | None) -> None:
-        self.text, self.keys, self.leaf = text, keys, leaf
+    def __init__(self, text: str, parsed: Parsed, options: Options) -> None:
+        self.text, self.keys, self.leaf = text, parsed.keys, parsed.leaf
+        self.sides = parsed.keys if parsed.leaf is None else (*parsed.keys, parsed.leaf)
+        self.given, self.options_at = options, parsed.options_at
+        self.sizes = dict(options.sizes)
 
     def fail(self, problem: str, at: int) -> NoReturn:
         fail(self.text, at, problem)
+
+    def drop(self) -> None:
+        """One key at a time, whole or the elements that its axes select."""
+        if len(self.keys) > 1:
+            self.fail("a sum has a leaf to go to: drop keys one by one", self.keys[1].at)
+        for factor in self.keys[0].factors():
+            if isinstance(factor, Parts | Part):
+                self.fail("a rule that drops has no parts: select elements, as in 'w [m v[8:]] -> _'", factor.at)
+        given = self.given
+        if given.valued or given.flip or given.tie or given.copy:
+            self.fail("a rule that drops its key has no use for options", self.options_at)
 
     def wildcards(self) -> None:
         """`*` and `**` carry over in order, so each side has as many of each."""
@@ -83,53 +97,66 @@ class _Check:
 
     def axes(self) -> None:
         """Axes on all sides or on none; `...` at most once, on all sides or on none."""
-        sides = self.keys if self.leaf is None else (*self.keys, self.leaf)
-        if len({side.axes is None for side in sides}) > 1:
-            bare = next(side for side in sides if side.axes is None)
+        if len({side.axes is None for side in self.sides}) > 1:
+            bare = next(side for side in self.sides if side.axes is None)
             self.fail("axes stand on every side of a rule or on none: this side has none", bare.at)
-        for side in sides:
-            rests = [axis for axis in side.axes or () if isinstance(axis, Rest)]
+        found = [[axis for axis in side.axes or () if isinstance(axis, Rest)] for side in self.sides]
+        for rests in found:
             if len(rests) > 1:
                 self.fail("'...' stands at most once in the axes of one side", rests[1].at)
-        with_rest = {any(isinstance(axis, Rest) for axis in side.axes or ()) for side in sides}
-        if len(with_rest) > 1:
-            rest = next(axis for side in sides for axis in side.axes or () if isinstance(axis, Rest))
-            self.fail("'...' stands on every side or on none", rest.at)
+        if len(set(map(bool, found))) > 1:
+            self.fail("'...' stands on every side or on none", next(rests[0].at for rests in found if rests))
 
-    def indices(self, sizes: dict[str, int]) -> None:
-        """Each index once on each side; on the key side all of the leaf's; sizes for all but the first of a product."""
-        for side in self.keys if self.leaf is None else (*self.keys, self.leaf):
+    def indices(self) -> None:
+        """Each index once on a side, under a name of its own; the leaf side's are the key side's."""
+        labels = {label for side in self.sides for parts in _parts(side) for label in parts.labels}
+        for side in self.sides:
             seen: set[str] = set()
             for index in all_indices(side):
                 if index.name in seen:
                     self.fail(f"'{index.name}' stands twice on this side", index.at)
-                if index.name in _WORDS:
+                if index.name in WORDS:
                     self.fail(f"'{index.name}' is an option's name: call this one otherwise", index.at)
+                if index.name in labels:
+                    self.fail(f"'{index.name}' is the name of a part as well: call this one otherwise", index.at)
                 seen.add(index.name)
             for hole in side.name.pieces():
                 for index in hole.indices[1:] if isinstance(hole, Hole) else ():
-                    if index.name not in sizes:
+                    if index.name not in self.sizes:
                         problem = f"how many '{index.name}' there are must be an option: '; {index.name}=6'"
                         self.fail(problem, index.at)
         if self.leaf is not None:
+            self.leaf_selections(self.leaf)
             for key in self.keys:
                 self.meet(key, self.leaf)
+
+    def leaf_selections(self, leaf: Side) -> None:
+        """A bound that counts from the end needs something to count: keys are there, leaves' names are not."""
+        for index in leaf.name.indices():
+            if index.selection is None:
+                continue
+            counted = index.name in self.sizes
+            if not counted and not index.selection.bounded:
+                self.fail(
+                    f"'{index}' counts from the end, but on the leaf side nothing is there to be counted", index.at
+                )
 
     def meet(self, key: Side, leaf: Side) -> None:
         """Whatever an axis of one side is called stands on the other; an index may leave the name."""
         key_names, leaf_names = ({i.name for i in all_indices(side)} for side in (key, leaf))
         named = {i.name for i in key.name.indices()}
+        alone = {i.name for i in leaf.name.indices() if i.single}
         for index in all_indices(leaf):
-            if index.name not in key_names:
+            if index.name not in key_names and index.name not in alone:
                 self.fail(f"'{index.name}' stands only on the leaf side: the key side must say what it is", index.at)
         for index in all_indices(key):
             if index.name not in leaf_names and index.name not in named:
-                self.fail(f"axis '{index.name}' stands only on the key side: the leaf side must say where it goes", index.at)
+                where = "the leaf side must say where it goes"
+                self.fail(f"axis '{index.name}' stands only on the key side: {where}", index.at)
 
     def part(self, pairs: Pairing) -> None:
         """`_` stands where exactly one other side has parts."""
-        sides = self.keys if self.leaf is None else (*self.keys, self.leaf)
-        for number, side in enumerate(sides):
+        for number, side in enumerate(self.sides):
             found = [factor for factor in side.factors() if isinstance(factor, Part)]
             chosen = [p for p in pairs if p.parts[number] is None and p.shaped]
             if len(found) > 1:
@@ -138,52 +165,39 @@ class _Check:
                 many = "more than one axis of parts" if chosen else "no axis of parts such as '(q|k|v)'"
                 self.fail(f"'_' is the extent of a part, but the other side has {many}", found[0].at)
 
-    def options(self, *, sizes: dict[str, int], flip: tuple[str, ...], valued: bool, tie: bool, copy: bool) -> None:
+    def options(self) -> None:
         """Options speak of axes that exist and do not contradict each other."""
-        at = self.text.find(";") if ";" in self.text else len(self.text)
-        sides = self.keys if self.leaf is None else (*self.keys, self.leaf)
-        names = {i.name for side in sides for i in all_indices(side)}
-        labels = {label for side in sides for parts in _parts(side) for label in parts.labels}
-        for name in sizes.keys() - names - labels:
+        given, at = self.given, self.options_at
+        names = {i.name for side in self.sides for i in all_indices(side)}
+        labels = {label for side in self.sides for parts in _parts(side) for label in parts.labels}
+        for name in self.sizes.keys() - names - labels:
             self.fail(f"option '{name}' is no axis, index or part of this rule", at)
-        axes = {f.name for side in sides for f in side.factors() if isinstance(f, Index)}
-        for name in set(flip) - axes:
-            self.fail(f"flip: '{name}' is no axis of this rule", at)
-        if self.leaf is None and (valued or flip or tie or copy):
-            self.fail("a rule that drops its key has no use for options", at)
-        if len(self.keys) > 1 and (tie or copy):
+        axes = {f.name for side in self.sides for f in side.factors() if isinstance(f, Index)}
+        for name in given.flip:
+            if name not in axes:
+                self.fail(f"flip: '{name}' is no axis of this rule", at)
+        if len(self.keys) > 1 and (given.tie or given.copy):
             self.fail("a sum can be neither 'tie' nor 'copy'", at)
-        if tie and copy:
+        if given.tie and given.copy:
             self.fail("'tie' is a second key for one leaf, 'copy' a second leaf for one key: a rule is one of them", at)
-        if tie and valued:
+        if given.tie and given.valued:
             self.fail("a tie compares stored values: it takes neither 'add' nor 'scale'", at)
 
 
-def check(
-    text: str,
-    keys: tuple[Side, ...],
-    leaf: Side | None,
-    *,
-    sizes: dict[str, int],
-    scale: float,
-    add: float,
-    flip: tuple[str, ...],
-    tie: bool,
-    copy: bool,
-) -> Pairing:
+def check(text: str, parsed: Parsed, options: Options) -> Pairing:
     """Check a parsed rule whole; returns how its choices pair.
 
     **Raises:** `RuleError`.
     """
-    found = _Check(text, keys, leaf)
-    if leaf is None and len(keys) > 1:
-        found.fail("a sum has a leaf to go to: drop keys one by one", keys[1].at)
+    found = _Check(text, parsed, options)
+    if parsed.leaf is None:
+        found.drop()
     found.wildcards()
     found.axes()
-    found.indices(sizes)
+    found.indices()
     pairs = _pair(found)
     found.part(pairs)
-    found.options(sizes=sizes, flip=flip, valued=scale != 1 or add != 0, tie=tie, copy=copy)
+    found.options()
     return pairs
 
 
@@ -261,4 +275,3 @@ def all_indices(side: Side) -> Iterable[Index]:
     """The index variables of a name and of its axes."""
     yield from side.name.indices()
     yield from (factor for factor in side.factors() if isinstance(factor, Index))
-

@@ -5,10 +5,10 @@ Positions (`at`, a column in the text) are for error messages only and take no p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-_RESERVED = frozenset("{}*+[]; \t\n\\")
+_RESERVED = frozenset("{}*+[];|\\")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,15 @@ class Selection:
             return all(i >= 0 for i in self.picked)
         return (self.start or 0) >= 0 and (self.stop is None or self.stop >= 0) and (self.step or 1) > 0
 
+    def resolved(self, count: int) -> Selection:
+        """The same selection of `count` indices, with no bound that counts from the end."""
+        if self.bounded:
+            return self
+        found = self.positions(count)
+        if not isinstance(found, range):
+            return Selection(picked=found)
+        return Selection(found.start, found.stop if found.stop >= 0 else None, None if found.step == 1 else found.step)
+
     def __str__(self) -> str:
         if self.picked:
             return "[" + ",".join(map(str, self.picked)) + "]"
@@ -48,6 +57,11 @@ class Index:
     name: str
     selection: Selection | None = None
     at: int = field(default=0, compare=False)
+
+    @property
+    def single(self) -> bool:
+        """Whether the selection picks one index, `l[5]`: a number, and no axis, as `x[5]` is in Python."""
+        return self.selection is not None and len(self.selection.picked) == 1
 
     def __str__(self) -> str:
         return self.name + ("" if self.selection is None else str(self.selection))
@@ -109,7 +123,8 @@ class Name:
 
     def __str__(self) -> str:
         text = ".".join("".join(escaped(p) if isinstance(p, str) else str(p) for p in s) for s in self.segments)
-        return {"": "''", "''": "\\''", "_": "\\_"}.get(text, text)
+        # The empty name has a spelling of its own; what looks like it, or like a drop, does not mean it.
+        return "''" if not text else "\\" + text if text.startswith("''") or text == "_" else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +202,22 @@ class Side:
 
 
 def escaped(text: str) -> str:
-    r"""`text` as it stands in a name: what the language uses itself gets a backslash.
-
-    Outside braces `|` and `.` need none; `->` is escaped at its dash.
-    """
-    if _RESERVED.isdisjoint(text) and "->" not in text and "|" not in text:
+    r"""`text` as it stands in a name: what the language uses itself gets a backslash, `->` at its dash."""
+    if _RESERVED.isdisjoint(text) and "->" not in text and not any(map(str.isspace, text)):
         return text
-    out = text.replace("\\", "\\\\").replace("->", "\\->")
-    return "".join("\\" + c if c in _RESERVED - {"\\"} or c == "|" else c for c in out)
+    shown = "".join("\\" + c if c in _RESERVED or c.isspace() else c for c in text)
+    return shown.replace("->", "\\->")
+
+
+def joined(pieces: Sequence[Piece]) -> Segment:
+    """Pieces as a segment, neighbouring texts as one, so that one spelling has one form."""
+    out: list[Piece] = []
+    for piece in pieces:
+        if isinstance(piece, str) and out and isinstance(out[-1], str):
+            out[-1] += piece
+        elif piece != "":
+            out.append(piece)
+    return tuple(out)
 
 
 def literal(name: str) -> Name:

@@ -32,10 +32,10 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     except OSError as error:
         raise RuleError(f"{name} cannot be read: {error.strerror or error}. Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RuleError(f"{name} is not TOML: {error}. Rules stand in it as rules = [\"a -> b\", …].") from error
+        raise RuleError(f'{name} is not TOML: {error}. Rules stand in it as rules = ["a -> b", …].') from error
     entries = document.pop("rules", None)
     if not isinstance(entries, list):
-        raise RuleError(f"{name} has no list of rules: write rules = [\"a -> b\", …].")
+        raise RuleError(f'{name} has no list of rules: write rules = ["a -> b", …].')
     if document:
         raise RuleError(f"{name} has {', '.join(map(quote, document))} besides 'rules': nothing else belongs there.")
     return tuple(_rule(name, number, entry) for number, entry in enumerate(cast("list[Any]", entries)))
@@ -59,7 +59,7 @@ def _rule(name: str, number: int, entry: Any) -> Rule:
         if isinstance(entry, dict):
             options = cast("dict[str, Any]", entry).copy()
             if not isinstance(options.get("rule"), str):
-                raise RuleError("a table needs rule = \"key -> leaf\"")
+                raise RuleError('a table needs rule = "key -> leaf"')
             return Rule(options.pop("rule"), **options)
         return Rule(entry)
     except RuleError as error:

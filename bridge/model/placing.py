@@ -1,0 +1,122 @@
+"""Layouts at their places in a model: the local rules and names of its layers become a `Template`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import equinox as eqx
+
+from bridge.mapping.template import Placed, Spec, Template, branch_names
+from bridge.model.layouts import Layout, layout_of, parsed
+from bridge.model.names import joined
+from bridge.model.shared import Tie, ties
+from bridge.rules.rule import Rule
+from bridge.rules.syntax import Side, literal
+
+
+class Placing:
+    """The layouts of all layers of a model, and the ties between its leaves."""
+
+    def __init__(self, modules: Iterable[tuple[str, eqx.Module]]) -> None:
+        self.layouts: list[tuple[str, Layout]] = []
+        self.ties: list[Tie] = []
+        for name, module in modules:
+            layout = layout_of(module)
+            if layout != Layout():
+                self.layouts.append((name, layout))
+            if isinstance(module, eqx.nn.Shared):
+                self.ties += [Tie(joined(name, t.copy), joined(name, t.kept), t.permutation) for t in ties(module)]
+        self.shown = {joined(at, own): joined(at, name) for at, lay in self.layouts for own, name in lay.shown.items()}
+
+    def template(self, leaves: Mapping[str, Spec], spelled: Mapping[str, str], kind: str) -> Template:
+        """The template of a model with `leaves`; `spelled` leads from keystr's spellings to them."""
+        placed = [one for at, layout in self.layouts for one in _placed(at, layout, leaves)]
+        others = {joined(at, other): joined(at, own) for at, lay in self.layouts for other, own in lay.aliases.items()}
+        others = {other: own for other, own in {**spelled, **others}.items() if own in leaves and other not in leaves}
+        tied = self.tied(leaves)
+        hints = {joined(at, name): text for at, lay in self.layouts for name, text in lay.hints.items()}
+        if self.ties:
+            copies = list(_tied_layouts(placed, tied))
+            # A sum does not say what its terms were, so no copy of them can be compared.
+            hints |= {key: hint for copy in copies for key, hint in _sums(copy)}
+            placed += [*self.transposed(leaves), *(copy for copy in copies if len(copy.rules[0].keys) == 1)]
+            tied |= self.tied_aliases(tied)
+        fills = {joined(at, own): value for at, lay in self.layouts for own, value in lay.fills.items()}
+        return Template(
+            leaves,
+            tuple(placed),
+            others | tied,
+            frozenset(tied),
+            {name: value for name, value in fills.items() if name in leaves},
+            hints,
+            kind,
+        )
+
+    def tied(self, leaves: Mapping[str, Spec]) -> dict[str, str]:
+        """The names of leaves that a `Shared` took out of the tree, and the leaves that stand for them."""
+        return {
+            tie.copy: tie.kept
+            for tie in self.ties
+            if tie.permutation is None and tie.kept in leaves and tie.copy not in leaves
+        }
+
+    def transposed(self, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
+        """Ties between a matrix and its transpose."""
+        for copy, kept, permutation in self.ties:
+            # More axes could be a stack's, which the function that transposes did not know of.
+            if permutation == (1, 0) and kept in leaves and len(leaves[kept].shape) == 2:
+                rule = Rule(f"{Side(literal(copy))} [a b] -> {Side(literal(kept))} [b a]")
+                yield Placed("", (rule,), tied_at="")
+
+    def tied_aliases(self, tied: Mapping[str, str]) -> dict[str, str]:
+        """The other names that the leaves of a layer have, at the copies of the layer."""
+        return {
+            joined(at, other): joined(prefix, own)
+            for prefix, layout in self.layouts
+            for other, own in layout.aliases.items()
+            for at in _copies(joined(prefix, own), own, tied)
+        }
+
+
+def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
+    """The rules of a layout whose leaves the model has, together where they see the same axes as a stack's."""
+    by_depth: dict[int, list[Rule]] = {}
+    depth = 0
+    for rule in map(parsed, layout.rules):
+        if rule.leaf is not None:
+            names = [joined(prefix, name) for name in branch_names(rule, -1, rule.leaf.name)]
+            if not all(name in leaves for name in names):
+                continue
+            # What a leaf has more than its layer's axes are a stack's.
+            depth = len(leaves[names[0]].shape) - len(rule.leaf.axes or ())
+            if depth < 0:
+                continue
+        by_depth.setdefault(depth, []).append(rule)
+    for depth, rules in by_depth.items():
+        yield Placed(prefix, tuple(rules), depth)
+
+
+def _tied_layouts(placed: Iterable[Placed], tied: Mapping[str, str]) -> Iterator[Placed]:
+    """The layouts of layers whose leaves are shared, once more for the keys of each copy; one rule each."""
+    for one in placed:
+        for rule in one.rules:
+            if rule.leaf is None:
+                continue
+            names = branch_names(rule, -1, rule.leaf.name)
+            places = [_copies(one.leaf(name), name, tied) for name in names]
+            yield from (Placed(one.prefix, (rule,), one.depth, at) for at in places[0] if all(at in p for p in places))
+
+
+def _sums(copy: Placed) -> Iterator[tuple[str, str]]:
+    """What to say of the terms of a shared sum."""
+    (rule,) = copy.rules
+    if len(rule.keys) > 1 and rule.leaf is not None:
+        for side in rule.keys:
+            key = copy.key(str(side.name))
+            yield key, f"a copy of '{copy.leaf(str(rule.leaf.name))}', which is a sum: drop it on purpose, '{key} -> _'"
+
+
+def _copies(leaf: str, name: str, tied: Mapping[str, str]) -> list[str]:
+    """Where copies of a layer stand that share `leaf`, which the layer itself calls `name`."""
+    ends = [copy for copy, kept in tied.items() if kept == leaf and f".{copy}".endswith(f".{name}")]
+    return [copy[: -len(name)].removesuffix(".") for copy in ends]

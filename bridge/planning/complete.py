@@ -1,0 +1,168 @@
+"""Whether a mapping is whole: every element of every leaf is written once, and of every key read once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import NamedTuple
+
+from bridge._text import quote, template
+from bridge.mapping.block import Block
+from bridge.mapping.cover import Boxes, Cover, cover, key_steps, leaf_steps, spans
+from bridge.mapping.fit import Fit
+from bridge.mapping.indexmap import Shape
+from bridge.mapping.lower import key_box
+from bridge.mapping.pattern import Names as Patterns
+from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
+from bridge.mapping.send import Sent
+from bridge.mapping.template import Template
+
+
+def check_leaves(
+    blocks: Iterable[Block], leaves: Mapping[str, Shape], model: Template, allow_missing: Patterns, problems: Problems
+) -> tuple[str, ...]:
+    """Report holes and overlaps of leaves; returns those that no key fills and that may be missing."""
+    by_leaf: dict[str, list[Block]] = {}
+    for block in blocks:
+        if not block.tie:
+            by_leaf.setdefault(block.leaf, []).append(block)
+    reported = _Reported.of(problems)
+    siblings: _Siblings | None = None
+    kept: list[str] = []
+    for name, shape in leaves.items():
+        found = by_leaf.get(name)
+        if found is not None:
+            if not _whole(found, shape):
+                _check_leaf(name, shape, found, problems, reported)
+        elif name in model.fills:
+            continue
+        elif name in allow_missing:
+            kept.append(name)
+        elif name not in reported.leaves:
+            siblings = siblings or _Siblings(by_leaf, model)
+            problems.missing.append(Missing(name, siblings.key(name)))
+    return tuple(kept)
+
+
+class _Reported(NamedTuple):
+    """What a problem speaks of already: leaves with one, and their labels; leaves that are filled twice."""
+
+    leaves: frozenset[str]
+    labels: frozenset[str]
+    twice: frozenset[str]
+
+    @classmethod
+    def of(cls, problems: Problems) -> _Reported:
+        """The subjects of all problems so far."""
+        labels = [problem.leaf for problem in (*problems.mismatched, *problems.missing)]
+        leaves = frozenset(label.split("[")[0] for label in labels)
+        return cls(leaves, frozenset(labels), frozenset(conflict.subject for conflict in problems.conflicts))
+
+
+class _Siblings:
+    """Leaves whose names differ only in indices, to tell which key a missing one would have."""
+
+    def __init__(self, by_leaf: Mapping[str, Sequence[Block]], model: Template) -> None:
+        groups: dict[str, dict[Shape, str]] = {}
+        for leaf, blocks in by_leaf.items():
+            text, indices = template(leaf)
+            if indices:
+                groups.setdefault(text, {})[indices] = blocks[0].terms[0].keys[0]
+        self.fits = {text: Fit(samples) for text, samples in groups.items()}
+        self.keys = model.keys()
+
+    def key(self, name: str) -> str:
+        """The key that would fill the leaf `name`: as its siblings tell, as its layer's layout says, or its own name."""
+        text, indices = template(name)
+        fit = self.fits.get(text)
+        return (fit and fit.key(indices)) or self.keys.get(name, name)
+
+
+def _whole(blocks: Sequence[Block], shape: Shape) -> bool:
+    """Whether one map fills the leaf: a map is one to one, so that counting its elements is enough."""
+    return len(blocks) == 1 and len(blocks[0].starts) == 1 and blocks[0].terms[0].index_map.count == prod(shape)
+
+
+def _check_leaf(name: str, shape: Shape, blocks: Sequence[Block], problems: Problems, reported: _Reported) -> None:
+    """Report the holes and overlaps of one leaf."""
+    groups = [Boxes(leaf_steps(block.terms[0].index_map), block.starts) for block in blocks]
+    found = cover(shape, groups)
+    if found.holes:
+        _holes(name, shape, blocks, found, problems, reported)
+    if found.overlaps and name not in reported.twice:
+        point = tuple(r.start for r in found.overlaps[0])
+        keys = [b.terms[0].keys[n] for b, group in zip(blocks, groups, strict=True) for n in group.holding(point)]
+        keys = tuple(dict.fromkeys(keys))
+        text = (
+            "filled by " + " and by ".join(map(quote, keys)) if len(keys) > 1 else f"filled twice by {quote(keys[0])}"
+        )
+        more = f", and {len(found.overlaps) - 1} more such places" if len(found.overlaps) > 1 else ""
+        problems.conflicts.append(Conflict(name + spans(shape, found.overlaps[0]), text + more, keys))
+
+
+def _holes(
+    name: str, shape: Shape, blocks: Sequence[Block], found: Cover, problems: Problems, reported: _Reported
+) -> None:
+    """Report what nothing fills, unless the key that would is reported."""
+    samples = {start: key for block in blocks for start, key in zip(block.starts, block.terms[0].keys, strict=True)}
+    fit = Fit(samples)
+    for hole in found.holes:
+        span = spans(shape, hole)
+        label = name + span
+        if label in reported.labels or (name in reported.leaves and not span):
+            continue
+        one = all(len(r) == 1 or len(r) == n for r, n in zip(hole, shape, strict=True))
+        problems.missing.append(Missing(label, fit.key(tuple(r.start for r in hole)) if one else None))
+
+
+def check_keys(blocks: Sequence[Block], drops: Sequence[Sent], shapes: Mapping[str, Shape], problems: Problems) -> None:
+    """Report keys of which some elements are read by no rule, or read twice."""
+    known = {key for problem in problems.conflicts for key in problem.keys}
+    known |= {problem.key for problem in problems.mismatched}
+    suspects = _read_in_part(blocks) | {key for sent in drops if sent.rule.keys[0].axes for key in sent.keys}
+    suspects -= known
+    if not suspects:
+        return
+    once: dict[str, list[Boxes]] = {key: [] for key in sorted(suspects)}
+    copied: dict[str, list[Boxes]] = {key: [] for key in suspects}
+    for block in blocks:
+        for term in block.terms:
+            steps = key_steps(term.index_map)
+            for key, start in zip(term.keys, term.starts, strict=True):
+                if key in once:
+                    (copied if block.copy else once)[key].append(Boxes(steps, [start]))
+    for sent in drops:
+        for key in suspects.intersection(sent.keys):
+            once[key].append(key_box(sent.rule, shapes[key]))
+    for key, boxes in once.items():
+        _check_key(key, shapes[key], boxes, copied[key], problems)
+
+
+def _check_key(key: str, shape: Shape, boxes: Sequence[Boxes], copied: Sequence[Boxes], problems: Problems) -> None:
+    """Report what is wrong with the elements of one key."""
+    found = cover(shape, [*boxes, *copied])
+    if found.holes:
+        shown = ", ".join(spans(shape, hole) or "all" for hole in found.holes[:3])
+        shown += ", …" if len(found.holes) > 3 else ""
+        text = f"no rule reads its elements {shown}: to drop them on purpose, select them, '{quote(key)[1:-1]} [v[8:] …] -> _'"
+        problems.unexpected.append(Unexpected(key, text))
+    if (cover(shape, boxes) if copied else found).overlaps:
+        text = "some of its elements are read twice: a rule that reads them again says 'copy=true'"
+        problems.conflicts.append(Conflict(key, text, (key,)))
+
+
+def _read_in_part(blocks: Sequence[Block]) -> set[str]:
+    """Keys that some map does not read whole, or that several read."""
+    found: set[str] = set()
+    seen: set[str] = set()
+    for block in blocks:
+        for term in block.terms:
+            if not term.index_map.whole_key:
+                found.update(term.keys)
+            elif not block.copy:
+                found |= seen.intersection(term.keys)
+                seen.update(term.keys)
+                if len(set(term.keys)) < len(term.keys):
+                    found.update(key for key, n in Counter(term.keys).items() if n > 1)
+    return found

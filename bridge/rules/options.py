@@ -1,0 +1,112 @@
+"""Options: what stands after `;` or is given by keyword. Sizes of axes, and a closed list of others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import isfinite
+
+from bridge.rules.cursor import Cursor, fail
+
+Option = int | float | bool | str
+
+FLAGS = ("tie", "copy")
+NUMBERS = ("scale", "add")
+WORDS = frozenset({*FLAGS, *NUMBERS, "flip"})
+"""Names that no axis, index or part can have."""
+
+_OPTION = re.compile(r"""([^\W\d]\w*)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,"']+))""", re.ASCII)
+_INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
+_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options of one rule. `sizes` are extents of axes and parts, and counts of indices, sorted by name."""
+
+    sizes: tuple[tuple[str, int], ...] = ()
+    scale: float | int = 1
+    add: float | int = 0
+    flip: tuple[str, ...] = ()
+    tie: bool = False
+    copy: bool = False
+
+    @property
+    def valued(self) -> bool:
+        """Whether values change."""
+        return self.scale != 1 or self.add != 0
+
+    def __bool__(self) -> bool:
+        return self != Options()
+
+    def __str__(self) -> str:
+        shown = [f"{name}={size}" for name, size in self.sizes]
+        shown += [f"scale={self.scale!r}"] * (self.scale != 1) + [f"add={self.add!r}"] * (self.add != 0)
+        shown += [f'flip="{" ".join(self.flip)}"'] * bool(self.flip)
+        shown += ["tie=true"] * self.tie + ["copy=true"] * self.copy
+        return " ".join(shown)
+
+
+def read_options(cursor: Cursor) -> dict[str, Option]:
+    """`h=12, add=1.0 tie=true` up to the end."""
+    options: dict[str, Option] = {}
+    while not cursor.done:
+        if cursor.blank() or cursor.peek(","):
+            cursor.at += 1
+            continue
+        found = _OPTION.match(cursor.text, cursor.at)
+        if not found:
+            cursor.fail("expected an option: 'h=12', 'add=1.0', 'flip=\"h w\"', 'tie=true'")
+        if found[1] in options:
+            cursor.fail(f"option '{found[1]}' stands twice")
+        options[found[1]] = _value(cursor, found)
+        cursor.at = found.end()
+    return options
+
+
+def _value(cursor: Cursor, found: re.Match[str]) -> Option:
+    """The value of one option."""
+    if found[4] is None:
+        return found[2] if found[2] is not None else found[3]
+    if found[4] in ("true", "false"):
+        return found[4] == "true"
+    if _INTEGER.fullmatch(found[4]):
+        return int(found[4])
+    if _FLOAT.fullmatch(found[4]):
+        return float(found[4])
+    cursor.fail("expected a number, true, false or a text in quotes", found.start(4))
+
+
+def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
+    """Options by name as `Options`, each of the type that it must have.
+
+    **Raises:** `RuleError`, pointing at column `at` of `text`.
+    """
+    options = Options()
+    sizes: dict[str, int] = {}
+    for name, value in given.items():
+        if name in FLAGS:
+            if not isinstance(value, bool):
+                fail(text, at, f"option '{name}' is true or false, not {value!r}")
+            options = replace(options, **{name: value})
+        elif name == "flip":
+            if not isinstance(value, str) or not value.split():
+                fail(text, at, f"option 'flip' is the names of axes, as in flip=\"h w\", not {value!r}")
+            options = replace(options, flip=tuple(value.replace(",", " ").split()))
+        elif name in NUMBERS:
+            options = replace(options, **{name: _number(text, at, name, value)})
+        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            fail(text, at, f"option '{name}' is the extent of an axis, a whole number from 1 up, not {value!r}")
+        else:
+            sizes[name] = int(value)
+    return replace(options, sizes=tuple(sorted(sizes.items())))
+
+
+def _number(text: str, at: int, name: str, value: Option) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        fail(text, at, f"option '{name}' is a finite number, not {value!r}")
+    if name == "scale" and value == 0:
+        fail(text, at, "option 'scale' is 0: nothing would be left of the tensor")
+    # Subclasses, such as numpy's, would not read back.
+    return int(value) if isinstance(value, int) else float(value)
