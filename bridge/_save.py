@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,16 +21,10 @@ from bridge.planning.reverse import saved_specs
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
 from bridge.stream.gather import Piece, gather, pieces
-from bridge.target.commit import INDEX, SINGLE, Target
+from bridge.target.commit import Target
+from bridge.target.shards import parse_nbytes, shards, stored_nbytes
+from bridge.target.standing import INDEX
 from bridge.target.writer import write_file
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12} | {
-    "KIB": 2**10,
-    "MIB": 2**20,
-    "GIB": 2**30,
-    "TIB": 2**40,
-}
-
 
 class LeftOut(NamedTuple):
     """A leaf or key that was not saved as it is, and why."""
@@ -72,13 +64,14 @@ def save(
 
     - `model`: the model, or a `(model, state)` pair.
     - `target`: a folder, made if need be; a name that ends in `.safetensors` is one file.
-    - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules write every leaf that one of
-        them names, in the leaf's dtype.
+    - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules write every leaf that
+        one of them names, in the leaf's dtype.
     - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
-    - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has a
-        file of its own.
+    - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has
+        a file of its own.
     - `metadata`: the files' `__metadata__`, by default `{"format": "pt"}`.
-    - `overwrite`: replace a checkpoint that stands in the target. At every moment it is the old one or the new one, whole.
+    - `overwrite`: replace a checkpoint that stands in the target. At every moment it is the old one or the new one,
+        whole.
     - `progress`: as for `bridge.load`.
 
     **Returns:** a `SaveReport`.
@@ -92,28 +85,57 @@ def save(
     ```
     """
     place = Target(target, overwrite=overwrite)
-    limit = _nbytes(max_shard_size)
+    limit = parse_nbytes(max_shard_size)
     leaves = _leaves(model)
     plan = rules_or_plan if isinstance(rules_or_plan, Plan) else _planned(model, rules_of(rules_or_plan), str(target))
     _check_model(plan, leaves)
-    specs = _specs(plan, leaves, dtype, by_rules=plan is not rules_or_plan)
-    meta = {"format": "pt"} if metadata is None else dict(metadata)
+    by_rules = plan is not rules_or_plan
+    specs = _specs(plan, leaves, dtype, by_rules=by_rules)
+    meta = {"format": "pt"} if metadata is None else _text_only(metadata)
     with reporting(progress, "writing") as report:
-        files, nbytes = _write(place, _shards(specs, limit, single=place.single), plan, leaves, meta, report)
-    return SaveReport(files, nbytes, tuple(_left_out(plan, leaves)))
+        files, nbytes = _write(place, shards(specs, None if place.single else limit, meta), plan, leaves, meta, report)
+    return SaveReport(files, nbytes, tuple(_left_out(plan, leaves, by_rules=by_rules)))
+
+
+def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What safetensors can keep. **Raises:** `SaveError`."""
+    for name, value in metadata.items():
+        if not (isinstance(name, str) and isinstance(value, str)):
+            raise SaveError(
+                f"metadata {name!r} is {value!r}, {type(value).__name__}: safetensors keeps only text, write {str(value)!r}"
+            )
+    return dict(metadata)
 
 
 def _leaves(model: Any) -> dict[str, Any]:
-    """The model's arrays by name. **Raises:** `PlanError` where one is abstract."""
-    import jax
-
+    """The model's arrays by name. **Raises:** `PlanError` where one has no values to save."""
     from bridge.model.template import take_apart
 
     arrays = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
+    if not arrays:
+        raise PlanError(f"the model to save, {type(model).__name__}, has no arrays")
     for name, value in arrays.items():
-        if isinstance(value, jax.ShapeDtypeStruct):
-            raise PlanError(f"leaf {quote(name)} is abstract: a model to save has arrays, not shapes")
+        problem = _problem(value)
+        if problem is not None:
+            raise PlanError(f"leaf {quote(name)} {problem}")
     return arrays
+
+
+def _problem(value: Any) -> str | None:
+    """Why an array cannot be saved."""
+    import jax
+
+    if isinstance(value, jax.ShapeDtypeStruct):
+        return "is abstract: a model to save has arrays, not shapes"
+    if isinstance(value, jax.Array) and value.is_deleted():
+        return "was deleted, as a donated array is: save the model that took its place"
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return "is spread over several processes: gather it, or save from a program of one process"
+    try:
+        packed = DTYPES[dtype_name(np.dtype(value.dtype))].packed
+    except CheckpointError:
+        return f"is {value.dtype}, a dtype that safetensors has no name for: cast it before saving"
+    return f"is {value.dtype}, which files pack and this release does not write: cast it before saving" if packed else None
 
 
 def _planned(model: Any, rules: tuple[Rule, ...], target: str) -> Plan:
@@ -122,7 +144,7 @@ def _planned(model: Any, rules: tuple[Rule, ...], target: str) -> Plan:
 
     template = take_apart(model).template
     if not rules:
-        raise PlanError("save needs rules, or the plan that the model was loaded by: '** -> **' saves leaves by their own names")
+        raise PlanError("save needs rules or a plan: '** -> **' saves all leaves by their own names")
     specs = saved_specs(rules, template)
     plan = make_plan(specs, template, Request(rules), source=target)
     problems = [p for p in plan.problems.missing if any(name == p.leaf for name in template.leaves)]
@@ -139,18 +161,24 @@ def _check_model(plan: Plan, leaves: Mapping[str, Any]) -> None:
     plan.check()
     for block in plan.blocks:
         if block.leaf not in leaves:
-            raise PlanError(f"the model has no leaf {quote(block.leaf)}, which the plan fills: save the model it was made for")
+            raise PlanError(
+                f"the model has no leaf {quote(block.leaf)}, which the plan fills: save the model it was made for"
+            )
         shape, wanted = tuple(leaves[block.leaf].shape), plan.leaves[block.leaf].shape
         if shape != wanted:
             raise PlanError(f"leaf {quote(block.leaf)} is {shape}, the plan has {wanted}: make a plan for this model")
 
 
 def _specs(plan: Plan, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
-    """dtype and shape of every key to write, in the order of the checkpoint."""
+    """What every key is written as, in the order of the checkpoint."""
     held = pieces(plan.blocks)
     policy = DtypePolicy.of(None if dtype == "model" else dtype)
     specs: dict[str, Spec] = {}
-    for key in (key for key in plan.specs if key in held):
+    spent = plan.spent
+    for key in (key for key in plan.specs if key in held or key in spent):
+        if key in spent:
+            specs[key] = Spec(plan.specs[key].dtype, plan.specs[key].shape)
+            continue
         own = np.dtype(leaves[held[key][0].leaf].dtype)
         stored = own if by_rules or dtype == "model" else plan.specs[key].dtype
         wanted = policy.dtype(key, stored, stored)
@@ -161,36 +189,18 @@ def _specs(plan: Plan, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool)
     return specs
 
 
-def _shards(specs: Mapping[str, Spec], limit: int, *, single: bool) -> list[dict[str, Spec]]:
-    """Keys dealt to files of at most `limit` bytes of tensors, in order."""
-    shards: list[dict[str, Spec]] = [{}]
-    filled = 0
-    for key, spec in specs.items():
-        nbytes = _stored_nbytes(spec)
-        if shards[-1] and filled + nbytes > limit and not single:
-            shards.append({})
-            filled = 0
-        shards[-1][key] = spec
-        filled += nbytes
-    return shards
-
-
-def _stored_nbytes(spec: Spec) -> int:
-    return prod(spec.shape) * DTYPES[dtype_name(spec.dtype)].bits // 8
-
-
 def _write(
     place: Target,
-    shards: Sequence[Mapping[str, Spec]],
+    dealt: Sequence[Mapping[str, Spec]],
     plan: Plan,
     leaves: Mapping[str, Any],
     metadata: Mapping[str, str],
     report: Progress | None,
 ) -> tuple[tuple[str, ...], int]:
     """Write and commit all files; their names and how many bytes they have."""
-    held = pieces(plan.blocks)
-    total = sum(_stored_nbytes(spec) for shard in shards for spec in shard.values())
-    done = 0
+    held, host = pieces(plan.blocks), _Host(leaves)
+    total = sum(stored_nbytes(spec) for shard in dealt for spec in shard.values())
+    done = written = 0
 
     def wrote(nbytes: int) -> None:
         nonlocal done
@@ -198,27 +208,26 @@ def _write(
         if report is not None:
             report(done, total)
 
-    host = _Host(leaves)
     with place.staged() as stage:
-        names = place.names(len(shards))
-        written = 0
-        for name, shard in zip(names, shards, strict=True):
+        names, indexed = place.names(stage, len(dealt))
+        for name, shard in zip(names, dealt, strict=True):
             head, _ = encode_header({k: (spec.dtype, spec.shape) for k, spec in shard.items()}, metadata, file=name)
-            arrays = (_tensor(key, held[key], host, spec.dtype) for key, spec in shard.items())
-            written += write_file(stage / name, head, arrays, shown=name, wrote=wrote)
-        if len(names) == 1 and names[0] in (SINGLE, place.path.name):
+            arrays = (_tensor(key, held.get(key), host, spec) for key, spec in shard.items())
+            written += write_file(stage.path / name, head, arrays, shown=name, wrote=wrote)
+        if not indexed:
             place.commit(stage, [], names[0])
-            return (names[0],), written
-        weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
-        index = encode_index(weight_map, total)
-        (stage / INDEX).write_bytes(index)
+            return tuple(names), written
+        weight_map = {key: name for name, shard in zip(names, dealt, strict=True) for key in shard}
+        written += write_file(stage.path / INDEX, encode_index(weight_map, total), (), shown=INDEX)
         place.commit(stage, names, INDEX)
-        return (*names, INDEX), written + len(index)
+        return (*names, INDEX), written
 
 
-def _tensor(key: str, held: Sequence[Piece], leaves: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
+def _tensor(key: str, held: Sequence[Piece] | None, leaves: Mapping[str, np.ndarray], spec: Spec) -> np.ndarray:
+    if held is None:
+        return np.zeros(spec.shape, spec.dtype)  # used up by its layer: no leaf has it
     try:
-        return gather(held, leaves, dtype)
+        return gather(held, leaves, spec.dtype)
     except CheckpointError as error:
         raise SaveError(f"key {quote(key)} {error}") from error
 
@@ -243,19 +252,18 @@ class _Host(Mapping[str, np.ndarray]):
         return len(self.leaves)
 
 
-def _left_out(plan: Plan, leaves: Mapping[str, Any]) -> Iterable[LeftOut]:
+def _left_out(plan: Plan, leaves: Mapping[str, Any], *, by_rules: bool) -> Iterator[LeftOut]:
     """What the files do not hold, or not as it was."""
-    saved = {block.leaf for block in plan.blocks}
+    held = pieces(plan.blocks)
+    saved = {piece.leaf for found in held.values() for piece in found}
+    copied = {block.leaf: block.terms[0].keys[0] for block in plan.blocks if block.copy}
     for name in leaves:
-        if name not in saved and name not in plan.fills:
-            yield LeftOut(name, "no rule names this leaf")
+        if name in saved or name in plan.fills:
+            continue
+        if name in copied:
+            key = copied[name]
+            yield LeftOut(name, f"a copy: key {quote(key)} is saved from leaf {quote(held[key][-1].leaf)}")
+        else:
+            yield LeftOut(name, "no rule names this leaf" if by_rules else "the plan has no key for this leaf")
     yield from (LeftOut(key, reason) for key, reason in plan.lossy)
-
-
-def _nbytes(text: int | str) -> int:
-    """A number of bytes, as `max_shard_size` spells it. **Raises:** `SaveError`."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text))
-    unit = _UNITS.get(found[2].upper()) if found else None
-    if found is None or unit is None or float(found[1]) * unit < 1:
-        raise SaveError(f"max_shard_size {text!r} is no number of bytes: write 5_000_000_000, '5GB' or '500MiB'")
-    return int(float(found[1]) * unit)
+    yield from (LeftOut(key, "unexpected, and allowed to be") for key in plan.allowed)

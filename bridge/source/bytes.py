@@ -99,6 +99,18 @@ class LocalFile:
                 f"{quote(self.name)} cannot be read at byte {offset:,}: {_reason(e)}. Check the disk and try again."
             ) from e
 
+    def resident(self, offset: int) -> bool:
+        """Whether the byte at `offset` is in memory already, as far as the system tells; True where it does not."""
+        if not hasattr(os, "RWF_NOWAIT"):
+            return True
+        try:
+            os.preadv(self._acquire().number, [bytearray(1)], offset, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system that cannot say
+        return True
+
     def map(self) -> mmap.mmap:
         """The whole file as read-only memory, which outlives `close`; nothing is read before it is looked at.
 

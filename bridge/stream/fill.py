@@ -9,7 +9,8 @@ import numpy as np
 from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
 from bridge.stream.jobs import jobs
-from bridge.stream.run import Files, Progress, run
+from bridge.stream.residency import is_cold
+from bridge.stream.run import THREADS, Files, Progress, run
 
 
 def fill(
@@ -32,5 +33,7 @@ def fill(
     **Raises:** `CheckpointError`, naming key and file; the contents of `leaves` are then undefined.
     """
     dtypes = {name: leaf.dtype for name, leaf in leaves.items()}
-    run(jobs([block for block in blocks if not block.tie], specs, dtypes), files, leaves, progress=progress)
+    work = jobs([block for block in blocks if not block.tie], specs, dtypes)
+    threads = 1 if is_cold(work, files) else THREADS
+    run(work, files, leaves, threads=threads, progress=progress)
     run(jobs([block for block in blocks if block.tie], specs, dtypes), files, leaves)

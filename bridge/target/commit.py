@@ -1,38 +1,30 @@
 """New files under names of their own, then one rename. Before it the target is the old checkpoint, after it the new one.
 
-    staged/            a folder inside the target, `.eqx-bridge-…`, locked while its writer lives
-    files move out     under names that nothing has
-    one rename         of the index, or of the only file: this commits
-    old files go       those that the old checkpoint named
+Which rename that is depends on what stands in the folder, and so on what a reader of it goes by:
 
-What a killed writer leaves is such a folder, which nothing reads and the next save removes, or old files that the new index
-does not name.
+    new                old                 the files go out     what commits
+    one file           nothing, or one                          the file takes `model.safetensors`
+    one file           an index            the file             the old index goes away
+    several            an index, or        all of them          the new index takes its name
+                       `model.safetensors`
+    several            nothing             after the index      the last of them: an index that lacks a file is no checkpoint
+
+Old files go last, those that the old checkpoint named and no others.
 """
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import re
-import secrets
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from bridge._errors import BridgeError, SaveError
+from bridge._errors import SaveError
 from bridge._text import quote
-from bridge.format.header import read_header
-from bridge.format.index import parse_index
-from bridge.format.native import BESIDE
-from bridge.source.bytes import LocalFile
-
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
-_STAGE = ".eqx-bridge-"
-_LOCK = "lock"
-_BESIDE_NAME = re.compile(r"(bridge(-\d+)?\.json)|(original(-\d+)?\.safetensors)")
+from bridge.target.explain import explained, sync
+from bridge.target.journal import forget, note
+from bridge.target.stage import Stage, staged, sweep, turn
+from bridge.target.standing import INDEX, SINGLE, Standing, indices, inside, standing, tensor_files
 
 
 class Target:
@@ -47,143 +39,110 @@ class Target:
         **Raises:** `SaveError` if something stands there and may not be replaced, or it is no place for a checkpoint.
         """
         self.path = Path(target)
+        self.overwrite = overwrite
         self.single = self.path.suffix == ".safetensors"
         self.folder = self.path.parent if self.single else self.path
         with explained(self.path, "cannot be looked at"):
-            standing = self.path.exists() if self.single else bool(self.standing())
             if self.path.exists() and self.single == self.path.is_dir():
                 kind = "a folder" if self.single else "a file"
                 raise SaveError(f"{quote(str(target))} is {kind}: name a folder, or a file that ends in '.safetensors'")
-        if standing and not overwrite:
-            raise SaveError(f"{quote(str(target))} holds a checkpoint already: name another place, or give overwrite=True")
+            sweep(self.folder)
+            self.check_free()
 
-    def standing(self) -> list[str]:
-        """The files of the checkpoint that stands in the folder: what its index names, or `model.safetensors`."""
-        if self.single:
-            return [self.path.name] if self.path.exists() else []
-        if not self.folder.is_dir():
-            return []
-        found = [name for name in (INDEX, SINGLE) if (self.folder / name).is_file()]
-        if INDEX in found:
-            try:
-                listed = parse_index((self.folder / INDEX).read_bytes(), name=INDEX).files
-            except BridgeError:
-                listed = ()  # an index that nobody can read names no files that could be lost
-            found += [name for name in listed if name not in found and (self.folder / name).is_file()]
-        if SINGLE in found:
-            found += [name for name in _beside(self.folder / SINGLE) if (self.folder / name).is_file()]
-        return found
+    def check_free(self) -> None:
+        """**Raises:** `SaveError` where a checkpoint stands that may not be replaced."""
+        if not self.overwrite and (os.path.lexists(self.path) if self.single else standing(self.folder).files):
+            raise SaveError(f"{quote(str(self.path))} holds a checkpoint already: name another place, or give overwrite=True")
 
     @contextmanager
-    def staged(self) -> Iterator[Path]:
+    def staged(self) -> Iterator[Stage]:
         """A folder of its own to write to, on the target's disk. It is gone afterwards, whatever happened."""
-        with explained(self.folder, "cannot be written to"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            _sweep(self.folder)
-            stage = self.folder / f"{_STAGE}{secrets.token_hex(8)}"
-            stage.mkdir()
-            lock = os.open(stage / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
+        with staged(self.folder) as stage:
             yield stage
-        finally:
-            shutil.rmtree(stage, ignore_errors=True)
-            os.close(lock)
 
-    def free_name(self, name: str) -> str:
-        """`name`, or one like it that nothing in the folder has."""
-        stem, suffix = os.path.splitext(name)
-        number, free = 0, name
-        while (self.folder / free).exists():
-            number += 1
-            free = f"{stem}-{number}{suffix}"
-        return free
+    def names(self, stage: Stage, count: int, *, wanted: str = SINGLE) -> tuple[list[str], bool]:
+        """Names for `count` files of tensors, and whether they need an index.
 
-    def names(self, count: int) -> list[str]:
-        """Names for `count` files that nothing in the folder has; one file alone may take the standing one's place."""
+        `wanted` is what one file would like to be called, if a reader finds it by that.
+        """
         if self.single:
-            return [self.path.name]
-        if count == 1 and not (INDEX in (standing := self.standing()) and SINGLE in standing):
-            return [SINGLE]
-        return [self.free_name(f"model-{n + 1:05}-of-{count:05}.safetensors") for n in range(count)]
+            return [self.path.name], False
+        if count == 1 and wanted != SINGLE and set(tensor_files(self.folder)) <= {wanted} and not indices(self.folder):
+            return [wanted], False
+        if count == 1 and self._alone():
+            return [SINGLE], False
+        return [stage.free_name(f"model-{n + 1:05}-of-{count:05}.safetensors") for n in range(count)], True
 
-    def commit(self, stage: Path, files: Sequence[str], deciding: str) -> None:
-        """Move `files` out of `stage` and make the checkpoint the new one by moving `deciding` last.
+    def _alone(self) -> bool:
+        """Whether `model.safetensors` decides once the index that stands there, if any, is gone."""
+        found = indices(self.folder)
+        with explained(self.folder, "cannot be looked at"):
+            old = standing(self.folder)
+        return not found or (found == [old.index] and SINGLE not in old.counted)
+
+    def commit(self, stage: Stage, files: Sequence[str], deciding: str) -> None:
+        """Move what lies in `stage` to its place.
 
         **Arguments:**
 
         - `files`: names in `stage` that nothing in the folder has.
-        - `deciding`: the name in `stage` whose move commits: the index, or the only file.
+        - `deciding`: one more: the index of several files, or the only file of tensors.
+
+        **Raises:** `SaveError`; what stood there then stands there still, unless it says otherwise.
         """
-        with explained(self.path, "cannot be written to"):
-            old = self.standing()
+        with explained(self.path, "cannot be written to"), turn(self.folder):
+            self.check_free()
+            self._check_fresh(files, deciding)
             for name in (*files, deciding):
-                _sync(stage / name)
-            for name in files:
-                os.rename(stage / name, self.folder / name)
-            _sync(self.folder)
-            final = self.path if self.single else self.folder / deciding
-            if deciding == SINGLE and not self.single and (self.folder / INDEX).exists():
-                # The old index decides as long as it is there: the new file takes its place beside it, and
-                # moving the index away is what commits.
-                os.replace(stage / deciding, final)
-                os.rename(self.folder / INDEX, stage / "old-index")
-            else:
-                os.replace(stage / deciding, final)
-            _sync(self.folder)
-            kept = {*files, final.name}
-            for name in old:
-                if name not in kept:
-                    with suppress(FileNotFoundError):
-                        os.unlink(self.folder / name)
+                sync(stage.path / name)
+            old = Standing() if self.single else standing(self.folder)
+            try:
+                self._move(stage.path, files, deciding, old)
+            except BaseException:
+                # An interrupt may come right after the rename that commits: then this finishes, else it undoes.
+                forget(stage.path)
+                raise
+            with explained(self.path, "cannot be tidied up", "The new checkpoint stands there, whole; the next save tries again"):
+                forget(stage.path)
+                sync(self.folder)
+
+    def _check_fresh(self, files: Sequence[str], deciding: str) -> None:
+        """What was free when the names were given is so still, for all who do not wait their turn."""
+        taken = next((name for name in files if os.path.lexists(self.folder / name)), None)
+        away = next((name for name in files if not inside(self.folder, name)), None)
+        if away is not None:
+            raise SaveError(f"{quote(str(self.folder / away))} would lie elsewhere, behind a link: name another place")
+        if taken is not None or (deciding == SINGLE and not self.single and not self._alone()):
+            raise SaveError(
+                f"{quote(str(self.folder / (taken or SINGLE)))} has appeared while this was being written: somebody else "
+                "writes there. Nothing of theirs has changed; save again, or name another place"
+            )
+
+    def _move(self, stage: Path, files: Sequence[str], deciding: str, old: Standing) -> None:
+        """All renames up to the one that commits."""
+        new = [*files, deciding]
+        if self.single:
+            os.replace(stage / deciding, self.path)
+        elif deciding != INDEX and old.index is not None:
+            note(stage, new, old.files, leaving=old.index)
+            _out(stage, new)
+            os.rename(self.folder / old.index, stage / ".old-index")
+        elif deciding == INDEX and not old.files:
+            note(stage, new, ())
+            _out(stage, [deciding, *files])
+        else:
+            # A file that counts because it is the only one counts no more when others come: it takes the name that does.
+            lent = deciding == INDEX and old.index is None and SINGLE not in old.files
+            note(stage, new, old.files, lent={SINGLE: old.files[0]} if lent else {})
+            if lent:
+                os.link(self.folder / old.files[0], self.folder / SINGLE)
+            _out(stage, new)
 
 
-def _beside(path: Path) -> list[str]:
-    """What a converted file keeps beside it. Only names that convert gives: a file may say anything."""
-    try:
-        source = LocalFile(path)
-        try:
-            names = json.loads(read_header(source).metadata.get(BESIDE, "[]"))
-        finally:
-            source.close()
-    except (BridgeError, ValueError):
-        return []  # no such file can be what convert wrote
-    listed = names if isinstance(names, list) else []
-    return [name for name in listed if isinstance(name, str) and _BESIDE_NAME.fullmatch(name)]
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what writers left that are no more: their lock is free."""
-    for stage in folder.glob(f"{_STAGE}*"):
-        try:
-            lock = os.open(stage / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue  # not ours, or just being made
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(stage, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its writer lives
-        finally:
-            os.close(lock)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written before a rename speaks of it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def explained(path: Path, problem: str) -> Iterator[None]:
-    """Turn an `OSError` into a `SaveError` that names the path and what to do."""
-    try:
-        yield
-    except SaveError:
-        raise
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SaveError(f"{quote(str(path))} {problem}: {reason}. Nothing there has changed; make room, or name another place") from error
+def _out(stage: Path, names: Sequence[str]) -> None:
+    """Move files from the stage to the folder around it, in order. The disk has all others before the last one goes."""
+    for name in names[:-1]:
+        (stage.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        os.rename(stage / name, stage.parent / name)
+    sync(stage.parent)
+    os.rename(stage / names[-1], stage.parent / names[-1])

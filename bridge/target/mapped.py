@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bridge.target.commit import explained
+from bridge.target.explain import explained
 
 Shape = tuple[int, ...]
 

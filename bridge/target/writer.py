@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge._errors import SaveError
 from bridge._text import quote
-from bridge.target.commit import explained
+from bridge.target.explain import explained
 
 _PIECE = 64 << 20  # Linux writes at most 2 GiB at a call; smaller pieces let progress be seen
 

@@ -1,0 +1,148 @@
+"""Every way to do the work, by name: what runs, what it needs beside the checkpoint, how the table calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench import limits, ours, peers, peers_torch
+from bench.work import Work
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way. **Arguments:**
+
+    - `title`: as the table has it.
+    - `prepare`: imports and sets up, and returns what is measured.
+    - `beside`: a file or folder beside the checkpoint that it reads instead, and who makes it.
+    - `factor`: about how much memory it takes, in sizes of the final arrays; measured exactly on the first run.
+    - `packages`: whose versions the report names.
+    - `environment`: variables of its process.
+    - `transposed`: whether it gives every matrix the other way round.
+    - `kind`: `"ours"`, `"limit"` or `"peer"`.
+    """
+
+    title: str
+    prepare: Callable[[Work], Callable[[], Any]]
+    kind: str = "peer"
+    beside: str | None = None
+    factor: float = 3.0
+    packages: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    transposed: bool = False
+
+
+def _ours(
+    title: str, prepare: Callable[[Work], Callable[[], Any]], beside: str | None = None, *, transposed: bool = False
+) -> Case:
+    return Case(title, prepare, "ours", beside, factor=1.3, transposed=transposed)
+
+
+def _limit(title: str, prepare: Callable[[Work], Callable[[], Any]]) -> Case:
+    return Case(title, prepare, "limit", factor=1.3)
+
+
+MAKERS: dict[str, Callable[[Work], None]] = {
+    "converted": ours.make_converted,
+    "orbax": peers.make_orbax,
+    "tree.eqx": peers.make_equinox,
+    ".bin": peers_torch.make_pickled,
+}
+_ST = ("safetensors",)
+_TORCH = ("safetensors", "torch")
+_HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+
+CASES: dict[str, Case] = {
+    "bridge": _ours("**bridge.load**", ours.load),
+    "bridge_f32": _ours("**bridge.load**", ours.to_f32),
+    "bridge_bf16": _ours("**bridge.load**", ours.to_bf16),
+    "bridge_transposed": _ours("**bridge.load**", ours.transposed, transposed=True),
+    "bridge_converted": _ours("**bridge.load**, converted", ours.converted, "converted"),
+    "bridge_empty": _ours("limit: the same leaves, tiny", ours.converted_empty, "converted"),
+    "bridge_open": _ours("**bridge.open**: the header alone", ours.opened),
+    "bridge_plan": _ours("**bridge.plan**: header, rules and proof", ours.planned),
+    "bridge_unstacked": _ours("**bridge.load**, each tensor its own array", ours.unstacked),
+    "fresh": _limit("limit: `preadv` into fresh `np.empty`", limits.fresh),
+    "huge": _limit("limit: `preadv` into fresh pages of 2 MiB", limits.huge),
+    "touched": _limit("limit: `preadv` into touched memory", limits.touched),
+    "one_pass": _limit("limit: one pass, one thread, fresh memory", limits.one_pass),
+    "sequential": _limit("limit: one sequential read into one buffer", limits.sequential),
+    "widened": _limit("limit: read these bytes, write twice as many", limits.widened),
+    "narrowed": _limit("limit: read these bytes, write half as many", limits.narrowed),
+    "offset_keys": _limit("limit: `safe_open().offset_keys()`", limits.offset_keys),
+    "read_then_put": _limit("limit: one pass, then `device_put` of every tensor", limits.read_then_put),
+    "numpy": Case("safetensors.numpy + `np.stack` + `jnp.asarray`", peers.numpy_stack, packages=_ST),
+    "numpy_t": Case(
+        "safetensors.numpy + `np.stack` of `x.T` + `jnp.asarray`", peers.numpy_transposed, packages=_ST, transposed=True
+    ),
+    "numpy_f32": Case("safetensors.numpy + `np.stack` + `jnp.asarray(…, f32)`", peers.numpy_f32, packages=_ST),
+    "numpy_bf16": Case(
+        "safetensors.numpy + `np.stack` + `jnp.asarray(…, bf16)`", peers.numpy_bf16, packages=_ST, factor=6
+    ),
+    "flax": Case("safetensors.flax + `jnp.stack`", peers.flax, packages=_ST),
+    "safe_open": Case("`safe_open`, per key, + `np.stack` + `device_put`", peers.safe_open_stack, packages=_ST),
+    "safe_open_into": Case("`safe_open`, copied into place, + `device_put`", peers.safe_open_into, packages=_ST),
+    "torch": Case("safetensors.torch + `torch.stack` + dlpack", peers_torch.torch_stack, packages=_TORCH),
+    "torch_huge": Case(
+        "safetensors.torch + `torch.stack` + dlpack, `glibc.malloc.hugetlb=1`",
+        peers_torch.torch_stack,
+        packages=_TORCH,
+        environment=_HUGE,
+    ),
+    "torch_t": Case(
+        "safetensors.torch + `.T.contiguous()` + `torch.stack` + dlpack",
+        peers_torch.torch_transposed,
+        packages=_TORCH,
+        factor=4,
+        transposed=True,
+    ),
+    "torch_f32": Case(
+        "safetensors.torch + `.float()` + `torch.stack` + dlpack", peers_torch.torch_f32, packages=_TORCH
+    ),
+    "torch_bf16": Case(
+        "safetensors.torch + `.bfloat16()` + `torch.stack` + dlpack",
+        peers_torch.torch_bf16,
+        packages=_TORCH,
+        factor=2.5,
+    ),
+    "pickled": Case("`torch.load` + `torch.stack` + dlpack", peers_torch.pickled, beside=".bin", packages=("torch",)),
+    "pickled_f32": Case(
+        "`torch.load` + `.float()` + `torch.stack` + dlpack",
+        peers_torch.pickled_f32,
+        beside=".bin",
+        packages=("torch",),
+    ),
+    "pickled_mapped_f32": Case(
+        "`torch.load(mmap=True)` + `.float()` + `torch.stack` + dlpack",
+        peers_torch.pickled_mapped_f32,
+        beside=".bin",
+        packages=("torch",),
+    ),
+    "orbax": Case("orbax restore of the stacked tree", peers.orbax, beside="orbax", packages=("orbax-checkpoint",)),
+    "equinox": Case(
+        "`eqx.tree_deserialise_leaves` of the stacked tree", peers.equinox, beside="tree.eqx", packages=("equinox",)
+    ),
+    "fastsafetensors": Case(
+        "fastsafetensors + `torch.stack` + dlpack", peers_torch.fastsafetensors, packages=("fastsafetensors", "torch")
+    ),
+    "runai": Case(
+        "runai-model-streamer, copied into place, + dlpack",
+        peers_torch.runai,
+        packages=("runai-model-streamer", "torch"),
+    ),
+    "transformers": Case(
+        "transformers `from_pretrained` alone (unstacked)",
+        peers_torch.transformers_lazy,
+        packages=("transformers", "torch"),
+    ),
+    "transformers_stack": Case(
+        "transformers `from_pretrained` + `torch.stack` + dlpack",
+        peers_torch.transformers_stack,
+        packages=("transformers", "torch"),
+    ),
+    "statedict2pytree": Case(
+        "statedict2pytree + `jnp.stack`", peers_torch.statedict2pytree, packages=("statedict2pytree", "torch"), factor=8
+    ),
+}

@@ -1,0 +1,100 @@
+"""One measurement, in a process of its own: `python -m bench.child CASE WORK RESULT`, or `make WHAT WORK`."""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.cases import CASES, MAKERS
+from bench.work import Work
+
+
+def main(arguments: list[str]) -> None:
+    """Make something, or measure something."""
+    if arguments[0] == "make":
+        what, work = arguments[1], Work.read(Path(arguments[2]))
+        MAKERS[what](work)
+        made_mark(work, what).touch()
+        return
+    name, folder, result = arguments
+    case, work = CASES[name], Work.read(Path(folder))
+    # Everyone does the same work in small first: what is imported on first use, JAX's start and the allocators' own
+    # memory are not what is measured.
+    case.prepare(work.tiny())()
+    run = case.prepare(work)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
+    before, faults = memory(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    start, cpu = time.monotonic(), time.process_time()
+    arrays = run()
+    stop, used = time.monotonic(), time.process_time() - cpu
+    after, touched = memory(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+    wrong = compare(arrays, work, transposed=case.transposed) if isinstance(arrays, Mapping) else []
+    measured = {
+        "start": start,
+        "stop": stop,
+        "cpu": used,
+        "faults": touched,
+        "before": before,
+        "after": after,
+        "final": nbytes(arrays),
+        "wrong": wrong,
+    }
+    Path(result).write_text(json.dumps(measured))
+
+
+def made_mark(work: Work, what: str) -> Path:
+    """A file that stands where something beside the checkpoint has been made to its end."""
+    return work.folder / f"{what}.made"
+
+
+def memory() -> dict[str, int]:
+    """The memory of the process itself in bytes: `RssAnon`, `RssFile`, `VmHWM` …"""
+    return parse(Path("/proc/self/status").read_text())
+
+
+def parse(status: str) -> dict[str, int]:
+    """The lines of `/proc/PID/status` that speak of memory."""
+    wanted = ("RssAnon", "RssFile", "RssShmem", "VmHWM", "VmRSS")
+    rows = (line.split() for line in status.splitlines() if line.startswith(wanted))
+    return {name.rstrip(":"): int(kib) << 10 for name, kib, _ in rows}
+
+
+def nbytes(arrays: Any) -> int:
+    """Bytes of the arrays that the work was for."""
+    if isinstance(arrays, Mapping):
+        arrays = list(arrays.values())
+    return sum(getattr(array, "nbytes", 0) for array in arrays) if isinstance(arrays, list) else 0
+
+
+def compare(arrays: Mapping[str, Any], work: Work, *, transposed: bool) -> list[str]:
+    """The leaves that are not what the files hold: missing, of another shape, or other at the corners of a tensor."""
+    leaves = work.leaves()
+    wrong = [name for name in leaves if name not in arrays]
+    for name in leaves.keys() - set(wrong):
+        array, leaf = np.asarray(arrays[name]), leaves[name]
+        parts = array.reshape(-1, *array.shape[leaf.stacked * (array.ndim - len(work.places[leaf.keys[0]].shape)) :])
+        if len(parts) != len(leaf.keys):
+            wrong.append(name)
+            continue
+        for part, key in zip(parts, leaf.keys, strict=True):
+            part = part.T if transposed else part
+            stored = work.values(key)
+            for corner in (slice(None, 64), slice(-64, None)):
+                row = 0 if corner.start is None else -1
+                got, expected = (x[corner] if x.ndim == 1 else x[row, corner] for x in (part, stored))
+                if part.shape != stored.shape or not np.array_equal(got, expected.astype(part.dtype)):
+                    wrong.append(f"{name} ({key})")
+    return wrong
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

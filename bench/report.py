@@ -1,0 +1,242 @@
+"""What was measured, as JSON, as Markdown and as a plot."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.cases import CASES
+from bench.rows import LOAD, MIB, Bound, Row
+from bench.runner import ROOT, Samples
+
+_START, _STOP = "<!-- bench: from here on written by scripts/bench -->", "<!-- bench: to here -->"
+_PACKAGES = ("jax", "jaxlib", "equinox", "numpy", "ml_dtypes", "safetensors")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row as it was measured with one checkpoint."""
+
+    size: str
+    row: Row
+    nbytes: int
+    samples: Mapping[str, Samples]
+
+    @property
+    def title(self) -> str:
+        """The row's title, with the checkpoint's bytes where they matter."""
+        tail = f", {self.nbytes / 1e9:.2g} GB" if self.nbytes else ""
+        tensors = {"small": ", ten thousand of them"}.get(self.row.key, "") if self.size == "quick" else ""
+        return f"{self.row.title}{tail}{tensors}"
+
+    def case_title(self, name: str) -> str:
+        """What the table calls a case."""
+        return self.row.code[name][0] if self.row.code else CASES[name].title
+
+    def best(self, name: str, of: Any = median) -> float | None:
+        """A case's median (or minimum) in seconds; `None` where it did not run."""
+        seconds = self.samples[name].seconds if name in self.samples else []
+        return of(seconds) if seconds else None
+
+
+@dataclass
+class Report:
+    """Everything of one run."""
+
+    machine: Mapping[str, str]
+    quick: bool
+    rounds: int
+    entries: list[Entry] = field(default_factory=list)
+    folder: Path | None = None
+
+    def add(self, size: str, row: Row, nbytes: int, samples: Mapping[str, Samples]) -> None:
+        """One more row."""
+        self.entries.append(Entry(size, row, nbytes, samples))
+
+    def write(self, folder: Path) -> None:
+        """`bench.json`, `bench.md`, `bench.png`."""
+        from bench.plot import plot
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        (folder / "bench.json").write_text(json.dumps(self.data(), indent=1) + "\n")
+        (folder / "bench.md").write_text(self.markdown())
+        plot([entry for entry in self.entries if entry.row is LOAD], folder / "bench.png")
+
+    def publish(self, page: Path) -> None:
+        """The results between the marks of a page, and the plot beside it."""
+        before, rest = page.read_text().split(_START)
+        after = rest.split(_STOP)[1]
+        page.write_text(f"{before}{_START}\n\n{self.markdown()}\n{_STOP}{after}")
+        if self.folder is not None and (self.folder / "bench.png").exists():
+            shutil.copyfile(self.folder / "bench.png", page.with_suffix(".png"))
+
+    def data(self) -> dict[str, Any]:
+        """All samples, for machines."""
+        rows = [
+            {
+                "row": entry.row.key,
+                "title": entry.title,
+                "size": entry.size,
+                "nbytes": entry.nbytes,
+                "bounds": [_judged(entry, bound) for bound in entry.row.bounds],
+                "cases": {name: {"title": entry.case_title(name), **asdict(s)} for name, s in entry.samples.items()},
+            }
+            for entry in self.entries
+        ]
+        return {"machine": dict(self.machine), "rounds": self.rounds, "quick": self.quick, "rows": rows}
+
+    def markdown(self) -> str:
+        """The same for people."""
+        head = [f"- {name}: {value}" for name, value in self.machine.items()]
+        if self.quick:
+            head.insert(0, "**A quick run: it shows that the bench works, and nothing else.**\n")
+        parts = ["\n".join(head), _promises(self.entries)]
+        if any(entry.row is LOAD for entry in self.entries):
+            parts.append("![Time and memory of each way to load the same checkpoint](performance.png)")
+        return "\n\n".join([*parts, *map(_table, self.entries)]) + "\n"
+
+
+def _promises(entries: list[Entry]) -> str:
+    lines = ["### What bridge promises", "", "| work | promised | median | minimum | kept |", "|---|---|---|---|---|"]
+    for entry in entries:
+        for bound in entry.row.bounds:
+            judged = _judged(entry, bound)
+            kept = {True: "yes", False: "**no**", None: "not measured"}[judged["kept"]]
+            lines.append(
+                f"| {entry.title} | {judged['promised']} | {judged['median']} | {judged['minimum']} | {kept} |"
+            )
+        for name, factor in entry.row.expected.items():
+            took, ours = entry.best(name), entry.best(entry.row.ours)
+            if took is not None and ours:
+                lowest = (entry.best(name, min) or 0) / (entry.best(entry.row.ours, min) or 1)
+                kept = "yes" if took >= factor * ours else "**no**"
+                text = f"{entry.case_title(name)} takes ≥ {factor:g} × as long"
+                lines.append(f"| {entry.title} | {text} | {took / ours:.1f} × | {lowest:.1f} × | {kept} |")
+    return "\n".join(lines)
+
+
+def _judged(entry: Entry, bound: Bound) -> dict[str, Any]:
+    """A promise, what came of it, and whether it was kept (`None`: not measured)."""
+    samples = entry.samples.get(bound.case)
+    title = entry.case_title(bound.case).replace("*", "")
+    if bound.measure != "seconds":
+        what = {"anon": "anonymous memory beyond the final arrays", "anon_whole": "anonymous memory"}
+        promised = f"{title}: {what.get(bound.measure, 'file-mapped growth')} ≤ {bound.plus / MIB:.0f} MiB"
+        if samples is None or not samples.anon:
+            return {"promised": promised, "median": "", "minimum": "", "kept": None}
+        peak = max(samples.mapped if bound.measure == "mapped" else samples.anon)
+        peak -= samples.final if bound.measure == "anon" else 0
+        shown = f"{peak / MIB:.1f} MiB"
+        return {"promised": promised, "median": shown, "minimum": "", "kept": peak <= bound.plus}
+    names = [" or ".join(entry.case_title(n).removeprefix("limit: ") for n in group) for _, group in bound.terms]
+    factors = [f"{factor:g} × " if factor != 1 else "" for factor, _ in bound.terms]
+    promised = f"{title} ≤ " + " + ".join(f"{f}({n})" if f else n for f, n in zip(factors, names, strict=True))
+    promised += f" + {bound.plus * 1000:.0f} ms" if bound.plus else ""
+    found: list[str] = []
+    kept = None
+    for of in (median, min):
+        took = entry.best(bound.case, of)
+        groups = [[entry.best(name, of) for name in group] for _, group in bound.terms]
+        if took is None or not all(any(group) for group in groups):
+            return {"promised": promised, "median": "", "minimum": "", "kept": None}
+        limits = [min(value for value in group if value is not None) for group in groups]
+        limit = sum(factor * value for (factor, _), value in zip(bound.terms, limits, strict=True)) + bound.plus
+        # One plain factor reads best as the ratio itself; a sum as times.
+        if len(limits) == 1 and not bound.plus:
+            found.append(f"{took / limits[0]:.2f} ×")
+        elif bound.plus:
+            found.append(f"{(took - limits[0]) * 1000:+.0f} ms".replace("-", "−"))
+        else:
+            found.append(f"{_time(took)} of {_time(limit)}")
+        kept = took <= limit if kept is None else kept
+    return {"promised": promised, "median": found[0], "minimum": found[1], "kept": kept}
+
+
+def _table(entry: Entry) -> str:
+    ours, least = entry.best(entry.row.ours), entry.best(entry.row.ours, min)
+    lines = [f"### {entry.title}", ""]
+    memory = not entry.row.code
+    lines.append(
+        "| | median | minimum | × bridge, median | × bridge, minimum |"
+        + (" peak anonymous | × final | peak resident, × final |" if memory else "")
+    )
+    lines.append("|---|---|---|---|---|" + ("---|---|---|" if memory else ""))
+    ran = [name for name, found in entry.samples.items() if found.seconds and not found.failed]
+    for name in sorted(ran, key=lambda name: entry.best(name) or 0):
+        took, shortest = entry.best(name) or 0, entry.best(name, min) or 0
+        ratios = [f"{took / ours:.2f}" if ours else "", f"{shortest / least:.2f}" if least else ""]
+        cells = [entry.case_title(name), _time(took), _time(shortest), *ratios]
+        if memory:
+            found = entry.samples[name]
+            peak = max(found.anon, default=0)
+            shares = [f"{n / found.final:.2f}" if found.final else "" for n in (peak, max(found.resident))]
+            cells += [f"{peak / 1e6:.0f} MB", *shares]
+        lines.append(f"| {' | '.join(cells)} |")
+    failed = [f"- {entry.case_title(n)} did not run: {_quoted(s.failed)}" for n, s in entry.samples.items() if s.failed]
+    return "\n".join([*lines, *(["", *failed] if failed else [])])
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1000:.3g} ms"
+
+
+def _quoted(text: str) -> str:
+    # A library's message may name a folder of this machine, which is nobody's business.
+    return "`" + re.sub(r"(?<![\w.])/[\w.@+-]+(?:/[\w.@+-]+)+", "…", text).replace("`", "'") + "`"
+
+
+def machine(cache: Path) -> dict[str, str]:
+    """What the numbers belong to: the machine, the system and the versions."""
+    cpu = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    total = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    pages = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    huge = re.search(r"\[(\w+)\]", pages.read_text()) if pages.exists() else None
+    versions = {
+        name: _version(name) for name in (*_PACKAGES, *dict.fromkeys(p for c in CASES.values() for p in c.packages))
+    }
+    return {
+        "when": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC") + f", load {os.getloadavg()[0]:.2f}",
+        "bridge": _commit(),
+        "machine": f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, "
+        f"{int(total[1]) / 2**20 if total else 0:.0f} GiB{_virtual()}; checkpoints on {_file_system(cache)}",
+        "system": f"{platform.system()} {platform.release()}, transparent huge pages = {huge[1] if huge else 'none'}, "
+        f"Python {platform.python_version()}, JAX on the CPU",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    import bridge
+
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    return f"{bridge.__version__} ({done.stdout.strip()})" if done.returncode == 0 else bridge.__version__
+
+
+def _virtual() -> str:
+    return ", virtual" if " hypervisor" in Path("/proc/cpuinfo").read_text() else ""
+
+
+def _file_system(folder: Path) -> str:
+    place = str(folder.resolve())
+    mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    under = [(point, kind) for point, kind in mounts if place.startswith(point.rstrip("/") + "/")]
+    return max(under, key=lambda found: len(found[0]))[1] if under else "an unknown file system"

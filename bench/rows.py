@@ -1,0 +1,183 @@
+"""The rows of the table: which work, who does it, and what bridge promises there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+MIB = 1 << 20
+_CODE = 2 * MIB
+"""Pages of libraries that are run for the first time are file-mapped too; this much is not called growth."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A promise: a measure of `case` stays below a sum.
+
+    **Arguments:**
+
+    - `case`: whose measure.
+    - `terms`: pairs of a factor and names of cases, the best of which counts.
+    - `plus`: seconds, or bytes, on top.
+    - `measure`: `"seconds"`; `"anon"`, peak anonymous memory beyond the final arrays, `"anon_whole"` with them;
+        `"mapped"`, file-mapped growth.
+    """
+
+    case: str
+    terms: tuple[tuple[float, tuple[str, ...]], ...] = ()
+    plus: float = 0.0
+    measure: str = "seconds"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of work. **Arguments:**
+
+    - `key`, `title`: its name on the command line and in the report.
+    - `cases`: who takes part; for `code`, programs by case instead, timed as whole processes.
+    - `bounds`: what bridge promises.
+    - `kind`, `dtype`: the checkpoint, see `bench.work.made`.
+    - `growth`: bytes of the final arrays over those stored.
+    - `ours`: the case that the others are compared with.
+    - `expected`: by peer, at least how many times as long it should take.
+    - `cold`: whether the page cache is emptied of the files before each process.
+    - `large`: whether the row is measured with the large checkpoint too.
+    """
+
+    key: str
+    title: str
+    cases: tuple[str, ...]
+    bounds: tuple[Bound, ...]
+    kind: str = "llama"
+    dtype: str = "BF16"
+    growth: float = 1.0
+    ours: str = "bridge"
+    expected: Mapping[str, float] = field(default_factory=dict)
+    cold: bool = False
+    large: bool = True
+    code: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+_PLAIN = ("fresh", "huge")
+
+
+def _memory(case: str, plus: int) -> tuple[Bound, ...]:
+    return (Bound(case, plus=plus, measure="anon"), Bound(case, plus=_CODE, measure="mapped"))
+
+
+LOAD = Row(
+    "load",
+    "Loaded into stacked leaves, same dtype",
+    (
+        *("bridge", "fresh", "huge", "touched", "numpy", "flax", "safe_open", "safe_open_into", "torch", "torch_huge"),
+        *("pickled", "orbax", "equinox", "fastsafetensors", "runai", "transformers", "transformers_stack"),
+        "statedict2pytree",
+    ),
+    (
+        Bound("bridge", ((1.05, _PLAIN),)),
+        Bound("bridge", ((1.35, ("touched",)),)),
+        *_memory("bridge", 8 * MIB),
+    ),
+    expected={
+        "numpy": 8,
+        "flax": 18,
+        "safe_open": 5,
+        "torch": 1.8,
+        "orbax": 8,
+        "equinox": 5,
+        "transformers_stack": 1.5,
+    },
+)
+
+ROWS = (
+    LOAD,
+    Row(
+        "widened",
+        "bfloat16 stored, float32 leaves",
+        ("bridge_f32", "widened", "numpy_f32", "torch_f32", "pickled_f32", "pickled_mapped_f32"),
+        (Bound("bridge_f32", ((1.5, ("widened",)),)), *_memory("bridge_f32", 16 * MIB)),
+        growth=2.0,
+        ours="bridge_f32",
+    ),
+    Row(
+        "narrowed",
+        "float32 stored, bfloat16 leaves",
+        ("bridge_bf16", "narrowed", "numpy_bf16", "torch_bf16"),
+        (Bound("bridge_bf16", ((1.5, ("narrowed",)),)), *_memory("bridge_bf16", 16 * MIB)),
+        dtype="F32",
+        growth=0.5,
+        ours="bridge_bf16",
+    ),
+    Row(
+        "transposed",
+        "Every matrix transposed",
+        ("bridge_transposed", "fresh", "huge", "numpy_t", "torch_t"),
+        (Bound("bridge_transposed", ((4.5, _PLAIN),)), *_memory("bridge_transposed", 16 * MIB)),
+        ours="bridge_transposed",
+    ),
+    Row(
+        "converted",
+        "Converted, then opened and loaded",
+        ("bridge_converted", "bridge_empty", "orbax", "equinox"),
+        (
+            Bound("bridge_converted", ((1.0, ("bridge_empty",)),), plus=0.020),
+            # Mapped pages are the file's own: neither copied nor counted as anonymous.
+            Bound("bridge_converted", plus=8 * MIB, measure="anon_whole"),
+        ),
+        ours="bridge_converted",
+    ),
+    Row(
+        "cold",
+        "Page cache cold",
+        ("bridge", "sequential", "one_pass", "numpy", "torch"),
+        (Bound("bridge", ((1.1, ("sequential",)),)),),
+        cold=True,
+    ),
+    Row(
+        "small",
+        "100,000 tensors of 1 KiB",
+        (
+            *("bridge", "one_pass", "offset_keys", "bridge_open", "bridge_plan", "numpy"),
+            *("bridge_unstacked", "read_then_put"),
+        ),
+        (
+            Bound("bridge", ((2.0, ("one_pass",)), (1.3, ("offset_keys",)))),
+            Bound("bridge_open", ((1.3, ("offset_keys",)),)),
+        ),
+        kind="small",
+        large=False,
+    ),
+)
+
+_PUT = "jax.block_until_ready(jax.device_put(numpy.zeros((64,), numpy.float32)))"
+_FIRST = """\
+import jax, bridge
+like = {"norm": {"weight": jax.ShapeDtypeStruct((64,), "bfloat16")}}
+jax.block_until_ready(bridge.load(FOLDER, like, ["model.norm.** -> norm.**"], allow_unexpected=["**"]))"""
+
+START = Row(
+    "start",
+    "Whole processes, from start to end",
+    ("numpy", "bridge", "names", "jax", "jax_equinox", "first"),
+    (
+        Bound("bridge", ((1.0, ("numpy",)),), plus=0.060),
+        Bound("names", ((1.0, ("numpy",)),), plus=0.060),
+        Bound("first", ((1.0, ("jax",)),), plus=0.030),
+        Bound("first", ((1.0, ("jax_equinox",)),), plus=0.030),
+    ),
+    code={
+        "numpy": ("limit: `import numpy`", "import numpy"),
+        "bridge": ("**`import bridge`**", "import bridge"),
+        "names": (
+            "**`import bridge`**, then `bridge.load` and `bridge.open` looked up",
+            "import bridge; bridge.load, bridge.open",
+        ),
+        "jax": ("limit: `import jax` and its first `device_put`", f"import jax, numpy; {_PUT}"),
+        "jax_equinox": (
+            "limit: `import jax`, `import equinox` and the first `device_put`",
+            f"import jax, numpy, equinox; {_PUT}",
+        ),
+        "first": ("**first `bridge.load`** of a tiny file", _FIRST),
+    },
+    large=False,
+)

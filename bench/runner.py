@@ -1,0 +1,213 @@
+"""Processes started, watched and read, one at a time, on a machine brought into the same state before each."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import mmap
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench.cases import CASES
+from bench.child import parse
+from bench.work import Work
+
+ROOT = Path(__file__).resolve().parent.parent
+_SPARE = 256 << 20
+_LIMIT = 900  # seconds of one process
+_READ = 16 << 20
+
+# Faults memory in and gives it back. On a virtual machine the host may have taken freed memory away, and whoever
+# touches it first pays for fetching it: 0.1 to 2.7 s a gigabyte. This process pays, so that the measured one does not.
+_FAULT_IN = """
+import mmap, sys
+nbytes = int(sys.argv[1])
+block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+block.madvise(mmap.MADV_HUGEPAGE)
+for start in range(0, nbytes, 4096):
+    block[start] = 1
+"""
+
+
+class CaseError(Exception):
+    """A case that could not do its work, and why."""
+
+
+@dataclass
+class Samples:
+    """What was measured of one case, a value for each round; memory in bytes over that before the work."""
+
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
+    anon: list[int] = field(default_factory=list)
+    mapped: list[int] = field(default_factory=list)
+    resident: list[int] = field(default_factory=list)
+    final: int = 0
+    need: int = 0
+    failed: str | None = None
+
+
+def environment(more: Mapping[str, str]) -> dict[str, str]:
+    """The caller's variables, with this checkout in front of what is installed."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2", **more}
+
+
+def make(what: str, work: Work) -> None:
+    """A file or folder beside the checkpoint, made in a process of its own. **Raises:** `CaseError`."""
+    with _process(["make", what, work.folder], {}):
+        pass
+
+
+def free_nbytes() -> int:
+    """Memory that a process could still get."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
+
+
+def fault_in(nbytes: int) -> None:
+    """Somewhat more memory than a process will need, touched and released."""
+    nbytes = min(nbytes + nbytes // 8 + _SPARE, free_nbytes() * 9 // 10)
+    subprocess.run([sys.executable, "-S", "-c", _FAULT_IN, str(nbytes)], check=True)
+
+
+def warm(paths: Sequence[Path]) -> None:
+    """Every byte into the page cache."""
+    buffer = memoryview(bytearray(_READ))
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def cool(paths: Sequence[Path]) -> None:
+    """Every byte out of the page cache. **Raises:** `CaseError` where it stays."""
+    for path in paths:
+        with path.open("rb", buffering=0) as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    share = resident_share(paths)
+    if share > 0.01:
+        raise CaseError(f"{share:.0%} of the files stay in the page cache")
+
+
+def resident_share(paths: Sequence[Path]) -> float:
+    """How much of the files the page cache holds."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    resident = pages = 0
+    for path in paths:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE) as block:
+            count = -(-len(block) // mmap.PAGESIZE)
+            found = (ctypes.c_ubyte * count)()
+            start = ctypes.c_char.from_buffer(block)
+            if libc.mincore(ctypes.byref(start), ctypes.c_size_t(len(block)), found):
+                raise OSError(ctypes.get_errno(), "mincore")
+            del start
+            resident, pages = resident + sum(byte & 1 for byte in bytes(found)), pages + count
+    return resident / pages
+
+
+def measure(name: str, work: Work, into: Samples, *, timed: bool, watched: bool) -> None:
+    """One process of one case.
+
+    **Arguments:**
+
+    - `timed`: its time counts.
+    - `watched`: its memory is looked at every millisecond. That takes a share of a core: do not time the same process.
+    """
+    case = CASES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder, "result.json")
+        with _process([name, work.folder, result], case.environment) as process:
+            seen = _watch(process) if watched else []
+        measured = json.loads(result.read_text())
+    if measured["wrong"]:
+        raise CaseError(f"gave other values than the files hold: {', '.join(measured['wrong'][:3])}")
+    into.final = measured["final"]
+    before, after = measured["before"], measured["after"]
+    into.need = max(into.need, after["VmHWM"])
+    into.resident.append(after["VmHWM"] - before["VmRSS"])
+    if timed:
+        into.seconds.append(measured["stop"] - measured["start"])
+        into.cpu.append(measured["cpu"])
+        into.faults.append(measured["faults"])
+    if watched:
+        inside = [sample for moment, sample in seen if measured["start"] <= moment <= measured["stop"]] + [after]
+        into.anon.append(max(_anon(sample) for sample in inside) - _anon(before))
+        into.mapped.append(max(sample["RssFile"] for sample in inside) - before["RssFile"])
+
+
+def _anon(sample: Mapping[str, int]) -> int:
+    return sample["RssAnon"] + sample["RssShmem"]
+
+
+def _watch(process: subprocess.Popen[str]) -> list[tuple[float, dict[str, int]]]:
+    """A process' memory about every millisecond until it ends."""
+    seen: list[tuple[float, dict[str, int]]] = []
+    with Path(f"/proc/{process.pid}/status").open("rb", buffering=0) as file:
+        while process.poll() is None:
+            sample = parse(os.pread(file.fileno(), 8192, 0).decode())
+            if "VmRSS" in sample:  # a process that is ending has none
+                seen.append((time.monotonic(), sample))
+            time.sleep(0.001)
+    return seen
+
+
+@contextmanager
+def _process(arguments: Sequence[str | Path], more: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """`python -m bench.child …`, waited for. **Raises:** `CaseError` with what it said last."""
+    # A file, not a pipe: a process that says more than a pipe holds would wait for a reader.
+    with tempfile.TemporaryFile("w+") as out:
+        command = [sys.executable, "-m", "bench.child", *arguments]
+        process = subprocess.Popen(command, env=environment(more), cwd=ROOT, stdout=out, stderr=out, text=True)
+        try:
+            yield process
+            code = process.wait(_LIMIT)
+        except subprocess.TimeoutExpired as error:
+            raise CaseError(f"had not ended after {_LIMIT} s") from error
+        finally:
+            process.kill()
+            process.wait()
+        if code:
+            out.seek(0)
+            raise CaseError(_reason(code, out.read()))
+
+
+def start(code: str) -> float:
+    """Seconds of a whole Python process, from its start to its end."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment({}), cwd=ROOT, capture_output=True, text=True, timeout=_LIMIT
+    )
+    seconds = time.perf_counter() - begin
+    if done.returncode:
+        raise CaseError(_reason(done.returncode, done.stderr))
+    return seconds
+
+
+def _reason(code: int, said: str) -> str:
+    """The last line that a process said, or the signal that ended it."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return (lines[-1][:300] if code > 0 and lines else f"ended by signal {-code}").replace(str(ROOT), ".")
+
+
+def rounds(names: Sequence[str], count: int, once: Callable[[str], None], failed: Callable[[str, str], None]) -> None:
+    """Every case once in each round, in another order each time; one that fails is not tried again."""
+    left = list(names)
+    order = random.Random(0)
+    for _ in range(count):
+        order.shuffle(left)
+        for name in list(left):
+            try:
+                once(name)
+            except CaseError as error:
+                failed(name, str(error))
+                left.remove(name)

@@ -1,0 +1,149 @@
+"""What a converted checkpoint remembers of the one it came from: all that the way back needs to know.
+
+It lies beside the leaves as JSON. A folder may come from a stranger: every name and number in it is checked before use.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from bridge._errors import BridgeError, CheckpointError
+from bridge._text import quote
+from bridge.format.index import parse_index
+from bridge.format.native import BESIDE, MARK, is_beside
+from bridge.planning.plan import Plan
+from bridge.source.checkpoint import Checkpoint
+from bridge.target.standing import INDEX
+
+VERSION = 1
+
+
+def record_of(ckpt: Checkpoint, plan: Plan, stale: Mapping[str, Sequence[str]]) -> bytes:
+    """The record of a conversion.
+
+    **Arguments:**
+
+    - `ckpt`, `plan`: what was converted, and how.
+    - `stale`: for each file the keys that it holds though the index does not say so.
+    """
+    document = {
+        "version": VERSION,
+        "source": ckpt.source,
+        "commit": ckpt.commit,
+        "files": [
+            {"name": name, "header": _header_text(ckpt, file), "stale": list(stale[file])}
+            for file, name in file_names(ckpt).items()
+        ],
+        "index": _index_text(ckpt),
+        "rules": [str(rule) for rule in plan.request.rules],
+        "plan": json.loads(plan.to_json()),
+    }
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def file_names(ckpt: Checkpoint) -> dict[str, str]:
+    """What the way back calls each file: an index's own names, else those of the files without their folders."""
+    if ckpt.index is not None:
+        return {file: file for file in ckpt.files}
+    names: dict[str, str] = {}
+    for number, file in enumerate(ckpt.files):
+        name = re.split(r"[/\\:]", file)[-1]
+        usual = name.endswith(".safetensors") and name not in names.values()
+        names[file] = name if usual else f"model-{number + 1}.safetensors"
+    return names
+
+
+def stale_name(number: int, key: str) -> str:
+    """What a key that no index lists is called among the originals: every file may hold one of that name."""
+    return f"{number}\0{key}"
+
+
+def _header_text(ckpt: Checkpoint, file: str) -> str:
+    raw = bytearray(ckpt.header(file).data_start - 8)
+    ckpt.byte_source(file).readinto([memoryview(raw)], 8)
+    return raw.decode()
+
+
+def _index_text(ckpt: Checkpoint) -> str | None:
+    """The index as it is, to the last blank; `None` without one."""
+    if ckpt.index is None:
+        return None
+    try:
+        raw = ckpt.beside(INDEX)
+        if parse_index(raw, name=INDEX) == ckpt.index:
+            return raw.decode()
+    except CheckpointError:
+        pass  # an index of another name: what it says is kept, its blanks are not
+    return json.dumps({"metadata": dict(ckpt.index.metadata), "weight_map": dict(ckpt.index.weight_map)}, indent=2)
+
+
+def read_record(ckpt: Checkpoint) -> dict[str, Any]:
+    """What a converted checkpoint remembers, with the types that `record_of` gave it.
+
+    **Raises:** `CheckpointError` where it does not, or not in this version.
+    """
+    subject = f"{quote(ckpt.source)} has lost the record of its conversion"
+    try:
+        record: Any = json.loads(ckpt.beside(beside(ckpt)[0]))
+        version = record["version"]
+        if version == VERSION and ckpt.metadata[MARK] == str(VERSION):
+            _check(record)
+            return cast("dict[str, Any]", record)
+    except CheckpointError as error:
+        raise CheckpointError(f"{subject}: {error} Convert it again.") from error
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{subject}: {type(error).__name__}: {error}. Convert it again.") from error
+    raise CheckpointError(
+        f"{quote(ckpt.source)} was converted by version {version!r}, this one reads {VERSION}. Convert it again."
+    )
+
+
+def beside(ckpt: Checkpoint) -> tuple[str, str]:
+    """The names of the record and of the originals. **Raises:** `CheckpointError`."""
+    try:
+        record, originals = json.loads(ckpt.metadata[BESIDE])
+    except (KeyError, TypeError, ValueError, RecursionError):
+        record = originals = None
+    if is_beside(record) and is_beside(originals):
+        return str(record), str(originals)
+    raise CheckpointError(f"{quote(ckpt.source)} does not say where the record of its conversion is. Convert it again.")
+
+
+def plan_of(record: Mapping[str, Any], ckpt: Checkpoint) -> Plan:
+    """The plan of a record, proven anew, for the leaves that `ckpt` has. **Raises:** `CheckpointError`."""
+    try:
+        plan = Plan.from_json(json.dumps(record["plan"]))
+        plan.check()
+    except BridgeError as error:
+        raise CheckpointError(f"{quote(ckpt.source)}: the record of its conversion is damaged: {error}") from error
+    for name, spec in plan.leaves.items():
+        found = ckpt.specs.get(name)
+        if found is None or (found.dtype, found.shape) != (spec.dtype, spec.shape):
+            raise CheckpointError(
+                f"{quote(ckpt.source)}: leaf {quote(name)} is not what the record of its conversion says, {spec}. "
+                "Files of two conversions are mixed: convert it again."
+            )
+    return plan
+
+
+def _check(record: Mapping[str, Any]) -> None:
+    """Every place of a record has its type, and no name leads out of a folder; else an error that says where."""
+    files = record["files"]
+    # The rule that an index is held to, and its words.
+    parse_index(json.dumps({"weight_map": {str(n): f["name"] for n, f in enumerate(files)}}).encode(), name="bridge.json")
+    for file in files:
+        if any(part.startswith(".") for part in file["name"].split("/")):
+            raise ValueError(f"{quote(file['name'])} is hidden")
+        if not isinstance(file["header"], str) or not all(isinstance(key, str) for key in file["stale"]):
+            raise TypeError("a header or a stale key that is no text")
+    if record["index"] is not None:
+        listed = parse_index(record["index"].encode(), name=INDEX).files
+        if not set(listed) <= {file["name"] for file in files}:
+            raise ValueError("the index names files that are not in the record")
+    elif len({file["name"] for file in files}) < len(files) or not files:
+        raise ValueError("no files, or two of one name")
+    if not all(isinstance(rule, str) for rule in (*record["rules"], *record["plan"]["rules"])):
+        raise TypeError("a rule that is no text")

@@ -1,0 +1,171 @@
+"""`revert`: from the converted form back to the files that it came from, byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bridge._errors import CheckpointError, SaveError
+from bridge._record import beside, plan_of, read_record, stale_name
+from bridge._save import SaveReport
+from bridge._text import quote
+from bridge.format.encode import encode_index
+from bridge.format.header import read_header
+from bridge.format.native import is_native
+from bridge.format.spec import TensorSpec
+from bridge.planning.plan import Plan
+from bridge.source.bytes import LocalFile
+from bridge.source.checkpoint import Checkpoint, open_checkpoint
+from bridge.stream.gather import gather, pieces
+from bridge.target.commit import Target
+from bridge.target.stage import Stage
+from bridge.target.standing import INDEX
+from bridge.target.writer import write_file
+
+
+def revert(
+    converted: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False
+) -> SaveReport:
+    """Write what was converted as it was: keys, dtypes, files and metadata, bit for bit.
+
+    **Arguments:**
+
+    - `converted`: a folder that `bridge.convert` wrote.
+    - `target`: a folder, made if need be; for a checkpoint of one file also a name that ends in `.safetensors`.
+    - `overwrite`: replace a checkpoint that stands in the target.
+
+    Files keep their names where the target is empty. Over another checkpoint they may get others, as `bridge.save` gives
+    them, and several files that had no index get one.
+
+    **Returns:** a `SaveReport`.
+
+    **Raises:** `CheckpointError` where `converted` is no such folder; `SaveError` for the target.
+    """
+    place = Target(target, overwrite=overwrite)
+    with open_checkpoint(converted) as ckpt:
+        if not is_native(ckpt.metadata):
+            raise CheckpointError(f"{quote(ckpt.source)} was not written by convert: there is nothing to revert")
+        record = read_record(ckpt)
+        files = record["files"]
+        if place.single and len(files) > 1:
+            raise SaveError(f"{quote(str(target))} is one file, the checkpoint had {len(files)}: name a folder")
+        main = ckpt.byte_source(ckpt.files[0])
+        if not isinstance(main, LocalFile) or len(ckpt.files) > 1:
+            raise CheckpointError(f"{quote(ckpt.source)} is no folder on this machine that convert wrote: fetch it first")
+        kept = LocalFile(os.path.join(os.path.dirname(main.path), beside(ckpt)[1]))
+        try:
+            back = _Back(ckpt, plan_of(record, ckpt), np.memmap(main.path, np.uint8, mode="r"), kept)
+            with place.staged() as stage:
+                return _write(place, stage, record, back)
+        finally:
+            kept.close()
+
+
+class _Back:
+    """The tensors of the original checkpoint, one at a time."""
+
+    def __init__(self, ckpt: Checkpoint, plan: Plan, memory: np.ndarray, kept: LocalFile) -> None:
+        self.ckpt, self.plan, self.kept = ckpt, plan, kept
+        self.held = pieces(plan.blocks)
+        self.stored = read_header(kept).tensors
+        self.leaves = _Mapped(memory, ckpt.specs)
+
+    def tensor(self, number: int, key: str, *, stale: bool) -> np.ndarray:
+        """One tensor of file `number`, or its bytes."""
+        name = stale_name(number, key) if stale else key
+        if name in self.stored:
+            spec = self.stored[name]
+            raw = np.empty(spec.nbytes, np.uint8)
+            self.kept.readinto([raw.data], spec.offset)
+            return raw
+        if name in self.held and name in self.plan.specs:
+            return gather(self.held[name], self.leaves, self.plan.specs[name].dtype)
+        raise CheckpointError(
+            f"{quote(self.ckpt.source)} has lost what key {quote(key)} was: neither a leaf nor "
+            f"{quote(self.kept.name)} holds it. Convert it again."
+        )
+
+
+def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) -> SaveReport:
+    """All files of the record, and their index."""
+    files = record["files"]
+    names, indexed = _names(place, stage, record)
+    keys = [_keys(file["header"], back.ckpt.source) for file in files]
+    nbytes = 0
+    for number, (file, name) in enumerate(zip(files, names, strict=True)):
+        head = file["header"].encode()
+        stale = set(file["stale"])
+        tensors = (back.tensor(number, key, stale=key in stale) for key in keys[number])
+        path = stage.path / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        nbytes += write_file(path, len(head).to_bytes(8, "little") + head, tensors, shown=name)
+        _check(path, back.ckpt.source)
+    if not indexed:
+        place.commit(stage, [], names[0])
+        return SaveReport(tuple(names), nbytes, ())
+    raw = _index(record, names, keys, nbytes)
+    write_file(stage.path / INDEX, raw, (), shown=INDEX)
+    place.commit(stage, names, INDEX)
+    return SaveReport((*names, INDEX), nbytes + len(raw), ())
+
+
+def _names(place: Target, stage: Stage, record: Mapping[str, Any]) -> tuple[list[str], bool]:
+    """The files' own names where they are free, and whether an index goes with them."""
+    wanted = [file["name"] for file in record["files"]]
+    if place.single or (len(wanted) == 1 and record["index"] is None):
+        return place.names(stage, 1, wanted=wanted[0])
+    return [stage.free_name(name) for name in wanted], True
+
+
+def _index(record: Mapping[str, Any], names: Sequence[str], keys: Sequence[Sequence[str]], nbytes: int) -> bytes:
+    """The original index, to the byte where no file was renamed; one of our own where there was none."""
+    if record["index"] is None:
+        return encode_index({key: name for name, held in zip(names, keys, strict=True) for key in held}, nbytes)
+    renamed = {file["name"]: name for file, name in zip(record["files"], names, strict=True)}
+    if all(old == new for old, new in renamed.items()):
+        return record["index"].encode()
+    document = json.loads(record["index"])
+    document["weight_map"] = {key: renamed[file] for key, file in document["weight_map"].items()}
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def _keys(header: str, source: str) -> list[str]:
+    """The keys of a header in the order in which their bytes lie."""
+    try:
+        entries = [(entry["data_offsets"], key) for key, entry in json.loads(header).items() if key != "__metadata__"]
+        return [key for _, key in sorted(entries, key=lambda entry: entry[0])]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{quote(source)}: a header in the record of its conversion is damaged: {error}") from error
+
+
+def _check(path: Path, source: str) -> None:
+    """The file just written is what its header says. **Raises:** `CheckpointError`: the record was tampered with."""
+    written = LocalFile(path, path.name)
+    try:
+        read_header(written)
+    except CheckpointError as error:
+        raise CheckpointError(f"{quote(source)}: the record of its conversion is damaged: {error}") from error
+    finally:
+        written.close()
+
+
+class _Mapped(Mapping[str, np.ndarray]):
+    """The tensors of one file as views of it: nothing is read before it is looked at."""
+
+    def __init__(self, flat: np.ndarray, specs: Mapping[str, TensorSpec]) -> None:
+        self.flat, self.specs = flat, specs
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        spec = self.specs[name]
+        return self.flat[spec.offset : spec.offset + spec.nbytes].view(spec.dtype).reshape(spec.shape)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.specs)
+
+    def __len__(self) -> int:
+        return len(self.specs)

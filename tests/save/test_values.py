@@ -1,0 +1,150 @@
+"""What the way back cannot restore bit for bit is saved as well as can be, and listed with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bridge
+from tests.save.files import BF16, bits, finite, read, struct, write
+
+
+def there_and_back(
+    folder: Path, tensors: dict[str, np.ndarray], like: Any, rules: list[str], **options: Any
+) -> tuple[dict, bridge.SaveReport]:
+    source = write(folder / "model.safetensors", tensors)
+    plan = bridge.plan(source, like, rules)
+    assert plan.ok, plan
+    report = bridge.save(bridge.load(source, like, plan), folder / "out", plan, **options)
+    return read(folder / "out"), report
+
+
+def test_a_sum_comes_back_as_the_sum_and_zeros(tmp_path: Path):
+    tensors = {"r.bias_ih": finite((8,)), "r.bias_hh": finite((8,), seed=1)}
+    back, report = there_and_back(tmp_path, tensors, {"b": struct((8,))}, ["r.bias_ih + r.bias_hh -> b"])
+    assert back == {
+        "r.bias_ih": bits(tensors["r.bias_ih"] + tensors["r.bias_hh"]),
+        "r.bias_hh": bits(np.zeros(8, np.float32)),
+    }
+    reason = "a sum: saved as the sum and zeros"
+    assert report.left_out == (("r.bias_ih", reason), ("r.bias_hh", reason))
+
+
+def test_a_sum_of_parts(tmp_path: Path):
+    tensors = {"ih": finite((12,)), "hh": finite((12,), seed=1)}
+    rules = ["ih [(r|z|n)] + hh [(r|z|n)] -> {r|z|n} [_]"]
+    like = {part: struct((4,)) for part in "rzn"}
+    source = write(tmp_path / "model.safetensors", tensors)
+    plan = bridge.plan(source, like, rules)
+    assert plan.ok, plan
+    bridge.save(bridge.load(source, like, plan), tmp_path / "out", plan)
+    assert read(tmp_path / "out") == {"ih": bits(tensors["ih"] + tensors["hh"]), "hh": bits(np.zeros(12, np.float32))}
+
+
+@pytest.mark.parametrize(("option", "value"), [("add", 1.0), ("scale", 2.0), ("scale", 3.0)])
+def test_add_and_scale_are_undone(tmp_path: Path, option: str, value: float):
+    tensors = {"w": finite((64,))}
+    back, report = there_and_back(tmp_path, tensors, {"w": struct((64,))}, [f"w -> w ; {option}={value}"])
+    restored = np.frombuffer(back["w"].data, np.float32)
+    np.testing.assert_allclose(restored, tensors["w"], rtol=1e-5, atol=1e-6)
+    assert report.left_out == (("w", "scale and add round"),)
+
+
+def test_a_whole_number_added_to_whole_numbers_is_exact(tmp_path: Path):
+    tensors = {"n": np.array([0, 100, 2**30 - 1], np.int32)}
+    back, report = there_and_back(tmp_path, tensors, {"n": struct((3,), np.int32)}, [f"n -> n ; add={2**30}"])
+    assert back == {"n": bits(tensors["n"])}
+    assert report.left_out == ()
+
+
+def test_a_whole_number_that_does_not_fit_is_an_error(tmp_path: Path):
+    source = write(tmp_path / "model.safetensors", {"n": np.array([3], np.uint8)})
+    plan = bridge.plan(source, {"n": struct((1,), np.int32)})
+    with pytest.raises(bridge.SaveError) as caught:
+        bridge.save({"n": jnp.array([300], jnp.int32)}, tmp_path / "out", plan)
+    assert str(caught.value) == (
+        "key 'n' holds 300, which does not fit into uint8: "
+        "turn on jax_enable_x64, or say with dtype= what the leaf should be"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_dropped_is_left_out(tmp_path: Path):
+    tensors = {"w": finite((4,)), "rotary.inv_freq": finite((2,))}
+    back, report = there_and_back(tmp_path, tensors, {"w": struct((4,))}, ["rotary.** -> _"])
+    assert back == {"w": bits(tensors["w"])}
+    assert report.left_out == (("rotary.inv_freq", "dropped by 'rotary.** -> _'"),)
+
+
+def test_what_was_unexpected_and_allowed_is_not_saved(tmp_path: Path):
+    source = write(tmp_path / "model.safetensors", {"w": finite((4,)), "x": finite((2,))})
+    plan = bridge.plan(source, {"w": struct((4,))}, allow_unexpected=["x"])
+    report = bridge.save({"w": finite((4,))}, tmp_path / "out", plan)
+    assert list(read(tmp_path / "out")) == ["w"]
+    assert report.left_out == (("x", "unexpected, and allowed to be"),)
+
+
+def test_what_was_narrowed_comes_back_in_its_dtype(tmp_path: Path):
+    tensors = {"w": finite((64,))}
+    back, report = there_and_back(tmp_path, tensors, {"w": struct((64,), BF16)}, [])
+    assert back == {"w": bits(tensors["w"].astype(BF16).astype(np.float32))}
+    assert report.left_out == (("w", "narrowed from float32 to bfloat16"),)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"),
+    [(None, "bfloat16"), ("model", "float32"), ("bf16", "bfloat16"), (jnp.float16, "float16"), (np.float32, "float32")],
+)
+def test_the_dtype_of_a_save(tmp_path: Path, dtype: Any, expected: str):
+    tensors = {"w": finite((64,), BF16), "n": np.arange(3, dtype=np.int32)}
+    like = {"w": struct((64,)), "n": struct((3,), np.int32)}
+    back, _ = there_and_back(tmp_path, tensors, like, [], dtype=dtype)
+    assert back == {"w": bits(tensors["w"].astype(np.float32).astype(np.dtype(expected))), "n": bits(tensors["n"])}
+
+
+@pytest.mark.parametrize("dtype", [np.int32, "float8_e4m3fn", "nonsense"])
+def test_a_dtype_that_makes_no_sense(tmp_path: Path, dtype: Any):
+    source = write(tmp_path / "model.safetensors", {"w": finite((4,))})
+    plan = bridge.plan(source, {"w": struct((4,))})
+    with pytest.raises(bridge.PlanError):
+        bridge.save({"w": finite((4,))}, tmp_path / "out", plan, dtype=dtype)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tuned_tie_is_written_to_both_keys(tmp_path: Path):
+    source = write(tmp_path / "model.safetensors", {"e": (old := finite((4, 4))), "head": old})
+    plan = bridge.plan(source, {"e": struct((4, 4))}, ["head -> e ; tie=true"])
+    new = finite((4, 4), seed=1)
+    bridge.save({"e": new}, tmp_path / "out", plan)
+    assert read(tmp_path / "out") == {"e": bits(new), "head": bits(new)}
+
+
+def test_a_copy_that_was_tuned_apart_is_left_out(tmp_path: Path):
+    source = write(tmp_path / "model.safetensors", {"a": finite((4,))})
+    like = {"a": struct((4,)), "b": struct((4,))}
+    plan = bridge.plan(source, like, ["a -> b ; copy=true", "a -> a"])
+    new = {"a": finite((4,), seed=1), "b": finite((4,), seed=2)}
+    report = bridge.save(new, tmp_path / "out", plan)
+    assert read(tmp_path / "out") == {"a": bits(new["a"])}
+    assert report.left_out == (("b", "a copy: key 'a' is saved from leaf 'a'"),)
+
+
+def test_a_leaf_that_the_plan_kept_is_left_out(tmp_path: Path):
+    source = write(tmp_path / "model.safetensors", {"w": finite((4,))})
+    like = {"w": struct((4,)), "head": jnp.zeros(3), "n": 7, "key": jax.random.key(0)}
+    plan = bridge.plan(source, like, allow_missing=["head"])
+    report = bridge.save(bridge.load(source, like, plan), tmp_path / "out", plan)
+    assert report.left_out == (("head", "the plan has no key for this leaf"),)
+
+
+def test_a_part_that_was_dropped_is_saved_as_zeros(tmp_path: Path):
+    tensors = {"e": finite((6, 4))}
+    like, rules = {"w": struct((4, 4))}, ["e [v[:4] m] -> w [v m]", "e [v[4:] m] -> _"]
+    back, report = there_and_back(tmp_path, tensors, like, rules)
+    assert back == {"e": bits(np.concatenate([tensors["e"][:4], np.zeros((2, 4), np.float32)]))}
+    assert report.left_out == (("e", "dropped by 'e [v[4:] m] -> _'"),)
