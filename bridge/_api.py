@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypedDict, Unpack
@@ -41,7 +41,7 @@ class OpenOptions(TypedDict, total=False):
 
 
 @contextmanager
-def opened(source: Source, options: OpenOptions) -> Iterator[Checkpoint]:
+def opened(source: Source, options: OpenOptions) -> Generator[Checkpoint]:
     """The checkpoint behind a source; closed afterwards unless the caller opened it."""
     ckpt = open_checkpoint(source, **options)
     try:
@@ -173,7 +173,7 @@ def planned(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:
 def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
     if request.rules:
-        from bridge._native import read_record
+        from bridge._record import read_record
 
         record = read_record(ckpt)
         given = [str(rule) for rule in request.rules]

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from bridge.source.checkpoint import Checkpoint, open_checkpoint
 _CHUNK = 4 << 20
 
 
-class Differing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Differing:
     """A key whose tensors have one dtype and shape, and `count` elements of different bits.
 
     `largest` is the largest absolute difference of their values; NaN where a value is none, 0 where only bits differ.
@@ -60,8 +61,9 @@ class Diff:
             lines += [f"  only in {quote(where)}: {printable(name)}" for name, _ in fold(keys)]
         for key, one, two in self.respecified:
             lines.append(f"  {printable(key)}: {_shown(one)} and {_shown(two)}")
-        for key, count, largest in self.differing:
-            lines.append(f"  {printable(key)}: {plural(count, 'element')} differ, by at most {largest:g}")
+        for d in self.differing:
+            verb = "differs" if d.count == 1 else "differ"
+            lines.append(f"  {printable(d.key)}: {plural(d.count, 'element')} {verb}, by at most {d.largest:g}")
         return "\n".join(lines)
 
     def to_json(self) -> str:
@@ -130,7 +132,7 @@ def _compare(key: str, a: Checkpoint, b: Checkpoint) -> Differing | None:
         raw = [np.empty(nbytes, np.uint8), np.empty(nbytes, np.uint8)]
         for ckpt, spec, into in ((a, one, raw[0]), (b, two, raw[1])):
             ckpt.byte_source(spec.file).readinto([into.data], spec.offset + start)
-        if not np.array_equal(*raw):
+        if not np.array_equal(raw[0], raw[1]):
             found, most = _differing(raw, one.dtype)
             count, largest = count + found, float(np.maximum(largest, most))
     return Differing(key, count, largest) if count else None

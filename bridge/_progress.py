@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def reporting(progress: Progress | bool | None, what: str = "reading") -> Iterator[Progress | None]:
+def reporting(progress: Progress | bool | None, what: str = "reading") -> Generator[Progress | None]:
     """What a `progress` argument means, as a function of `(done_nbytes, nbytes)` or `None`."""
     if progress is None or progress is False:
         yield None

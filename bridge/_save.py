@@ -146,6 +146,9 @@ def _planned(model: Any, rules: tuple[Rule, ...], target: str) -> Plan:
     if not rules:
         raise PlanError("save needs rules or a plan: '** -> **' saves all leaves by their own names")
     specs = saved_specs(rules, template)
+    if not specs:
+        shown = ", ".join(f"'{rule}'" for rule in rules[:3])
+        raise PlanError(f"{template.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
     plan = make_plan(specs, template, Request(rules), source=target)
     problems = [p for p in plan.problems.missing if any(name == p.leaf for name in template.leaves)]
     if plan.problems.conflicts or plan.problems.mismatched or plan.problems.unexpected:

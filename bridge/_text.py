@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 
@@ -48,11 +49,12 @@ def ranges(values: Iterable[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
 
 
+_INDEX = re.compile(r"(?<![^.])(0|[1-9][0-9]{0,17})(?![^.])")
+
+
 def is_index(segment: str) -> bool:
     """Whether a segment of a name is an index: `0` or up to 18 digits without a leading zero."""
-    if not (segment.isdecimal() and segment.isascii()):
-        return False
-    return segment == "0" or (segment[0] != "0" and len(segment) <= 18)
+    return _INDEX.fullmatch(segment) is not None
 
 
 _BRACE = "{\ue000"  # a brace that a name itself holds, so that `{}` in a template is always an index
@@ -62,15 +64,8 @@ def template(name: str) -> tuple[str, tuple[int, ...]]:
     """A name with every index segment as `{}`, and the indices: `('layers.{}.weight', (3,))`."""
     if "{" in name:
         name = name.replace("{", _BRACE)
-    if not any(map(str.isdigit, name)):
-        return name, ()
-    segments = name.split(".")
-    indices: list[int] = []
-    for position, segment in enumerate(segments):
-        if is_index(segment):
-            indices.append(int(segment))
-            segments[position] = "{}"
-    return (".".join(segments), tuple(indices)) if indices else (name, ())
+    pieces = _INDEX.split(name)
+    return ("{}".join(pieces[::2]), tuple(map(int, pieces[1::2]))) if len(pieces) > 1 else (name, ())
 
 
 def plain(text: str) -> str:

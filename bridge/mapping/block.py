@@ -10,7 +10,7 @@ from bridge.mapping.indexmap import IndexMap, Shape
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """Which key each place of a block is filled from. `starts[i]` is where the map starts in the tensor of `keys[i]`."""
+    """The key that fills each place of a block; `starts[i]` is where the map starts in the tensor of `keys[i]`."""
 
     index_map: IndexMap
     keys: tuple[str, ...]
@@ -21,8 +21,8 @@ class Term:
 class Block:
     """Tensors and the places of one leaf that they fill.
 
-    Place `i` of the leaf, the box of the map that starts at `starts[i]`, is `sum(terms[...].keys[i]) * scale + add`. All
-    terms cover the same boxes. `rule` is the rule that says so, written for just this block.
+    Place `i` of the leaf, the box of the map that starts at `starts[i]`, is `sum(terms[...].keys[i]) * scale + add`.
+    All terms cover the same boxes. `rule` is the rule that says so.
     """
 
     leaf: str
@@ -35,9 +35,14 @@ class Block:
     copy: bool = False
 
     @property
+    def summed(self) -> bool:
+        """Whether a place is the sum of several tensors."""
+        return len(self.terms) > 1
+
+    @property
     def valued(self) -> bool:
         """Whether values change, so that the bits of the leaf are not those of the tensors."""
-        return len(self.terms) > 1 or self.scale != 1 or self.add != 0
+        return self.summed or self.scale != 1 or self.add != 0
 
     def maps(self, place: int) -> Iterator[tuple[str, IndexMap]]:
         """The keys of one place, each with the map that applies to it there."""

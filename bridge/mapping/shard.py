@@ -59,9 +59,9 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
 
     Atoms and starts are those of a leaf of shape `grid.shape`. Places outside the grid are gone.
     """
-    if len(block.terms) > 1:
+    if block.summed:
         return None
-    (term,) = block.terms
+    term = block.terms[0]
     rank = len(grid.box)
     cache: dict[tuple[int, int], list[_Cut]] = {}
     groups: dict[tuple[Atom, ...], list[tuple[str, Shape, Shape]]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -13,6 +13,25 @@ from bridge.mapping.indexmap import Shape
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Name
+
+
+class ArraySpec(Protocol):
+    """Whatever has a dtype and a shape: a `Spec`, a `TensorSpec`."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """A numpy dtype."""
+        ...
+
+    @property
+    def shape(self) -> Shape:
+        """A tuple of ints."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes where it is stored."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,10 @@ from bridge.mapping.shard import Grid
 from bridge.mapping.template import Spec
 
 
+Device = Any
+"""A `jax.Device`, which is no type that a checker knows."""
+
+
 def canonical(dtype: np.dtype) -> np.dtype:
     """The dtype that JAX gives to `dtype`: without x64 there is no float64 and no int64."""
     return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
@@ -39,7 +43,7 @@ class Shards:
     shape: tuple[int, ...]
     sharding: jax.sharding.Sharding
     grids: tuple[Grid, ...]
-    homes: tuple[tuple[jax.Device, int, tuple[int, ...]], ...]
+    homes: tuple[tuple[Device, int, tuple[int, ...]], ...]
 
     @classmethod
     def of(cls, spec: Spec, sharding: jax.sharding.Sharding) -> Shards:
@@ -50,7 +54,7 @@ class Shards:
             if index is not None
         }
         grids = tuple(Grid.of(boxes.values())) if boxes else ()
-        homes: list[tuple[jax.Device, int, tuple[int, ...]]] = []
+        homes: list[tuple[Device, int, tuple[int, ...]]] = []
         for device, box in boxes.items():
             for number, grid in enumerate(grids):
                 place = _inside(grid, box)

@@ -19,6 +19,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from bridge.mapping.block import Block
 from bridge.mapping.shard import Grid, shard
 from bridge.mapping.template import Spec
+from bridge.place.arrays import Device
 from bridge.stream.buffers import empty
 
 DEFAULT_HOST_NBYTES = 1 << 30
@@ -34,7 +35,7 @@ class Piece:
     leaf: str
     box: Box
     within: Box
-    devices: tuple[jax.Device, ...]
+    devices: tuple[Device, ...]
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ class Staging:
         self.blocks: dict[str, list[Block]] = {name: [] for name in leaves}
         for block in blocks:
             self.blocks[block.leaf].append(block)
-        self.shards: dict[str, dict[jax.Device, jax.Array]] = {name: {} for name in leaves}
+        self.shards: dict[str, dict[Device, jax.Array]] = {name: {} for name in leaves}
 
     def carry_out(self, fill: Fill) -> dict[str, jax.Array]:
         """Read and place everything; `fill` reads what blocks say into memory."""
@@ -94,7 +95,7 @@ class Staging:
     def pieces(self) -> Iterator[Piece]:
         """All pieces of the shards that this process holds, each box once whatever the number of its devices."""
         for name, spec in self.leaves.items():
-            boxes: dict[Box, list[jax.Device]] = {}
+            boxes: dict[Box, list[Device]] = {}
             index_map = self.placements[name].addressable_devices_indices_map(spec.shape)
             for device, index in index_map.items():
                 box = tuple(range(*part.indices(n)) for part, n in zip(index or (), spec.shape, strict=True))
@@ -111,7 +112,7 @@ class Staging:
             for part in shard(block, grid) or []:
                 yield replace(part, leaf=piece.name)
 
-    def send(self, piece: Piece, memory: np.ndarray, device: jax.Device) -> jax.Array:
+    def send(self, piece: Piece, memory: np.ndarray, device: Device) -> jax.Array:
         """Put a piece where it belongs on `device`; returns the shard as far as it is there."""
         part = jax.device_put(memory, device)
         shards = self.shards[piece.leaf]
@@ -152,6 +153,6 @@ def _parts(box: Box, limit: int) -> Iterator[Box]:
         yield from _parts((*box[:axis], range(start, min(start + each, box[axis].stop)), *box[axis + 1 :]), limit)
 
 
-def _default() -> jax.Device:
-    device = jax.config.jax_default_device
-    return device if isinstance(device, jax.Device) else jax.local_devices()[0]
+def _default() -> Device:
+    """Where JAX puts an array that is told nothing."""
+    return next(iter(jnp.zeros(0).devices()))

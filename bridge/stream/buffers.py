@@ -33,4 +33,4 @@ def _huge(nbytes: int) -> np.ndarray:
 
 def as_bytes(array: np.ndarray) -> memoryview:
     """The memory of a C-contiguous array as writable bytes."""
-    return memoryview(array.reshape(-1).view(np.uint8)).cast("B")
+    return array.reshape(-1).view(np.uint8).data

@@ -5,7 +5,7 @@ Everything here is done for all places of a block at once: a checkpoint may have
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,6 +93,7 @@ def reads(found: Sequence[Runs], files: Sequence[str]) -> Iterator[Read]:
     """All runs in the order of the files, neighbours read together, each read a chunk at most."""
     if not found:
         return
+    names = dict(enumerate(files))
     owner = np.repeat(np.arange(len(found)), [len(part.offsets) for part in found])
     rank, offset, start, length, place = (
         np.concatenate([getattr(part, name) for part in found])
@@ -102,26 +103,26 @@ def reads(found: Sequence[Runs], files: Sequence[str]) -> Iterator[Read]:
     owner, rank, offset, start, length, place = (a[order] for a in (owner, rank, offset, start, length, place))
     owner, rank, offset, start, length, place = _merged(owner, rank, offset, start, length, place)
     pending: list[tuple[str, int, int]] = []
-    file, first, key, stop, nbytes = -1, 0, "", -1, 0
-    rows = zip(
+    file, first, stop, nbytes, key = -1, 0, -1, 0, ""
+    rows: Iterable[tuple[int, int, int, int, int, int]] = zip(
         owner.tolist(), rank.tolist(), offset.tolist(), start.tolist(), length.tolist(), place.tolist(), strict=True
     )
     for who, where, at, into, count, which in rows:
         if pending and (where != file or at != stop or nbytes + count > CHUNK or len(pending) == _VECTOR):
-            yield Read(files[file], first, key, pending, nbytes)
+            yield Read(names[file], first, key, pending, nbytes)
             pending = []
         leaf = found[who].leaf
         if count > CHUNK:
             for done in range(0, count, CHUNK):
                 part = (leaf, into + done, into + min(done + CHUNK, count))
-                yield Read(files[where], at + done, found[who].keys[which], [part], part[2] - part[1])
+                yield Read(names[where], at + done, found[who].keys[which], [part], part[2] - part[1])
             continue
         if not pending:
             file, first, key, nbytes = where, at, found[who].keys[which], 0
         pending.append((leaf, into, into + count))
         stop, nbytes = at + count, nbytes + count
     if pending:
-        yield Read(files[file], first, key, pending, nbytes)
+        yield Read(names[file], first, key, pending, nbytes)
 
 
 def _merged(*columns: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap, Strided, strided
-from bridge.mapping.template import Spec
+from bridge.mapping.template import ArraySpec
 from bridge.stream.convert import restore
 
 
@@ -37,7 +37,7 @@ def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
     return {key: list(reversed(held)) for key, held in copies.items()} | found
 
 
-def exact_keys(blocks: Iterable[Block], specs: Mapping[str, Spec], lossy: Container[str]) -> set[str]:
+def exact_keys(blocks: Iterable[Block], specs: Mapping[str, ArraySpec], lossy: Container[str]) -> set[str]:
     """The keys that the leaves give back bit for bit: every element is in one, and none is in `lossy`."""
     found: set[str] = set()
     for key, held in pieces(blocks).items():

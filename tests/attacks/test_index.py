@@ -42,7 +42,7 @@ def index(weight_map: Any) -> bytes:
         ("c:x.safetensors", "is absolute"),
         ("..\\x.safetensors", "holds a backslash"),
         ("\\\\host\\share", "holds a backslash"),
-        ("https://host/x.safetensors", "is a URL"),
+        ("https://example.com/x.safetensors", "is a URL"),
         ("file:///etc/passwd", "is a URL"),
         ("x\0.safetensors", "holds a NUL"),
     ],

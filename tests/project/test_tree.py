@@ -16,7 +16,7 @@ OURS = (".ci", "bridge", "docs", "scripts", "tests")
 MACHINE_PATH = re.compile(r"(?<![\w.$}])/(?:work|farm|root|home|tmp|opt|Users)/\w")
 URL_HOST = re.compile(r"(?:https?|ftp|git|ssh)://([^\s/'\"`)>\]}]*)")
 # Hosts that a reader may be sent to, or that a file begins with. No package registry is among them: pip knows its own.
-HOSTS = {"github.com", "huggingface.co", "keepachangelog.com", "semver.org", "www.apache.org"}
+HOSTS = {"github.com", "huggingface.co", "keepachangelog.com", "semver.org", "www.apache.org", "arxiv.org"}
 HOSTS |= {"git-lfs", "git-lfs.github.com", "example.com", "example.org"}
 
 
