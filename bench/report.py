@@ -168,16 +168,16 @@ def _table(entry: Entry) -> str:
     ours, least = entry.best(entry.row.ours), entry.best(entry.row.ours, min)
     lines = [f"### {entry.title}", ""]
     memory = not entry.row.code
-    lines.append(
-        "| | median | minimum | × bridge, median | × bridge, minimum |"
-        + (" peak anonymous | × final | peak resident, × final |" if memory else "")
-    )
-    lines.append("|---|---|---|---|---|" + ("---|---|---|" if memory else ""))
+    columns = ["", "median", "minimum"]
+    columns += ["× bridge, median", "× bridge, minimum"] if entry.row.ours else []
+    columns += ["peak anonymous", "× final", "peak resident, × final"] if memory else []
+    lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     ran = [name for name, found in entry.samples.items() if found.seconds and not found.failed]
     for name in sorted(ran, key=lambda name: entry.best(name) or 0):
         took, shortest = entry.best(name) or 0, entry.best(name, min) or 0
-        ratios = [f"{took / ours:.2f}" if ours else "", f"{shortest / least:.2f}" if least else ""]
-        cells = [entry.case_title(name), _time(took), _time(shortest), *ratios]
+        cells = [entry.case_title(name), _time(took), _time(shortest)]
+        if entry.row.ours:
+            cells += [f"{took / ours:.2f}" if ours else "", f"{shortest / least:.2f}" if least else ""]
         if memory:
             found = entry.samples[name]
             peak = max(found.anon, default=0)
