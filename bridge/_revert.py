@@ -96,6 +96,12 @@ def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) 
     files = record["files"]
     names, indexed = _names(place, stage, record)
     keys = [_keys(file["header"], back.ckpt.source) for file in files]
+    named = {key for held in keys for key in held}
+    lost = next((key for key in back.plan.specs if key not in named), None)
+    if lost is not None:
+        raise CheckpointError(
+            f"{quote(back.ckpt.source)}: the record of its conversion is damaged: no file of it holds key {quote(lost)}"
+        )
     nbytes = 0
     for number, (file, name) in enumerate(zip(files, names, strict=True)):
         head = file["header"].encode()

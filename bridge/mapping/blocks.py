@@ -44,6 +44,8 @@ class Prover:
 
     def blocks(self, relation: Relation) -> list[Block]:
         """The blocks of one relation: one for each of its leaves and each rule that sent keys there."""
+        if relation.layout is None and relation.terms == 1 and (block := self.single(relation)):
+            return [block]
         if not self.all_terms(relation):
             return []
         families = self.families(relation)
@@ -53,6 +55,23 @@ class Prover:
             filled = [self.filled(relation, slot, families.get((slot.side, branch), {})) for slot in slots]
             blocks += self.joined(relation, slots, filled)
         return blocks
+
+    def single(self, relation: Relation) -> Block | None:
+        """The block of one key that fills one leaf whole, as most do where layers are lists; `None` for all others."""
+        slot, (landed, *others) = next(iter(relation.slots.items()))
+        leaf = relation.leaves[slot.branch]
+        if others or len(landed.keys) > 1 or relation.depth or len(relation.slots) > 1:
+            return None
+        shape = self.shapes[landed.keys[0]]
+        if self.leaves is None:
+            self.derived[leaf] = shape
+        elif self.leaves[leaf].shape != shape:
+            return None
+        index_map = stacked(shape, shape, ()).index_map
+        term = Term(index_map, (landed.keys[0],), (index_map.key_start,))
+        rule = self.text(relation, [slot], [landed])
+        flags = relation.scale, relation.add, relation.tie, relation.copy
+        return Block(leaf, (term,), (index_map.leaf_start,), rule, *flags)
 
     def all_terms(self, relation: Relation) -> bool:
         """Whether every term of a sum has a key; reports the leaves where one has none."""
@@ -273,11 +292,10 @@ class Prover:
 
     def text(self, relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> str:
         """The rule behind a block. Leaves that differ only in indices share it."""
-        one = arrived[0]
-        real = relation.leaves[slots[0].branch]
+        one, real = arrived[0], relation.leaves[slots[0].branch]
         same = one.name == real or (relation.rule is not None and relation.rule is not one.sent.rule)
-        key = (*[landed.sent for landed in arrived], *slots, relation.rule, relation.scale, relation.add, relation.tie)
-        key = (*key, None if same else (one.name, real))
+        sents = one.sent if len(arrived) == 1 else tuple([landed.sent for landed in arrived])
+        key = (sents, *slots, relation.rule, relation.tie, None if same else one.name)
         found = self.texts.get(key)
         if found is None:
             found = self.texts[key] = respell(relation, slots, arrived)

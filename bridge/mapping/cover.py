@@ -1,7 +1,7 @@
 """The proof that boxes fill an array exactly once: no hole, no overlap.
 
-A box is a product of index sets, one for each axis. Along each axis, indices that no box tells apart are one cell, so that
-the proof costs what the boxes cost and not what the array holds.
+A box is a product of index sets, one for each axis. Along each axis, indices that no box tells apart are one cell, so
+that the proof costs what the boxes cost and not what the array holds.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ _SAMPLES = 256  # enough to see how keys run; more would only cost time
 
 
 class Fit:
-    """How the indices of keys follow from places: each is constant, or one of the place's numbers, scaled and shifted."""
+    """How the indices of keys follow from places: each is constant, or one number of the place, scaled and shifted."""
 
     def __init__(self, samples: Mapping[Shape, str]) -> None:
         step = max(1, len(samples) // _SAMPLES)

@@ -1,7 +1,7 @@
 """`IndexMap`: which elements of a tensor are which elements of a leaf, as numbers.
 
-The one form that everything is computed from: the proof, the bytes to read, the views to copy, the shards, the way back.
-A map is a set of *atoms*. Each runs over its extent and moves both arrays along one axis each, by a fixed step.
+The one form that everything is computed from: the proof, the bytes to read, the views to copy, the shards, the way
+back. A map is a set of *atoms*. Each runs over its extent and moves both arrays along one axis each, by a fixed step.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ decides; where it leaves two complete readings, that is an error that shows both
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from math import prod
 from typing import NamedTuple
@@ -32,9 +32,15 @@ class Landed:
     sent: Sent
     name: str
     kept: Row
-    keys: list[str] = field(default_factory=list[str])
-    rows: list[Row] = field(default_factory=list[Row])
-    stacks: list[Row] = field(default_factory=list[Row])
+    keys: list[str]
+    rows: list[Row]
+    stacks: list[Row]
+
+    def add(self, key: str, row: Row, stack: Row) -> None:
+        """One more key."""
+        self.keys.append(key)
+        self.rows.append(row)
+        self.stacks.append(stack)
 
     @property
     def depth(self) -> int:
@@ -43,7 +49,7 @@ class Landed:
 
 
 class Landing(NamedTuple):
-    """What became of a `Sent`: where its keys landed, the keys that landed nowhere, the readings if there are several."""
+    """What became of a `Sent`: where its keys landed, those that landed nowhere, the readings if there are several."""
 
     landed: list[Landed]
     lost: list[str]
@@ -110,10 +116,9 @@ def _landed(sent: Sent, numbers: Sequence[Row], reading: Reading) -> Landing:
             continue
         one = landed.get(name)
         if one is None:
-            one = landed[name] = Landed(sent, name, kept)
-        one.keys.append(key)
-        one.rows.append(row)
-        one.stacks.append(stack)
+            landed[name] = Landed(sent, name, kept, [key], [row], [stack])
+        else:
+            one.add(key, row, stack)
     return Landing(list(landed.values()), lost, [])
 
 
@@ -126,10 +131,9 @@ def derive(sent: Sent) -> Landing:
     ):
         one = landed.get(kept)
         if one is None:
-            one = landed[kept] = Landed(sent, filled(sent.target, kept), kept)
-        one.keys.append(key)
-        one.rows.append(row)
-        one.stacks.append(stack)
+            landed[kept] = Landed(sent, filled(sent.target, kept), kept, [key], [row], [stack])
+        else:
+            one.add(key, row, stack)
     return Landing(list(landed.values()), [], [])
 
 
@@ -179,9 +183,9 @@ def _complete(sent: Sent, numbers: Sequence[Row], reading: Reading, names: Names
         shape, depth = names.shape(one.name), one.depth
         if names.depths.get(one.name, depth) != depth:
             return False
-        if one.name not in names.depths and bare:
-            if shape is None or any(shapes[key] != shape[depth:] for key in one.keys):
-                return False
+        leaf = one.name not in names.depths and bare
+        if leaf and (shape is None or any(shapes[key] != shape[depth:] for key in one.keys)):
+            return False
         if shape is not None and not _full(set(one.stacks), shape[:depth]):
             return False
     return True

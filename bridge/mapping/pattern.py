@@ -21,8 +21,8 @@ Row = tuple[int, ...]
 class Pattern:
     """The compiled form of a `Name`.
 
-    `match` returns the texts of its holes, choices and wildcards, in the order in which they stand in the name. The first
-    wildcard of a kind takes as little as it can, then the second, and so on.
+    `match` returns the texts of its holes, choices and wildcards, in the order in which they stand in the name. The
+    first wildcard of a kind takes as little as it can, then the second, and so on.
     """
 
     __slots__ = ("_regex", "prefix", "variables")
@@ -32,7 +32,7 @@ class Pattern:
         # Every segment ends in a dot here, so that `**` may be no segment at all.
         chunks = _split([_DEEP if _is_deep(segment) else _segment(segment) for segment in name.segments], _DEEP)
         self._regex = re.compile(_settling(chunks, _DEEP), re.DOTALL)
-        first = next(iter(name.pieces()), "")
+        first = next(iter(name.segments[0]), "")
         self.prefix = first if isinstance(first, str) else ""
 
     def match(self, name: str) -> tuple[str, ...] | None:

@@ -25,7 +25,7 @@ class Unexpected:
 
 @dataclass(frozen=True, slots=True)
 class Mismatched:
-    """A key whose shape is not what its leaf needs. `expected` is the key's shape as it should be, where that is known."""
+    """A key whose shape is not what its leaf needs. `expected` is the shape it should have, where that is known."""
 
     leaf: str
     key: str

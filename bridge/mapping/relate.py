@@ -13,6 +13,7 @@ from typing import NamedTuple
 from bridge.mapping.land import Landed, Names
 from bridge.mapping.solve import Layout, stack_names
 from bridge.mapping.template import Port, Template, branch_names
+from bridge.rules.check import shaped_branch
 from bridge.rules.rule import Rule
 
 
@@ -80,9 +81,7 @@ class Relations:
     def explicit(self, landed: Landed) -> None:
         """A rule with axes: its branches share one relation."""
         sent, rule = landed.sent, landed.sent.rule
-        branch = 0
-        for pair, pick in zip(rule.pairing, sent.picks, strict=True):
-            branch = branch * pair.count + pick if pair.shaped else branch
+        branch = shaped_branch(rule.pairing, sent.picks)
         key = ("rule", sent.number, sent.group, landed.kept, landed.depth)
         relation = self.found.get(key)
         if relation is None:
@@ -132,16 +131,18 @@ class Relations:
 
     def plain(self, landed: Landed) -> None:
         """A rule without axes onto a leaf: the tensor as it is."""
-        sent, rule = landed.sent, landed.sent.rule
+        sent, rule, depth = landed.sent, landed.sent.rule, len(landed.stacks[0])
         name = self.model.aliases.get(landed.name, landed.name)
-        summed = sent.number if len(rule.keys) > 1 else None
-        tie, depth = rule.tie or landed.name in self.model.tied, landed.depth
-        # Each tie is compared with the leaf: several do not fill it twice.
-        several = (landed.name, sent.number) if tie else None
-        key = ("leaf", name, several, rule.copy, rule.scale, rule.add, summed, depth)
+        tie = rule.tie or landed.name in self.model.tied
+        # Each tie is compared with the leaf: several do not fill it twice. Each sum is one of its own.
+        apart = landed.name if tie else None, sent.number if tie or len(rule.keys) > 1 else None
+        key = ("leaf", name, depth, apart, rule.copy, rule.scale, rule.add)
         relation = self.found.get(key)
         if relation is None:
             relation = self.found[key] = Relation(
                 None, None, {0: name}, rule.scale, rule.add, (), tie, rule.copy, depth, len(rule.keys)
             )
-        relation.arrive(Slot(sent.side, 0, 0), landed)
+        relation.arrive(_PLAIN if sent.side == 0 else Slot(sent.side, 0, 0), landed)
+
+
+_PLAIN = Slot(0, 0, 0)

@@ -48,7 +48,7 @@ def _words(side: Side) -> Iterator[str]:
 
 
 def _key_name(relation: Relation, slot: Slot, sent: Sent, *, own: bool) -> Name:
-    """The key's name; a number that is part of a layout's own name, as in `parametrizations.weight.0._u`, is no index."""
+    """The key's name. A number in a layout's own name, as in `parametrizations.weight.0._u`, is no index."""
     if own or relation.rule is None:
         return sent.key_name
     local = relation.rule.keys[slot.side].name.segments
@@ -77,7 +77,7 @@ def _real(name: Name, alias: str, leaf: str) -> Name:
         return name
     old, new, segments = alias.split("."), leaf.split("."), list(name.segments)
     while old and new and old[-1] == new[-1]:
-        old.pop(), new.pop()
+        old, new = old[:-1], new[:-1]
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
         head += 1

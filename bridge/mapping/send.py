@@ -15,9 +15,9 @@ from bridge.mapping.indexmap import Shape
 from bridge.mapping.pattern import Codec, Pattern, Row, outermost
 from bridge.mapping.solve import Layout, ShapeConflict, factors, solve
 from bridge.mapping.target import Carried, Number, Target, concrete
-from bridge.rules.check import picked_labels
+from bridge.rules.check import picked_labels, shaped_branch
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Hole, Index, Name, Piece, Wild
+from bridge.rules.syntax import NO_NAME, Hole, Index, Name, Piece, Wild
 
 INFERENCE = Rule("** -> **")
 """What holds for keys that no rule takes: a leaf's own name is its key."""
@@ -27,11 +27,11 @@ INFERENCE = Rule("** -> **")
 class Sent:
     """Keys that one side of a rule sends to one name, up to indices.
 
-    `rows` are the numbers of `keys`; the first columns are the positions of `variables`. `target` has a `{}` for each of
-    the `indices` of the leaf's name; it is `None` for a drop. `picks` says for each of the rule's choices which branch
-    this is. `stacked` are the columns of indices that the rule drops from the name without giving them an axis.
-    `key_name` and `leaf_name` spell just this way, for `Plan.rules`. Ways of one rule that differ only in a choice that
-    an axis holds have the same `group`.
+    `rows` are the numbers of `keys`; the first columns are the positions of `variables`. `target` has a `{}` for each
+    of the `indices` of the leaf's name; it is `None` for a drop. `picks` says for each of the rule's choices which
+    branch this is. `stacked` are the columns of indices that the rule drops from the name without giving them an axis.
+    `key_name` and `leaf_name` spell just this way, for `Plan.rules`. Ways of one rule that differ only in a choice
+    that an axis holds have the same `group`.
     """
 
     rule: Rule
@@ -41,7 +41,7 @@ class Sent:
     variables: tuple[str, ...]
     key_name: Name
     target: str | None = None
-    leaf_name: Name = Name(((),))
+    leaf_name: Name = NO_NAME
     indices: tuple[Number, ...] = ()
     stacked: tuple[int, ...] = ()
     group: str = ""
@@ -134,7 +134,7 @@ class Sender:
             return self.deliver(key, row, wilds, labels, ())
         taken = False
         for picks in self.picks(labels):
-            for more in self.unstack(shape):
+            for more in self.unstack(shape, shaped_branch(self.rule.pairing, picks)):
                 taken |= self.deliver(key, row + more, wilds, labels, picks)
         return taken
 
@@ -145,12 +145,12 @@ class Sender:
         ranges = [range(p.count) if n in self.open else (settled[n],) for n, p in enumerate(pairing)]
         return product(*ranges)
 
-    def unstack(self, shape: Shape) -> Iterable[Row]:
+    def unstack(self, shape: Shape, branch: int) -> Iterable[Row]:
         """Positions for the indices that the leaf's name has and the tensor holds as an axis."""
         if not self.unstacked:
             return [()]
         try:
-            known = solve(Layout.of(self.rule), {(self.side, 0): shape})[0].known
+            known = solve(Layout.of(self.rule), {(self.side, branch): shape})[0].known
         except ShapeConflict:
             known = {}
         return product(*(range(known.get(name, 1)) for name in self.unstacked))
@@ -193,7 +193,7 @@ class Sender:
         sent = Sent(rule, self.number, self.side, picks, self.variables, key_name)
         if rule.leaf is None:
             return sent
-        open_ = {pair.places[-1] for pair in pairing if pair.shaped} - {None}
+        open_ = {pair.places[-1] for pair in pairing if pair.shaped}
         sent.target, sent.leaf_name, sent.indices = target.fill(
             Carried(wilds, picked_labels(pairing, -1, picks)), row, open_
         )
@@ -249,9 +249,15 @@ def send(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> tuple[list[Sent]
 
 
 def infer(keys: Iterable[str], number: int) -> list[Sent]:
-    """Send keys that no rule takes to the names that they have."""
+    """Send keys that no rule takes to the names that they have: what `INFERENCE` does, without asking it each time."""
     sender = Sender(INFERENCE, number, 0)
     sender.prepare(())
+    ways: dict[str, Sent] = {}
     for key in keys:
-        sender.send(key, ())
-    return list(sender.ways.values())
+        text, row = template(key)
+        sent = ways.get(text)
+        if sent is None:
+            sent = ways[text] = sender.way((), [(text, True)], (), ())
+        sent.keys.append(key)
+        sent.rows.append(row)
+    return list(ways.values())

@@ -9,7 +9,7 @@ from bridge._text import plain, template
 from bridge.mapping.pattern import Codec, Row
 from bridge.rules.check import all_indices
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Choice, Hole, Index, Name, Piece, Segment, Wild, joined
+from bridge.rules.syntax import NO_NAME, Choice, Hole, Index, Name, Piece, Segment, Wild, joined
 
 
 class Number(NamedTuple):
@@ -52,7 +52,7 @@ class Target:
     """How one rule names its leaf. Made once for each rule and key side; `variables` are the first columns of a row."""
 
     def __init__(self, rule: Rule, side: int, variables: Sequence[str], counts: Mapping[str, int]) -> None:
-        name = rule.leaf.name if rule.leaf is not None else Name(((),))
+        name = rule.leaf.name if rule.leaf is not None else NO_NAME
         self.segments = name.segments
         self.width = len(variables)
         taken = {i.name for s in (*rule.keys, *([rule.leaf] if rule.leaf else [])) for i in all_indices(s)}
@@ -76,7 +76,7 @@ class Target:
         """Whether every index lies inside the leaf's selections."""
         return all(number.value(row) is not None for number in self.limited)
 
-    def fill(self, carried: Carried, row: Row, open_: Collection[int] = ()) -> Filled:
+    def fill(self, carried: Carried, row: Row, open_: Collection[int | None] = ()) -> Filled:
         """The name that a key is sent to. Choices in `open_` stay choices in the syntax."""
         texts: list[str] = []
         segments: list[Segment] = []
@@ -101,14 +101,14 @@ class Target:
                         segments.append((plain(part),) if part else ())
             else:
                 self.mixed(place, carried, row, open_, texts, segments, numbers)
-        return Filled(".".join(texts), Name(tuple(segments) or ((),)), tuple(numbers))
+        return Filled(".".join(texts), Name(tuple(segments)) if segments else NO_NAME, tuple(numbers))
 
     def mixed(
         self,
         place: int,
         carried: Carried,
         row: Row,
-        open_: Collection[int],
+        open_: Collection[int | None],
         texts: list[str],
         segments: list[Segment],
         numbers: list[Number],
@@ -174,7 +174,7 @@ def concrete(
                 pieces.append(piece)
         if pieces or not (len(segment) == 1 and isinstance(segment[0], Wild) and segment[0].deep):
             segments.append(joined(pieces))
-    return Name(tuple(segments) or ((),))
+    return Name(tuple(segments)) if segments else NO_NAME
 
 
 def _soft(part: str, fresh: Iterator[str]) -> Segment:

@@ -73,7 +73,7 @@ class _Siblings:
         self.keys = model.keys()
 
     def key(self, name: str) -> str:
-        """The key that would fill the leaf `name`: as its siblings tell, as its layer's layout says, or its own name."""
+        """The key that would fill the leaf `name`: as its siblings tell, as its layout says, or its own name."""
         text, indices = template(name)
         fit = self.fits.get(text)
         return (fit and fit.key(indices)) or self.keys.get(name, name)

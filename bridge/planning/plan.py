@@ -13,7 +13,7 @@ from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.pattern import Names
 from bridge.mapping.problem import Conflict, Mismatched, Problems
-from bridge.mapping.template import Spec, Template
+from bridge.mapping.template import ArraySpec, Spec, Template
 from bridge.planning.policy import Canonical, DtypePolicy, is_float, narrows, refusal
 from bridge.planning.prove import Proof, prove
 from bridge.planning.report import problems_text, recipe_text
@@ -66,7 +66,7 @@ class Plan:
 
     source: str
     model: str
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, ArraySpec]
     leaves: Mapping[str, Spec]
     fills: Mapping[str, int]
     hints: Mapping[str, str]
@@ -187,7 +187,7 @@ class Plan:
 
 
 def make_plan(
-    specs: Mapping[str, Spec],
+    specs: Mapping[str, ArraySpec],
     model: Template | None,
     request: Request,
     *,
@@ -239,7 +239,7 @@ def _written(proof: Proof) -> set[str]:
 
 
 def _leaves(
-    proof: Proof, specs: Mapping[str, Spec], model: Template | None, policy: DtypePolicy, canonical: Canonical
+    proof: Proof, specs: Mapping[str, ArraySpec], model: Template | None, policy: DtypePolicy, canonical: Canonical
 ) -> tuple[dict[str, Spec], tuple[Cast, ...]]:
     """The spec that each leaf gets. Casts that are not taken become problems."""
     stored: dict[str, dict[np.dtype, str]] = {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
 
+from bridge._dtypes import DTYPES
 from bridge._errors import PlanError
 from bridge.mapping.pattern import Names
 
@@ -29,6 +31,7 @@ _SCALED = frozenset(
         ml_dtypes.float6_e3m2fn,
     )
 )
+_PACKED = frozenset(dtype.numpy for dtype in DTYPES.values() if dtype.packed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +47,16 @@ class DtypePolicy:
         if isinstance(dtype, DtypePolicy):
             return dtype
         if isinstance(dtype, Mapping):
-            for pattern in dtype:
-                Names.of(pattern)
-            return cls(None, tuple((pattern, _wanted(value)) for pattern, value in dtype.items()))
+            by_leaf = cast("Mapping[str, Any]", dtype)
+            for pattern in by_leaf:
+                _names(pattern)
+            return cls(None, tuple((pattern, _wanted(value)) for pattern, value in by_leaf.items()))
         return cls(_wanted(dtype))
 
     def wanted(self, leaf: str) -> Wanted:
         """What the policy says for `leaf`."""
         for pattern, dtype in self.by_leaf:
-            if leaf in Names.of(pattern):
+            if leaf in _names(pattern):
                 return dtype
         return self.default
 
@@ -65,6 +69,11 @@ class DtypePolicy:
                 return own if own is not None else stored
             return wanted
         return stored if wanted == "checkpoint" or own is None else own
+
+
+@lru_cache(maxsize=256)
+def _names(pattern: str) -> Names:
+    return Names.of(pattern)
 
 
 def _wanted(dtype: Any) -> Wanted:
@@ -91,6 +100,8 @@ def is_scaled(dtype: np.dtype) -> bool:
 
 def refusal(stored: np.dtype, dtype: np.dtype) -> str | None:
     """Why values of `stored` are not cast to `dtype`; `None` where they are."""
+    if stored in _PACKED:
+        return f"its file packs several {stored.name} values to the byte: read it with ckpt[key] and unpack it yourself"
     if stored == dtype:
         return None
     if is_scaled(stored) or is_scaled(dtype):
@@ -109,5 +120,10 @@ def narrows(stored: np.dtype, dtype: np.dtype) -> bool:
     """Whether a cast that is taken may lose bits."""
     if stored == dtype or not (is_float(stored) and is_float(dtype)):
         return False
-    a, b = ml_dtypes.finfo(stored), ml_dtypes.finfo(dtype)
+    a, b = _finfo(stored), _finfo(dtype)
     return not (b.nmant >= a.nmant and b.maxexp >= a.maxexp and b.minexp <= a.minexp)
+
+
+@lru_cache(maxsize=64)
+def _finfo(dtype: np.dtype) -> Any:
+    return ml_dtypes.finfo(dtype)  # its stubs do not say what it has

@@ -56,6 +56,14 @@ def branch_picks(pairing: Pairing, branch: int) -> tuple[int, ...]:
     return tuple(reversed(picks))
 
 
+def shaped_branch(pairing: Pairing, picks: Sequence[int]) -> int:
+    """The number of a branch among those that axes tell apart."""
+    branch = 0
+    for pair, pick in zip(pairing, picks, strict=True):
+        branch = branch * pair.count + pick if pair.shaped else branch
+    return branch
+
+
 def picked_labels(pairing: Pairing, side: int, picks: Sequence[int]) -> list[str]:
     """The labels of the choices in a side's name, in order."""
     labels = {pair.places[side]: pair.labels[side][k] for pair, k in zip(pairing, picks, strict=True)}
@@ -78,7 +86,7 @@ class _Check:
         """One key at a time, whole or the elements that its axes select."""
         if len(self.keys) > 1:
             self.fail("a sum has a leaf to go to: drop keys one by one", self.keys[1].at)
-        for factor in self.keys[0].factors():
+        for factor in next(iter(self.keys)).factors():
             if isinstance(factor, Parts | Part):
                 self.fail("a rule that drops has no parts: select elements, as in 'w [m v[8:]] -> _'", factor.at)
         given = self.given

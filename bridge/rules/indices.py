@@ -39,7 +39,7 @@ def _selection(cursor: Cursor) -> Selection:
         return Selection(picked=picked)
     if len(numbers) > 3 or (len(numbers) == 3 and numbers[2] == 0):
         cursor.fail("a selection is 'start:stop:step' with a step that is not 0", start)
-    return Selection(*numbers[:2], numbers[2] if len(numbers) == 3 else None)
+    return Selection(numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else None)
 
 
 def _integer(cursor: Cursor) -> int | None:

@@ -20,7 +20,7 @@ _DROP = re.compile(r"_\s*(;|$)")
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """A rule as it was written. `leaf` is `None` for a drop; `options_at` is the column where options stand or would."""
+    """A rule as it was written. `leaf` is `None` for a drop; `options_at` is the column where options stand."""
 
     keys: tuple[Side, ...]
     leaf: Side | None

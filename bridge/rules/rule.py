@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from bridge._errors import RuleError
 from bridge.rules.check import Pairing, check
@@ -47,6 +47,7 @@ class Rule:
     copy: bool
     pairing: Pairing
     """How the choices of the two sides meet. Follows from the sides."""
+    _text: str
 
     def __init__(self, text: str, **options: Option) -> None:
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -95,7 +96,7 @@ class Rule:
 
     # The text holds all that a rule is, so it decides: comparing and hashing rules costs what it costs for texts.
 
-    def __eq__(self, other: Any) -> bool:
+    def __eq__(self, other: object) -> bool:
         return self._text == other._text if isinstance(other, Rule) else NotImplemented
 
     def __hash__(self) -> int:

@@ -127,6 +127,10 @@ class Name:
         return "''" if not text else "\\" + text if text.startswith("''") or text == "_" else text
 
 
+NO_NAME = Name(((),))
+"""The empty name, `''`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """`(q|k|v)`: an axis that is these parts, one after the other."""

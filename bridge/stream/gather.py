@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -33,8 +33,17 @@ def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
         for place in range(len(block.starts)):
             for term, (key, index_map) in enumerate(block.maps(place)):
                 into.setdefault(key, []).append(Piece(block.leaf, index_map, block.scale, block.add, term > 0))
-    # Of several copies the first has the last word.
-    return {key: list(reversed(held)) for key, held in copies.items()} | found
+    return {key: _enough(held) for key, held in copies.items()} | found
+
+
+def _enough(held: Sequence[Piece]) -> list[Piece]:
+    """As many pieces, of copies that hold the same elements, as it takes to have all of them: the first count."""
+    wanted, count = prod(held[0].index_map.key_shape), 0
+    for number, piece in enumerate(held):
+        count += piece.index_map.count
+        if count >= wanted:
+            return list(held[: number + 1])
+    return list(held)
 
 
 def exact_keys(blocks: Iterable[Block], specs: Mapping[str, ArraySpec], lossy: Container[str]) -> set[str]:
@@ -62,6 +71,8 @@ def gather(held: Iterable[Piece], leaves: Mapping[str, np.ndarray], dtype: np.dt
         if piece.zero:
             continue
         extents, key, leaf = strided(piece.index_map)
+        if 0 in extents:
+            continue
         values = _strided(leaves[piece.leaf].reshape(-1), leaf, extents)
         restore(values, piece.scale, piece.add, _strided(flat, key, extents))
     return out
@@ -79,5 +90,7 @@ def _view(piece: Piece, leaf: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
 
 
 def _strided(flat: np.ndarray, view: Strided, extents: tuple[int, ...]) -> np.ndarray:
-    steps = tuple(n * flat.dtype.itemsize for n in view.strides)
-    return np.lib.stride_tricks.as_strided(flat[view.offset :], extents, steps)
+    itemsize = flat.dtype.itemsize
+    steps = tuple(n * itemsize for n in view.strides)
+    # Over bytes: numpy's own as_strided takes some dtypes of 8 bits for unknown ones.
+    return np.ndarray(extents, flat.dtype, flat.view(np.uint8), view.offset * itemsize, steps)

@@ -141,8 +141,9 @@ class Target:
 
 def _out(stage: Path, names: Sequence[str]) -> None:
     """Move files from the stage to the folder around it, in order. The disk has all others before the last one goes."""
-    for name in names[:-1]:
+    for name in names:
         (stage.parent / name).parent.mkdir(parents=True, exist_ok=True)
+    for name in names[:-1]:
         os.rename(stage / name, stage.parent / name)
     sync(stage.parent)
     os.rename(stage / names[-1], stage.parent / names[-1])

@@ -35,7 +35,7 @@ def write_file(
         try:
             length = _write(descriptor, memoryview(head))
             for array in arrays:
-                raw = memoryview(array.reshape(-1).view(np.uint8)).cast("B") if array.size else memoryview(b"")
+                raw = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
                 for start in range(0, raw.nbytes, _PIECE):
                     nbytes = _write(descriptor, raw[start : start + _PIECE])
                     length += nbytes
