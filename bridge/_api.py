@@ -85,8 +85,8 @@ def plan(
     from bridge.place.sharding import placements
 
     with opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
-        where = placements(sharding, made.leaves, model)
+        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
+        where = placements(made.request.sharding, made.leaves, model)
         return predicted(ckpt, made, where, max_host_bytes)
 
 
@@ -110,7 +110,7 @@ def load(
         the host is then a staging area, and no leaf needs its whole self there. On the CPU the arrays are host memory
         and are filled in place, unless this is given.
     - `sharding`: a `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern: PartitionSpec})`, or
-        only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process reads only its own bytes.
+        only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process reads its own bytes.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
     - `mmap`: let the files of a converted checkpoint on a local disk be the arrays' memory, where they are aligned.
 
@@ -129,29 +129,31 @@ def load(
     from bridge.place.sharding import placements
 
     with opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
+        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         made.check()
-        where = placements(sharding, made.leaves, model)
+        where = placements(made.request.sharding, made.leaves, model)
+        kept = {name: kept_value(name, made, model, where[name]) for name in made.kept}
         values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap)
-    if model is None:
-        return values
-    for name in made.kept:
-        values[name] = kept_value(name, made.leaves[name], model, allow_missing)
-    return model.filled(values)
+    return values if model is None else model.filled(values | kept)
 
 
-def request_of(rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str) -> Request:
+def request_of(
+    rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str, sharding: Any = None
+) -> Request:
     """What was asked for; a `Plan` as rules brings its own answers along."""
     missing, unexpected = Names.of(allow_missing), Names.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
+    fillers = dict(allow_missing) if isinstance(allow_missing, Mapping) else {}
     if not isinstance(rules, Plan):
-        return Request(rules_of(rules), policy, missing, unexpected)
+        return Request(rules_of(rules), policy, missing, unexpected, fillers, sharding)
     before = rules.request
     return Request(
         rules.rules,
         policy if dtype is not None else before.dtype,
         Names.of((*before.allow_missing.texts, *missing.texts)),
         Names.of((*before.allow_unexpected.texts, *unexpected.texts)),
+        {**before.fillers, **fillers},
+        before.sharding if sharding is None else sharding,
     )
 
 
@@ -185,22 +187,28 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     return replace(request, rules=())
 
 
-def kept_value(name: str, spec: Spec, model: Any, allow_missing: AllowMissing) -> Any:
+def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
     """A leaf that no key fills: made by the caller's function, or the template's own value."""
+    import jax
     import jax.numpy as jnp
 
-    fillers = allow_missing if isinstance(allow_missing, Mapping) else {}
+    found, spec = _filler(name, made), made.leaves[name]
+    if found is None:
+        return jax.device_put(jnp.asarray(model.kept(name)), sharding)
+    pattern, function = found
+    value = jnp.asarray(function(name, spec))
+    if value.shape != spec.shape or np.dtype(value.dtype) != spec.dtype:
+        shown = f"{value.dtype}{list(value.shape)}"
+        raise PlanError(f"leaf {quote(name)}: the function for {quote(pattern)} gave {shown}, the model has {spec}")
+    return jax.device_put(value, sharding)
 
-    for pattern, filler in fillers.items():
+
+def _filler(name: str, made: Plan) -> tuple[str, Filler] | None:
+    """The caller's function for a leaf that may be missing, and its pattern."""
+    for pattern, function in made.request.fillers.items():
         if name in Names.of(pattern):
-            value = jnp.asarray(filler(name, spec))
-            if value.shape != spec.shape or np.dtype(value.dtype) != spec.dtype:
-                raise PlanError(
-                    f"leaf '{name}': the function for '{pattern}' gave {value.dtype}{list(value.shape)}, "
-                    f"the model has {spec}"
-                )
-            return value
-    return jnp.asarray(model.kept(name))
+            return pattern, function
+    return None
 
 
 open = open_checkpoint

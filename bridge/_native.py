@@ -1,8 +1,8 @@
-"""The converted form: a checkpoint already in a model's own leaves, which loads without rules and, on the CPU, without a copy.
+"""The converted form: a checkpoint in a model's own leaves. It loads without rules and, on the CPU, without a copy.
 
-    model.safetensors       the leaves, aligned so that they can be mapped; its metadata say that it is converted
-    bridge.json             the plan, the headers and the index of the files that it came from
-    bridge.original         what the leaves cannot give back bit for bit: dropped keys, rounded ones, terms of sums
+model.safetensors       the leaves, aligned so that they can be mapped; its metadata say that it is converted
+bridge.json             the plan, the headers and the index of the files that it came from
+bridge.original         what the leaves cannot give back bit for bit: dropped keys, rounded ones, terms of sums
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def convert(
             raise PlanError(f"{quote(ckpt.source)} is converted already: load it as it is, or revert it first")
         plan, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
         plan.check()
-        kept = {name: np.asarray(kept_value(name, plan.leaves[name], model, allow_missing)) for name in plan.kept}
+        kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         with reporting(progress, "converting") as report:
             return _write(place, ckpt, plan, kept, report)
 

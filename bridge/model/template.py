@@ -26,6 +26,10 @@ class Model:
     arrays: Mapping[str, Leaf]
     like: Any
 
+    def abstract(self, name: str) -> bool:
+        """Whether a leaf has a shape and no value."""
+        return isinstance(self.arrays[name].value, jax.ShapeDtypeStruct)
+
     def kept(self, name: str) -> Any:
         """The template's own value of a leaf. **Raises:** `PlanError` where it is abstract and has none."""
         value = self.arrays[name].value

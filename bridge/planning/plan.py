@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from bridge.mapping.problem import Conflict, Mismatched, Problems
 from bridge.mapping.template import ArraySpec, Spec, Template
 from bridge.planning.policy import Canonical, DtypePolicy, is_float, narrows, refusal
 from bridge.planning.prove import Proof, prove
-from bridge.planning.report import problems_text, recipe_text
+from bridge.planning.recipe import recipe_text
+from bridge.planning.report import problems_text
 from bridge.rules.rule import Rule
 
 
@@ -43,6 +44,9 @@ class Request:
     dtype: DtypePolicy = field(default_factory=DtypePolicy)
     allow_missing: Names = field(default_factory=lambda: Names.of(()))
     allow_unexpected: Names = field(default_factory=lambda: Names.of(()))
+    fillers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
+    sharding: Any = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +112,7 @@ class Plan:
         found: list[tuple[str, str, Spec, Spec]] = []
         for problem in self.problems.mismatched:
             got = Spec(self.specs[problem.key].dtype, problem.got)
-            leaf = self.leaves.get(problem.leaf.split("[")[0], got)
+            leaf = self.leaves.get(problem.name, got)
             wanted = problem.expected if problem.expected is not None else leaf.shape
             found.append((problem.leaf, problem.key, Spec(leaf.dtype, wanted), got))
         return tuple(found)

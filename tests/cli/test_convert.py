@@ -80,7 +80,7 @@ def test_what_does_not_meet_is_1_and_writes_nothing(folder: Path, capsys: pytest
     assert "extra" in capsys.readouterr().err
     assert not (folder / "native").exists()
     assert main(["revert", "original", "back"]) == 1
-    assert "'original' was not written by convert" in capsys.readouterr().err
+    assert "'original/' was not written by convert" in capsys.readouterr().err
 
 
 def test_diff_says_what_differs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -113,7 +113,7 @@ def test_one_report_names_everything_that_is_wrong(tmp_path: Path):
         f"3 problems between '{path}' (12 keys) and Stacked (1 leaf)\n"
         "  missing     layers.weight[3]   no key 'layers.3.weight'\n"
         "  unexpected  extra\n"
-        '              if they are not needed: allow_unexpected=["extra"]\n'
+        '              if it is not needed: allow_unexpected=["extra"]\n'
         "  mismatched  layers.weight[5]   needs (10, 10), 'layers.5.weight' is (10, 11)"
     )
 
