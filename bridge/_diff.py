@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,13 +101,10 @@ def diff(
     assert bridge.diff("model.safetensors", "model.safetensors").equal
     ```
     """
-    one, two = open_checkpoint(a), open_checkpoint(b)
-    try:
+    with ExitStack() as stack:
+        one = a if isinstance(a, Checkpoint) else stack.enter_context(open_checkpoint(a))
+        two = b if isinstance(b, Checkpoint) else stack.enter_context(open_checkpoint(b))
         return _diff(one, two)
-    finally:
-        for ckpt, given in ((one, a), (two, b)):
-            if ckpt is not given:
-                ckpt.close()
 
 
 def _diff(a: Checkpoint, b: Checkpoint) -> Diff:

@@ -133,7 +133,9 @@ def _check(record: Mapping[str, Any]) -> None:
     """Every place of a record has its type, and no name leads out of a folder; else an error that says where."""
     files = record["files"]
     # The rule that an index is held to, and its words.
-    parse_index(json.dumps({"weight_map": {str(n): f["name"] for n, f in enumerate(files)}}).encode(), name="bridge.json")
+    parse_index(
+        json.dumps({"weight_map": {str(n): f["name"] for n, f in enumerate(files)}}).encode(), name="bridge.json"
+    )
     for file in files:
         if any(part.startswith(".") for part in file["name"].split("/")):
             raise ValueError(f"{quote(file['name'])} is hidden")

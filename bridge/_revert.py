@@ -28,9 +28,7 @@ from bridge.target.standing import INDEX
 from bridge.target.writer import write_file
 
 
-def revert(
-    converted: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False
-) -> SaveReport:
+def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> SaveReport:
     """Write what was converted as it was: keys, dtypes, files and metadata, bit for bit.
 
     **Arguments:**
@@ -39,8 +37,8 @@ def revert(
     - `target`: a folder, made if need be; for a checkpoint of one file also a name that ends in `.safetensors`.
     - `overwrite`: replace a checkpoint that stands in the target.
 
-    Files keep their names where the target is empty. Over another checkpoint they may get others, as `bridge.save` gives
-    them, and several files that had no index get one.
+    Files keep their names where the target is empty; over another checkpoint they may get others. Several files that
+    had no index get one.
 
     **Returns:** a `SaveReport`.
 
@@ -56,7 +54,9 @@ def revert(
             raise SaveError(f"{quote(str(target))} is one file, the checkpoint had {len(files)}: name a folder")
         main = ckpt.byte_source(ckpt.files[0])
         if not isinstance(main, LocalFile) or len(ckpt.files) > 1:
-            raise CheckpointError(f"{quote(ckpt.source)} is no folder on this machine that convert wrote: fetch it first")
+            raise CheckpointError(
+                f"{quote(ckpt.source)} is no folder on this machine that convert wrote: fetch it first"
+            )
         kept = LocalFile(os.path.join(os.path.dirname(main.path), beside(ckpt)[1]))
         try:
             back = _Back(ckpt, plan_of(record, ckpt), np.memmap(main.path, np.uint8, mode="r"), kept)
@@ -146,7 +146,9 @@ def _keys(header: str, source: str) -> list[str]:
         entries = [(entry["data_offsets"], key) for key, entry in json.loads(header).items() if key != "__metadata__"]
         return [key for _, key in sorted(entries, key=lambda entry: entry[0])]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{quote(source)}: a header in the record of its conversion is damaged: {error}") from error
+        raise CheckpointError(
+            f"{quote(source)}: a header in the record of its conversion is damaged: {error}"
+        ) from error
 
 
 def _check(path: Path, source: str) -> None:

@@ -20,11 +20,12 @@ from bridge.planning.policy import DtypePolicy, refusal
 from bridge.planning.reverse import saved_specs
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
-from bridge.stream.gather import Piece, gather, pieces
+from bridge.stream.gather import Host, Piece, gather, pieces
 from bridge.target.commit import Target
 from bridge.target.shards import parse_nbytes, shards, stored_nbytes
 from bridge.target.standing import INDEX
-from bridge.target.writer import write_file
+from bridge.target.writer import verify_file, write_file
+
 
 class LeftOut(NamedTuple):
     """A leaf or key that was not saved as it is, and why."""
@@ -57,6 +58,7 @@ def save(
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
+    verify: bool = False,
 ) -> SaveReport:
     """Save a model under the keys that PyTorch knows: the mapping of `bridge.load`, read backwards.
 
@@ -73,6 +75,8 @@ def save(
     - `overwrite`: replace a checkpoint that stands in the target. At every moment it is the old one or the new one,
         whole.
     - `progress`: as for `bridge.load`.
+    - `verify`: read every file back from the disk and compare it with the model before it takes its place. The lengths
+        of files are checked always.
 
     **Returns:** a `SaveReport`.
 
@@ -93,7 +97,8 @@ def save(
     specs = _specs(plan, leaves, dtype, by_rules=by_rules)
     meta = {"format": "pt"} if metadata is None else _text_only(metadata)
     with reporting(progress, "writing") as report:
-        files, nbytes = _write(place, shards(specs, None if place.single else limit, meta), plan, leaves, meta, report)
+        dealt = shards(specs, None if place.single else limit, meta)
+        files, nbytes = _write(place, dealt, plan, leaves, meta, report, verify=verify)
     return SaveReport(files, nbytes, tuple(_left_out(plan, leaves, by_rules=by_rules)))
 
 
@@ -102,7 +107,8 @@ def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
     for name, value in metadata.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise SaveError(
-                f"metadata {name!r} is {value!r}, {type(value).__name__}: safetensors keeps only text, write {str(value)!r}"
+                f"metadata {name!r} is {value!r}, {type(value).__name__}: "
+                f"safetensors keeps only text, write {str(value)!r}"
             )
     return dict(metadata)
 
@@ -135,7 +141,9 @@ def _problem(value: Any) -> str | None:
         packed = DTYPES[dtype_name(np.dtype(value.dtype))].packed
     except CheckpointError:
         return f"is {value.dtype}, a dtype that safetensors has no name for: cast it before saving"
-    return f"is {value.dtype}, which files pack and this release does not write: cast it before saving" if packed else None
+    return (
+        f"is {value.dtype}, which files pack and this release does not write: cast it before saving" if packed else None
+    )
 
 
 def _planned(model: Any, rules: tuple[Rule, ...], target: str) -> Plan:
@@ -199,9 +207,11 @@ def _write(
     leaves: Mapping[str, Any],
     metadata: Mapping[str, str],
     report: Progress | None,
+    *,
+    verify: bool,
 ) -> tuple[tuple[str, ...], int]:
     """Write and commit all files; their names and how many bytes they have."""
-    held, host = pieces(plan.blocks), _Host(leaves)
+    held, host = pieces(plan.blocks), Host(leaves)
     total = sum(stored_nbytes(spec) for shard in dealt for spec in shard.values())
     done = written = 0
 
@@ -215,8 +225,9 @@ def _write(
         names, indexed = place.names(stage, len(dealt))
         for name, shard in zip(names, dealt, strict=True):
             head, _ = encode_header({k: (spec.dtype, spec.shape) for k, spec in shard.items()}, metadata, file=name)
-            arrays = (_tensor(key, held.get(key), host, spec) for key, spec in shard.items())
-            written += write_file(stage.path / name, head, arrays, shown=name, wrote=wrote)
+            written += write_file(stage.path / name, head, _tensors(held, host, shard), shown=name, wrote=wrote)
+            if verify:
+                verify_file(stage.path / name, head, _tensors(held, host, shard), shown=name)
         if not indexed:
             place.commit(stage, [], names[0])
             return tuple(names), written
@@ -226,6 +237,13 @@ def _write(
         return (*names, INDEX), written
 
 
+def _tensors(
+    held: Mapping[str, Sequence[Piece]], leaves: Mapping[str, np.ndarray], shard: Mapping[str, Spec]
+) -> Iterator[np.ndarray]:
+    """The tensors of one file, in its order, one at a time."""
+    return (_tensor(key, held.get(key), leaves, spec) for key, spec in shard.items())
+
+
 def _tensor(key: str, held: Sequence[Piece] | None, leaves: Mapping[str, np.ndarray], spec: Spec) -> np.ndarray:
     if held is None:
         return np.zeros(spec.shape, spec.dtype)  # used up by its layer: no leaf has it
@@ -233,26 +251,6 @@ def _tensor(key: str, held: Sequence[Piece] | None, leaves: Mapping[str, np.ndar
         return gather(held, leaves, spec.dtype)
     except CheckpointError as error:
         raise SaveError(f"key {quote(key)} {error}") from error
-
-
-class _Host(Mapping[str, np.ndarray]):
-    """Leaves as numpy arrays: on the CPU the same memory, from elsewhere one leaf at a time."""
-
-    def __init__(self, leaves: Mapping[str, Any]) -> None:
-        self.leaves = leaves
-        self.held: tuple[str, np.ndarray] | None = None
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if self.held is None or self.held[0] != name:
-            self.held = None
-            self.held = name, np.ascontiguousarray(np.asarray(self.leaves[name])).reshape(self.leaves[name].shape)
-        return self.held[1]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.leaves)
-
-    def __len__(self) -> int:
-        return len(self.leaves)
 
 
 def _left_out(plan: Plan, leaves: Mapping[str, Any], *, by_rules: bool) -> Iterator[LeftOut]:

@@ -18,7 +18,11 @@ Shape = tuple[int, ...]
 
 
 def encode_header(
-    tensors: Mapping[str, tuple[np.dtype, Shape]], metadata: Mapping[str, str], *, file: str, alignment: int = _ALIGNMENT
+    tensors: Mapping[str, tuple[np.dtype, Shape]],
+    metadata: Mapping[str, str],
+    *,
+    file: str,
+    alignment: int = _ALIGNMENT,
 ) -> tuple[bytes, dict[str, int]]:
     """The header of a file that holds `tensors` one after the other, in their order.
 
@@ -29,10 +33,10 @@ def encode_header(
     - `file`: the file's name, for messages.
     - `alignment`: on which multiple of bytes the data starts.
 
-    **Returns:** the bytes up to the first tensor, and for each key where its bytes start, in bytes from the file's start.
+    **Returns:** the bytes up to the first tensor, and for each key where its bytes start, in bytes of the file.
 
-    **Raises:** `SaveError` for a header beyond the 100 MB that readers take; `CheckpointError` for a dtype that the format
-    has no name for.
+    **Raises:** `SaveError` for a header beyond the 100 MB that readers take; `CheckpointError` for a dtype that the
+    format has no name for.
     """
     document: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     offsets: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""From relations to blocks: shapes are proven, every key gets its place, and what does not fit is reported."""
+"""From relations to blocks: every key gets its place, and what does not fit is reported."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from typing import NamedTuple
 
 from bridge._text import fold, quote
 from bridge.mapping.block import Block, Term
+from bridge.mapping.families import Families, Shaped
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.land import Landed
-from bridge.mapping.lower import Family, lower, stacked
-from bridge.mapping.problem import Conflict, Mismatched, Missing, Problems, Unexpected
+from bridge.mapping.lower import Family, stacked
+from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.relate import Relation, Slot
 from bridge.mapping.respell import respell
-from bridge.mapping.solve import Layout, Place, ShapeConflict, expected, solve, stack_names
 from bridge.mapping.template import Spec
-
-Shaped = dict[Shape, Family]
-"""The maps of one slot, by the shape of the key."""
 
 
 class Filling(NamedTuple):
@@ -32,15 +29,16 @@ class Filling(NamedTuple):
 class Prover:
     """Makes blocks of relations. `leaves` is `None` where there is no model: leaves are then what the keys make them.
 
-    `rules` are the texts of the rules that the blocks came from, each with the number of the user's rule behind it.
+    `rules` are the texts of the rules that the blocks came from, each with the number of the user's rule behind it;
+    `alone` are keys whose sum lacks another.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
         self.shapes, self.leaves, self.problems = shapes, leaves, problems
-        self.derived: dict[str, Shape] = {}
+        self.families = Families(shapes, leaves, problems)
         self.rules: dict[str, int] = {}
-        self.solved: dict[object, dict[Place, Family]] = {}
         self.texts: dict[object, str] = {}
+        self.alone: set[str] = set()
 
     def blocks(self, relation: Relation) -> list[Block]:
         """The blocks of one relation: one for each of its leaves and each rule that sent keys there."""
@@ -48,7 +46,7 @@ class Prover:
             return [block]
         if not self.all_terms(relation):
             return []
-        families = self.families(relation)
+        families = self.families.of(relation)
         blocks: list[Block] = []
         for branch in sorted({slot.branch for slot in relation.slots}):
             slots = sorted(slot for slot in relation.slots if slot.branch == branch)
@@ -64,7 +62,7 @@ class Prover:
             return None
         shape = self.shapes[landed.keys[0]]
         if self.leaves is None:
-            self.derived[leaf] = shape
+            self.families.derived[leaf] = shape
         elif self.leaves[leaf].shape != shape:
             return None
         index_map = stacked(shape, shape, ()).index_map
@@ -82,6 +80,7 @@ class Prover:
             slots = [slot for slot in relation.slots if slot.branch == branch]
             if slots and len(slots) < relation.terms:
                 self.problems.missing.append(Missing(leaf, self.absent(relation, slots)))
+                self.alone.update(key for slot in slots for landed in relation.slots[slot] for key in landed.keys)
                 whole = False
         return whole
 
@@ -98,125 +97,6 @@ class Prover:
         tail, other = names[slots[0].side], next(n for s, n in enumerate(names) if s not in {x.side for x in slots})
         return here.removesuffix(tail) + other if here.endswith(tail) else other
 
-    # Shapes
-
-    def families(self, relation: Relation) -> dict[Place, Shaped]:
-        """For each side and branch that keys arrive at, the maps by key shape. Reports what does not fit."""
-        if relation.layout is None:
-            return {(slot.side, slot.branch): self.plain(relation, slot) for slot in relation.slots}
-        layout = relation.layout
-        if self.leaves is None:
-            layout = Layout(layout.sides, layout.pairing, {**counts(relation), **layout.sizes})
-        slots = {(slot.side, slot.branch): slot for slot in reversed(relation.slots)}
-        shapes: dict[Place, Shape] = {}
-        if self.leaves is not None:
-            leaf_side = len(layout.sides) - 1
-            shapes = {(leaf_side, branch): self.leaves[name].shape for branch, name in relation.leaves.items()}
-        shapes |= {place: self.shapes[relation.slots[slot][0].keys[0]] for place, slot in slots.items()}
-        for place, slot in slots.items():
-            shapes[place] = self.agreed(relation, layout, shapes, place, slot)
-        try:
-            found = self.solve(relation, layout, shapes, list(slots))
-        except ShapeConflict as conflict:
-            self.conflict(relation, layout, shapes, slots, str(conflict))
-            return {}
-        return {place: {shapes[place]: family} for place, family in found.items()}
-
-    def plain(self, relation: Relation, slot: Slot) -> Shaped:
-        """The maps of a relation without axes."""
-        families: Shaped = {}
-        leaf, names = relation.leaves[slot.branch], stack_names(relation.depth)
-        for landed in relation.slots[slot]:
-            for number, shape in enumerate(map(self.shapes.__getitem__, landed.keys)):
-                if shape in families:
-                    continue
-                leaf_shape = self.leaf_shape(relation, slot, shape)
-                try:
-                    families[shape] = stacked(shape, leaf_shape, names)
-                except ShapeConflict:
-                    wanted = leaf_shape[relation.depth :] if len(leaf_shape) >= relation.depth else None
-                    self.mismatch(leaf, landed, number, wanted)
-        return families
-
-    def leaf_shape(self, relation: Relation, slot: Slot, shape: Shape) -> Shape:
-        """The shape of a leaf, or the one that the keys give it."""
-        leaf = relation.leaves[slot.branch]
-        if self.leaves is not None:
-            return self.leaves[leaf].shape
-        if leaf not in self.derived:
-            stacks = [stack for landed in relation.slots[slot] for stack in landed.stacks]
-            lead = tuple(n + 1 for n in map(max, zip(*stacks, strict=True))) if relation.depth else ()
-            self.derived[leaf] = (*lead, *shape)
-        return self.derived[leaf]
-
-    def agreed(self, relation: Relation, layout: Layout, shapes: dict[Place, Shape], place: Place, slot: Slot) -> Shape:
-        """The one shape that the keys of a slot must have; reports those that have another."""
-        found = dict.fromkeys(self.shapes[key] for landed in relation.slots[slot] for key in landed.keys)
-        if len(found) == 1:
-            return shapes[place]
-        wanted = expected(layout, shapes, place)
-        wanted = wanted if wanted in found else next(iter(found))
-        for landed in relation.slots[slot]:
-            for number, key in enumerate(landed.keys):
-                if self.shapes[key] != wanted:
-                    self.mismatch(relation.leaves[slot.branch], landed, number, wanted)
-        return wanted
-
-    def mismatch(self, leaf: str, landed: Landed, number: int, wanted: Shape | None, reason: str = "") -> None:
-        """Report the shape of one key."""
-        key = landed.keys[number]
-        label = indexed(leaf, landed.stacks[number])
-        self.problems.mismatched.append(Mismatched(label, key, wanted, self.shapes[key], reason))
-
-    def solve(
-        self, relation: Relation, layout: Layout, shapes: dict[Place, Shape], places: list[Place]
-    ) -> dict[Place, Family]:
-        """The families of a relation with axes. Equal rules with equal shapes are solved once."""
-        key = (relation.rule, relation.depth, tuple(sorted(shapes.items())))
-        if key in self.solved and self.leaves is not None:
-            return self.solved[key]
-        leaf_side = len(layout.sides) - 1
-        extents, rests = solve(layout, shapes)
-        if unsolved := extents.unsolved():
-            words = f"{', '.join(unsolved[:-1])} and {unsolved[-1]} are" if len(unsolved) > 1 else f"{unsolved[0]} is"
-            shown = ", ".join(f"{name}=…" for name in unsolved)
-            raise ShapeConflict(f"the shapes do not say how wide {words}: add '; {shown}'")
-        families: dict[Place, Family] = {}
-        for place in places:
-            leaf_shape = shapes.get((leaf_side, place[1])) or extents.shape((leaf_side, place[1]), rests.get(place[1]))
-            assert leaf_shape is not None
-            self.derived[relation.leaves[place[1]]] = leaf_shape
-            pair = (shapes[place], leaf_shape)
-            families[place] = lower(layout, extents, place, pair, relation.variables, relation.flip)
-        self.solved[key] = families
-        return families
-
-    def conflict(
-        self,
-        relation: Relation,
-        layout: Layout,
-        shapes: dict[Place, Shape],
-        slots: dict[Place, Slot],
-        reason: str,
-    ) -> None:
-        """Report a relation whose shapes do not fit: the keys whose shape is not what the others make it."""
-        slot = next(iter(slots.values()))
-        rule = respell(relation, [slot], [relation.slots[slot][0]]) if relation.terms == 1 else str(relation.rule)
-        told = False
-        for place, slot in slots.items():
-            wanted = expected(layout, shapes, place)
-            if wanted is None or wanted == shapes[place]:
-                continue
-            told = True
-            for landed in relation.slots[slot]:
-                for number in range(len(landed.keys)):
-                    self.mismatch(relation.leaves[slot.branch], landed, number, wanted, f"by the rule '{rule}'")
-        if not told:
-            keys = tuple(key for slot in slots.values() for landed in relation.slots[slot] for key in landed.keys)
-            self.problems.conflicts.append(Conflict(f"rule '{rule}'", reason, keys))
-
-    # Places
-
     def filled(self, relation: Relation, slot: Slot, families: Shaped) -> dict[Shape, Filling]:
         """For each place of the leaf that a slot fills: the key, its map and where that starts in the tensor."""
         found: dict[Shape, Filling] = {}
@@ -229,7 +109,7 @@ class Prover:
                 places = family.places(landed.sent.variables, rows, stacks)
                 for key, place in zip(keys, places, strict=True):
                     if place is None:
-                        reason = f"{quote(leaf)} has no place for its index"
+                        reason = f"{quote(leaf)} has no place for it: its shape is {family.index_map.leaf_shape}"
                         self.problems.unexpected.append(Unexpected(key, reason))
                         continue
                     start, leaf_start = place
@@ -238,7 +118,7 @@ class Prover:
                     found[leaf_start] = Filling(key, start, family, landed)
         if twice:
             one, other = (" and ".join(quote(name) for name, _ in fold(names)) for names in (twice.values(), twice))
-            text = f"filled by {one} and by {other}"
+            text = f"filled by {one} and by {other}: drop one of them on purpose, with '-> _'"
             self.problems.conflicts.append(Conflict(leaf, text, (*twice, *twice.values())))
         return found
 
@@ -266,7 +146,7 @@ class Prover:
             for start in dict.fromkeys(start for places in filled for start in places):
                 fillings = tuple(places[start] for places in filled if start in places)
                 if len(fillings) < len(filled):
-                    text = f"{quote(fillings[0].key)} is one term of a sum, the other is missing"
+                    text = f"is a sum of which only {quote(fillings[0].key)} is there: the other key is missing"
                     self.problems.conflicts.append(Conflict(leaf, text, (fillings[0].key,)))
                 else:
                     kinds = [(filling.landed, filling.family) for filling in fillings]
@@ -301,19 +181,3 @@ class Prover:
             found = self.texts[key] = respell(relation, slots, arrived)
             self.rules.setdefault(found, one.sent.number)
         return found
-
-
-def counts(relation: Relation) -> dict[str, int]:
-    """How many of each bound index there are, by the keys."""
-    found: dict[str, int] = {}
-    for arrived in relation.slots.values():
-        for landed in arrived:
-            for names, rows in ((landed.sent.variables, landed.rows), (stack_names(relation.depth), landed.stacks)):
-                for name, column in zip(names, zip(*rows, strict=True), strict=False):
-                    found[name] = max(found.get(name, 0), max(column) + 1)
-    return found
-
-
-def indexed(leaf: str, stack: Shape) -> str:
-    """A leaf's name with the indices of one of its places: `layers.weight[7]`."""
-    return f"{leaf}[{', '.join(map(str, stack))}]" if stack else leaf

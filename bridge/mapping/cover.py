@@ -72,7 +72,7 @@ def cover(shape: Shape, groups: Sequence[Boxes]) -> Cover:
         steps, (start,) = groups[0]
         if all(map(_full, shape, steps, start)):
             return Cover((), ())
-    starts = [np.array(group.starts, np.int64).reshape(-1, len(shape)) for group in groups]
+    starts = [np.array(group.starts, np.int64).reshape(len(group.starts), len(shape)) for group in groups]
     found = [[np.unique(s[:, axis], return_inverse=True) for axis in range(len(shape))] for s in starts]
     axes = [
         _Cells(extent, [(int(n), g.steps[axis]) for g, f in zip(groups, found, strict=True) for n in f[axis][0]])

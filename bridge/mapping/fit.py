@@ -21,6 +21,11 @@ class Fit:
         columns = zip(*(indices for _, _, indices in items), strict=True) if self.text is not None else ()
         self.lines = [_line([place for place, _, _ in items], column) for column in columns]
 
+    @property
+    def axes(self) -> set[int]:
+        """The numbers of a place that the key follows."""
+        return {line[0] for line in self.lines if line is not None and line[1]}
+
     def key(self, place: Shape) -> str | None:
         """The key at `place`; `None` where the samples do not tell."""
         if self.text is None:

@@ -3,40 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from bridge.mapping.indexmap import Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
-    """A leaf, or one index of it, that nothing fills. `key` is the key that would."""
+class Missing(NamedTuple):
+    """A leaf, or the part of it at `place` (`[7]`), that nothing fills. `key` is the key that would."""
 
-    leaf: str
+    name: str
     key: str | None = None
+    place: str = ""
+
+    @property
+    def leaf(self) -> str:
+        """The leaf with its place: `layers.weight[7]`."""
+        return self.name + self.place
 
 
-@dataclass(frozen=True, slots=True)
-class Unexpected:
-    """A key that no leaf takes, and why."""
+class Unexpected(NamedTuple):
+    """A key, or some elements of it, that no leaf takes, and why.
+
+    `axes` are those of a rule that drops just the elements, where others are taken.
+    """
 
     key: str
     reason: str = ""
+    axes: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Mismatched:
-    """A key whose shape is not what its leaf needs. `expected` is the shape it should have, where that is known."""
+class Mismatched(NamedTuple):
+    """A key whose shape is not what its leaf needs, at `place` of it.
 
-    leaf: str
+    `expected` is the shape that the key should have, where that is known. Where it has it, `reason` says what else is
+    wrong.
+    """
+
+    name: str
     key: str
     expected: Shape | None
     got: Shape
     reason: str = ""
+    place: str = ""
+
+    @property
+    def leaf(self) -> str:
+        """The leaf with its place: `layers.weight[7]`."""
+        return self.name + self.place
 
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Anything else: a collision, two readings of a name, an extent that nothing says."""
+class Conflict(NamedTuple):
+    """Anything else: a collision, two readings of a name, an extent that nothing says. `text` may be several lines."""
 
     subject: str
     text: str

@@ -84,11 +84,16 @@ def _real(name: Name, alias: str, leaf: str) -> Name:
     old, new = old[head:], new[head:]
     for at in range(len(segments) - len(old), -1, -1):
         run = segments[at : at + len(old)]
-        if all(s == ((text,) if text else ()) or _is_hole(s) for s, text in zip(run, old, strict=True)):
+        if all(map(_spells, run, old)):
             holes = [segment for segment in run if _is_hole(segment)]
             shown: list[Segment] = [holes.pop(0) if is_index(text) and holes else (text,) for text in new]
             return Name((*segments[:at], *shown, *segments[at + len(old) :]) or ((),))
     return name
+
+
+def _spells(segment: Segment, text: str) -> bool:
+    """Whether a segment stands for `text`: an index for a number."""
+    return is_index(text) if _is_hole(segment) else segment == ((text,) if text else ())
 
 
 def _is_hole(segment: Segment) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import product
 from math import prod
 from typing import NamedTuple
 
-from bridge._text import quote, template
+from bridge._text import plural, quote, template
 from bridge.mapping.block import Block
 from bridge.mapping.cover import Boxes, Cover, cover, key_steps, leaf_steps, spans
 from bridge.mapping.fit import Fit
@@ -17,6 +18,8 @@ from bridge.mapping.pattern import Names as Patterns
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.send import Sent
 from bridge.mapping.template import Template
+
+_MANY = 100_000  # more places than that are reported as one
 
 
 def check_leaves(
@@ -46,18 +49,20 @@ def check_leaves(
 
 
 class _Reported(NamedTuple):
-    """What a problem speaks of already: leaves with one, and their labels; leaves that are filled twice."""
+    """What problems speak of already: leaves, and their labels; leaves that are reported whole, or as filled twice."""
 
     leaves: frozenset[str]
     labels: frozenset[str]
+    whole: frozenset[str]
     twice: frozenset[str]
 
     @classmethod
     def of(cls, problems: Problems) -> _Reported:
         """The subjects of all problems so far."""
-        labels = [problem.leaf for problem in (*problems.mismatched, *problems.missing)]
-        leaves = frozenset(label.split("[")[0] for label in labels)
-        return cls(leaves, frozenset(labels), frozenset(conflict.subject for conflict in problems.conflicts))
+        told = (*problems.mismatched, *problems.missing)
+        leaves, labels = frozenset(problem.name for problem in told), frozenset(problem.leaf for problem in told)
+        whole = frozenset(problem.name for problem in told if not problem.place)
+        return cls(leaves, labels, whole, frozenset(conflict.subject for conflict in problems.conflicts))
 
 
 class _Siblings:
@@ -88,37 +93,47 @@ def _check_leaf(name: str, shape: Shape, blocks: Sequence[Block], problems: Prob
     """Report the holes and overlaps of one leaf."""
     groups = [Boxes(leaf_steps(block.terms[0].index_map), block.starts) for block in blocks]
     found = cover(shape, groups)
-    if found.holes:
+    if name not in reported.whole:
         _holes(name, shape, blocks, found, problems, reported)
-    if found.overlaps and name not in reported.twice:
-        point = tuple(r.start for r in found.overlaps[0])
-        keys = [b.terms[0].keys[n] for b, group in zip(blocks, groups, strict=True) for n in group.holding(point)]
-        keys = tuple(dict.fromkeys(keys))
-        text = (
-            "filled by " + " and by ".join(map(quote, keys)) if len(keys) > 1 else f"filled twice by {quote(keys[0])}"
-        )
-        more = f", and {len(found.overlaps) - 1} more such places" if len(found.overlaps) > 1 else ""
-        problems.conflicts.append(Conflict(name + spans(shape, found.overlaps[0]), text + more, keys))
+    if name not in reported.twice:
+        for first in found.overlaps[:1]:
+            point = tuple(r.start for r in first)
+            held = [b.terms[0].keys[n] for b, group in zip(blocks, groups, strict=True) for n in group.holding(point)]
+            keys = tuple(dict.fromkeys(held))
+            text = "filled " + ("twice by " if len(keys) == 1 else "by ") + " and by ".join(map(quote, keys))
+            more = len(found.overlaps) - 1
+            text += f", and so are {plural(more, 'more place')} of it" if more else ""
+            problems.conflicts.append(Conflict(name + spans(shape, first), text, keys))
 
 
 def _holes(
     name: str, shape: Shape, blocks: Sequence[Block], found: Cover, problems: Problems, reported: _Reported
 ) -> None:
-    """Report what nothing fills, unless the key that would is reported."""
+    """Report what nothing fills, key by key where the keys around it tell which those would be."""
+    if not found.holes:
+        return
     samples = {start: key for block in blocks for start, key in zip(block.starts, block.terms[0].keys, strict=True)}
-    fit = Fit(samples)
+    fit, there = Fit(samples), set(samples.values())
     for hole in found.holes:
-        span = spans(shape, hole)
-        label = name + span
-        if label in reported.labels or (name in reported.leaves and not span):
-            continue
-        one = all(len(r) == 1 or len(r) == n for r, n in zip(hole, shape, strict=True))
-        problems.missing.append(Missing(label, fit.key(tuple(r.start for r in hole)) if one else None))
+        apart = [[range(n, n + 1) for n in r] if axis in fit.axes else [r] for axis, r in enumerate(hole)]
+        many = prod(map(len, apart)) > _MANY
+        for part in [hole] if many else product(*apart):
+            place = spans(shape, part)
+            if name + place not in reported.labels:
+                key = fit.key(tuple(r.start for r in part))
+                problems.missing.append(Missing(name, None if many or key in there else key, place))
 
 
-def check_keys(blocks: Sequence[Block], drops: Sequence[Sent], shapes: Mapping[str, Shape], problems: Problems) -> None:
-    """Report keys of which some elements are read by no rule, or read twice."""
-    known = {key for problem in problems.conflicts for key in problem.keys}
+def check_keys(
+    blocks: Sequence[Block],
+    drops: Sequence[Sent],
+    shapes: Mapping[str, Shape],
+    problems: Problems,
+    *,
+    told: Collection[str] = (),
+) -> None:
+    """Report keys of which some elements are read by no rule, or read twice; keys in `told` are reported already."""
+    known = {*told, *(key for problem in problems.conflicts for key in problem.keys)}
     known |= {problem.key for problem in problems.mismatched}
     suspects = _read_in_part(blocks) | {key for sent in drops if sent.rule.keys[0].axes for key in sent.keys}
     suspects -= known
@@ -142,14 +157,23 @@ def check_keys(blocks: Sequence[Block], drops: Sequence[Sent], shapes: Mapping[s
 def _check_key(key: str, shape: Shape, boxes: Sequence[Boxes], copied: Sequence[Boxes], problems: Problems) -> None:
     """Report what is wrong with the elements of one key."""
     found = cover(shape, [*boxes, *copied])
-    if found.holes:
+    for first in found.holes[:1]:
         shown = ", ".join(spans(shape, hole) or "all" for hole in found.holes[:3])
         shown += ", …" if len(found.holes) > 3 else ""
-        text = f"no rule reads its elements {shown}: to drop them on purpose, select them, '{quote(key)[1:-1]} [v[8:] …] -> _'"
-        problems.unexpected.append(Unexpected(key, text))
+        problems.unexpected.append(Unexpected(key, f"no rule reads its elements {shown}", _selected(shape, first)))
     if (cover(shape, boxes) if copied else found).overlaps:
         text = "some of its elements are read twice: a rule that reads them again says 'copy=true'"
         problems.conflicts.append(Conflict(key, text, (key,)))
+
+
+def _selected(shape: Shape, ranges: Sequence[range]) -> str:
+    """Axes that select just these ranges, as a rule has them: `[a[8:10] b]`."""
+    names = (f"a{n}" if len(shape) > 26 else chr(ord("a") + n) for n in range(len(shape)))
+    shown = [
+        name if len(r) == n else f"{name}[{r.start}]" if len(r) == 1 else f"{name}[{r.start}:{r.stop}]"
+        for name, r, n in zip(names, ranges, shape, strict=True)
+    ]
+    return f"[{' '.join(shown)}]"
 
 
 def _read_in_part(blocks: Sequence[Block]) -> set[str]:

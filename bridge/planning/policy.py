@@ -126,4 +126,4 @@ def narrows(stored: np.dtype, dtype: np.dtype) -> bool:
 
 @lru_cache(maxsize=64)
 def _finfo(dtype: np.dtype) -> Any:
-    return ml_dtypes.finfo(dtype)  # its stubs do not say what it has
+    return cast("Any", ml_dtypes.finfo)(dtype)  # its stubs do not say what it has

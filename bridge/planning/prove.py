@@ -54,13 +54,14 @@ def prove(
     prover = Prover(shapes, None if model is None else model.leaves, proof.problems)
     for relation in delivery.relations.found.values():
         proof.blocks += prover.blocks(relation)
-    proof.derived = prover.derived
+    proof.derived = prover.families.derived
     delivery.settle(allow_unexpected)
     _settle_ties(proof)
-    leaves = prover.derived if model is None else {name: spec.shape for name, spec in model.leaves.items()}
+    leaves = prover.families.derived if model is None else {name: spec.shape for name, spec in model.leaves.items()}
+    leaves = {name: shape for name, shape in leaves.items() if name not in delivery.unclear}
     proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems)
     drops = [sent for sent in sents if sent.target is None]
-    check_keys(proof.blocks, drops, shapes, proof.problems)
+    check_keys(proof.blocks, drops, shapes, proof.problems, told=prover.alone)
     numbered = [*prover.rules.items(), *delivery.rules.items()]
     proof.rules = tuple(dict.fromkeys(text for text, _ in sorted(numbered, key=lambda entry: entry[1])))
     used = {sent.number for sent in sents}
@@ -71,7 +72,8 @@ def prove(
 class _Delivery:
     """Brings what was sent to the relations, and remembers what landed nowhere.
 
-    `rules` are the texts of rules that use keys up, with the number of the user's rule behind each.
+    `rules` are the texts of rules that use keys up, with the number of the user's rule behind each; `unclear` are
+    leaves that keys may be meant for, where their names can be read in several ways.
     """
 
     def __init__(self, shapes: Mapping[str, Shape], model: Template | None, proof: Proof) -> None:
@@ -79,6 +81,7 @@ class _Delivery:
         self.names = None if model is None else Names(model)
         self.relations = Relations(self.names)
         self.arrived: set[str] = set()
+        self.unclear: set[str] = set()
         self.lost: dict[str, str] = {}
         self.rules: dict[str, int] = {}
 
@@ -91,10 +94,11 @@ class _Delivery:
             return
         landing = derive(sent) if self.names is None else land(sent, self.names, self.shapes)
         if landing.readings:
-            both = " or ".join(f"'{spelled(sent, reading)}'" for reading in landing.readings)
-            text = f"can be read in {len(landing.readings)} ways, and each fits: say which by a rule, {both}"
+            rules = "\n".join(f'"{spelled(sent, reading)}"' for reading in landing.readings)
+            text = f"can be read in {len(landing.readings)} ways, and each fits. Say which by a rule:\n{rules}"
             self.proof.problems.conflicts.append(Conflict(str(sent.key_name), text, tuple(sent.keys)))
             self.arrived.update(sent.keys)
+            self.unclear.update(name for reading in landing.readings for name in reading.names.values())
         for landed in landing.landed:
             spent = len(self.relations.spent)
             self.relations.add(landed)

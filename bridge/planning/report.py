@@ -1,182 +1,213 @@
-"""A plan in words: what goes where, folded; and everything that is wrong, in one report."""
+"""Everything that is wrong, in one report: subject first, what was expected, what came, what to do."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypeVar
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from bridge._text import fold, human_nbytes, is_index, plural, printable, quote, template
+from bridge._text import fold, plural, printable, quote, ranges
+from bridge.planning.suggest import Group, Suggestions, grouped, pattern_for, rule_for, tail
 
 if TYPE_CHECKING:
-    from bridge.mapping.block import Block
     from bridge.mapping.problem import Mismatched, Missing, Unexpected
-    from bridge.mapping.template import Spec
     from bridge.planning.plan import Plan
 
-_SHOWN = 40
-P = TypeVar("P")
-
-
-def recipe_text(plan: Plan) -> str:
-    """What goes where: one line for keys and leaves that differ only in indices."""
-    head = (
-        f"{quote(plan.source)} ({plural(len(plan.specs), 'key')}) -> {plan.model} ({plural(len(plan.leaves), 'leaf')})"
-    )
-    counts = f"{human_nbytes(plan.nbytes)} to read"
-    rows = _rows(plan.blocks, plan)
-    width = min(max((len(left) for left, _ in rows), default=0), 72)
-    lines = [f"{head}, {counts}", *(f"  {left:<{width}} -> {right}" for left, right in rows)]
-    for title, names in (("dropped", plan.dropped), ("ignored", plan.allowed), ("kept from the template", plan.kept)):
-        lines += [f"  {title}: {printable(name)}" for name, _ in fold(names)]
-    lines += [f"  filled by their layers: {printable(name)}" for name, _ in fold(plan.fills)]
-    lines += [f"  matched nothing: '{rule}'" for rule in plan.idle]
-    return "\n".join(lines)
-
-
-def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:
-    """Left and right sides of the recipe."""
-    groups: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
-    for block in blocks:
-        for number, term in enumerate(block.terms):
-            spec = plan.specs[term.keys[0]]
-            note = _note(block, spec.dtype.name, plan.leaves[block.leaf].dtype.name, number)
-            texts = dict.fromkeys(template(key)[0] for key in term.keys)
-            kinds = (*texts, template(block.leaf)[0], _spelled(spec), _spelled(plan.leaves[block.leaf]), note)
-            keys, leaves = groups.setdefault(kinds, ([], []))
-            keys += term.keys
-            leaves.append(block.leaf)
-    rows: list[tuple[str, str]] = []
-    for (*_, key_spec, leaf_spec, note), (keys, leaves) in groups.items():
-        left = ", ".join(printable(name) for name, _ in fold(dict.fromkeys(keys)))
-        right = ", ".join(printable(name) for name, _ in fold(dict.fromkeys(leaves)))
-        rows.append((f"{left} {key_spec}", f"{right} {leaf_spec}{note}"))
-    return rows
-
-
-def _spelled(spec: Spec) -> str:
-    return f"{spec.dtype.name}[{', '.join(map(str, spec.shape))}]"
-
-
-def _note(block: Block, stored: str, dtype: str, term: int) -> str:
-    notes = [text for text, on in (("tie", block.tie), ("copy", block.copy), ("added", term > 0)) if on]
-    if stored != dtype:
-        notes.append(f"cast from {stored}")
-    notes += [f"scale {block.scale}"] * (block.scale != 1) + [f"add {block.add}"] * (block.add != 0)
-    return f"  ({', '.join(notes)})" if notes else ""
+_SHOWN = 40  # entries; the lists of the plan have them all
+_NAMES = 3  # names in one entry
+# Buffers that PyTorch models save and others compute.
+_COMPUTED = ("inv_freq", "position_ids", "masked_bias", "relative_position_index", "attn.bias")
 
 
 def problems_text(plan: Plan) -> str:
     """Every problem, those of one kind that differ only in indices as one."""
-    entries = [*_missing(plan), *_unexpected(plan), *_mismatched(plan), *_conflicts(plan)]
-    head = (
-        f"{plural(len(entries), 'problem')} between {quote(plan.source)} ({plural(len(plan.specs), 'key')}) "
-        f"and {plan.model} ({plural(len(plan.leaves), 'leaf')})"
-    )
-    lines = [head]
-    for entry in entries[:_SHOWN]:
-        lines += [f"  {entry[0]}", *(f"              {more}" for more in entry[1:])]
-    if len(entries) > _SHOWN:
-        lines.append(f"  … and {len(entries) - _SHOWN} more: plan.missing, .unexpected and .mismatched have them all")
-    return "\n".join(lines)
+    return "\n".join(_Report(plan).lines())
 
 
-def _missing(plan: Plan) -> list[list[str]]:
-    unused = [problem.key for problem in plan.problems.unexpected]
-    entries: list[list[str]] = []
-    for label, members in _folded(plan.problems.missing, lambda problem: problem.leaf):
+class _Placed(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+
+
+P = TypeVar("P", bound=_Placed)
+
+
+class _Report:
+    """The problems of one plan, written out only as far as they are shown."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.problems = plan, plan.problems
+
+    def lines(self) -> Iterator[str]:
+        """The whole report."""
+        missing = _by_label(self.problems.missing)
+        unexpected = self.unexpected_groups()
+        mismatched = [part for kind in self.mismatched_kinds() for part in _by_label(kind)]
+        count = len(missing) + len(unexpected) + len(mismatched) + len(self.problems.conflicts)
+        keys, leaves = plural(len(self.plan.specs), "key"), plural(len(self.plan.leaves), "leaf")
+        yield f"{plural(count, 'problem')} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
+        entries = self.entries(missing, unexpected, mismatched)
+        for _, (first, *more) in zip(range(_SHOWN), entries, strict=False):
+            yield f"  {first}"
+            yield from (f"              {line}" for line in more)
+        if count > _SHOWN:
+            yield f"  … and {count - _SHOWN:,} more: plan.missing, plan.unexpected and plan.mismatched have them all"
+
+    def entries(
+        self,
+        missing: Sequence[tuple[str, list[Missing]]],
+        unexpected: Sequence[tuple[str, list[Unexpected]]],
+        mismatched: Sequence[tuple[str, list[Mismatched]]],
+    ) -> Iterator[list[str]]:
+        """The lines of each problem."""
+        yield from (self.missing(label, members) for label, members in missing)
+        yield from (self.unexpected(label, members) for label, members in unexpected)
+        yield from (self.mismatched(label, members) for label, members in mismatched)
+        for conflict in self.problems.conflicts:
+            yield [f"conflict    {printable(conflict.subject)}", *map(printable, conflict.text.splitlines())]
+
+    # Missing
+
+    def missing(self, label: str, members: Sequence[Missing]) -> list[str]:
+        """A leaf that nothing fills, and the unused key that may have been meant."""
         keys = [problem.key for problem in members if problem.key is not None]
-        shown = " or ".join(quote(name) for name, _ in fold(keys)[:3]) if keys else "of its rule"
-        entry = [f"missing     {printable(label)}   no key {shown}"]
-        if members[0].key is not None and (near := _near(plan, members[0], unused)):
-            entry.append(f"did you mean {quote(near)} (unused, same shape)?")
-            if "[" not in label and len(members) == 1:
-                entry.append(f'if so, the rule is "{printable(near)} -> {printable(label)}"')
-        elif hint := plan.hints.get(members[0].leaf):
+        entry = [f"missing     {label}   {_absent(keys)}"]
+        near = self.near(members, keys)
+        if near is not None:
+            several = len(near.names) > 1
+            entry.append(f"did you mean {_names(near.shown)} (unused, same shape{'s' * several})?")
+            if not members[0].place:
+                entry.append(f"if so, the rule is {_literal(rule_for(near, members[0].name))}")
+        elif hint := self.plan.hints.get(members[0].name):
             entry.append(hint)
-        entries.append(entry)
-    return entries
+        return entry
+
+    def near(self, members: Sequence[Missing], keys: Sequence[str]) -> Group | None:
+        """The unused keys that look most like the missing ones and fit in their place."""
+        places = [_numbers(problem.place) for problem in members if problem.place]
+        if None in places:
+            return None
+        spec = self.plan.leaves[members[0].name]
+        if any(self.plan.leaves[problem.name].shape != spec.shape for problem in members):
+            return None
+        names = list(dict.fromkeys(problem.name for problem in members))
+        return self.suggestions.near(names, keys, spec.shape, [place for place in places if place is not None])
+
+    @cached_property
+    def suggestions(self) -> Suggestions:
+        """What the unused keys suggest."""
+        unused = [problem.key for problem in self.problems.unexpected if not problem.axes]
+        return Suggestions(unused, {key: self.plan.specs[key].shape for key in unused})
+
+    # Unexpected
+
+    def unexpected_groups(self) -> list[tuple[str, list[Unexpected]]]:
+        """Keys by reason, then those that differ only in indices."""
+        kinds: dict[tuple[str, str], dict[str, Unexpected]] = {}
+        for problem in self.problems.unexpected:
+            kinds.setdefault((problem.reason, problem.axes), {})[problem.key] = problem
+        return [(label, [kind[key] for key in keys]) for kind in kinds.values() for label, keys in fold(kind)]
+
+    def unexpected(self, label: str, members: Sequence[Unexpected]) -> list[str]:
+        """A key that no leaf takes, and how to say that this is meant."""
+        several = len(members) > 1
+        count = f"   ({plural(len(members), 'key')})" if several else ""
+        entry = [f"unexpected  {printable(label)}{count}"]
+        reason, axes = members[0].reason, members[0].axes
+        if reason:
+            entry.append(printable(reason))
+        (group,) = grouped(problem.key for problem in members)
+        if axes:
+            entry.append(f"to drop them on purpose: {_literal(f'{pattern_for(group, {})} {axes} -> _')}")
+            return entry
+        pattern = pattern_for(group, self.tails if several else {})
+        key = f".{members[0].key}"
+        if any(key.endswith(f".{name}") for name in _COMPUTED):
+            why = "if the model computes them" if several else "if the model computes it"
+        else:
+            why = "if they are not needed" if several else "if it is not needed"
+        entry.append(f"{why}: allow_unexpected=[{_literal(pattern)}]")
+        return entry
+
+    @cached_property
+    def tails(self) -> Counter[str]:
+        """How many keys end alike."""
+        return Counter(map(tail, self.plan.specs))
+
+    # Mismatched
+
+    def mismatched_kinds(self) -> list[list[Mismatched]]:
+        """Keys of one shape that should have one other shape."""
+        kinds: dict[object, list[Mismatched]] = {}
+        for problem in self.problems.mismatched:
+            kinds.setdefault((problem.expected, problem.got, problem.reason), []).append(problem)
+        return list(kinds.values())
+
+    def mismatched(self, label: str, members: Sequence[Mismatched]) -> list[str]:
+        """A key whose shape or dtype is not what its leaf needs."""
+        problem, wanted = members[0], members[0].expected
+        keys = _names(name for name, _ in fold(problem.key for problem in members))
+        are = "are" if len(members) > 1 else "is"
+        if wanted == problem.got:
+            return [f"mismatched  {label}   {keys}: {printable(problem.reason)}"]
+        leaf = self.plan.leaves[problem.name].shape if problem.name in self.plan.leaves else wanted
+        own = wanted is None or (wanted == leaf and not problem.reason and not problem.place)
+        have = f"the model has {leaf}" if own else f"needs {wanted}"
+        entry = [f"mismatched  {label}   {have}, {keys} {are} {problem.got}"]
+        if problem.reason:
+            entry.append(printable(problem.reason))
+        elif wanted is not None and len(wanted) == 2 and wanted == problem.got[::-1]:
+            (group,) = grouped(problem.key for problem in members)
+            key, _, name = rule_for(group, problem.name).partition(" -> ")
+            if len(members) == 1 or len(grouped(problem.name for problem in members)) == 1:
+                entry.append(f"if it is stored transposed, say so: {_literal(f'{key} [a b] -> {name} [b a]')}")
+        return entry
 
 
-def _near(plan: Plan, problem: Missing, unused: Sequence[str]) -> str | None:
-    """The unused key that looks most like the missing one and has the shape that is needed."""
-    leaf = plan.leaves[problem.leaf.split("[")[0]].shape
-    depth = problem.leaf.count("[") and problem.leaf.split("[")[1].count(",") + 1
-    # A key that differs only in its index is another layer, not a slip of the pen.
-    own = template(problem.key or "")[0]
-    shaped = [key for key in unused if plan.specs[key].shape == leaf[depth:] and template(key)[0] != own]
-    found = get_close_matches(problem.key or "", shaped[:5000], n=1, cutoff=0.6)
-    return found[0] if found else None
+def _absent(keys: Sequence[str]) -> str:
+    """What is not there."""
+    if not keys:
+        return "no rule fills it"
+    return f"no key {_names(name for name, _ in fold(keys))}"
 
 
-def _unexpected(plan: Plan) -> list[list[str]]:
-    entries: list[list[str]] = []
-    for reason in dict.fromkeys(problem.reason for problem in plan.problems.unexpected):
-        group = [problem for problem in plan.problems.unexpected if problem.reason == reason]
-        for label, members in _folded(group, lambda problem: problem.key):
-            count = f"   ({plural(len(members), 'key')})" if len(members) > 1 else ""
-            entry = [f"unexpected  {printable(label)}{count}"]
-            if reason:
-                entry.append(printable(reason))
-            entry.append(f'if they are not needed: allow_unexpected=["{_pattern(members)}"]')
-            entries.append(entry)
-    return entries
+def _names(shown: Iterable[str]) -> str:
+    """A few names in quotes."""
+    names = [quote(name) for name in shown]
+    return " or ".join(names[:_NAMES]) + (" …" if len(names) > _NAMES else "")
 
 
-def _pattern(problems: Sequence[Unexpected]) -> str:
-    """A pattern for just these keys, as long as they have a tail of their own."""
-    key = problems[0].key
-    if len(problems) == 1:
-        return printable(key)
-    segments = key.split(".")
-    last = max((n for n, segment in enumerate(segments) if is_index(segment)), default=-1)
-    return (
-        printable(".".join(["**", *segments[last + 1 :]])) if last + 1 < len(segments) else printable(template(key)[0])
-    )
+def _literal(text: str) -> str:
+    """A text as Python writes it, ready to paste."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(escaped)}"'
 
 
-def _mismatched(plan: Plan) -> list[list[str]]:
-    entries: list[list[str]] = []
-    kinds = dict.fromkeys((p.expected, p.got, p.reason) for p in plan.problems.mismatched)
-    for expected, got, reason in kinds:
-        group = [p for p in plan.problems.mismatched if (p.expected, p.got, p.reason) == (expected, got, reason)]
-        for label, members in _folded(group, lambda problem: problem.leaf):
-            keys = ", ".join(quote(name) for name, _ in fold(problem.key for problem in members)[:3])
-            entries.append(_mismatch(plan, label, members[0], keys, several=len(members) > 1))
-    return entries
+def _numbers(place: str) -> tuple[int, ...] | None:
+    """The numbers of `[0, 3]`; `None` for a place that is no single one."""
+    parts = place[1:-1].split(", ")
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else None
 
 
-def _mismatch(plan: Plan, label: str, problem: Mismatched, keys: str, *, several: bool) -> list[str]:
-    if problem.expected == problem.got:
-        return [f"mismatched  {printable(label)}   {keys}: {problem.reason}"]
-    wanted = problem.expected
-    have = f"needs {wanted}" if wanted is not None else f"the model has {plan.leaves[problem.leaf.split('[')[0]].shape}"
-    entry = [f"mismatched  {printable(label)}   {have}, {keys} {'are' if several else 'is'} {problem.got}"]
-    if problem.reason:
-        entry.append(printable(problem.reason))
-    if wanted is not None and len(wanted) == 2 and wanted == problem.got[::-1]:
-        entry.append(
-            f'if it is stored transposed, say so: "{printable(problem.key)} [a b] -> {printable(problem.leaf.split("[")[0])} [b a]"'
-        )
-    return entry
-
-
-def _conflicts(plan: Plan) -> list[list[str]]:
-    return [[f"conflict    {printable(p.subject)}", printable(p.text)] for p in plan.problems.conflicts]
-
-
-def _folded(problems: Iterable[P], name: Callable[[P], str]) -> list[tuple[str, list[P]]]:
-    """Problems under one label where their names differ only in indices; `w[3]` and `w[7]` fold as `w[3,7]`."""
-    by_name: dict[str, P] = {name(problem): problem for problem in problems}
-    plain = [text for text in by_name if not text.endswith("]")]
-    folded = [(label, [by_name[text] for text in texts]) for label, texts in fold(plain)]
-    stacked: dict[str, list[str]] = {}
-    for text in by_name:
-        if text.endswith("]"):
-            stacked.setdefault(text.split("[")[0], []).append(text)
-    for leaf, texts in stacked.items():
-        places = [text[len(leaf) :] for text in texts]
-        simple = all(place[1:-1].isdecimal() for place in places)
-        label = leaf + (f"[{','.join(place[1:-1] for place in places)}]" if simple else " ".join(places))
-        folded.append((label, [by_name[text] for text in texts]))
-    return folded
+def _by_label(problems: Iterable[P]) -> list[tuple[str, list[P]]]:
+    """Problems under one label where they differ only in indices: of a name, or of a place in one leaf."""
+    whole: dict[str, list[P]] = {}
+    parts: dict[str, dict[str, list[P]]] = {}
+    for problem in problems:
+        if problem.place:
+            parts.setdefault(problem.name, {}).setdefault(problem.place, []).append(problem)
+        else:
+            whole.setdefault(problem.name, []).append(problem)
+    found = [(printable(label), [p for name in names for p in whole[name]]) for label, names in fold(whole)]
+    for name, places in parts.items():
+        numbers = {place: _numbers(place) for place in places}
+        single = {n[0]: place for place, n in numbers.items() if n is not None and len(n) == 1}
+        if len(single) == len(places):
+            members = [p for n in sorted(single) for p in places[single[n]]]
+            found.append((f"{printable(name)}[{ranges(single)}]", members))
+        else:
+            found += [(f"{printable(name)}{place}", members) for place, members in places.items()]
+    return found

@@ -53,8 +53,8 @@ def _check_stacks(found: Speller, relations: Relations, model: Template) -> None
             count = " × ".join(map(str, model.leaves[leaf].shape[: max(found.depths[leaf])]))
             layer = found.layers[leaf]
             raise PlanError(
-                f"leaf {quote(leaf)} is a stack of {count} layers, and the rule '{rule}' does not say where their index "
-                f"stands in the keys: write a rule that does, such as '{layer}.{{l}}.** -> {layer}.{{l}}.**'"
+                f"leaf {quote(leaf)} is a stack of {count} layers, and the rule '{rule}' does not say where their "
+                f"index stands in the keys: write a rule that does, such as '{layer}.{{l}}.** -> {layer}.{{l}}.**'"
             )
 
 

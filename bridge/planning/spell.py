@@ -191,7 +191,10 @@ class Speller:
     def claim(self, name: str, stack: Shape, rule: int) -> bool:
         """Whether one place of a leaf's stack, with all below it, is this rule's: the first that names it has it."""
         above = [(name, stack[:depth]) for depth in range(len(stack))]
-        if any(self.claimed.get(place, rule) != rule for place in above) or self.parted.get((name, stack), rule) != rule:
+        if (
+            any(self.claimed.get(place, rule) != rule for place in above)
+            or self.parted.get((name, stack), rule) != rule
+        ):
             return False
         for place in above:
             self.parted.setdefault(place, rule)
@@ -210,7 +213,7 @@ class Speller:
         return values
 
     def bound(self, sender: Sender, leaf: Spec, depth: int, branch: int) -> Iterator[dict[str, int]]:
-        """Positions of the indices that are axes of the leaf, one branch of the rule's, and numbers in the key's name."""
+        """Positions of the indices that are axes of the leaf, of one branch, and numbers in the key's name."""
         rule = sender.rule
         assert rule.leaf is not None
         named = {i.name for i in rule.keys[sender.side].name.indices()}

@@ -60,7 +60,7 @@ def _braces(cursor: Cursor, before: Sequence[Piece]) -> Hole | Choice:
         hole = Hole(_composed(cursor, start - 1))
     else:
         cursor.at = start
-        labels = _labels(cursor)
+        labels = _labels(cursor, start - 1)
         if len(labels) > 1:
             return _choice(cursor, labels, start - 1)
         cursor.at = start
@@ -87,12 +87,12 @@ def _composed(cursor: Cursor, start: int) -> tuple[Index, ...]:
     return tuple(indices)
 
 
-def _labels(cursor: Cursor) -> tuple[str, ...]:
+def _labels(cursor: Cursor, start: int) -> tuple[str, ...]:
     """The texts that `|` divides, with the closing brace."""
     labels = [""]
     while not cursor.take("}"):
         if cursor.done:
-            cursor.fail("this name ends inside '{': expected '}'")
+            cursor.fail("this brace is never closed", start)
         if cursor.take("|"):
             labels.append("")
         elif len(labels) > 1 and cursor.text[cursor.at] in "*{":

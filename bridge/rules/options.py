@@ -18,6 +18,7 @@ WORDS = frozenset({*FLAGS, *NUMBERS, "flip"})
 
 _OPTION = re.compile(r"""([^\W\d]\w*)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,"']+))""", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
+_DIGITS = 10**18  # whole numbers have at most 18 digits
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
@@ -96,7 +97,7 @@ def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
             options = replace(options, flip=tuple(value.replace(",", " ").split()))
         elif name in NUMBERS:
             options = replace(options, **{name: _number(text, at, name, value)})
-        elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        elif isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _DIGITS:
             fail(text, at, f"option '{name}' is the extent of an axis, a whole number from 1 up, not {value!r}")
         else:
             sizes[name] = int(value)
@@ -104,7 +105,11 @@ def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
 
 
 def _number(text: str, at: int, name: str, value: Option) -> float | int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (abs(value) < _DIGITS if isinstance(value, int) else isfinite(value))
+    ):
         fail(text, at, f"option '{name}' is a finite number, not {value!r}")
     if name == "scale" and value == 0:
         fail(text, at, "option 'scale' is 0: nothing would be left of the tensor")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,3 +94,23 @@ def _strided(flat: np.ndarray, view: Strided, extents: tuple[int, ...]) -> np.nd
     steps = tuple(n * itemsize for n in view.strides)
     # Over bytes: numpy's own as_strided takes some dtypes of 8 bits for unknown ones.
     return np.ndarray(extents, flat.dtype, flat.view(np.uint8), view.offset * itemsize, steps)
+
+
+class Host(Mapping[str, np.ndarray]):
+    """Leaves as numpy arrays: on the CPU the same memory, from elsewhere one leaf at a time."""
+
+    def __init__(self, leaves: Mapping[str, Any]) -> None:
+        self.leaves = leaves
+        self.held: tuple[str, np.ndarray] | None = None
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if self.held is None or self.held[0] != name:
+            self.held = None
+            self.held = name, np.ascontiguousarray(np.asarray(self.leaves[name])).reshape(self.leaves[name].shape)
+        return self.held[1]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.leaves)
+
+    def __len__(self) -> int:
+        return len(self.leaves)

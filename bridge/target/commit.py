@@ -1,4 +1,4 @@
-"""New files under names of their own, then one rename. Before it the target is the old checkpoint, after it the new one.
+"""New files under names of their own, then one rename: before it the target is the old checkpoint, then the new one.
 
 Which rename that is depends on what stands in the folder, and so on what a reader of it goes by:
 
@@ -7,7 +7,7 @@ Which rename that is depends on what stands in the folder, and so on what a read
     one file           an index            the file             the old index goes away
     several            an index, or        all of them          the new index takes its name
                        `model.safetensors`
-    several            nothing             after the index      the last of them: an index that lacks a file is no checkpoint
+    several            nothing             after the index      the last of them, which the index lacks till then
 
 Old files go last, those that the old checkpoint named and no others.
 """
@@ -38,6 +38,9 @@ class Target:
 
         **Raises:** `SaveError` if something stands there and may not be replaced, or it is no place for a checkpoint.
         """
+        text = os.fspath(target)
+        if not text or "\0" in text or "://" in text:
+            raise SaveError(f"{quote(text)} is no place to save to: name a folder or a file on a disk")
         self.path = Path(target)
         self.overwrite = overwrite
         self.single = self.path.suffix == ".safetensors"
@@ -52,7 +55,9 @@ class Target:
     def check_free(self) -> None:
         """**Raises:** `SaveError` where a checkpoint stands that may not be replaced."""
         if not self.overwrite and (os.path.lexists(self.path) if self.single else standing(self.folder).files):
-            raise SaveError(f"{quote(str(self.path))} holds a checkpoint already: name another place, or give overwrite=True")
+            raise SaveError(
+                f"{quote(str(self.path))} holds a checkpoint already: name another place, or give overwrite=True"
+            )
 
     @contextmanager
     def staged(self) -> Iterator[Stage]:
@@ -102,7 +107,9 @@ class Target:
                 # An interrupt may come right after the rename that commits: then this finishes, else it undoes.
                 forget(stage.path)
                 raise
-            with explained(self.path, "cannot be tidied up", "The new checkpoint stands there, whole; the next save tries again"):
+            with explained(
+                self.path, "cannot be tidied up", "The new checkpoint stands there, whole; the next save tries again"
+            ):
                 forget(stage.path)
                 sync(self.folder)
 
@@ -114,8 +121,8 @@ class Target:
             raise SaveError(f"{quote(str(self.folder / away))} would lie elsewhere, behind a link: name another place")
         if taken is not None or (deciding == SINGLE and not self.single and not self._alone()):
             raise SaveError(
-                f"{quote(str(self.folder / (taken or SINGLE)))} has appeared while this was being written: somebody else "
-                "writes there. Nothing of theirs has changed; save again, or name another place"
+                f"{quote(str(self.folder / (taken or SINGLE)))} has appeared while this was being written: somebody "
+                "else writes there. Nothing of theirs has changed; save again, or name another place"
             )
 
     def _move(self, stage: Path, files: Sequence[str], deciding: str, old: Standing) -> None:
@@ -131,7 +138,7 @@ class Target:
             note(stage, new, ())
             _out(stage, [deciding, *files])
         else:
-            # A file that counts because it is the only one counts no more when others come: it takes the name that does.
+            # A file that counts as the only one would not when others come: it gets the name that counts.
             lent = deciding == INDEX and old.index is None and SINGLE not in old.files
             note(stage, new, old.files, lent={SINGLE: old.files[0]} if lent else {})
             if lent:

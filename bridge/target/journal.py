@@ -1,7 +1,7 @@
 """What a commit is about, written down before it starts: the next writer can tell how far a killed one came.
 
-Files are known by their inodes. So a journal speaks of nothing that somebody else put there since, and one that came along
-with a stranger's folder speaks of nothing at all.
+Files are known by their inodes. So a journal speaks of nothing that somebody else put there since, and one that came
+along with a stranger's folder speaks of nothing at all.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ Identity = tuple[int, ...]
 
 
 def note(
-    stage: Path, new: Sequence[str], old: Sequence[str], *, leaving: str | None = None, lent: Mapping[str, str] | None = None
+    stage: Path,
+    new: Sequence[str],
+    old: Sequence[str],
+    *,
+    leaving: str | None = None,
+    lent: Mapping[str, str] | None = None,
 ) -> None:
     """Write the journal of `stage`.
 
@@ -41,7 +46,7 @@ def note(
 
 
 def forget(stage: Path) -> None:
-    """Finish or undo the commit of a writer that came to its end: remove the old files if the new ones count, else these."""
+    """Finish or undo the commit of a writer at its end: the old files go if the new ones count, else these do."""
     try:
         document: Any = json.loads((stage / _JOURNAL).read_bytes())
         new, old, lent = (_files(document[part]) for part in ("new", "old", "lent"))
@@ -61,7 +66,9 @@ def forget(stage: Path) -> None:
 
 
 def _files(entries: Mapping[str, Sequence[int]]) -> dict[str, Identity]:
-    return {name: tuple(identity) for name, identity in entries.items() if ".." not in Path(name).parts and name[:1] != "/"}
+    return {
+        name: tuple(identity) for name, identity in entries.items() if ".." not in Path(name).parts and name[:1] != "/"
+    }
 
 
 def _is(path: Path, identity: Identity) -> bool:

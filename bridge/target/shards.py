@@ -17,7 +17,11 @@ _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 
 def parse_nbytes(text: int | str) -> int:
     """A number of bytes, as `max_shard_size` spells it. **Raises:** `SaveError`."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text), re.ASCII) if not isinstance(text, bool) else None
+    found = (
+        re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", str(text), re.ASCII)
+        if not isinstance(text, bool)
+        else None
+    )
     unit = _UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None or float(found[1]) * unit < 1:
         raise SaveError(f"max_shard_size {text!r} is no number of bytes: write 5_000_000_000, '5GB' or '500MiB'")
@@ -30,7 +34,7 @@ def stored_nbytes(spec: Spec) -> int:
 
 
 def shards(specs: Mapping[str, Spec], limit: int | None, metadata: Mapping[str, str]) -> list[dict[str, Spec]]:
-    """Keys dealt to files of at most `limit` bytes, headers counted, in order; a larger tensor has a file of its own."""
+    """Keys dealt to files of at most `limit` bytes, headers counted, in order; a larger tensor has its own file."""
     found: list[dict[str, Spec]] = [{}]
     empty = 8 + 8 + len(json.dumps({"__metadata__": dict(metadata)}, ensure_ascii=False).encode())
     filled = empty

@@ -4,7 +4,7 @@
     .journal    which files a commit replaces and which it brings, by inode
     …           the new files
 
-What a killed writer left, the next one removes: this folder, and after a commit cut short whatever does not count any more.
+What a killed writer left, the next one removes: this folder, and after a commit cut short whatever does not count.
 """
 
 from __future__ import annotations

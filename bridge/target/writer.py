@@ -12,11 +12,17 @@ from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.explain import explained
 
+_COMPARED = 4 << 20
 _PIECE = 64 << 20  # Linux writes at most 2 GiB at a call; smaller pieces let progress be seen
 
 
 def write_file(
-    path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown: str, wrote: Callable[[int], None] = lambda nbytes: None
+    path: Path,
+    head: bytes,
+    arrays: Iterable[np.ndarray],
+    *,
+    shown: str,
+    wrote: Callable[[int], None] = lambda nbytes: None,
 ) -> int:
     """Write `head`, then every array's bytes.
 
@@ -35,7 +41,7 @@ def write_file(
         try:
             length = _write(descriptor, memoryview(head))
             for array in arrays:
-                raw = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+                raw = _bytes(array)
                 for start in range(0, raw.nbytes, _PIECE):
                     nbytes = _write(descriptor, raw[start : start + _PIECE])
                     length += nbytes
@@ -46,6 +52,38 @@ def write_file(
     if found != length:
         raise SaveError(f"{quote(shown)} has {found:,} bytes where {length:,} were written: the disk is faulty or full")
     return length
+
+
+def verify_file(path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown: str) -> None:
+    """Read back what `write_file` wrote, from the disk where the system lets go of its memory of it.
+
+    **Raises:** `SaveError` where it is not the same.
+    """
+    with explained(Path(shown), "cannot be read back"):
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            at = _compare(descriptor, memoryview(head), 0, shown)
+            for array in arrays:
+                at = _compare(descriptor, _bytes(array), at, shown)
+        finally:
+            os.close(descriptor)
+
+
+def _compare(descriptor: int, expected: memoryview, at: int, shown: str) -> int:
+    for start in range(0, expected.nbytes, _COMPARED):
+        part = expected[start : start + _COMPARED]
+        if os.pread(descriptor, part.nbytes, at + start) != part:
+            raise SaveError(
+                f"{quote(shown)} reads back otherwise than it was written, near byte {at + start:,}: the disk is faulty"
+            )
+    return at + expected.nbytes
+
+
+def _bytes(array: np.ndarray) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
 
 
 def _write(descriptor: int, data: memoryview) -> int:

@@ -74,8 +74,8 @@ def test_biases_that_the_model_does_not_have_are_told_of(tmp_path):
         "  unexpected  in_proj_bias",
         "              eqx.nn.MultiheadAttention has no biases by default: "
         "use_query_bias=True, use_key_bias=True, use_value_bias=True",
-        '              if they are not needed: allow_unexpected=["in_proj_bias"]',
+        '              if it is not needed: allow_unexpected=["in_proj_bias"]',
         "  unexpected  out_proj.bias",
         "              eqx.nn.MultiheadAttention has no biases by default: use_output_bias=True",
-        '              if they are not needed: allow_unexpected=["out_proj.bias"]',
+        '              if it is not needed: allow_unexpected=["out_proj.bias"]',
     ]

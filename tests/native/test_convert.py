@@ -134,7 +134,7 @@ def test_a_full_disk(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, name, full)
-    with pytest.raises(bridge.SaveError, match="No space left on device. Nothing there has changed"):
+    with pytest.raises(bridge.SaveError, match=r"No space left on device\. Nothing there has changed"):
         bridge.convert(source, tmp_path / "out", LIKE, RULES)
     assert not (tmp_path / "out").exists()
 
@@ -143,7 +143,7 @@ def test_a_file_that_may_not_be_so_long(tmp_path: Path, source: Path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
     try:
-        with pytest.raises(bridge.SaveError, match="'model.safetensors' cannot be written: File too large"):
+        with pytest.raises(bridge.SaveError, match=r"'model\.safetensors' cannot be written: File too large"):
             bridge.convert(source, tmp_path / "out", LIKE, RULES)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

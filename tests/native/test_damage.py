@@ -1,4 +1,4 @@
-"""The converted form from a stranger, or damaged: a `CheckpointError`, and no file that it names elsewhere is touched."""
+"""The converted form from a stranger, or damaged: a `CheckpointError`, and no file elsewhere is touched."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], None]] = {
     "a file without a name": put("files", 0, "name", value=None),
     "a file of a number": put("files", 0, "name", value=7),
     "a file above": put("files", 0, "name", value="../evil.safetensors"),
-    "a file elsewhere": put("files", 0, "name", value="/tmp/evil.safetensors"),
+    "a file elsewhere": put("files", 0, "name", value="/elsewhere/evil.safetensors"),
     "a hidden file": put("files", 0, "name", value=".journal"),
     "a hidden folder": put("files", 0, "name", value=".ssh/x.safetensors"),
     "a NUL": put("files", 0, "name", value="a\0b"),
@@ -154,7 +154,12 @@ def test_names_in_metadata_are_neither_followed_nor_removed(tmp_path: Path, besi
     """A stranger's file may name any file: what `convert` itself never writes is not looked at."""
     folder = tmp_path / "stranger"
     write(folder / "model.safetensors", {"w": finite((2, 4))}, {MARK: "1", BESIDE: beside})
-    others = [tmp_path / "secret.json", tmp_path / "secret.safetensors", folder / "secret.json", folder / "secret.safetensors"]
+    others = [
+        tmp_path / "secret.json",
+        tmp_path / "secret.safetensors",
+        folder / "secret.json",
+        folder / "secret.safetensors",
+    ]
     for path in others:
         path.write_text("mine")
     with pytest.raises(bridge.CheckpointError) as caught:

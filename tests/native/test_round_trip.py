@@ -95,7 +95,7 @@ def test_a_list_of_files_of_one_name(tmp_path: Path):
 
 
 def test_stale_tensors(tmp_path: Path):
-    """Tensors that the index does not list, or lists for another file: they are no part of the checkpoint, but of the files."""
+    """Tensors that the index does not list, or lists for another file: no part of the checkpoint, but of its files."""
     source = tmp_path / "source"
     write(source / "a.safetensors", {"x": finite((4,)), "y": finite((3,), seed=1), "old": finite((2,))})
     write(source / "b.safetensors", {"y": finite((4,), seed=2), "x": finite((1,), seed=3)})
@@ -119,7 +119,9 @@ def test_unusual_headers(tmp_path: Path):
     check_back(tmp_path, path)
 
 
-@pytest.mark.parametrize("dtype", ["F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "BOOL", "I64", "U64", "F64"])
+@pytest.mark.parametrize(
+    "dtype", ["F4", "F6_E2M3", "F6_E3M2", "F8_E4M3", "F8_E5M2", "F8_E8M0", "C64", "BOOL", "I64", "U64", "F64"]
+)
 def test_every_dtype_that_is_not_mapped(tmp_path: Path, dtype: str):
     """Dropped: the leaves hold none of it, so the bytes are kept beside them."""
     nbytes = {"F4": 8, "F6_E2M3": 12, "F6_E3M2": 12, "C64": 128, "I64": 128, "U64": 128, "F64": 128}.get(dtype, 16)
@@ -145,7 +147,12 @@ LOSSY: dict[str, tuple[dict[str, np.ndarray], Any, list[str], dict[str, Any]]] =
     "narrowed": (LAYERS, STACK, ["h.{l}.w -> w"], {"dtype": jnp.bfloat16}),
     "widened": ({"w": random((64,), "BF16")}, {"w": struct((64,))}, [], {}),
     "dropped": (LAYERS | {"x": finite((3,))}, STACK, ["h.{l}.w -> w", "x -> _"], {}),
-    "dropped in part": ({"e": finite((6, 4))}, {"w": struct((4, 4))}, ["e [v[:4] m] -> w [v m]", "e [v[4:] m] -> _"], {}),
+    "dropped in part": (
+        {"e": finite((6, 4))},
+        {"w": struct((4, 4))},
+        ["e [v[:4] m] -> w [v m]", "e [v[4:] m] -> _"],
+        {},
+    ),
     "ignored": (LAYERS | {"x": finite((3,))}, STACK, ["h.{l}.w -> w"], {"allow_unexpected": ["x"]}),
     "a sum": ({"a": finite((3,)), "b": finite((3,), seed=1)}, {"c": struct((3,))}, ["a + b -> c"], {}),
     "add": ({"a": finite((3,))}, {"a": struct((3,))}, ["a -> a ; add=1.0"], {}),

@@ -65,7 +65,9 @@ def random(shape: tuple[int, ...], dtype: str = "F32", seed: int = 0) -> np.ndar
     """Random bits of a dtype: NaNs with payloads, infinities and subnormals among them."""
     kind = DTYPES[dtype].numpy
     count = int(np.prod(shape, dtype=int))
-    raw = np.random.default_rng([seed, *shape]).integers(0, 2 if dtype == "BOOL" else 256, count * kind.itemsize, np.uint8)
+    raw = np.random.default_rng([seed, *shape]).integers(
+        0, 2 if dtype == "BOOL" else 256, count * kind.itemsize, np.uint8
+    )
     return raw.view(kind).reshape(shape)
 
 

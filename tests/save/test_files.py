@@ -108,9 +108,7 @@ def test_a_model_that_the_plan_was_not_made_for(tmp_path: Path):
     plan = bridge.plan(source, {"w": struct((4,)), "b": struct((2,))})
     with pytest.raises(bridge.PlanError) as caught:
         bridge.save({"w": finite((4,))}, tmp_path / "out", plan)
-    assert str(caught.value) == (
-        "the model has no leaf 'b', which the plan fills: save the model it was made for"
-    )
+    assert str(caught.value) == ("the model has no leaf 'b', which the plan fills: save the model it was made for")
     with pytest.raises(bridge.PlanError) as caught:
         bridge.save({"w": finite((5,)), "b": finite((2,))}, tmp_path / "out", plan)
     assert str(caught.value) == "leaf 'w' is (5,), the plan has (4,): make a plan for this model"
@@ -161,9 +159,7 @@ def test_transformers_reads_a_sharded_save(tmp_path: Path):
     import torch
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(
-        vocab_size=97, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48
-    )
+    config = BertConfig(vocab_size=97, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48)
     original = BertModel(config)
     original.save_pretrained(tmp_path / "pt")
     plan = bridge.plan(tmp_path / "pt", None, "** -> **")

@@ -30,7 +30,11 @@ EXACT: dict[str, tuple[dict[str, np.ndarray], Any, list[str]]] = {
     ),
     "stack transposed": (LAYERS, {"w": struct((4, N, 4))}, ["h.{l}.w [a b] -> w [b l a]"]),
     "two stacks": (EXPERTS, {"w": struct((E, N, 4, 4))}, ["h.{l}.e.{e}.w [a b] -> w [e l b a]"]),
-    "selection": (LAYERS, {"first": struct((1, 4, 4)), "w": struct((2, 4, 4))}, ["h.{l[:1]}.w -> first", "h.{l[1:]}.w -> w"]),
+    "selection": (
+        LAYERS,
+        {"first": struct((1, 4, 4)), "w": struct((2, 4, 4))},
+        ["h.{l[:1]}.w -> first", "h.{l[1:]}.w -> w"],
+    ),
     "schedule": (
         {f"h.{n}.w": random((4, 4), seed=n) for n in range(6)},
         {"local": struct((2, 2, 4, 4)), "full": struct((2, 4, 4))},
@@ -71,7 +75,11 @@ EXACT: dict[str, tuple[dict[str, np.ndarray], Any, list[str]]] = {
         ["head -> e ; tie=true"],
     ),
     "copy": ({"a": random((4, 4))}, {"a": struct((4, 4)), "b": struct((4, 4))}, ["a -> b ; copy=true", "a -> a"]),
-    "copies": ({"a": random((4, 4))}, {"b": struct((4, 4)), "c": struct((4, 4))}, ["a -> b ; copy=true", "a -> c ; copy=true"]),
+    "copies": (
+        {"a": random((4, 4))},
+        {"b": struct((4, 4)), "c": struct((4, 4))},
+        ["a -> b ; copy=true", "a -> c ; copy=true"],
+    ),
 }
 COPIES = {"copy": ["b"], "copies": ["c"]}  # leaves that are not where a key comes from
 

@@ -202,4 +202,6 @@ def test_dtypes_are_the_leaves(tmp_path: Path):
     bridge.save(model, tmp_path / "own", "** -> **")
     assert read(tmp_path / "own") == {key: bits(value) for key, value in model.items()}
     bridge.save(model, tmp_path / "f32", "** -> **", dtype=jnp.float32)
-    assert read(tmp_path / "f32") == {key: bits(value) for key, value in (model | {"a": model["a"].astype("f4")}).items()}
+    assert read(tmp_path / "f32") == {
+        key: bits(value) for key, value in (model | {"a": model["a"].astype("f4")}).items()
+    }

@@ -1,8 +1,8 @@
 """Writers killed with SIGKILL at random moments, over and over one target: python -m tests.target.killing --kills 200
 
 One process imports everything once and forks a writer whenever it is told to; each writer saves in a loop until it is
-killed. The checkpoint number `n` holds `n` in every element, under keys that depend on `n`: so a reader can tell whether
-what it finds is one checkpoint, whole, and not an older one than it has seen before.
+killed. Checkpoint number `n` holds `n` in every element, under keys that depend on `n`: a reader can tell whether what
+it finds is one checkpoint, whole, and not an older one than it has seen before.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ def checkpoint(number: int) -> dict[str, np.ndarray]:
 
 def write(target: Path, number: int) -> bridge.SaveReport:
     """Save checkpoint `number`, in one file, in many, or converted."""
+    if number % 3 == 0:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            bridge.save(checkpoint(number), folder, "** -> **")
+            return bridge.convert(folder, target, overwrite=True)
     limit = LIMITS[number % len(LIMITS)]
     return bridge.save(checkpoint(number), target, "** -> **", max_shard_size=limit, overwrite=True)
 

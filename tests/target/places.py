@@ -1,4 +1,4 @@
-"""Folders with a checkpoint of every build in them, and what a reader may find there while another one takes its place."""
+"""Folders with a checkpoint of every build, and what a reader finds there while another one takes its place."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import bridge
 from tests.save.files import INDEX, read
 from tests.target.places import ABSENT, MANY, NEW, OLD, ONE, STANDING, expected, held, names, save, watched
 
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk is not waited for: nothing here pulls its plug."""
@@ -96,7 +97,13 @@ def test_a_first_save_has_the_usual_names(tmp_path: Path):
 
 
 def test_what_else_lies_there_stays(tmp_path: Path):
-    aside = ["config.json", "adapter_model.safetensors", "consolidated.safetensors", "original/x.safetensors", ".hidden"]
+    aside = [
+        "config.json",
+        "adapter_model.safetensors",
+        "consolidated.safetensors",
+        "original/x.safetensors",
+        ".hidden",
+    ]
     STANDING["many_files"](tmp_path)
     for name in aside:
         (tmp_path / name).parent.mkdir(exist_ok=True)

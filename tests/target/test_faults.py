@@ -99,7 +99,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, limit: int | str)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # Python ignores the signal: writing fails with EFBIG
     try:
-        with pytest.raises(bridge.SaveError, match="File too large. Nothing there has changed"):
+        with pytest.raises(bridge.SaveError, match=r"File too large\. Nothing there has changed"):
             save({"big": np.zeros((64, 64), np.float32)}, tmp_path, limit)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -121,7 +121,9 @@ def test_the_texts(tmp_path: Path):
     save(OLD, tmp_path / "out", ONE)
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save(NEW, tmp_path / "out", "** -> **")
-    assert str(caught.value) == f"'{tmp_path}/out' holds a checkpoint already: name another place, or give overwrite=True"
+    assert (
+        str(caught.value) == f"'{tmp_path}/out' holds a checkpoint already: name another place, or give overwrite=True"
+    )
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save(NEW, tmp_path / "out/model.safetensors/x", "** -> **")
     assert str(caught.value) == (
@@ -138,3 +140,58 @@ def test_the_texts(tmp_path: Path):
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save(NEW, tmp_path / "file", "** -> **")
     assert str(caught.value) == f"'{tmp_path}/file' is a file: name a folder, or a file that ends in '.safetensors'"
+
+
+@pytest.mark.parametrize("target", ["", "s3://bucket/model", "hf://org/name", "a\0b"])
+def test_what_is_no_place(target: str):
+    with pytest.raises(bridge.SaveError, match="is no place to save to: name a folder or a file on a disk"):
+        bridge.save(NEW, target, "** -> **")
+
+
+@pytest.mark.parametrize("limit", [ONE, MANY])
+@pytest.mark.parametrize("build", STANDING)
+@pytest.mark.parametrize("name", ["rename", "replace"])
+def test_an_interrupt_right_after_a_rename(tmp_path: Path, name: str, build: str, limit: int | str):
+    """It may come between the rename that commits and the line that follows: nothing that counts is taken back."""
+    for at in range(10):
+        target = tmp_path / str(at) / "target"
+        target.parent.mkdir()
+        STANDING[build](target)
+        calls: list[int] = []
+        real = getattr(os, name)
+
+        def interrupted(*args: object, calls: list[int] = calls, at: int = at, real: Callable = real) -> None:
+            real(*args)
+            calls.append(1)
+            if len(calls) == at + 1:
+                raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, name, interrupted)
+            try:
+                report = save(NEW, target, limit)
+            except KeyboardInterrupt:
+                assert held(target) in (expected(OLD), expected(NEW))
+                report = None
+        if report is not None:
+            break
+        report = save(OLD, target, limit)
+        assert names(target) - {"part"} == set(report.files)
+    assert at or name == "replace"
+
+
+def test_what_reads_back_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bridge.save(OLD, tmp_path / "good", "** -> **", max_shard_size=MANY, verify=True)
+    assert held(tmp_path / "good") == expected(OLD)
+    real = os.pread
+
+    def faulty(descriptor: int, nbytes: int, offset: int) -> bytes:
+        raw = real(descriptor, nbytes, offset)
+        return raw if offset == 0 else raw[:-1] + bytes([raw[-1] ^ 1])
+
+    monkeypatch.setattr(os, "pread", faulty)
+    with pytest.raises(bridge.SaveError) as caught:
+        bridge.save(NEW, tmp_path / "good", "** -> **", overwrite=True, verify=True)
+    assert str(caught.value).startswith("'model.safetensors' reads back otherwise than it was written, near byte ")
+    monkeypatch.undo()
+    assert held(tmp_path / "good") == expected(OLD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 import bridge
+from bridge.format.native import BESIDE
 from tests.save.files import INDEX, read
 from tests.target import killing
 from tests.target.places import MANY, NEW, OLD, ONE, STANDING, expected, held, names, save
@@ -48,8 +50,8 @@ def test_two_writers_at_once(tmp_path: Path):
         assert (writer.returncode, errors) == (0, "")
     assert killing.found(target) in (39, 40)
     with bridge.open(target) as ckpt:
-        files = set(ckpt.files)
-    assert names(target) - {INDEX} == files
+        beside = json.loads(ckpt.metadata.get(BESIDE, "[]"))
+        assert names(target) - {INDEX} == {*ckpt.files, *beside}
 
 
 def test_without_leave_the_second_of_two_writers_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

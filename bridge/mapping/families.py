@@ -1,0 +1,155 @@
+"""Which maps a relation's keys have: shapes are solved and proven, and what does not fit is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from bridge.mapping.indexmap import Shape
+from bridge.mapping.land import Landed
+from bridge.mapping.lower import Family, lower, stacked
+from bridge.mapping.problem import Conflict, Mismatched, Problems
+from bridge.mapping.relate import Relation, Slot
+from bridge.mapping.respell import respell
+from bridge.mapping.solve import Layout, Place, ShapeConflict, expected, solve, stack_names
+from bridge.mapping.template import Spec
+
+Shaped = dict[Shape, Family]
+"""The maps of one slot, by the shape of the key."""
+
+
+class Families:
+    """Finds the maps of relations. `leaves` is `None` where there is no model; `derived` are the shapes found then."""
+
+    def __init__(self, shapes: Mapping[str, Shape], leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
+        self.shapes, self.leaves, self.problems = shapes, leaves, problems
+        self.derived: dict[str, Shape] = {}
+        self.solved: dict[object, dict[Place, Family]] = {}
+
+    def of(self, relation: Relation) -> dict[Place, Shaped]:
+        """For each side and branch that keys arrive at, the maps by key shape."""
+        if relation.layout is None:
+            return {(slot.side, slot.branch): self.plain(relation, slot) for slot in relation.slots}
+        layout = relation.layout
+        if self.leaves is None:
+            layout = Layout(layout.sides, layout.pairing, {**_counts(relation), **layout.sizes})
+        slots = {(slot.side, slot.branch): slot for slot in reversed(relation.slots)}
+        shapes: dict[Place, Shape] = {}
+        if self.leaves is not None:
+            leaf_side = len(layout.sides) - 1
+            shapes = {(leaf_side, branch): self.leaves[name].shape for branch, name in relation.leaves.items()}
+        shapes |= {place: self.shapes[relation.slots[slot][0].keys[0]] for place, slot in slots.items()}
+        for place, slot in slots.items():
+            shapes[place] = self.agreed(relation, layout, shapes, place, slot)
+        try:
+            found = self.solve(relation, layout, shapes, list(slots))
+        except ShapeConflict as conflict:
+            self.conflict(relation, layout, shapes, slots, str(conflict))
+            return {}
+        return {place: {shapes[place]: family} for place, family in found.items()}
+
+    def plain(self, relation: Relation, slot: Slot) -> Shaped:
+        """The maps of a relation without axes."""
+        families: Shaped = {}
+        leaf, names = relation.leaves[slot.branch], stack_names(relation.depth)
+        for landed in relation.slots[slot]:
+            for number, shape in enumerate(map(self.shapes.__getitem__, landed.keys)):
+                if shape in families:
+                    continue
+                leaf_shape = self.leaf_shape(relation, slot, shape)
+                try:
+                    families[shape] = stacked(shape, leaf_shape, names)
+                except ShapeConflict:
+                    wanted = leaf_shape[relation.depth :] if len(leaf_shape) >= relation.depth else None
+                    self.mismatch(leaf, landed, number, wanted)
+        return families
+
+    def leaf_shape(self, relation: Relation, slot: Slot, shape: Shape) -> Shape:
+        """The shape of a leaf, or the one that the keys give it."""
+        leaf = relation.leaves[slot.branch]
+        if self.leaves is not None:
+            return self.leaves[leaf].shape
+        if leaf not in self.derived:
+            stacks = [stack for landed in relation.slots[slot] for stack in landed.stacks]
+            lead = tuple(n + 1 for n in map(max, zip(*stacks, strict=True))) if relation.depth else ()
+            self.derived[leaf] = (*lead, *shape)
+        return self.derived[leaf]
+
+    def agreed(self, relation: Relation, layout: Layout, shapes: dict[Place, Shape], place: Place, slot: Slot) -> Shape:
+        """The one shape that the keys of a slot must have; reports those that have another."""
+        found = dict.fromkeys(self.shapes[key] for landed in relation.slots[slot] for key in landed.keys)
+        if len(found) == 1:
+            return shapes[place]
+        wanted = expected(layout, shapes, place)
+        wanted = wanted if wanted in found else next(iter(found))
+        for landed in relation.slots[slot]:
+            for number, key in enumerate(landed.keys):
+                if self.shapes[key] != wanted:
+                    self.mismatch(relation.leaves[slot.branch], landed, number, wanted)
+        return wanted
+
+    def solve(
+        self, relation: Relation, layout: Layout, shapes: dict[Place, Shape], places: list[Place]
+    ) -> dict[Place, Family]:
+        """The families of a relation with axes. Equal rules with equal shapes are solved once."""
+        key = (relation.rule, relation.depth, tuple(sorted(shapes.items())))
+        if key in self.solved and self.leaves is not None:
+            return self.solved[key]
+        leaf_side = len(layout.sides) - 1
+        extents, rests = solve(layout, shapes)
+        if unsolved := extents.unsolved():
+            words = f"{', '.join(unsolved[:-1])} and {unsolved[-1]} are" if len(unsolved) > 1 else f"{unsolved[0]} is"
+            shown = ", ".join(f"{name}=…" for name in unsolved)
+            raise ShapeConflict(f"the shapes do not say how wide {words}: add '; {shown}'")
+        families: dict[Place, Family] = {}
+        for place in places:
+            leaf_shape = shapes.get((leaf_side, place[1])) or extents.shape((leaf_side, place[1]), rests.get(place[1]))
+            assert leaf_shape is not None
+            self.derived[relation.leaves[place[1]]] = leaf_shape
+            pair = (shapes[place], leaf_shape)
+            families[place] = lower(layout, extents, place, pair, relation.variables, relation.flip)
+        self.solved[key] = families
+        return families
+
+    # Reports
+
+    def mismatch(self, leaf: str, landed: Landed, number: int, wanted: Shape | None, reason: str = "") -> None:
+        """Report the shape of one key."""
+        key, stack = landed.keys[number], landed.stacks[number]
+        place = f"[{', '.join(map(str, stack))}]" if stack else ""
+        self.problems.mismatched.append(Mismatched(leaf, key, wanted, self.shapes[key], reason, place))
+
+    def conflict(
+        self,
+        relation: Relation,
+        layout: Layout,
+        shapes: dict[Place, Shape],
+        slots: dict[Place, Slot],
+        reason: str,
+    ) -> None:
+        """Report a relation whose shapes do not fit: the keys whose shape is not what the others make it."""
+        slot = next(iter(slots.values()))
+        rule = respell(relation, [slot], [relation.slots[slot][0]]) if relation.terms == 1 else str(relation.rule)
+        told: set[str] = set()
+        for place, slot in slots.items():
+            wanted = expected(layout, shapes, place)
+            if wanted is None or wanted == shapes[place]:
+                continue
+            for landed in relation.slots[slot]:
+                for number, key in enumerate(landed.keys):
+                    if key not in told:
+                        self.mismatch(relation.leaves[slot.branch], landed, number, wanted, f"by the rule '{rule}'")
+                        told.add(key)
+        if not told:
+            keys = tuple(key for slot in slots.values() for landed in relation.slots[slot] for key in landed.keys)
+            self.problems.conflicts.append(Conflict(f"rule '{rule}'", reason, keys))
+
+
+def _counts(relation: Relation) -> dict[str, int]:
+    """How many of each bound index there are, by the keys."""
+    found: dict[str, int] = {}
+    for arrived in relation.slots.values():
+        for landed in arrived:
+            for names, rows in ((landed.sent.variables, landed.rows), (stack_names(relation.depth), landed.stacks)):
+                for name, column in zip(names, zip(*rows, strict=True), strict=False):
+                    found[name] = max(found.get(name, 0), max(column) + 1)
+    return found

@@ -1,0 +1,59 @@
+"""A plan in words: what goes where, folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from bridge._text import fold, human_nbytes, plural, printable, quote, template
+
+if TYPE_CHECKING:
+    from bridge.mapping.block import Block
+    from bridge.mapping.template import ArraySpec
+    from bridge.planning.plan import Plan
+
+
+def recipe_text(plan: Plan) -> str:
+    """What goes where: one line for keys and leaves that differ only in indices."""
+    keys, leaves = plural(len(plan.specs), "key"), plural(len(plan.leaves), "leaf")
+    rows = _rows(plan.blocks, plan)
+    width = min(max((len(left) for left, _ in rows), default=0), 72)
+    lines = [f"{quote(plan.source)} ({keys}) -> {plan.model} ({leaves}), {human_nbytes(plan.nbytes)} to read"]
+    lines += [f"  {left:<{width}} -> {right}" for left, right in rows]
+    for title, names in (("dropped", plan.dropped), ("ignored", plan.allowed), ("kept from the template", plan.kept)):
+        lines += [f"  {title}: {printable(name)}" for name, _ in fold(names)]
+    lines += [f"  filled by their layers: {printable(name)}" for name, _ in fold(plan.fills)]
+    lines += [f"  matched nothing: {quote(rule)}" for rule in plan.idle]
+    return "\n".join(lines)
+
+
+def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:
+    """Left and right sides of the recipe."""
+    groups: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
+    for block in blocks:
+        for number, term in enumerate(block.terms):
+            spec = plan.specs[term.keys[0]]
+            note = _note(block, spec.dtype.name, plan.leaves[block.leaf].dtype.name, number)
+            texts = dict.fromkeys(template(key)[0] for key in term.keys)
+            kinds = (*texts, template(block.leaf)[0], _spelled(spec), _spelled(plan.leaves[block.leaf]), note)
+            keys, leaves = groups.setdefault(kinds, ([], []))
+            keys += term.keys
+            leaves.append(block.leaf)
+    rows: list[tuple[str, str]] = []
+    for (*_, key_spec, leaf_spec, note), (keys, leaves) in groups.items():
+        left = ", ".join(printable(name) for name, _ in fold(dict.fromkeys(keys)))
+        right = ", ".join(printable(name) for name, _ in fold(dict.fromkeys(leaves)))
+        rows.append((f"{left} {key_spec}", f"{right} {leaf_spec}{note}"))
+    return rows
+
+
+def _spelled(spec: ArraySpec) -> str:
+    return f"{spec.dtype.name}[{', '.join(map(str, spec.shape))}]"
+
+
+def _note(block: Block, stored: str, dtype: str, term: int) -> str:
+    notes = [text for text, on in (("tie", block.tie), ("copy", block.copy), ("added", term > 0)) if on]
+    if stored != dtype:
+        notes.append(f"cast from {stored}")
+    notes += [f"scale {block.scale}"] * (block.scale != 1) + [f"add {block.add}"] * (block.add != 0)
+    return f"  ({', '.join(notes)})" if notes else ""
