@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from bridge._api import load as load
     from bridge._api import open as open
     from bridge._api import plan as plan
+    from bridge._diff import diff as diff
     from bridge._errors import BridgeError as BridgeError
     from bridge._errors import CheckpointError as CheckpointError
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
-    from bridge._diff import diff as diff
     from bridge._native import convert as convert
     from bridge._native import revert as revert
     from bridge._save import SaveReport as SaveReport

@@ -32,10 +32,13 @@ def human_nbytes(nbytes: int) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 key`, `2 keys`, `1 leaf`, `2 leaves`."""
+    """`1 key`, `2 keys`, `1 leaf`, `2 leaves`, `1 axis`, `2 axes`."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} leaves" if noun == "leaf" else f"{count:,} {noun}s"
+    return f"{count:,} {_PLURALS.get(noun, f'{noun}s')}"
+
+
+_PLURALS = {"leaf": "leaves", "axis": "axes"}
 
 
 def ranges(values: Iterable[int]) -> str:

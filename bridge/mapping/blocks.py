@@ -13,7 +13,7 @@ from bridge.mapping.land import Landed
 from bridge.mapping.lower import Family, stacked
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.relate import Relation, Slot
-from bridge.mapping.respell import respell
+from bridge.mapping.respell import respell, spelled
 from bridge.mapping.template import Spec
 
 
@@ -84,17 +84,19 @@ class Prover:
                 whole = False
         return whole
 
-    def absent(self, relation: Relation, slots: Sequence[Slot]) -> str:
-        """The key of the term that a sum lacks, as far as its rule says."""
+    def absent(self, relation: Relation, slots: Sequence[Slot], key: str | None = None) -> str:
+        """The key of the term that a sum lacks beside `key`, as far as its rule says."""
         landed = relation.slots[slots[0]][0]
-        summed = landed.sent.rule.keys
-        if len(summed) > 1:
-            there = {slot.term if relation.rule is not landed.sent.rule else slot.side for slot in slots}
-            return str(next(key.name for n, key in enumerate(summed) if n not in there))
+        here = landed.keys[0] if key is None else key
+        if len(landed.sent.rule.keys) > 1:
+            there = {slot.side if relation.rule is landed.sent.rule else slot.term for slot in slots}
+            names = [side.name for side in landed.sent.rule.keys]
+            other = next(name for n, name in enumerate(names) if n not in there)
+            row = landed.rows[landed.keys.index(here)]
+            return spelled(other, dict(zip(landed.sent.variables, row, strict=False)))
         assert relation.rule is not None
-        names = [str(key.name) for key in relation.rule.keys]
-        here = landed.keys[0]
-        tail, other = names[slots[0].side], next(n for s, n in enumerate(names) if s not in {x.side for x in slots})
+        ends = [str(side.name) for side in relation.rule.keys]
+        tail, other = ends[slots[0].side], next(n for s, n in enumerate(ends) if s not in {x.side for x in slots})
         return here.removesuffix(tail) + other if here.endswith(tail) else other
 
     def filled(self, relation: Relation, slot: Slot, families: Shaped) -> dict[Shape, Filling]:
@@ -146,12 +148,20 @@ class Prover:
             for start in dict.fromkeys(start for places in filled for start in places):
                 fillings = tuple(places[start] for places in filled if start in places)
                 if len(fillings) < len(filled):
-                    text = f"is a sum of which only {quote(fillings[0].key)} is there: the other key is missing"
-                    self.problems.conflicts.append(Conflict(leaf, text, (fillings[0].key,)))
+                    self.incomplete(relation, slots, [start in places for places in filled], fillings[0])
                 else:
                     kinds = [(filling.landed, filling.family) for filling in fillings]
                     groups.setdefault(tuple(kinds), []).append((start, fillings))
         return [self.block(relation, leaf, slots, places) for places in groups.values()]
+
+    def incomplete(self, relation: Relation, slots: Sequence[Slot], there: Sequence[bool], filling: Filling) -> None:
+        """Report a place of a leaf where a term of a sum is missing."""
+        present = [slot for slot, is_there in zip(slots, there, strict=True) if is_there]
+        stack = filling.landed.stacks[filling.landed.keys.index(filling.key)]
+        place = f"[{', '.join(map(str, stack))}]" if stack else ""
+        absent = self.absent(relation, present, filling.key)
+        self.problems.missing.append(Missing(relation.leaves[slots[0].branch], absent, place))
+        self.alone.add(filling.key)
 
     def block(
         self, relation: Relation, leaf: str, slots: Sequence[Slot], places: Sequence[tuple[Shape, tuple[Filling, ...]]]

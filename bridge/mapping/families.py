@@ -18,11 +18,17 @@ Shaped = dict[Shape, Family]
 
 
 class Families:
-    """Finds the maps of relations. `leaves` is `None` where there is no model; `derived` are the shapes found then."""
+    """Finds the maps of relations. `leaves` is `None` where there is no model; `derived` are the shapes found then.
+
+    `failed` are the leaves of relations whose shapes do not fit, `hollow` places of leaves that stay empty for that
+    reason and are not reported.
+    """
 
     def __init__(self, shapes: Mapping[str, Shape], leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
         self.shapes, self.leaves, self.problems = shapes, leaves, problems
         self.derived: dict[str, Shape] = {}
+        self.failed: set[str] = set()
+        self.hollow: set[str] = set()
         self.solved: dict[object, dict[Place, Family]] = {}
 
     def of(self, relation: Relation) -> dict[Place, Shaped]:
@@ -38,12 +44,19 @@ class Families:
             leaf_side = len(layout.sides) - 1
             shapes = {(leaf_side, branch): self.leaves[name].shape for branch, name in relation.leaves.items()}
         shapes |= {place: self.shapes[relation.slots[slot][0].keys[0]] for place, slot in slots.items()}
+        wanted: dict[Place, Shape | None] = {}
         for place, slot in slots.items():
-            shapes[place] = self.agreed(relation, layout, shapes, place, slot)
+            first = relation.slots[slot][0].keys[0]
+            same = {other for other, its in slots.items() if relation.slots[its][0].keys[0] == first}
+            wanted[place] = expected(layout, shapes, place, same)
+        told: set[str] = set()
+        for place, slot in slots.items():
+            shapes[place] = self.agreed(relation, slot, wanted[place], told)
         try:
             found = self.solve(relation, layout, shapes, list(slots))
         except ShapeConflict as conflict:
-            self.conflict(relation, layout, shapes, slots, str(conflict))
+            self.failed.update(relation.leaves.values())
+            self.conflict(relation, {slot: wanted[place] for place, slot in slots.items()}, str(conflict))
             return {}
         return {place: {shapes[place]: family} for place, family in found.items()}
 
@@ -74,16 +87,20 @@ class Families:
             self.derived[leaf] = (*lead, *shape)
         return self.derived[leaf]
 
-    def agreed(self, relation: Relation, layout: Layout, shapes: dict[Place, Shape], place: Place, slot: Slot) -> Shape:
-        """The one shape that the keys of a slot must have; reports those that have another."""
+    def agreed(self, relation: Relation, slot: Slot, wanted: Shape | None, told: set[str]) -> Shape:
+        """The one shape that the keys of a slot must have; reports those that have another, each once."""
         found = dict.fromkeys(self.shapes[key] for landed in relation.slots[slot] for key in landed.keys)
         if len(found) == 1:
-            return shapes[place]
-        wanted = expected(layout, shapes, place)
+            return next(iter(found))
         wanted = wanted if wanted in found else next(iter(found))
         for landed in relation.slots[slot]:
             for number, key in enumerate(landed.keys):
-                if self.shapes[key] != wanted:
+                if self.shapes[key] == wanted:
+                    continue
+                if key in told:
+                    self.hollow.add(relation.leaves[slot.branch] + _place(landed, number))
+                else:
+                    told.add(key)
                     self.mismatch(relation.leaves[slot.branch], landed, number, wanted)
         return wanted
 
@@ -114,34 +131,29 @@ class Families:
 
     def mismatch(self, leaf: str, landed: Landed, number: int, wanted: Shape | None, reason: str = "") -> None:
         """Report the shape of one key."""
-        key, stack = landed.keys[number], landed.stacks[number]
-        place = f"[{', '.join(map(str, stack))}]" if stack else ""
-        self.problems.mismatched.append(Mismatched(leaf, key, wanted, self.shapes[key], reason, place))
+        key = landed.keys[number]
+        problem = Mismatched(leaf, key, wanted, self.shapes[key], reason, _place(landed, number))
+        self.problems.mismatched.append(problem)
 
-    def conflict(
-        self,
-        relation: Relation,
-        layout: Layout,
-        shapes: dict[Place, Shape],
-        slots: dict[Place, Slot],
-        reason: str,
-    ) -> None:
+    def conflict(self, relation: Relation, slots: dict[Slot, Shape | None], reason: str) -> None:
         """Report a relation whose shapes do not fit: the keys whose shape is not what the others make it."""
-        slot = next(iter(slots.values()))
+        slot = next(iter(slots))
         rule = respell(relation, [slot], [relation.slots[slot][0]]) if relation.terms == 1 else str(relation.rule)
         told: set[str] = set()
-        for place, slot in slots.items():
-            wanted = expected(layout, shapes, place)
-            if wanted is None or wanted == shapes[place]:
-                continue
-            for landed in relation.slots[slot]:
+        for slot, wanted in slots.items():
+            for landed in relation.slots[slot] if wanted is not None else ():
                 for number, key in enumerate(landed.keys):
-                    if key not in told:
+                    if key not in told and self.shapes[key] != wanted:
                         self.mismatch(relation.leaves[slot.branch], landed, number, wanted, f"by the rule '{rule}'")
                         told.add(key)
         if not told:
-            keys = tuple(key for slot in slots.values() for landed in relation.slots[slot] for key in landed.keys)
+            keys = tuple(key for slot in slots for landed in relation.slots[slot] for key in landed.keys)
             self.problems.conflicts.append(Conflict(f"rule '{rule}'", reason, keys))
+
+
+def _place(landed: Landed, number: int) -> str:
+    stack = landed.stacks[number]
+    return f"[{', '.join(map(str, stack))}]" if stack else ""
 
 
 def _counts(relation: Relation) -> dict[str, int]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from bridge._text import is_index
 from bridge.mapping.land import Landed
+from bridge.mapping.pattern import OPEN, Codec
 from bridge.mapping.relate import Relation, Slot
 from bridge.mapping.send import Sent
 from bridge.rules.check import all_indices
 from bridge.rules.options import Options
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Axis, Factor, Hole, Index, Name, Parts, Segment, Side
+from bridge.rules.syntax import Axes, Axis, Factor, Hole, Index, Name, Parts, Piece, Segment, Side, joined
 
 
 def respell(relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> str:
@@ -39,6 +40,23 @@ def respell(relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]
     )
     text = " + ".join(map(str, keys)) + f" -> {leaf}"
     return str(Rule(f"{text} ; {options}" if options else text))
+
+
+def spelled(name: Name, values: Mapping[str, int]) -> str:
+    """A name with the numbers of its indices, as far as `values` and the name itself say them."""
+    counts = dict.fromkeys(values, OPEN)
+    segments: list[Segment] = []
+    for segment in name.segments:
+        pieces: list[Piece] = []
+        for piece in segment:
+            number = None
+            if isinstance(piece, Hole) and all(index.name in values for index in piece.indices):
+                number = Codec.of(piece, counts).encode([values[index.name] for index in piece.indices])
+            pieces.append(piece if number is None else str(number))
+        segments.append(joined(pieces))
+    if all(isinstance(piece, str) for segment in segments for piece in segment):
+        return ".".join("".join(map(str, segment)) for segment in segments)
+    return str(Name(tuple(segments)))
 
 
 def _words(side: Side) -> Iterator[str]:

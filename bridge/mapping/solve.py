@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from bridge._text import plural
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import Pairing, branch_count, branch_picks
 from bridge.rules.rule import Rule
@@ -200,7 +201,7 @@ def split_rest(axes: Axes, shape: Shape) -> tuple[list[tuple[Axis, int]], Shape 
     with_rest = len(named) < len(axes)
     if len(shape) < len(named) or (not with_rest and len(shape) > len(named)):
         plus = " or more" if with_rest else ""
-        raise ShapeConflict(f"the rule has {len(named)}{plus} axes, the shape {shape} has {len(shape)}")
+        raise ShapeConflict(f"the rule has {plural(len(named), 'axis')}{plus}, the shape {shape} has {len(shape)}")
     if not with_rest:
         return list(zip(named, shape, strict=True)), None
     before = next(n for n, axis in enumerate(axes) if isinstance(axis, Rest))
@@ -228,9 +229,12 @@ def solve(layout: Layout, shapes: Mapping[Place, Shape]) -> tuple[Extents, dict[
     return extents, rests
 
 
-def expected(layout: Layout, shapes: Mapping[Place, Shape], place: Place) -> Shape | None:
-    """The shape that the tensor or leaf at `place` must have by the other shapes; `None` where they do not tell."""
-    others = {other: shape for other, shape in shapes.items() if other != place}
+def expected(layout: Layout, shapes: Mapping[Place, Shape], place: Place, same: Collection[Place]) -> Shape | None:
+    """The shape that the tensor at `place` must have by the other shapes; `None` where they do not tell.
+
+    `same` are the places of that tensor: a split has it in each of its branches.
+    """
+    others = {other: shape for other, shape in shapes.items() if other not in same}
     try:
         extents, rests = solve(layout, others)
     except ShapeConflict:

@@ -11,7 +11,6 @@ import numpy as np
 from bridge.mapping.shard import Grid
 from bridge.mapping.template import Spec
 
-
 Device = Any
 """A `jax.Device`, which is no type that a checker knows."""
 

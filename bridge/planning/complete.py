@@ -23,14 +23,22 @@ _MANY = 100_000  # more places than that are reported as one
 
 
 def check_leaves(
-    blocks: Iterable[Block], leaves: Mapping[str, Shape], model: Template, allow_missing: Patterns, problems: Problems
+    blocks: Iterable[Block],
+    leaves: Mapping[str, Shape],
+    model: Template,
+    allow_missing: Patterns,
+    problems: Problems,
+    hollow: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Report holes and overlaps of leaves; returns those that no key fills and that may be missing."""
+    """Report holes and overlaps of leaves; returns those that no key fills and that may be missing.
+
+    Places in `hollow` (`w[3]`) are known to be empty.
+    """
     by_leaf: dict[str, list[Block]] = {}
     for block in blocks:
         if not block.tie:
             by_leaf.setdefault(block.leaf, []).append(block)
-    reported = _Reported.of(problems)
+    reported = _Reported.of(problems, hollow)
     siblings: _Siblings | None = None
     kept: list[str] = []
     for name, shape in leaves.items():
@@ -57,11 +65,14 @@ class _Reported(NamedTuple):
     twice: frozenset[str]
 
     @classmethod
-    def of(cls, problems: Problems) -> _Reported:
+    def of(cls, problems: Problems, hollow: Collection[str]) -> _Reported:
         """The subjects of all problems so far."""
         told = (*problems.mismatched, *problems.missing)
-        leaves, labels = frozenset(problem.name for problem in told), frozenset(problem.leaf for problem in told)
-        whole = frozenset(problem.name for problem in told if not problem.place)
+        leaves, labels = (
+            frozenset(problem.name for problem in told),
+            frozenset(problem.leaf for problem in told).union(hollow),
+        )
+        whole = frozenset(problem.name for problem in told if not problem.place).union(hollow)
         return cls(leaves, labels, whole, frozenset(conflict.subject for conflict in problems.conflicts))
 
 
@@ -150,18 +161,24 @@ def check_keys(
     for sent in drops:
         for key in suspects.intersection(sent.keys):
             once[key].append(key_box(sent.rule, shapes[key]))
+    # Layers are alike: what their boxes come to is found once.
+    covers: dict[object, tuple[Cover, Cover]] = {}
     for key, boxes in once.items():
-        _check_key(key, shapes[key], boxes, copied[key], problems)
+        shape, others = shapes[key], copied[key]
+        alike = (shape, tuple((b.steps, *b.starts) for b in boxes), tuple((b.steps, *b.starts) for b in others))
+        if alike not in covers:
+            all_ = cover(shape, [*boxes, *others])
+            covers[alike] = all_, cover(shape, boxes) if others else all_
+        _check_key(key, shape, *covers[alike], problems)
 
 
-def _check_key(key: str, shape: Shape, boxes: Sequence[Boxes], copied: Sequence[Boxes], problems: Problems) -> None:
-    """Report what is wrong with the elements of one key."""
-    found = cover(shape, [*boxes, *copied])
-    for first in found.holes[:1]:
-        shown = ", ".join(spans(shape, hole) or "all" for hole in found.holes[:3])
-        shown += ", …" if len(found.holes) > 3 else ""
+def _check_key(key: str, shape: Shape, read: Cover, taken: Cover, problems: Problems) -> None:
+    """Report what is wrong with the elements of one key; `taken` leaves out what copies read."""
+    for first in read.holes[:1]:
+        shown = ", ".join(spans(shape, hole) or "all" for hole in read.holes[:3])
+        shown += ", …" if len(read.holes) > 3 else ""
         problems.unexpected.append(Unexpected(key, f"no rule reads its elements {shown}", _selected(shape, first)))
-    if (cover(shape, boxes) if copied else found).overlaps:
+    if taken.overlaps:
         text = "some of its elements are read twice: a rule that reads them again says 'copy=true'"
         problems.conflicts.append(Conflict(key, text, (key,)))
 

@@ -101,7 +101,7 @@ def is_scaled(dtype: np.dtype) -> bool:
 def refusal(stored: np.dtype, dtype: np.dtype) -> str | None:
     """Why values of `stored` are not cast to `dtype`; `None` where they are."""
     if stored in _PACKED:
-        return f"its file packs several {stored.name} values to the byte: read it with ckpt[key] and unpack it yourself"
+        return f"several {stored.name} values share a byte of its file: read it with ckpt[key] instead"
     if stored == dtype:
         return None
     if is_scaled(stored) or is_scaled(dtype):

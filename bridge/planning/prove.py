@@ -57,9 +57,11 @@ def prove(
     proof.derived = prover.families.derived
     delivery.settle(allow_unexpected)
     _settle_ties(proof)
+    unclear = delivery.unclear | prover.families.failed
     leaves = prover.families.derived if model is None else {name: spec.shape for name, spec in model.leaves.items()}
-    leaves = {name: shape for name, shape in leaves.items() if name not in delivery.unclear}
-    proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems)
+    leaves = {name: shape for name, shape in leaves.items() if name not in unclear}
+    hollow = prover.families.hollow
+    proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems, hollow)
     drops = [sent for sent in sents if sent.target is None]
     check_keys(proof.blocks, drops, shapes, proof.problems, told=prover.alone)
     numbered = [*prover.rules.items(), *delivery.rules.items()]

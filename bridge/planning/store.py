@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -51,6 +52,7 @@ def plan_from_json(text: str) -> Plan:
     """The plan that `plan_to_json` wrote. **Raises:** `PlanError` for what is none."""
     try:
         document = cast("dict[str, Any]", json.loads(text))
+        _check_types(document)
         if document["version"] != _VERSION:
             raise PlanError(
                 f"this plan is of version {document['version']}, this release reads {_VERSION}: make it again"
@@ -66,10 +68,14 @@ def plan_from_json(text: str) -> Plan:
         leaves = {name: _read(entry) for name, entry in document["leaves"].items()}
         model = Template(leaves, fills=document["fills"], kind=document["model"])
         settled = replace(request, dtype=DtypePolicy())
-        return replace(make_plan(specs, model, settled, source=document["source"]), request=request)
+        plan = make_plan(specs, model, settled, source=document["source"])
+        costs = {
+            name: document[name] for name in ("nbytes", "peak_nbytes")
+        }  # they depend on where the leaves were to go
+        return replace(plan, request=request, **costs)
     except BridgeError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PlanError(f"this is no plan that to_json wrote: {type(error).__name__}: {error}") from error
 
 
@@ -78,7 +84,22 @@ def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:
 
 
 def _read(entry: list[Any]) -> Spec:
-    return Spec(DTYPES[entry[0]].numpy, tuple(int(n) for n in entry[1:]))
+    if not all(type(n) is int and 0 <= n < 1 << 63 for n in entry[1:]):
+        raise ValueError(f"{entry[1:]} is no shape")
+    return Spec(DTYPES[entry[0]].numpy, tuple(entry[1:]))
+
+
+def _check_types(document: Mapping[str, Any]) -> None:
+    """What Python would take for something else, or only trip over later."""
+    if not (isinstance(document["source"], str) and isinstance(document["model"], str)):
+        raise TypeError("source and model are texts")
+    for name in ("rules", "allow_missing", "allow_unexpected"):
+        if not (isinstance(document[name], list) and all(isinstance(text, str) for text in document[name])):
+            raise TypeError(f"{name} is a list of texts")
+    if not all(
+        type(value) is int for value in (*document["fills"].values(), document["nbytes"], document["peak_nbytes"])
+    ):
+        raise TypeError("fills and costs are whole numbers")
 
 
 def _policy(policy: DtypePolicy) -> Any:

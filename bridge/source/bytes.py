@@ -114,8 +114,8 @@ class LocalFile:
     def map(self) -> mmap.mmap:
         """The whole file as read-only memory, which outlives `close`; nothing is read before it is looked at.
 
-        Only for files that are replaced by renaming: one that shrinks under a mapping ends the process. A `CheckpointError`
-        if the file is not what it was.
+        Only for files that are replaced by renaming: one that shrinks under a mapping ends the process.
+        A `CheckpointError` if the file is not what it was.
         """
         descriptor = self._acquire()
         try:

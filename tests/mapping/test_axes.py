@@ -43,7 +43,11 @@ CASES = [
     one((1, 4), "w [1 o] -> v [o 1]", lambda w: w.T),
     one((4, 2), "w [(h d) m] -> v [h d m] ; h=2", lambda w: w.reshape(2, 2, 2)),
     one((4, 2), "w [(h d) m] -> v [d m h] ; d=2", lambda w: w.reshape(2, 2, 2).transpose(1, 2, 0)),
-    one((4, 4), "w [(a b) (c d)] -> v [(c b) (a d)] ; b=2, c=2", lambda w: w.reshape(2, 2, 2, 2).transpose(2, 1, 0, 3).reshape(4, 4)),
+    one(
+        (4, 4),
+        "w [(a b) (c d)] -> v [(c b) (a d)] ; b=2, c=2",
+        lambda w: w.reshape(2, 2, 2, 2).transpose(2, 1, 0, 3).reshape(4, 4),
+    ),
     one((4, 4), "w [(a b) m] -> v [(b a) m] ; a=2", lambda w: w.reshape(2, 2, 4).swapaxes(0, 1).reshape(4, 4)),
     one((2, 2, 2), "w [a b c] -> v [(a b c)]", lambda w: w.ravel()),
     one((2, 2, 2), "w [a b c] -> v [(c a) b]", lambda w: w.transpose(2, 0, 1).reshape(4, 2)),
@@ -59,7 +63,12 @@ CASES = [
     one((0, 3), "w [a b] -> v [b a]", lambda w: w.T),
     one((4, 0), "w [(h d) m] -> v [h d m] ; h=2", lambda w: w.reshape(2, 2, 0)),
     one((4, 2), "w [(h d) m] -> v [h d m] ; h=1", lambda w: w.reshape(1, 4, 2)),
-    Case("a stack, axes say where", grid("h.%.w", 3), ["h.{l}.w [a b] -> v [a l b]"], lambda t: {"v": stacked(t, "h.%.w", 3).swapaxes(0, 1)}),
+    Case(
+        "a stack, axes say where",
+        grid("h.%.w", 3),
+        ["h.{l}.w [a b] -> v [a l b]"],
+        lambda t: {"v": stacked(t, "h.%.w", 3).swapaxes(0, 1)},
+    ),
     Case("a stack last", grid("h.%.w", 3), ["h.{l}.w [a b] -> v [b a l]"], lambda t: {"v": stacked(t, "h.%.w", 3).T}),
     Case(
         "layers and experts, transposed",
@@ -118,7 +127,12 @@ CASES = [
             **{f"u.{l}": t[f"h.{2 * l}.w"] for l in range(3)},
         },
     ),
-    Case("unstacking", {"w": (3, 2, 2)}, ["w [l a b] -> h.{l}.w [a b]"], lambda t: {f"h.{l}.w": t["w"][l] for l in range(3)}),
+    Case(
+        "unstacking",
+        {"w": (3, 2, 2)},
+        ["w [l a b] -> h.{l}.w [a b]"],
+        lambda t: {f"h.{l}.w": t["w"][l] for l in range(3)},
+    ),
     Case(
         "unstacking, transposed, from within",
         {"w": (2, 3, 2)},
@@ -189,7 +203,13 @@ CASES = [
         lambda t: {"w": np.stack([t["a"], t["b"]], 1).reshape(4, 2)},
     ),
     Case("a drop", {"a": (2,), "x.inv_freq": (2,)}, ["x.inv_freq -> _"], lambda t: {"a": t["a"]}, invertible=False),
-    Case("drops by pattern", {"a": (2,), "h.0.f": (2,), "h.1.f": (2,)}, ["h.{l}.** -> _"], lambda t: {"a": t["a"]}, invertible=False),
+    Case(
+        "drops by pattern",
+        {"a": (2,), "h.0.f": (2,), "h.1.f": (2,)},
+        ["h.{l}.** -> _"],
+        lambda t: {"a": t["a"]},
+        invertible=False,
+    ),
     Case(
         "a sum",
         {"r.b_ih": (4,), "r.b_hh": (4,)},
@@ -213,7 +233,12 @@ CASES = [
     ),
     Case("scale and add", {"w": (2, 2)}, ["w -> w ; scale=2 add=1"], lambda t: {"w": t["w"] * 2 + 1}, invertible=False),
     Case("a copy", {"w": (2, 2)}, ["w [a b] -> v [b a] ; copy=true"], lambda t: {"v": t["w"].T, "w": t["w"]}),
-    Case("two copies and no other leaf", {"w": (2, 2)}, ["w -> a ; copy=true", "w -> b ; copy=true"], lambda t: {"a": t["w"], "b": t["w"]}),
+    Case(
+        "two copies and no other leaf",
+        {"w": (2, 2)},
+        ["w -> a ; copy=true", "w -> b ; copy=true"],
+        lambda t: {"a": t["w"], "b": t["w"]},
+    ),
     Case(
         "a copy before a rule that takes it",
         grid("h.%.w", 2),

@@ -26,7 +26,9 @@ CASES = [
         "split a stack, into a list and transposed",
         {f"h.{l}.c": (4, 12) for l in range(2)},
         ["h.{l}.c [m (q|k|v)] -> h.{l}.{q|k|v}.w [_ m]"],
-        lambda t: {f"h.{l}.{p}.w": t[f"h.{l}.c"][:, 4 * n : 4 * n + 4].T for l in range(2) for n, p in enumerate("qkv")},
+        lambda t: {
+            f"h.{l}.{p}.w": t[f"h.{l}.c"][:, 4 * n : 4 * n + 4].T for l in range(2) for n, p in enumerate("qkv")
+        },
     ),
     Case(
         "split, stacked by the model",
@@ -49,7 +51,9 @@ CASES = [
         {"c": (2, 12, 4)},
         ["c [l ((q|k|v) h d) m] -> h.{l}.{q|k|v} [h m d] ; h=2"],
         lambda t: {
-            f"h.{l}.{p}": t["c"][l].reshape(3, 2, 2, 4)[n].transpose(0, 2, 1) for l in range(2) for n, p in enumerate("qkv")
+            f"h.{l}.{p}": t["c"][l].reshape(3, 2, 2, 4)[n].transpose(0, 2, 1)
+            for l in range(2)
+            for n, p in enumerate("qkv")
         },
     ),
     Case(
@@ -129,7 +133,8 @@ CASES = [
         {f"h.{l}.qkv": (12, 2) for l in range(2)},
         ["h.{l}.qkv [(h (q|k|v) d) m] -> {q|k|v} [h l m d] ; h=2"],
         lambda t: {
-            p: np.stack([heads(t[f"h.{l}.qkv"], 2)[:, n].swapaxes(1, 2) for l in range(2)], 1) for n, p in enumerate("qkv")
+            p: np.stack([heads(t[f"h.{l}.qkv"], 2)[:, n].swapaxes(1, 2) for l in range(2)], 1)
+            for n, p in enumerate("qkv")
         },
     ),
     Case(
@@ -167,7 +172,9 @@ CASES = [
         {f"{a}.qk": (4, 2) for a in "xy"},
         ["{x|y}.qk [(q|k) m] -> {u|w}.{q|k} [_ m]"],
         lambda t: {
-            f"{u}.{p}": t[f"{x}.qk"][2 * n : 2 * n + 2] for x, u in zip("xy", "uw", strict=True) for n, p in enumerate("qk")
+            f"{u}.{p}": t[f"{x}.qk"][2 * n : 2 * n + 2]
+            for x, u in zip("xy", "uw", strict=True)
+            for n, p in enumerate("qk")
         },
     ),
     Case(

@@ -13,7 +13,9 @@ from tests.mapping.strategies import Mapping, Side, mappings
 
 
 @given(mappings())
-@example(Mapping({"x": 2, "y": 3}, (2, 1), Side((), (("x", "_"), ("y",)), True), Side(("x",), (("y", "_"),), False), ("y",)))
+@example(
+    Mapping({"x": 2, "y": 3}, (2, 1), Side((), (("x", "_"), ("y",)), True), Side(("x",), (("y", "_"),), False), ("y",))
+)
 def test_a_rule_is_a_bijection(mapping: Mapping):
     tensors, leaves = mapping.tensors(), mapping.leaves()
     plan = planned(tensors, leaves, [mapping.rule()])
@@ -40,11 +42,15 @@ def test_two_spellings_of_a_mapping_give_equal_plans(mapping: Mapping):
     plan = planned(tensors, leaves, [mapping.rule()])
     other = mapping.rule()
     for old, new in zip("xyzu", ("first", "second", "third", "fourth"), strict=True):
-        for before in "{[( ,\"":
-            for after in "}]) =\"":
+        for before in '{[( ,"':
+            for after in '}]) ="':
                 other = other.replace(f"{before}{old}{after}", f"{before}{new}{after}")
     options = other.partition(" ; ")
-    shuffled = options[0] + (" ; " + ", ".join(reversed(options[2].split(", "))) if "flip" not in other and options[2] else options[1] + options[2])
+    shuffled = options[0] + (
+        " ; " + ", ".join(reversed(options[2].split(", ")))
+        if "flip" not in other and options[2]
+        else options[1] + options[2]
+    )
     assert planned(tensors, leaves, [shuffled]) == plan, shuffled
     one_by_one = {name: np.zeros_like(array) for name, array in leaves.items()}
     assert planned(tensors, one_by_one, plan.rules) == plan

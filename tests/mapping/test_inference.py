@@ -73,7 +73,9 @@ def test_two_complete_readings_are_an_error_that_shows_both():
     leaves = {f"a.{n}.b.w": np.zeros((2, 2, 2), np.int32) for n in range(2)}
     assert planned(t, leaves, []).ok  # one reading: the other's names are not there
     square = {"a.0.w": (2,), "a.1.w": (2,)}
-    plan = planned(tensors({f"a.{i}.{j}.w": (2,) for i in range(2) for j in range(2)}), tensors({k: (2, 2) for k in square}), [])
+    plan = planned(
+        tensors({f"a.{i}.{j}.w": (2,) for i in range(2) for j in range(2)}), tensors(dict.fromkeys(square, (2, 2))), []
+    )
     assert not plan.ok
     with pytest.raises(ValueError, match="can be read in 2 ways") as caught:
         plan.check()
@@ -116,14 +118,40 @@ def test_a_list_and_a_stack_of_one_name_are_ambiguous_only_if_both_are_whole():
     assert short.missing == ("a.w",)
 
 
-@pytest.mark.parametrize("name", ["a b", "x+y", "", ".", "a..b", "{l}", "{}", "*", "**", "_", "''", "é", "a\nb", "\x1b[31m", "a->b", "[0]", "1", "0.00", "9" * 30])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a b",
+        "x+y",
+        "",
+        ".",
+        "a..b",
+        "{l}",
+        "{}",
+        "*",
+        "**",
+        "_",
+        "''",
+        "é",
+        "a\nb",
+        "\x1b[31m",
+        "a->b",
+        "[0]",
+        "1",
+        "0.00",
+        "9" * 30,
+    ],
+)
 def test_any_name_is_its_own_key(name: str):
     t = tensors({name: (2, 2), f"{name}.w": (3,), f"h.0.{name}": (2,), f"h.1.{name}": (2,)})
     plan = planned(t, t, [])
     assert plan.ok, plan
     same(loaded(plan, t), t)
     again(plan, t, t)
-    stacked = {"h." + name: np.stack([t[f"h.0.{name}"], t[f"h.1.{name}"]]), **{k: v for k, v in t.items() if not k.startswith("h.")}}
+    stacked = {
+        "h." + name: np.stack([t[f"h.0.{name}"], t[f"h.1.{name}"]]),
+        **{k: v for k, v in t.items() if not k.startswith("h.")},
+    }
     plan = planned(t, stacked, [])
     assert plan.ok, plan
     same(loaded(plan, t), stacked)
@@ -139,10 +167,15 @@ def test_names_with_braces_are_no_indices():
 
 
 def test_an_alias_is_a_name_too():
-    model = Template({"seq.0.w": Spec(F4, (2,)), "seq.1.w": Spec(F4, (2,))}, aliases={f"seq.layers.{n}.w": f"seq.{n}.w" for n in range(2)})
+    model = Template(
+        {"seq.0.w": Spec(F4, (2,)), "seq.1.w": Spec(F4, (2,))},
+        aliases={f"seq.layers.{n}.w": f"seq.{n}.w" for n in range(2)},
+    )
 
     def plan(rules: list[str], *names: str) -> Plan:
-        return make_plan({name: Spec(F4, (2,)) for name in names}, model, Request(tuple(map(Rule, rules))), source="ckpt/")
+        return make_plan(
+            {name: Spec(F4, (2,)) for name in names}, model, Request(tuple(map(Rule, rules))), source="ckpt/"
+        )
 
     one = plan([], "seq.0.w", "seq.1.w")
     assert one.ok

@@ -17,17 +17,51 @@ def stack(tensors: dict[str, np.ndarray], key: str, *values: object) -> np.ndarr
 
 CASES = [
     Case("names stay", {"a.w": (2, 2), "b": (3,)}, [], lambda t: t),
-    Case("** renames", {"bert.a.w": (2, 2), "bert.b": (2,)}, ["bert.** -> **"], lambda t: {k[5:]: v for k, v in t.items()}),
+    Case(
+        "** renames",
+        {"bert.a.w": (2, 2), "bert.b": (2,)},
+        ["bert.** -> **"],
+        lambda t: {k[5:]: v for k, v in t.items()},
+    ),
     Case("** is no segment", {"bert": (2,)}, ["bert.** -> m.**"], lambda t: {"m": t["bert"]}),
-    Case("** at both ends", {"a.x.b": (2,), "x": (3,)}, ["**.x.** -> **.y.**"], lambda t: {"a.y.b": t["a.x.b"], "y": t["x"]}),
-    Case("the first ** takes as little as possible", {"a.x.b.x.c": (2,)}, ["**.x.** -> **.y.**"], lambda t: {"a.y.b.x.c": t["a.x.b.x.c"]}),
-    Case("* within a segment", {"q_proj.w": (2,), "k_proj.w": (2,)}, ["*_proj.w -> *"], lambda t: {"q": t["q_proj.w"], "k": t["k_proj.w"]}),
+    Case(
+        "** at both ends",
+        {"a.x.b": (2,), "x": (3,)},
+        ["**.x.** -> **.y.**"],
+        lambda t: {"a.y.b": t["a.x.b"], "y": t["x"]},
+    ),
+    Case(
+        "the first ** takes as little as possible",
+        {"a.x.b.x.c": (2,)},
+        ["**.x.** -> **.y.**"],
+        lambda t: {"a.y.b.x.c": t["a.x.b.x.c"]},
+    ),
+    Case(
+        "* within a segment",
+        {"q_proj.w": (2,), "k_proj.w": (2,)},
+        ["*_proj.w -> *"],
+        lambda t: {"q": t["q_proj.w"], "k": t["k_proj.w"]},
+    ),
     Case("the first * takes as little as possible", {"a_b_c": (2,)}, ["*_* -> *.*"], lambda t: {"a.b_c": t["a_b_c"]}),
-    Case("* and ** carry over apart", {"m.q_proj.w": (2,)}, ["**.*_proj.w -> *.**"], lambda t: {"q.m": t["m.q_proj.w"]}),
+    Case(
+        "* and ** carry over apart", {"m.q_proj.w": (2,)}, ["**.*_proj.w -> *.**"], lambda t: {"q.m": t["m.q_proj.w"]}
+    ),
     Case("* is any text, none too", {"_proj": (2,)}, ["*_proj -> x*"], lambda t: {"x": t["_proj"]}),
-    Case("an index stays: a list", {f"h.{l}.w": (2, 2) for l in L}, ["h.{l}.w -> n.{l}.v"], lambda t: {f"n.{l}.v": t[f"h.{l}.w"] for l in L}),
-    Case("an index stays: a stack", {f"h.{l}.w": (2, 2) for l in L}, ["h.{l}.w -> n.{l}.v"], lambda t: {"n.v": stack(t, "h.%.w", *L)}),
-    Case("an index is dropped", {f"h.{l}.w": (2, 2) for l in L}, ["h.{l}.w -> v"], lambda t: {"v": stack(t, "h.%.w", *L)}),
+    Case(
+        "an index stays: a list",
+        {f"h.{l}.w": (2, 2) for l in L},
+        ["h.{l}.w -> n.{l}.v"],
+        lambda t: {f"n.{l}.v": t[f"h.{l}.w"] for l in L},
+    ),
+    Case(
+        "an index stays: a stack",
+        {f"h.{l}.w": (2, 2) for l in L},
+        ["h.{l}.w -> n.{l}.v"],
+        lambda t: {"n.v": stack(t, "h.%.w", *L)},
+    ),
+    Case(
+        "an index is dropped", {f"h.{l}.w": (2, 2) for l in L}, ["h.{l}.w -> v"], lambda t: {"v": stack(t, "h.%.w", *L)}
+    ),
     Case(
         "twelve layers in order",
         {f"h.{l}.w": (2, 2) for l in (10, 11, *range(10))},
@@ -145,7 +179,11 @@ CASES = [
     Case(
         "a schedule, from a flat list to groups",
         {f"h.{l}.w": (2, 2) for l in range(14)},
-        ["h.{l[12:]}.** -> tail.{l}.**", "h.{(g i[:5])}.** -> local.{g}.{i}.** ; i=6", "h.{(g i[5])}.** -> full.{g}.** ; i=6"],
+        [
+            "h.{l[12:]}.** -> tail.{l}.**",
+            "h.{(g i[:5])}.** -> local.{g}.{i}.** ; i=6",
+            "h.{(g i[5])}.** -> full.{g}.** ; i=6",
+        ],
         lambda t: {
             "tail.w": stack(t, "h.%.w", 12, 13),
             "local.w": np.stack([stack(t, "h.%.w", *range(6 * g, 6 * g + 5)) for g in range(2)]),
@@ -162,7 +200,9 @@ CASES = [
         "three in one number",
         {f"h.{l}.w": (2,) for l in range(8)},
         ["h.{(a b c)}.w -> w.{c}.{a}.{b} ; b=2, c=2"],
-        lambda t: {"w": np.array([[[t[f"h.{4 * a + 2 * b + c}.w"] for b in range(2)] for a in range(2)] for c in range(2)])},
+        lambda t: {
+            "w": np.array([[[t[f"h.{4 * a + 2 * b + c}.w"] for b in range(2)] for a in range(2)] for c in range(2)])
+        },
     ),
     Case(
         "choices in names pair by position",
@@ -188,13 +228,38 @@ CASES = [
         ["{a|b}.{q|k} -> {x|y}.{c|d}"],
         lambda t: {"x.c": t["a.q"], "x.d": t["a.k"], "y.c": t["b.q"], "y.d": t["b.k"]},
     ),
-    Case("the first rule that matches", {"a.x": (2,), "a.y": (2,)}, ["a.x -> c", "a.* -> *"], lambda t: {"c": t["a.x"], "y": t["a.y"]}),
+    Case(
+        "the first rule that matches",
+        {"a.x": (2,), "a.y": (2,)},
+        ["a.x -> c", "a.* -> *"],
+        lambda t: {"c": t["a.x"], "y": t["a.y"]},
+    ),
     Case("the whole key by an empty name", {"": (2,)}, ["'' -> w"], lambda t: {"w": t[""]}),
     Case("the whole tree is one leaf", {"w": (2,)}, ["w -> ''"], lambda t: {"": t["w"]}),
-    Case("names full of the language's own characters", {"a b": (2,), "x+y": (2,), "{l}.[*]": (2,), "a->b;c\\": (2,)}, [], lambda t: t),
-    Case("dots side by side", {"a..b": (2,), ".c": (2,), "d.": (2,)}, ["a.** -> z.**"], lambda t: {"z..b": t["a..b"], ".c": t[".c"], "d.": t["d."]}),
-    Case("escapes", {"a b": (2,), "{l}": (3,)}, ["a\\ b -> x\\+y", "\\{l\\} -> c\\|d"], lambda t: {"x+y": t["a b"], "c|d": t["{l}"]}),
-    Case("zeros: no index", {"h.00.w": (2,), "h.01.w": (2,)}, ["h.** -> n.**"], lambda t: {k.replace("h", "n"): v for k, v in t.items()}),
+    Case(
+        "names full of the language's own characters",
+        {"a b": (2,), "x+y": (2,), "{l}.[*]": (2,), "a->b;c\\": (2,)},
+        [],
+        lambda t: t,
+    ),
+    Case(
+        "dots side by side",
+        {"a..b": (2,), ".c": (2,), "d.": (2,)},
+        ["a.** -> z.**"],
+        lambda t: {"z..b": t["a..b"], ".c": t[".c"], "d.": t["d."]},
+    ),
+    Case(
+        "escapes",
+        {"a b": (2,), "{l}": (3,)},
+        ["a\\ b -> x\\+y", "\\{l\\} -> c\\|d"],
+        lambda t: {"x+y": t["a b"], "c|d": t["{l}"]},
+    ),
+    Case(
+        "zeros: no index",
+        {"h.00.w": (2,), "h.01.w": (2,)},
+        ["h.** -> n.**"],
+        lambda t: {k.replace("h", "n"): v for k, v in t.items()},
+    ),
 ]
 
 

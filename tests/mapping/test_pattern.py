@@ -124,7 +124,10 @@ def test_a_codec_is_one_to_one(sizes: list[int], data: st.DataObject):
             assert codec.encode(positions) == number
             assert positions not in seen
             seen.add(positions)
-    picks = [len([n for n in index.selection.positions(size) if n < size]) if index.selection else size for index, size in zip(hole.indices, sizes, strict=True)]
+    picks = [
+        len([n for n in index.selection.positions(size) if n < size]) if index.selection else size
+        for index, size in zip(hole.indices, sizes, strict=True)
+    ]
     expected = 1
     for pick in picks:
         expected *= pick

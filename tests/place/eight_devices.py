@@ -174,5 +174,7 @@ def staged(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"meshes": meshes, "forms": forms, "errors": errors, "reads": reads, "staged": staged}[sys.argv[1]](Path(sys.argv[2]))
+    {"meshes": meshes, "forms": forms, "errors": errors, "reads": reads, "staged": staged}[sys.argv[1]](
+        Path(sys.argv[2])
+    )
     print("ok")

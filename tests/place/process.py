@@ -1,6 +1,6 @@
 """One of several JAX processes that load a checkpoint together; a program for `test_processes.py`.
 
-    python -m tests.place.process RANK COUNT PORT FOLDER
+python -m tests.place.process RANK COUNT PORT FOLDER
 """
 
 from __future__ import annotations

@@ -30,7 +30,13 @@ def spec(shape: tuple[Any, ...]) -> Spec:
 
 
 def plan(
-    keys: Shapes, leaves: Shapes | None, rules: Sequence[str] = (), *, dtype: Any = None, allow: Sequence[str] = (), **more: Any
+    keys: Shapes,
+    leaves: Shapes | None,
+    rules: Sequence[str] = (),
+    *,
+    dtype: Any = None,
+    allow: Sequence[str] = (),
+    **more: Any,
 ) -> Plan:
     model = None if leaves is None else Template({n: spec(s) for n, s in leaves.items()}, kind="Llama", **more)
     request = Request(tuple(map(Rule, rules)), DtypePolicy.of(dtype), allow_unexpected=Names.of(allow))
@@ -57,7 +63,9 @@ LAYERS = [f"model.layers.{n}.self_attn" for n in range(32)]
 
 
 def test_the_design_s_example():
-    keys = {f"{layer}.q_proj.weight": (8, 8) for layer in LAYERS} | {f"{layer}.rotary_emb.inv_freq": (4,) for layer in LAYERS}
+    keys = {f"{layer}.q_proj.weight": (8, 8) for layer in LAYERS} | {
+        f"{layer}.rotary_emb.inv_freq": (4,) for layer in LAYERS
+    }
     keys["model.layers.7.self_attn.qproj.weight"] = keys.pop("model.layers.7.self_attn.q_proj.weight")
     keys["model.embed_tokens.weight"] = (32064, 4096)
     rules = ["model.layers.{l}.self_attn.*_proj.** -> layers.attn.*.**", "model.embed_tokens.** -> embed.**"]
@@ -201,12 +209,12 @@ def test_shapes_that_differ():
 
 def test_axes_that_do_not_fit_the_shapes():
     rule = "h.{l}.c [m (q|k|v)] -> {q|k|v} [l _ m]"
-    leaves = {name: (2, 4, 4) for name in "qkv"}
+    leaves = dict.fromkeys("qkv", (2, 4, 4))
     shows(
         report({"h.0.c": (4, 12), "h.1.c": (4, 13)}, leaves, [rule]),
         """
         1 problem between 'my-model/' (2 keys) and Llama (3 leaves)
-          mismatched  q[1]   needs (4, 12), 'h.1.c' is (4, 13)
+          mismatched  q   needs (4, 12), 'h.1.c' is (4, 13)
         """,
     )
     shows(
@@ -269,7 +277,11 @@ def test_elements_that_no_rule_reads():
 
 def test_two_keys_for_one_leaf():
     shows(
-        report({"a": (3,), "b": (3,), "h.0.x": (3,), "h.1.x": (3,), "h.0.y": (3,), "h.1.y": (3,)}, {"a": (3,), "y": (2, 3)}, ["b -> a", "h.{l}.x -> y", "h.{l}.y -> y"]),
+        report(
+            {"a": (3,), "b": (3,), "h.0.x": (3,), "h.1.x": (3,), "h.0.y": (3,), "h.1.y": (3,)},
+            {"a": (3,), "y": (2, 3)},
+            ["b -> a", "h.{l}.x -> y", "h.{l}.y -> y"],
+        ),
         """
         2 problems between 'my-model/' (6 keys) and Llama (2 leaves)
           conflict    a
@@ -326,7 +338,12 @@ def test_a_layout_s_key():
         """,
     )
     shows(
-        report({}, {"cell.bias": (8,), "norm.bias": (3,)}, placed=(cell,), hints={"norm.bias": "PyTorch's RMSNorm has no bias"}),
+        report(
+            {},
+            {"cell.bias": (8,), "norm.bias": (3,)},
+            placed=(cell,),
+            hints={"norm.bias": "PyTorch's RMSNorm has no bias"},
+        ),
         """
         2 problems between 'my-model/' (0 keys) and Llama (2 leaves)
           missing     cell.bias   no key 'cell.bias_ih'

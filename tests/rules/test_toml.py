@@ -61,7 +61,9 @@ def test_what_is_no_toml(tmp_path: Path):
 def test_what_is_not_there(tmp_path: Path):
     with pytest.raises(RuleError) as caught:
         load_rules(tmp_path / "absent.toml")
-    assert str(caught.value) == f"'{tmp_path / 'absent.toml'}' cannot be read: No such file or directory. Check the path."
+    assert (
+        str(caught.value) == f"'{tmp_path / 'absent.toml'}' cannot be read: No such file or directory. Check the path."
+    )
     with pytest.raises(RuleError, match="cannot be read: Is a directory"):
         load_rules(tmp_path)
 
