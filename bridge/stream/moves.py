@@ -64,4 +64,5 @@ def _offsets(starts: tuple[Shape, ...], shape: Shape) -> npt.NDArray[np.int64]:
 def view(flat: np.ndarray, start: int, extents: Shape, strides: Shape) -> np.ndarray:
     """Elements of flat memory as an array of `extents`; `start` and `strides` in elements."""
     steps = tuple(n * flat.dtype.itemsize for n in strides)
-    return np.lib.stride_tricks.as_strided(flat[start:], extents, steps)
+    # Not as_strided: numpy's array interface has no name for float8_e5m2.
+    return np.ndarray(extents, flat.dtype, flat.view(np.uint8), start * flat.dtype.itemsize, steps)

@@ -17,6 +17,10 @@ def copy(out: np.ndarray, values: np.ndarray) -> None:
     A tile is turned in two steps: units of 16 bytes change places first, then the elements within them. Both steps
     touch whole cache lines, which an element at a time does not.
     """
+    if out.dtype == values.dtype and out.dtype.itemsize in (1, 2, 4, 8):
+        # Bits are moved, whatever they mean.
+        bits = np.dtype(f"u{out.dtype.itemsize}")
+        out, values = out.view(bits), values.view(bits)
     axes = _axes(out, values)
     if axes is None:
         np.copyto(out, values, casting="unsafe")

@@ -183,3 +183,15 @@ def test_progress_counts_every_byte(tmp_path: Path):
     bridge.load(path, like, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (9_000_012, 9_000_012)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+@pytest.mark.parametrize("name", ["float8_e5m2", "float8_e4m3fn", "float8_e5m2fnuz", "bfloat16", "int8"])
+def test_every_dtype_passes_through_strides(tmp_path: Path, name: str):
+    dtype = np.dtype(getattr(ml_dtypes, name, None) or name)
+    values = np.random.default_rng(0).integers(0, 256, 300 * 40 * dtype.itemsize, np.uint8).view(dtype).reshape(300, 40)
+    like = {"w": struct(dtype, 40, 300), "v": struct(dtype, 40, 300)}
+    path = saved(tmp_path, w=values, v=values)
+    loaded = bridge.load(path, like, ["w [a b] -> w [b a]", 'v [a b] -> v [b a] ; flip="a"'])
+    raw = values.view(np.uint8).reshape(300, 40, -1)
+    assert bits(loaded["w"]) == np.ascontiguousarray(raw.transpose(1, 0, 2)).tobytes()
+    assert bits(loaded["v"]) == np.ascontiguousarray(raw[::-1].transpose(1, 0, 2)).tobytes()
