@@ -62,7 +62,7 @@ class Prover:
             return None
         shape = self.shapes[landed.keys[0]]
         if self.leaves is None:
-            self.families.derived[leaf] = shape
+            self.families.derive(leaf, shape)
         elif self.leaves[leaf].shape != shape:
             return None
         index_map = stacked(shape, shape, ()).index_map

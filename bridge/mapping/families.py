@@ -38,7 +38,9 @@ class Families:
         layout = relation.layout
         if self.leaves is None:
             layout = Layout(layout.sides, layout.pairing, {**_counts(relation), **layout.sizes})
-        slots = {(slot.side, slot.branch): slot for slot in reversed(relation.slots)}
+        slots: dict[Place, Slot] = {}
+        for slot in sorted(relation.slots):
+            slots.setdefault((slot.side, slot.branch), slot)
         shapes: dict[Place, Shape] = {}
         if self.leaves is not None:
             leaf_side = len(layout.sides) - 1
@@ -64,11 +66,11 @@ class Families:
         """The maps of a relation without axes."""
         families: Shaped = {}
         leaf, names = relation.leaves[slot.branch], stack_names(relation.depth)
+        leaf_shape = self.leaf_shape(relation, slot)
         for landed in relation.slots[slot]:
             for number, shape in enumerate(map(self.shapes.__getitem__, landed.keys)):
                 if shape in families:
                     continue
-                leaf_shape = self.leaf_shape(relation, slot, shape)
                 try:
                     families[shape] = stacked(shape, leaf_shape, names)
                 except ShapeConflict:
@@ -76,16 +78,23 @@ class Families:
                     self.mismatch(leaf, landed, number, wanted)
         return families
 
-    def leaf_shape(self, relation: Relation, slot: Slot, shape: Shape) -> Shape:
+    def leaf_shape(self, relation: Relation, slot: Slot) -> Shape:
         """The shape of a leaf, or the one that the keys give it."""
         leaf = relation.leaves[slot.branch]
         if self.leaves is not None:
             return self.leaves[leaf].shape
-        if leaf not in self.derived:
-            stacks = [stack for landed in relation.slots[slot] for stack in landed.stacks]
-            lead = tuple(n + 1 for n in map(max, zip(*stacks, strict=True))) if relation.depth else ()
-            self.derived[leaf] = (*lead, *shape)
-        return self.derived[leaf]
+        stacks = [stack for landed in relation.slots[slot] for stack in landed.stacks]
+        lead = tuple(n + 1 for n in map(max, zip(*stacks, strict=True))) if relation.depth else ()
+        first = self.shapes[relation.slots[slot][0].keys[0]]
+        self.derive(leaf, (*lead, *first))
+        return (*lead, *first)
+
+    def derive(self, leaf: str, shape: Shape) -> None:
+        """Where there is no model: a leaf has the shape that its keys give it, all of them the same."""
+        if self.leaves is None and self.derived.setdefault(leaf, shape) != shape and leaf not in self.failed:
+            self.failed.add(leaf)
+            text = f"its keys make its shape both {self.derived[leaf]} and {shape}: send them to leaves of their own"
+            self.problems.conflicts.append(Conflict(leaf, text))
 
     def agreed(self, relation: Relation, slot: Slot, wanted: Shape | None, told: set[str]) -> Shape:
         """The one shape that the keys of a slot must have; reports those that have another, each once."""
@@ -121,7 +130,7 @@ class Families:
         for place in places:
             leaf_shape = shapes.get((leaf_side, place[1])) or extents.shape((leaf_side, place[1]), rests.get(place[1]))
             assert leaf_shape is not None
-            self.derived[relation.leaves[place[1]]] = leaf_shape
+            self.derive(relation.leaves[place[1]], leaf_shape)
             pair = (shapes[place], leaf_shape)
             families[place] = lower(layout, extents, place, pair, relation.variables, relation.flip)
         self.solved[key] = families

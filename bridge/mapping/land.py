@@ -186,7 +186,7 @@ def _complete(sent: Sent, numbers: Sequence[Row], reading: Reading, names: Names
         leaf = one.name not in names.depths and bare
         if leaf and (shape is None or any(shapes[key] != shape[depth:] for key in one.keys)):
             return False
-        if shape is not None and not _full(set(one.stacks), shape[:depth]):
+        if shape is not None and (len(shape) < depth or not _full(set(one.stacks), shape[:depth])):
             return False
     return True
 

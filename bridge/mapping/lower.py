@@ -202,8 +202,12 @@ def key_box(rule: Rule, shape: Shape) -> Boxes:
     **Raises:** `ShapeConflict`.
     """
     axes = rule.keys[0].axes or (Rest(),)
-    layout = Layout((axes,), (), dict(rule.sizes))
+    layout = Layout((axes, ()), (), dict(rule.sizes))
     extents, _ = solve(layout, {(0, 0): shape})
+    if unsolved := extents.unsolved():
+        raise ShapeConflict(
+            f"the shape {shape} does not say how wide {' and '.join(unsolved)} is: add '; {unsolved[0]}=…'"
+        )
     walk = _walk(layout, extents, (0, 0), shape, frozenset(), on_leaf=False)
     steps: list[list[tuple[int, int]]] = [[] for _ in shape]
     for extent, axis, step in walk.steps.values():

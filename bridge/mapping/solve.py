@@ -195,13 +195,13 @@ def factors(axes: Axes) -> Iterator[Factor]:
             yield from axis.factors
 
 
-def split_rest(axes: Axes, shape: Shape) -> tuple[list[tuple[Axis, int]], Shape | None]:
+def split_rest(axes: Axes, shape: Shape, whose: str) -> tuple[list[tuple[Axis, int]], Shape | None]:
     """The axes with their extents, and what `...` stands for (`None` without one)."""
     named = [axis for axis in axes if isinstance(axis, Axis)]
     with_rest = len(named) < len(axes)
     if len(shape) < len(named) or (not with_rest and len(shape) > len(named)):
         plus = " or more" if with_rest else ""
-        raise ShapeConflict(f"the rule has {plural(len(named), 'axis')}{plus}, the shape {shape} has {len(shape)}")
+        raise ShapeConflict(f"the rule gives {whose} {plural(len(named), 'axis')}{plus}, but its shape is {shape}")
     if not with_rest:
         return list(zip(named, shape, strict=True)), None
     before = next(n for n, axis in enumerate(axes) if isinstance(axis, Rest))
@@ -219,7 +219,8 @@ def solve(layout: Layout, shapes: Mapping[Place, Shape]) -> tuple[Extents, dict[
     rests: dict[int, Shape] = {}
     equations: list[tuple[Axis, Place, int]] = []
     for place, shape in shapes.items():
-        pairs, rest = split_rest(layout.sides[place[0]], shape)
+        whose = "the leaf" if place[0] == len(layout.sides) - 1 else "the tensor"
+        pairs, rest = split_rest(layout.sides[place[0]], shape, whose)
         equations += [(axis, place, extent) for axis, extent in pairs]
         if rest is not None and rests.setdefault(place[1], rest) != rest:
             raise ShapeConflict(f"'...' is {rest} on one side and {rests[place[1]]} on the other")

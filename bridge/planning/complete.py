@@ -17,6 +17,7 @@ from bridge.mapping.lower import key_box
 from bridge.mapping.pattern import Names as Patterns
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.send import Sent
+from bridge.mapping.solve import ShapeConflict
 from bridge.mapping.template import Template
 
 _MANY = 100_000  # more places than that are reported as one
@@ -160,7 +161,14 @@ def check_keys(
                     (copied if block.copy else once)[key].append(Boxes(steps, [start]))
     for sent in drops:
         for key in suspects.intersection(sent.keys):
-            once[key].append(key_box(sent.rule, shapes[key]))
+            try:
+                once[key].append(key_box(sent.rule, shapes[key]))
+            except ShapeConflict as conflict:
+                problems.conflicts.append(
+                    Conflict(f"rule '{sent.rule}'", f"does not fit {quote(key)}: {conflict}", (key,))
+                )
+                del once[key]
+                suspects.discard(key)
     # Layers are alike: what their boxes come to is found once.
     covers: dict[object, tuple[Cover, Cover]] = {}
     for key, boxes in once.items():

@@ -90,11 +90,13 @@ class _Report:
         places = [_numbers(problem.place) for problem in members if problem.place]
         if None in places:
             return None
-        spec = self.plan.leaves[members[0].name]
-        if any(self.plan.leaves[problem.name].shape != spec.shape for problem in members):
+        specs = [self.plan.leaves.get(problem.name) for problem in members]
+        shapes = {None if spec is None else spec.shape for spec in specs}
+        shape = shapes.pop()
+        if shape is None or shapes:
             return None
         names = list(dict.fromkeys(problem.name for problem in members))
-        return self.suggestions.near(names, keys, spec.shape, [place for place in places if place is not None])
+        return self.suggestions.near(names, keys, shape, [place for place in places if place is not None])
 
     @cached_property
     def suggestions(self) -> Suggestions:
