@@ -12,7 +12,7 @@ from itertools import combinations
 from math import prod
 from typing import NamedTuple
 
-from bridge._text import filled, template
+from bridge._text import template
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.pattern import Row
 from bridge.mapping.send import Sent, picked
@@ -32,15 +32,9 @@ class Landed:
     sent: Sent
     name: str
     kept: Row
-    keys: list[str]
-    rows: list[Row]
-    stacks: list[Row]
-
-    def add(self, key: str, row: Row, stack: Row) -> None:
-        """One more key."""
-        self.keys.append(key)
-        self.rows.append(row)
-        self.stacks.append(stack)
+    keys: Sequence[str]
+    rows: Sequence[Row]
+    stacks: Sequence[Row]
 
     @property
     def depth(self) -> int:
@@ -107,34 +101,31 @@ def _landed(sent: Sent, numbers: Sequence[Row], reading: Reading) -> Landing:
     """The keys of `sent` at the names of one reading."""
     stacks = _stacks(sent, numbers, reading.axes)
     keeps = picked(numbers, [n for n in range(len(sent.indices)) if n not in reading.axes]) if reading.axes else numbers
-    landed: dict[str, Landed] = {}
-    lost: list[str] = []
-    for key, row, stack, kept in zip(sent.keys, sent.rows, stacks, keeps, strict=True):
-        name = reading.names.get(kept)
-        if name is None:
-            lost.append(key)
-            continue
-        one = landed.get(name)
-        if one is None:
-            landed[name] = Landed(sent, name, kept, [key], [row], [stack])
-        else:
-            one.add(key, row, stack)
-    return Landing(list(landed.values()), lost, [])
+    names = [reading.names.get(kept) for kept in keeps]
+    lost = [key for key, name in zip(sent.keys, names, strict=True) if name is None] if None in names else []
+    return Landing(_gathered(sent, names, keeps, stacks), lost, [])
 
 
 def derive(sent: Sent) -> Landing:
     """Where there is no model, keys land at the very names that they were sent to."""
-    assert sent.target is not None
-    landed: dict[Row, Landed] = {}
-    for key, row, stack, kept in zip(
-        sent.keys, sent.rows, picked(sent.rows, sent.stacked), sent.numbers(), strict=True
-    ):
-        one = landed.get(kept)
-        if one is None:
-            landed[kept] = Landed(sent, filled(sent.target, kept), kept, [key], [row], [stack])
-        else:
-            one.add(key, row, stack)
-    return Landing(list(landed.values()), [], [])
+    return Landing(_gathered(sent, sent.names(), sent.numbers(), picked(sent.rows, sent.stacked)), [], [])
+
+
+def _gathered(sent: Sent, names: Sequence[str | None], keeps: Sequence[Row], stacks: Sequence[Row]) -> list[Landed]:
+    """The keys of `sent` by the names where they landed; those without one are left out."""
+    entries = zip(names, sent.keys, sent.rows, stacks, keeps, strict=True)
+    if len(set(names)) == len(names):
+        return [
+            Landed(sent, name, kept, (key,), (row,), (at,)) for name, key, row, at, kept in entries if name is not None
+        ]
+    found: dict[str, tuple[Row, list[str], list[Row], list[Row]]] = {}
+    for name, key, row, at, kept in entries:
+        if name is not None:
+            _, keys, rows, ats = found.setdefault(name, (kept, [], [], []))
+            keys.append(key)
+            rows.append(row)
+            ats.append(at)
+    return [Landed(sent, name, *columns) for name, columns in found.items()]
 
 
 def _stacks(sent: Sent, numbers: Sequence[Row], axes: Sequence[int]) -> list[Row]:

@@ -35,10 +35,7 @@ def check_leaves(
 
     Places in `hollow` (`w[3]`) are known to be empty.
     """
-    by_leaf: dict[str, list[Block]] = {}
-    for block in blocks:
-        if not block.tie:
-            by_leaf.setdefault(block.leaf, []).append(block)
+    by_leaf = _by_leaf(blocks)
     reported = _Reported.of(problems, hollow)
     siblings: _Siblings | None = None
     kept: list[str] = []
@@ -55,6 +52,15 @@ def check_leaves(
             siblings = siblings or _Siblings(by_leaf, model)
             problems.missing.append(Missing(name, siblings.key(name)))
     return tuple(kept)
+
+
+def _by_leaf(blocks: Iterable[Block]) -> dict[str, list[Block]]:
+    """The blocks that fill each leaf."""
+    found: dict[str, list[Block]] = {}
+    for block in blocks:
+        if not block.tie:
+            found.setdefault(block.leaf, []).append(block)
+    return found
 
 
 class _Reported(NamedTuple):

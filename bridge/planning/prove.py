@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from bridge._text import quote
@@ -37,6 +39,19 @@ class Proof:
     problems: Problems = field(default_factory=Problems)
 
 
+@contextmanager
+def _uncollected() -> Generator[None]:
+    """Without the garbage collector, which would walk a large plan again and again while it grows, and find nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_uncollected()
 def prove(
     shapes: Mapping[str, Shape],
     model: Template | None,

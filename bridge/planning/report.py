@@ -74,7 +74,13 @@ class _Report:
     def missing(self, label: str, members: Sequence[Missing]) -> list[str]:
         """A leaf that nothing fills, and the unused key that may have been meant."""
         keys = [problem.key for problem in members if problem.key is not None]
-        entry = [f"missing     {label}   {_absent(keys)}"]
+        if not keys:
+            absent = "no rule fills it"
+        elif len(keys) == 1 and keys[0] in self.plan.specs:
+            absent = self.elsewhere(keys[0])
+        else:
+            absent = f"no key {_names(name for name, _ in fold(keys))}"
+        entry = [f"missing     {label}   {absent}"]
         near = self.near(members, keys)
         if near is not None:
             several = len(near.names) > 1
@@ -84,6 +90,20 @@ class _Report:
         elif hint := self.plan.hints.get(members[0].name):
             entry.append(hint)
         return entry
+
+    def elsewhere(self, key: str) -> str:
+        """Where a key went that is there, but did not come to its leaf."""
+        if key in self.plan.dropped:
+            return f"{quote(key)} is dropped by the rule {quote(self.plan.dropped[key])}"
+        leaf = self.taken.get(key)
+        if leaf is None:
+            return f"{quote(key)} does not come to it"
+        return f"{quote(key)} goes to {quote(leaf)} (a rule that takes nothing away says 'copy=true')"
+
+    @cached_property
+    def taken(self) -> dict[str, str]:
+        """The leaf that each key goes to."""
+        return {key: block.leaf for block in self.plan.blocks for term in block.terms for key in term.keys}
 
     def near(self, members: Sequence[Missing], keys: Sequence[str]) -> Group | None:
         """The unused keys that look most like the missing ones and fit in their place."""
@@ -167,13 +187,6 @@ class _Report:
             if len(members) == 1 or len(grouped(problem.name for problem in members)) == 1:
                 entry.append(f"if it is stored transposed, say so: {_literal(f'{key} [a b] -> {name} [b a]')}")
         return entry
-
-
-def _absent(keys: Sequence[str]) -> str:
-    """What is not there."""
-    if not keys:
-        return "no rule fills it"
-    return f"no key {_names(name for name, _ in fold(keys))}"
 
 
 def _names(shown: Iterable[str]) -> str:

@@ -163,3 +163,14 @@ def test_a_layout_s_key():
                       PyTorch's RMSNorm has no bias
         """,
     )
+
+
+def test_a_key_that_went_elsewhere():
+    shows(
+        report({"a": (3,), "b": (3,)}, {"a": (3,), "b": (3,), "x": (3,)}, ["a -> x", "b -> _"]),
+        """
+        2 problems between 'my-model/' (2 keys) and Llama (3 leaves)
+          missing     a   'a' goes to 'x' (a rule that takes nothing away says 'copy=true')
+          missing     b   'b' is dropped by the rule 'b -> _'
+        """,
+    )
