@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from bridge._text import quote
+from bridge.format.collector import collector_off
 from bridge.mapping.block import Block
 from bridge.mapping.blocks import Prover
 from bridge.mapping.indexmap import Shape
@@ -39,19 +38,7 @@ class Proof:
     problems: Problems = field(default_factory=Problems)
 
 
-@contextmanager
-def _uncollected() -> Generator[None]:
-    """Without the garbage collector, which would walk a large plan again and again while it grows, and find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-@_uncollected()
+@collector_off(many=True)
 def prove(
     shapes: Mapping[str, Shape],
     model: Template | None,
