@@ -201,6 +201,8 @@ def test_an_output_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_is_130(tmp_path: Path) -> None:
+    # A shell's background job ignores the signal, and hands that down to what it starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     (tmp_path / "slow_model.py").write_text(
         "import pathlib, time\npathlib.Path('started').touch()\ntime.sleep(60)\ndef make(): pass\n"
     )
