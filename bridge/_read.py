@@ -19,7 +19,7 @@ from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.buffers import empty
-from bridge.stream.direct import CHUNK
+from bridge.stream.chunk import CHUNK
 from bridge.stream.fill import fill
 from bridge.stream.jobs import jobs
 from bridge.stream.mapped import mapped

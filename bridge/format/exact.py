@@ -38,12 +38,10 @@ def parse_exact(raw: bytes | bytearray, data_nbytes: int, *, file: str) -> Colum
     metadata = _metadata(document.pop("__metadata__", None), file)
     rows = [_Tensor(file, key, entry) for key, entry in document.items()]
     _check_tiling(rows, data_nbytes, file=file, data_start=8 + len(raw))
-    return Columns(
-        metadata,
-        [r.key for r in rows],
-        [Form(r.dtype, tuple(r.shape), r.stop - r.start) for r in rows],
-        np.array([r.start for r in rows], np.int64),
-    )
+    forms: dict[Form, int] = {}
+    kinds = [forms.setdefault(Form(DTYPES[r.dtype].numpy, tuple(r.shape), r.stop - r.start), len(forms)) for r in rows]
+    starts = np.array([r.start for r in rows], np.int64)
+    return Columns(metadata, [r.key for r in rows], np.array(kinds, np.intp), list(forms), starts)
 
 
 def _metadata(value: Any, file: str) -> dict[str, str]:

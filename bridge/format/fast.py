@@ -7,7 +7,6 @@ takes half the time of `json.loads`, which first makes a dictionary and two list
 from __future__ import annotations
 
 import re
-from operator import attrgetter
 
 import numpy as np
 
@@ -17,13 +16,13 @@ from bridge.format.table import Columns, Form, element_count
 
 _MAX_EXTENT = 2**64 - 1
 
-# No escapes, hence no surrogates; no leading zeros; no field twice, and none more.
+# No escapes, hence no surrogates; no leading zeros; no field twice, and none more; no more digits than 63 bits hold.
 _TENSOR = re.compile(
-    r'"([^"\\\x00-\x1f]*+)": ?+\{"dtype": ?+"([A-Z0-9_]++)", ?+"shape": ?+\[([0-9, ]*+)\], ?+'
-    r'"data_offsets": ?+\[(0|[1-9][0-9]*+), ?+(0|[1-9][0-9]*+)\]\}'
+    r'"([^"\\\x00-\x1f]*+)": ?+\{"dtype": ?+"([A-Z0-9_]++", ?+"shape": ?+\[[0-9, ]*+)\], ?+'
+    r'"data_offsets": ?+\[((?:0|[1-9][0-9]{0,17}+), ?+(?:0|[1-9][0-9]{0,17}+))\]\}'
 )
+_FORM = re.compile(r'([A-Z0-9_]+)", ?"shape": ?\[([0-9, ]*)')
 _EXTENT = re.compile("0|[1-9][0-9]*")
-_nbytes = attrgetter("nbytes")
 
 
 def parse_fast(raw: bytes | bytearray, data_nbytes: int) -> Columns | None:
@@ -44,20 +43,20 @@ def _columns(text: str, data_nbytes: int) -> Columns | None:
     # `split` also hands out what lies between the matches. Where that is the braces and the commas and nothing else,
     # the text is valid JSON, and each tensor in it is one match.
     head, *rest = _TENSOR.split(text)
-    keys, between = rest[0::6], rest[5::6]
+    keys, spellings, bounds, between = rest[0::4], rest[1::4], rest[2::4], rest[3::4]
     if not keys or between.pop().rstrip(" \t\n\r") != "}" or not {",", ", "}.issuperset(between):
         return None
     metadata = _metadata(head)
     if metadata is None or "__metadata__" in keys or len(set(keys)) != len(keys):
         return None
-    forms = {spelling: _form(*spelling) for spelling in set(zip(rest[1::6], rest[2::6], strict=True))}
-    rows = [forms[spelling] for spelling in zip(rest[1::6], rest[2::6], strict=True)]
-    nbytes = np.fromiter(map(_nbytes, rows), np.int64, len(rows))
-    starts = np.fromiter(map(int, rest[3::6]), np.int64, len(rows))
-    stops = np.fromiter(map(int, rest[4::6]), np.int64, len(rows))
-    if not _tiles(starts, stops, nbytes, data_nbytes):
+    numbers = {spelling: number for number, spelling in enumerate(dict.fromkeys(spellings))}
+    forms = list(map(_form, numbers))
+    kinds = np.fromiter(map(numbers.__getitem__, spellings), np.intp, len(keys))
+    # One text of all numbers: numpy parses it in a third of the time that int() takes for each.
+    starts, stops = np.fromstring(",".join(bounds), np.int64, sep=",").reshape(-1, 2).T
+    if not _tiles(starts, stops, np.array([form.nbytes for form in forms], np.int64)[kinds], data_nbytes):
         return None
-    return Columns(metadata, keys, rows, starts)
+    return Columns(metadata, keys, kinds, forms, np.ascontiguousarray(starts))
 
 
 def _metadata(head: str) -> dict[str, str] | None:
@@ -74,8 +73,12 @@ def _metadata(head: str) -> dict[str, str] | None:
     return metadata
 
 
-def _form(dtype: str, extents: str) -> Form:
+def _form(spelling: str) -> Form:
     """Parse what few tensors do not share with others. ValueError, KeyError or OverflowError: it cannot be told."""
+    found = _FORM.fullmatch(spelling)
+    if found is None:
+        raise ValueError(spelling)
+    dtype, extents = found.groups()
     texts = extents.replace(", ", ",").split(",") if extents else []
     if not all(map(_EXTENT.fullmatch, texts)):
         raise ValueError(extents)
@@ -83,16 +86,17 @@ def _form(dtype: str, extents: str) -> Form:
     nbytes, odd_nbits = divmod(element_count(shape) * DTYPES[dtype].bits, 8)
     if odd_nbits or max(shape, default=0) > _MAX_EXTENT:
         raise ValueError(extents)
-    return Form(dtype, shape, nbytes)
+    return Form(DTYPES[dtype].numpy, shape, nbytes)
 
 
 def _tiles(starts: np.ndarray, stops: np.ndarray, nbytes: np.ndarray, data_nbytes: int) -> bool:
     """Whether the tensors, in order of their offsets, cover the data exactly, and each has the length that it needs."""
-    order = np.lexsort((stops, starts))
-    first, last = starts[order], stops[order]
+    if not np.array_equal(starts[1:], stops[:-1]):
+        order = np.lexsort((stops, starts))
+        starts, stops, nbytes = starts[order], stops[order], nbytes[order]
     return bool(
-        first[0] == 0
-        and last[-1] == data_nbytes
-        and np.array_equal(first[1:], last[:-1])
+        starts[0] == 0
+        and stops[-1] == data_nbytes
+        and np.array_equal(starts[1:], stops[:-1])
         and np.array_equal(stops - starts, nbytes)
     )

@@ -6,7 +6,7 @@ exact one that finds the problem, or that the header is merely unusual.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,7 +16,6 @@ from bridge.format.collector import collector_off
 from bridge.format.exact import ADVICE, parse_exact
 from bridge.format.fast import parse_fast
 from bridge.format.signature import describe
-from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
 
 MAX_HEADER_NBYTES = 100_000_000  # the reference's own limit, checked before anything is allocated
@@ -52,7 +51,7 @@ class Header:
     """
 
     metadata: dict[str, str]
-    tensors: Mapping[str, TensorSpec]
+    tensors: Table
     data_start: int
 
 
@@ -72,7 +71,7 @@ def read_header(source: Readable, file: str | None = None) -> Header:
     data_nbytes = source.nbytes - data_start
     with collector_off(len(raw) > _MANY_NBYTES):
         parsed = parse_fast(raw, data_nbytes) or parse_exact(raw, data_nbytes, file=source.name)
-    table = Table(parsed, file=source.name if file is None else file, data_start=data_start)
+    table = Table.of(parsed, file=source.name if file is None else file, data_start=data_start)
     return Header(parsed.metadata, table, data_start)
 
 

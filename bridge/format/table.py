@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from bridge._dtypes import DTYPES
 from bridge.format.collector import collector_off
 from bridge.format.spec import TensorSpec
 
@@ -27,58 +27,113 @@ def element_count(shape: Sequence[int]) -> int:
 
 
 class Form(NamedTuple):
-    """What many tensors of a file have in common."""
+    """What many tensors of a file have in common: dtype (a numpy dtype), shape and bytes."""
 
-    dtype: str
+    dtype: np.dtype
     shape: tuple[int, ...]
     nbytes: int
 
 
+Numbers = npt.NDArray[np.intp]
+
+
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A checked header. Row `r` is tensor `keys[r]`; `starts` are int64, in bytes from the start of the data."""
+    """A checked header. Tensor `n` is `keys[n]` and has `forms[kinds[n]]`; `starts` are int64, in bytes of the data."""
 
     metadata: dict[str, str]
     keys: Sequence[str]
+    kinds: Numbers
     forms: Sequence[Form]
-    starts: np.ndarray
+    starts: npt.NDArray[np.int64]
 
 
 class Table(Mapping[str, TensorSpec]):
-    """key to `TensorSpec`. A header of 100,000 tensors opens without making one."""
+    """key to `TensorSpec`, of one file or of several. 100,000 tensors open without one spec being made.
 
-    def __init__(self, columns: Columns, *, file: str, data_start: int) -> None:
-        self._columns = columns
-        self._file = file
-        self._data_start = data_start
+    Tensor `n` is called `names[n]`, has `forms[kinds[n]]`, and lies in `files[ranks[n]]` from byte `offsets[n]` on.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        kinds: Numbers,
+        forms: Sequence[Form],
+        files: Sequence[str],
+        ranks: Numbers,
+        offsets: npt.NDArray[np.int64],
+    ) -> None:
+        self.names, self.kinds, self.forms = names, kinds, forms
+        self.files, self.ranks, self.offsets = files, ranks, offsets
+        self._made: dict[str, TensorSpec] = {}
+
+    @classmethod
+    def of(cls, columns: Columns, *, file: str, data_start: int) -> Table:
+        """The tensors of one file, whose data begins at byte `data_start`."""
+        ranks = np.zeros(len(columns.keys), np.intp)
+        return cls(columns.keys, columns.kinds, columns.forms, [file], ranks, columns.starts + data_start)
+
+    @classmethod
+    def joined(cls, tables: Sequence[tuple[Table, Numbers]]) -> Table:
+        """Some tensors of each of several files, by number; no key may stand in two of them."""
+        names: list[str] = []
+        forms: dict[Form, int] = {}
+        kinds: list[Numbers] = [np.empty(0, np.intp)]
+        offsets: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]  # an index may list nothing
+        for table, kept in tables:
+            names += table.names if len(kept) == len(table) else map(table.names.__getitem__, kept.tolist())
+            own = np.array([forms.setdefault(form, len(forms)) for form in table.forms], np.intp)
+            kinds.append(own[table.kinds[kept]])
+            offsets.append(table.offsets[kept])
+        ranks = np.repeat(np.arange(len(tables)), [len(kept) for _, kept in tables])
+        files = [table.files[0] for table, _ in tables]
+        return cls(names, np.concatenate(kinds), list(forms), files, ranks, np.concatenate(offsets))
+
+    def columns(self) -> tuple[Sequence[str], Numbers, Sequence[Form]]:
+        """The keys, of each the number of its form, and the forms."""
+        return self.names, self.kinds, self.forms
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each key."""
+        return dict(zip(self.names, range(len(self.names)), strict=True))
+
+    def spec(self, number: int) -> TensorSpec:
+        """The spec of one tensor, by number."""
+        dtype, shape, nbytes = self.forms[int(self.kinds[number])]
+        return TensorSpec(dtype, shape, nbytes, self.files[int(self.ranks[number])], int(self.offsets[number]))
 
     def __getitem__(self, key: str) -> TensorSpec:
-        return self._specs[key]
+        made = self._made.get(key)
+        return self.spec(self.numbers[key]) if made is None else made
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.numbers
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._columns.keys)
+        return iter(self.names)
 
     def __len__(self) -> int:
-        return len(self._columns.keys)
+        return len(self.names)
 
     def items(self) -> ItemsView[str, TensorSpec]:
         """All at once: one by one they would take twice the time."""
-        return self._specs.items()
+        return self._all().items()
 
     def values(self) -> ValuesView[TensorSpec]:
         """All at once, as `items`."""
-        return self._specs.values()
+        return self._all().values()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._specs!r})"
+        return f"{type(self).__name__}({self._all()!r})"
 
-    @cached_property
-    def _specs(self) -> dict[str, TensorSpec]:
-        c, file = self._columns, self._file
-        numpy = {name: dtype.numpy for name, dtype in DTYPES.items()}
-        offsets = (c.starts + self._data_start).tolist()
-        with collector_off(len(offsets) > 1000):
-            return {
-                key: TensorSpec(numpy[dtype], shape, nbytes, file, offset)
-                for key, (dtype, shape, nbytes), offset in zip(c.keys, c.forms, offsets, strict=True)
-            }
+    def _all(self) -> dict[str, TensorSpec]:
+        if len(self._made) < len(self):
+            ranks: list[int] = self.ranks.tolist()
+            forms, files = map(self.forms.__getitem__, self.kinds.tolist()), self.files
+            with collector_off(len(self) > 1000):
+                self._made = {
+                    key: TensorSpec(form.dtype, form.shape, form.nbytes, files[rank], offset)
+                    for key, form, rank, offset in zip(self.names, forms, ranks, self.offsets.tolist(), strict=True)
+                }
+        return self._made

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bridge.mapping.indexmap import IndexMap, Shape
+from bridge.mapping.indexmap import IndexMap
+from bridge.mapping.keys import Keys
+from bridge.mapping.places import Places
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Term:
     """The key that fills each place of a block; `starts[i]` is where the map starts in the tensor of `keys[i]`."""
 
     index_map: IndexMap
-    keys: tuple[str, ...]
-    starts: tuple[Shape, ...]
+    keys: Keys
+    starts: Places
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Block:
     """Tensors and the places of one leaf that they fill.
 
@@ -27,7 +29,7 @@ class Block:
 
     leaf: str
     terms: tuple[Term, ...]
-    starts: tuple[Shape, ...]
+    starts: Places
     rule: str
     scale: float | int = 1
     add: float | int = 0

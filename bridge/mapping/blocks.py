@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from bridge._text import fold, quote
 from bridge.mapping.block import Block, Term
+from bridge.mapping.cover import repeated
 from bridge.mapping.families import Families, Shaped
 from bridge.mapping.indexmap import Shape
+from bridge.mapping.keys import Keys, Numbers
 from bridge.mapping.land import Landed
 from bridge.mapping.lower import Family, stacked
+from bridge.mapping.places import Places
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.relate import Relation, Slot
 from bridge.mapping.respell import respell, spelled
@@ -18,12 +23,27 @@ from bridge.mapping.template import Spec
 
 
 class Filling(NamedTuple):
-    """A key at one place of a leaf: where its map starts in the tensor."""
+    """Keys that one map brings to places of a leaf; `places` are theirs in `landed`.
 
-    key: str
-    start: Shape
-    family: Family
+    `starts` are where the map starts in their tensors, `leaf_starts` where in the leaf.
+    """
+
     landed: Landed
+    family: Family
+    places: Numbers
+    starts: Places
+    leaf_starts: Places
+
+    @property
+    def keys(self) -> Keys:
+        """The keys."""
+        return self.landed.keys if len(self.places) == len(self.landed.keys) else self.landed.keys.at(self.places)
+
+    def at(self, kept: Numbers) -> Filling:
+        """Some of them."""
+        return self._replace(
+            places=self.places[kept], starts=self.starts.at(kept), leaf_starts=self.leaf_starts.at(kept)
+        )
 
 
 class Prover:
@@ -33,9 +53,9 @@ class Prover:
     `alone` are keys whose sum lacks another.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
-        self.shapes, self.leaves, self.problems = shapes, leaves, problems
-        self.families = Families(shapes, leaves, problems)
+    def __init__(self, leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
+        self.leaves, self.problems = leaves, problems
+        self.families = Families(leaves, problems)
         self.rules: dict[str, int] = {}
         self.texts: dict[object, str] = {}
         self.alone: set[str] = set()
@@ -60,16 +80,16 @@ class Prover:
         leaf = relation.leaves[slot.branch]
         if others or len(landed.keys) > 1 or relation.depth or len(relation.slots) > 1:
             return None
-        shape = self.shapes[landed.keys[0]]
+        shape = landed.keys.shape(0)
         if self.leaves is None:
             self.families.derive(leaf, shape)
         elif self.leaves[leaf].shape != shape:
             return None
         index_map = stacked(shape, shape, ()).index_map
-        term = Term(index_map, (landed.keys[0],), (index_map.key_start,))
+        term = Term(index_map, landed.keys, Places((index_map.key_start,)))
         rule = self.text(relation, [slot], [landed])
         flags = relation.scale, relation.add, relation.tie, relation.copy
-        return Block(leaf, (term,), (index_map.leaf_start,), rule, *flags)
+        return Block(leaf, (term,), Places((index_map.leaf_start,)), rule, *flags)
 
     def all_terms(self, relation: Relation) -> bool:
         """Whether every term of a sum has a key; reports the leaves where one has none."""
@@ -92,93 +112,102 @@ class Prover:
             there = {slot.side if relation.rule is landed.sent.rule else slot.term for slot in slots}
             names = [side.name for side in landed.sent.rule.keys]
             other = next(name for n, name in enumerate(names) if n not in there)
-            row = landed.rows[landed.keys.index(here)]
+            row = landed.rows[list(landed.keys).index(here)]
             return spelled(other, dict(zip(landed.sent.variables, row, strict=False)))
         assert relation.rule is not None
         ends = [str(side.name) for side in relation.rule.keys]
         tail, other = ends[slots[0].side], next(n for s, n in enumerate(ends) if s not in {x.side for x in slots})
         return here.removesuffix(tail) + other if here.endswith(tail) else other
 
-    def filled(self, relation: Relation, slot: Slot, families: Shaped) -> dict[Shape, Filling]:
-        """For each place of the leaf that a slot fills: the key, its map and where that starts in the tensor."""
-        found: dict[Shape, Filling] = {}
+    def filled(self, relation: Relation, slot: Slot, families: Shaped) -> list[Filling]:
+        """What a slot fills of its leaf, each place once."""
         leaf = relation.leaves[slot.branch]
-        twice: dict[str, str] = {}
+        found: list[Filling] = []
         for landed in relation.slots[slot]:
-            for family, numbers in self.by_family(landed, families):
-                keys = [landed.keys[n] for n in numbers]
-                rows, stacks = [landed.rows[n] for n in numbers], [landed.stacks[n] for n in numbers]
-                places = family.places(landed.sent.variables, rows, stacks)
-                for key, place in zip(keys, places, strict=True):
-                    if place is None:
-                        reason = f"{quote(leaf)} has no place for it: its shape is {family.index_map.leaf_shape}"
-                        self.problems.unexpected.append(Unexpected(key, reason))
-                        continue
-                    start, leaf_start = place
-                    if leaf_start in found:
-                        twice[key] = found[leaf_start].key
-                    found[leaf_start] = Filling(key, start, family, landed)
-        if twice:
-            one, other = (" and ".join(quote(name) for name, _ in fold(names)) for names in (twice.values(), twice))
-            text = f"filled by {one} and by {other}: drop one of them on purpose, with '-> _'"
-            self.problems.conflicts.append(Conflict(leaf, text, (*twice, *twice.values())))
-        return found
+            for family, places in self.by_family(landed, families):
+                whole = len(places) == len(landed.keys)
+                rows, stacks = (x if whole else x.at(places) for x in (landed.rows, landed.stacks))
+                starts = family.places(landed.sent.variables, rows, stacks)
+                filling = Filling(landed, family, places, starts.keys, starts.leaf)
+                if not starts.inside.all():
+                    reason = f"{quote(leaf)} has no place for it: its shape is {family.index_map.leaf_shape}"
+                    outside = filling.at(np.flatnonzero(~starts.inside)).keys
+                    self.problems.unexpected += [Unexpected(key, reason) for key in outside]
+                    filling = filling.at(np.flatnonzero(starts.inside))
+                found.append(filling)
+        return self.once(leaf, found) if repeated([filling.leaf_starts for filling in found]) else found
 
-    def by_family(self, landed: Landed, families: Shaped) -> list[tuple[Family, Sequence[int]]]:
-        """The keys of `landed`, by number, that have each shape for which there is a map."""
-        if len(families) == 1:
-            shape, family = next(iter(families.items()))
-            if all(self.shapes[key] == shape for key in landed.keys):
-                return [(family, range(len(landed.keys)))]
-        numbers: dict[Shape, list[int]] = {}
-        for number, key in enumerate(landed.keys):
-            numbers.setdefault(self.shapes[key], []).append(number)
-        return [(families[shape], found) for shape, found in numbers.items() if shape in families]
+    def once(self, leaf: str, found: Sequence[Filling]) -> list[Filling]:
+        """Report places that are filled twice; the last one counts."""
+        first: dict[Shape, str] = {}
+        twice: dict[str, str] = {}
+        last: dict[Shape, tuple[int, int]] = {}
+        for number, filling in enumerate(found):
+            for place, (start, key) in enumerate(zip(filling.leaf_starts, filling.keys, strict=True)):
+                if start in first:
+                    twice[key] = first[start]
+                first[start] = key
+                last[start] = number, place
+        one, other = (" and ".join(quote(name) for name, _ in fold(names)) for names in (twice.values(), twice))
+        text = f"filled by {one} and by {other}: drop one of them on purpose, with '-> _'"
+        self.problems.conflicts.append(Conflict(leaf, text, (*twice, *twice.values())))
+        kept = [sorted(place for n, place in last.values() if n == number) for number in range(len(found))]
+        return [filling.at(np.array(places, np.intp)) for filling, places in zip(found, kept, strict=True) if places]
 
-    def joined(
-        self, relation: Relation, slots: Sequence[Slot], filled: Sequence[Mapping[Shape, Filling]]
-    ) -> list[Block]:
+    def by_family(self, landed: Landed, families: Shaped) -> list[tuple[Family, Numbers]]:
+        """The keys of `landed`, by place, that have each shape for which there is a map."""
+        by_shape = landed.keys.by_shape().items()
+        return [(families[shape], places) for shape, places in by_shape if shape in families]
+
+    def joined(self, relation: Relation, slots: Sequence[Slot], filled: Sequence[Sequence[Filling]]) -> list[Block]:
         """One leaf's blocks; places that a term of a sum leaves empty are reported."""
         leaf = relation.leaves[slots[0].branch]
-        groups: dict[tuple[object, ...], list[tuple[Shape, tuple[Filling, ...]]]] = {}
         if len(filled) == 1:
-            for start, filling in filled[0].items():
-                groups.setdefault((filling.landed, filling.family), []).append((start, (filling,)))
-        else:
-            for start in dict.fromkeys(start for places in filled for start in places):
-                fillings = tuple(places[start] for places in filled if start in places)
-                if len(fillings) < len(filled):
-                    self.incomplete(relation, slots, [start in places for places in filled], fillings[0])
-                else:
-                    kinds = [(filling.landed, filling.family) for filling in fillings]
-                    groups.setdefault(tuple(kinds), []).append((start, fillings))
-        return [self.block(relation, leaf, slots, places) for places in groups.values()]
+            return [self.block(relation, leaf, slots, [filling]) for filling in filled[0] if len(filling.places)]
+        by_start = [
+            {start: (n, place) for n, f in enumerate(fillings) for place, start in enumerate(f.leaf_starts)}
+            for fillings in filled
+        ]
+        groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        for start in dict.fromkeys(start for places in by_start for start in places):
+            there = [start in places for places in by_start]
+            if all(there):
+                numbers, places = zip(*(found[start] for found in by_start), strict=True)
+                groups.setdefault(numbers, []).append(places)
+            else:
+                term = there.index(True)
+                number, place = by_start[term][start]
+                self.incomplete(relation, slots, there, filled[term][number], place)
+        return [
+            self.block(
+                relation,
+                leaf,
+                slots,
+                [
+                    filled[term][number].at(np.array(places, np.intp))
+                    for term, (number, places) in enumerate(zip(numbers, zip(*rows, strict=True), strict=True))
+                ],
+            )
+            for numbers, rows in groups.items()
+        ]
 
-    def incomplete(self, relation: Relation, slots: Sequence[Slot], there: Sequence[bool], filling: Filling) -> None:
+    def incomplete(
+        self, relation: Relation, slots: Sequence[Slot], there: Sequence[bool], filling: Filling, place: int
+    ) -> None:
         """Report a place of a leaf where a term of a sum is missing."""
         present = [slot for slot, is_there in zip(slots, there, strict=True) if is_there]
-        stack = filling.landed.stacks[filling.landed.keys.index(filling.key)]
-        place = f"[{', '.join(map(str, stack))}]" if stack else ""
-        absent = self.absent(relation, present, filling.key)
-        self.problems.missing.append(Missing(relation.leaves[slots[0].branch], absent, place))
-        self.alone.add(filling.key)
+        key, stack = filling.keys[place], filling.landed.stacks[int(filling.places[place])]
+        shown = f"[{', '.join(map(str, stack))}]" if stack else ""
+        absent = self.absent(relation, present, key)
+        self.problems.missing.append(Missing(relation.leaves[slots[0].branch], absent, shown))
+        self.alone.add(key)
 
-    def block(
-        self, relation: Relation, leaf: str, slots: Sequence[Slot], places: Sequence[tuple[Shape, tuple[Filling, ...]]]
-    ) -> Block:
-        """The places of one leaf that one rule fills."""
-        first = places[0][1]
-        terms = tuple(
-            Term(
-                filling.family.index_map,
-                tuple([fillings[n].key for _, fillings in places]),
-                tuple([fillings[n].start for _, fillings in places]),
-            )
-            for n, filling in enumerate(first)
-        )
-        rule = self.text(relation, slots, [filling.landed for filling in first])
-        starts = tuple([start for start, _ in places])
-        return Block(leaf, terms, starts, rule, relation.scale, relation.add, relation.tie, relation.copy)
+    def block(self, relation: Relation, leaf: str, slots: Sequence[Slot], terms: Sequence[Filling]) -> Block:
+        """The places of one leaf that one rule fills; each term fills the same places in the same order."""
+        made = tuple([Term(filling.family.index_map, filling.keys, filling.starts) for filling in terms])
+        rule = self.text(relation, slots, [filling.landed for filling in terms])
+        starts = terms[0].leaf_starts
+        return Block(leaf, made, starts, rule, relation.scale, relation.add, relation.tie, relation.copy)
 
     def text(self, relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> str:
         """The rule behind a block. Leaves that differ only in indices share it."""

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge.mapping.indexmap import IndexMap, Shape
+from bridge.mapping.places import Places
 
+Column = npt.NDArray[np.int64]
 Steps = tuple[tuple[int, int], ...]
 """Extents and steps of the atoms along one axis."""
 
@@ -25,15 +27,13 @@ class Boxes(NamedTuple):
     """Where boxes start that all run alike along each axis of one array."""
 
     steps: tuple[Steps, ...]
-    starts: Sequence[Shape]
+    starts: Places
 
     def holding(self, point: Shape) -> list[int]:
         """The boxes that have an element at `point`, by number."""
         inside = np.ones(len(self.starts), bool)
         for axis, steps in enumerate(self.steps):
-            column = np.fromiter((start[axis] for start in self.starts), np.int64, len(self.starts))
-            offsets = _indices(0, steps)
-            inside &= np.isin(point[axis] - column, offsets)
+            inside &= np.isin(point[axis] - self.starts.matrix[:, axis], _indices(0, steps))
         return [int(n) for n in np.flatnonzero(inside)]
 
 
@@ -72,8 +72,7 @@ def cover(shape: Shape, groups: Sequence[Boxes]) -> Cover:
         steps, (start,) = groups[0]
         if all(map(_full, shape, steps, start)):
             return Cover((), ())
-    starts = [np.array(group.starts, np.int64).reshape(len(group.starts), len(shape)) for group in groups]
-    found = [[np.unique(s[:, axis], return_inverse=True) for axis in range(len(shape))] for s in starts]
+    found = [[_distinct(g.starts.matrix[:, axis], extent) for axis, extent in enumerate(shape)] for g in groups]
     axes = [
         _Cells(extent, [(int(n), g.steps[axis]) for g, f in zip(groups, found, strict=True) for n in f[axis][0]])
         for axis, extent in enumerate(shape)
@@ -99,13 +98,40 @@ def _count(
         counts += len(group.starts)
     elif all(len(found) == 1 for runs in cells for found in runs):
         # Each box is one cell of each axis: a stack. One call for all of them.
-        places = tuple(
-            np.array([f[0] for f in runs])[inverse] for runs, (_, inverse) in zip(cells, uniques, strict=True)
-        )
-        np.add.at(counts, places, 1)
+        places = [np.array([f[0] for f in runs])[inverse] for runs, (_, inverse) in zip(cells, uniques, strict=True)]
+        flat = np.ravel_multi_index(places, counts.shape)
+        counts += np.bincount(flat, minlength=counts.size).reshape(counts.shape)
     else:
         for number in range(len(group.starts)):
             counts[np.ix_(*(runs[inverse[number]] for runs, (_, inverse) in zip(cells, uniques, strict=True)))] += 1
+
+
+def _distinct(column: Column, extent: int) -> tuple[Column, npt.NDArray[np.intp]]:
+    """The values of a column of starts, sorted, and which of them each start has. `extent` is that of its axis."""
+    low = int(column.min())
+    if (column == low).all():
+        return column[:1], np.zeros(len(column), np.intp)
+    if low < 0 or extent > 16 * len(column):
+        return np.unique(column, return_inverse=True)
+    # Few values: counting beats sorting.
+    there = np.zeros(max(extent, int(column.max()) + 1), bool)
+    there[column] = True
+    return np.flatnonzero(there), (np.cumsum(there) - 1)[column]
+
+
+def repeated(starts: Sequence[Places]) -> bool:
+    """Whether some start stands twice."""
+    if sum(map(len, starts)) < 2:
+        return False
+    matrix = starts[0].matrix if len(starts) == 1 else np.concatenate([part.matrix for part in starts])
+    flat, count = np.zeros(len(matrix), np.int64), 1
+    for column in matrix.T:
+        values, ranks = _distinct(column, int(column.max()) + 1)
+        flat, count = flat * len(values) + ranks, count * len(values)
+        if count > 16 * len(flat):
+            values, flat = np.unique(flat, return_inverse=True)
+            count = len(values)
+    return bool(np.bincount(flat).max() > 1)
 
 
 def _full(extent: int, steps: Steps, start: int) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.land import Landed
 from bridge.mapping.lower import Family, lower, stacked
@@ -24,8 +26,8 @@ class Families:
     reason and are not reported.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
-        self.shapes, self.leaves, self.problems = shapes, leaves, problems
+    def __init__(self, leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
+        self.leaves, self.problems = leaves, problems
         self.derived: dict[str, Shape] = {}
         self.failed: set[str] = set()
         self.hollow: set[str] = set()
@@ -45,7 +47,7 @@ class Families:
         if self.leaves is not None:
             leaf_side = len(layout.sides) - 1
             shapes = {(leaf_side, branch): self.leaves[name].shape for branch, name in relation.leaves.items()}
-        shapes |= {place: self.shapes[relation.slots[slot][0].keys[0]] for place, slot in slots.items()}
+        shapes |= {place: relation.slots[slot][0].keys.shape(0) for place, slot in slots.items()}
         wanted: dict[Place, Shape | None] = {}
         for place, slot in slots.items():
             first = relation.slots[slot][0].keys[0]
@@ -68,14 +70,15 @@ class Families:
         leaf, names = relation.leaves[slot.branch], stack_names(relation.depth)
         leaf_shape = self.leaf_shape(relation, slot)
         for landed in relation.slots[slot]:
-            for number, shape in enumerate(map(self.shapes.__getitem__, landed.keys)):
-                if shape in families:
-                    continue
+            wrong: list[int] = []
+            for shape, places in landed.keys.by_shape().items():
                 try:
-                    families[shape] = stacked(shape, leaf_shape, names)
+                    families[shape] = families.get(shape) or stacked(shape, leaf_shape, names)
                 except ShapeConflict:
-                    wanted = leaf_shape[relation.depth :] if len(leaf_shape) >= relation.depth else None
-                    self.mismatch(leaf, landed, number, wanted)
+                    wrong += places.tolist()
+            wanted = leaf_shape[relation.depth :] if len(leaf_shape) >= relation.depth else None
+            for place in sorted(wrong):
+                self.mismatch(leaf, landed, place, wanted)
         return families
 
     def leaf_shape(self, relation: Relation, slot: Slot) -> Shape:
@@ -83,9 +86,9 @@ class Families:
         leaf = relation.leaves[slot.branch]
         if self.leaves is not None:
             return self.leaves[leaf].shape
-        stacks = [stack for landed in relation.slots[slot] for stack in landed.stacks]
-        lead = tuple(n + 1 for n in map(max, zip(*stacks, strict=True))) if relation.depth else ()
-        first = self.shapes[relation.slots[slot][0].keys[0]]
+        most = np.max([landed.stacks.matrix.max(axis=0) for landed in relation.slots[slot]], axis=0)
+        lead: Shape = tuple((most + 1).tolist())
+        first = relation.slots[slot][0].keys.shape(0)
         self.derive(leaf, (*lead, *first))
         return (*lead, *first)
 
@@ -98,13 +101,13 @@ class Families:
 
     def agreed(self, relation: Relation, slot: Slot, wanted: Shape | None, told: set[str]) -> Shape:
         """The one shape that the keys of a slot must have; reports those that have another, each once."""
-        found = dict.fromkeys(self.shapes[key] for landed in relation.slots[slot] for key in landed.keys)
+        found = dict.fromkeys(shape for landed in relation.slots[slot] for shape in landed.keys.shapes())
         if len(found) == 1:
             return next(iter(found))
         wanted = wanted if wanted in found else next(iter(found))
         for landed in relation.slots[slot]:
             for number, key in enumerate(landed.keys):
-                if self.shapes[key] == wanted:
+                if landed.keys.shape(number) == wanted:
                     continue
                 if key in told:
                     self.hollow.add(relation.leaves[slot.branch] + _place(landed, number))
@@ -141,7 +144,7 @@ class Families:
     def mismatch(self, leaf: str, landed: Landed, number: int, wanted: Shape | None, reason: str = "") -> None:
         """Report the shape of one key."""
         key = landed.keys[number]
-        problem = Mismatched(leaf, key, wanted, self.shapes[key], reason, _place(landed, number))
+        problem = Mismatched(leaf, key, wanted, landed.keys.shape(number), reason, _place(landed, number))
         self.problems.mismatched.append(problem)
 
     def conflict(self, relation: Relation, slots: dict[Slot, Shape | None], reason: str) -> None:
@@ -152,7 +155,7 @@ class Families:
         for slot, wanted in slots.items():
             for landed in relation.slots[slot] if wanted is not None else ():
                 for number, key in enumerate(landed.keys):
-                    if key not in told and self.shapes[key] != wanted:
+                    if key not in told and landed.keys.shape(number) != wanted:
                         self.mismatch(relation.leaves[slot.branch], landed, number, wanted, f"by the rule '{rule}'")
                         told.add(key)
         if not told:
@@ -171,6 +174,6 @@ def _counts(relation: Relation) -> dict[str, int]:
     for arrived in relation.slots.values():
         for landed in arrived:
             for names, rows in ((landed.sent.variables, landed.rows), (stack_names(relation.depth), landed.stacks)):
-                for name, column in zip(names, zip(*rows, strict=True), strict=False):
-                    found[name] = max(found.get(name, 0), max(column) + 1)
+                for name, column in zip(names, rows.matrix.T, strict=False):
+                    found[name] = max(found.get(name, 0), int(column.max()) + 1)
     return found

@@ -12,10 +12,13 @@ from itertools import combinations
 from math import prod
 from typing import NamedTuple
 
+import numpy as np
+
 from bridge._text import template
 from bridge.mapping.indexmap import Shape
-from bridge.mapping.pattern import Row
-from bridge.mapping.send import Sent, picked
+from bridge.mapping.keys import Keys
+from bridge.mapping.places import Places, Row
+from bridge.mapping.sent import Sent
 from bridge.mapping.template import Port, Template
 from bridge.rules.syntax import Name
 
@@ -32,21 +35,21 @@ class Landed:
     sent: Sent
     name: str
     kept: Row
-    keys: Sequence[str]
-    rows: Sequence[Row]
-    stacks: Sequence[Row]
+    keys: Keys
+    rows: Places
+    stacks: Places
 
     @property
     def depth(self) -> int:
         """How many leading axes the keys are stacked along."""
-        return len(self.stacks[0])
+        return self.stacks.width
 
 
 class Landing(NamedTuple):
-    """What became of a `Sent`: where its keys landed, those that landed nowhere, the readings if there are several."""
+    """What became of a `Sent`: where its keys landed, the places of those that did not, the readings if several."""
 
     landed: list[Landed]
-    lost: list[str]
+    lost: Sequence[int]
     readings: list[Reading]
 
 
@@ -81,60 +84,62 @@ def _folded(names: Iterable[str]) -> dict[str, dict[Row, str]]:
     return folded
 
 
-def land(sent: Sent, names: Names, shapes: Mapping[str, Shape]) -> Landing:
+def land(sent: Sent, names: Names) -> Landing:
     """Where the keys of `sent` land by the names of a model."""
     assert sent.target is not None
     explicit = sent.rule.leaf is not None and sent.rule.leaf.axes is not None
     readings = list(_readings(sent.target, names.leaves if explicit else names.all))
     if not readings:
-        return Landing([], sent.keys, [])
+        return Landing([], range(len(sent.keys)), [])
     numbers = sent.numbers()
     if len(readings) > 1:
-        complete = [reading for reading in readings if _complete(sent, numbers, reading, names, shapes)]
+        complete = [reading for reading in readings if _complete(sent, numbers, reading, names)]
         if len(complete) > 1:
             return Landing([], [], complete)
         readings = complete or sorted(readings, key=lambda r: (-_hits(numbers, r), len(r.axes)))
     return _landed(sent, numbers, readings[0])
 
 
-def _landed(sent: Sent, numbers: Sequence[Row], reading: Reading) -> Landing:
+def _landed(sent: Sent, numbers: Places, reading: Reading) -> Landing:
     """The keys of `sent` at the names of one reading."""
     stacks = _stacks(sent, numbers, reading.axes)
-    keeps = picked(numbers, [n for n in range(len(sent.indices)) if n not in reading.axes]) if reading.axes else numbers
+    if len(reading.axes) == len(sent.indices):  # one leaf takes them all
+        name = reading.names.get(())
+        if name is None:
+            return Landing([], range(len(sent.keys)), [])
+        return Landing([Landed(sent, name, (), sent.keys, sent.rows, stacks)], [], [])
+    keeps = numbers.columns([n for n in range(len(sent.indices)) if n not in reading.axes]) if reading.axes else numbers
     names = [reading.names.get(kept) for kept in keeps]
-    lost = [key for key, name in zip(sent.keys, names, strict=True) if name is None] if None in names else []
+    lost = [place for place, name in enumerate(names) if name is None] if None in names else []
     return Landing(_gathered(sent, names, keeps, stacks), lost, [])
 
 
 def derive(sent: Sent) -> Landing:
     """Where there is no model, keys land at the very names that they were sent to."""
-    return Landing(_gathered(sent, sent.names(), sent.numbers(), picked(sent.rows, sent.stacked)), [], [])
+    return Landing(_gathered(sent, sent.names(), sent.numbers(), sent.rows.columns(sent.stacked)), [], [])
 
 
-def _gathered(sent: Sent, names: Sequence[str | None], keeps: Sequence[Row], stacks: Sequence[Row]) -> list[Landed]:
+def _gathered(sent: Sent, names: Sequence[str | None], keeps: Places, stacks: Places) -> list[Landed]:
     """The keys of `sent` by the names where they landed; those without one are left out."""
-    entries = zip(names, sent.keys, sent.rows, stacks, keeps, strict=True)
-    if len(set(names)) == len(names):
-        return [
-            Landed(sent, name, kept, (key,), (row,), (at,)) for name, key, row, at, kept in entries if name is not None
-        ]
-    found: dict[str, tuple[Row, list[str], list[Row], list[Row]]] = {}
-    for name, key, row, at, kept in entries:
+    found: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
         if name is not None:
-            _, keys, rows, ats = found.setdefault(name, (kept, [], [], []))
-            keys.append(key)
-            rows.append(row)
-            ats.append(at)
-    return [Landed(sent, name, *columns) for name, columns in found.items()]
+            found.setdefault(name, []).append(place)
+    if len(found) == 1 and len(next(iter(found.values()))) == len(names):
+        return [Landed(sent, name, keeps[0], sent.keys, sent.rows, stacks) for name in found]
+    return [
+        Landed(sent, name, keeps[places[0]], sent.keys.at(places), sent.rows.at(places), stacks.at(places))
+        for name, places in found.items()
+    ]
 
 
-def _stacks(sent: Sent, numbers: Sequence[Row], axes: Sequence[int]) -> list[Row]:
+def _stacks(sent: Sent, numbers: Places, axes: Sequence[int]) -> Places:
     """For each key the indices that are leading axes: those that the leaf's name has, then those that it dropped."""
-    dropped = picked(sent.rows, sent.stacked)
+    dropped = sent.rows.columns(sent.stacked)
     if not axes:
         return dropped
-    kept = picked(numbers, axes)
-    return [a + b for a, b in zip(kept, dropped, strict=True)] if sent.stacked else kept
+    kept = numbers.columns(axes)
+    return Places(np.concatenate([kept.matrix, dropped.matrix], axis=1)) if sent.stacked else kept
 
 
 def spelled(sent: Sent, reading: Reading) -> str:
@@ -159,15 +164,15 @@ def _readings(target: str, folded: Mapping[str, Mapping[Row, str]]) -> Iterator[
                 yield Reading(axes, found)
 
 
-def _hits(numbers: Sequence[Row], reading: Reading) -> int:
-    kept = [n for n in range(len(numbers[0])) if n not in reading.axes]
-    return sum(row in reading.names for row in picked(numbers, kept))
+def _hits(numbers: Places, reading: Reading) -> int:
+    kept = [n for n in range(numbers.width) if n not in reading.axes]
+    return sum(row in reading.names for row in numbers.columns(kept))
 
 
-def _complete(sent: Sent, numbers: Sequence[Row], reading: Reading, names: Names, shapes: Mapping[str, Shape]) -> bool:
+def _complete(sent: Sent, numbers: Places, reading: Reading, names: Names) -> bool:
     """Whether every key lands, and each stacked leaf is filled without a hole by tensors of its shape."""
     landing = _landed(sent, numbers, reading)
-    if landing.lost:
+    if len(landing.lost):
         return False
     bare = sent.rule.leaf is None or sent.rule.leaf.axes is None
     for one in landing.landed:
@@ -175,7 +180,7 @@ def _complete(sent: Sent, numbers: Sequence[Row], reading: Reading, names: Names
         if names.depths.get(one.name, depth) != depth:
             return False
         leaf = one.name not in names.depths and bare
-        if leaf and (shape is None or any(shapes[key] != shape[depth:] for key in one.keys)):
+        if leaf and (shape is None or any(found != shape[depth:] for found in one.keys.shapes())):
             return False
         if shape is not None and (len(shape) < depth or not _full(set(one.stacks), shape[:depth])):
             return False

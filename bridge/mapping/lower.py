@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from operator import lt
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from bridge.mapping.cover import Boxes
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
-from bridge.mapping.pattern import Row
+from bridge.mapping.places import Places
 from bridge.mapping.solve import Extents, Layout, Place, ShapeConflict, solve
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Index, Part, Parts, Rest
@@ -28,8 +30,12 @@ class Bound(NamedTuple):
     extent: int
 
 
-Start = tuple[Shape, Shape]
-"""Where a map starts in its tensor, and in its leaf."""
+class Starts(NamedTuple):
+    """Where a map starts in its tensor and in its leaf, for each of some keys; whether each index lies in its axis."""
+
+    keys: Places
+    leaf: Places
+    inside: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,39 +45,25 @@ class Family:
     index_map: IndexMap
     bound: tuple[Bound, ...]
 
-    def places(self, variables: Sequence[str], rows: Sequence[Row], stacks: Sequence[Row]) -> list[Start | None]:
-        """Where the map starts in tensor and leaf, for each of some keys: `None` where an index lies outside its axis.
+    def places(self, variables: Sequence[str], rows: Places, stacks: Places) -> Starts:
+        """Where the map starts.
 
         `rows` are the positions of the indices `variables`, `stacks` those of the leading axes.
         """
-        key, leaf = self.index_map.key_start, self.index_map.leaf_start
+        count, inside = len(rows), np.ones(len(rows), bool)
+        key, leaf = Places.repeated(self.index_map.key_start, count), Places.repeated(self.index_map.leaf_start, count)
         if not self.bound:
-            return [(key, leaf)] * len(rows)
-        if self.leading(len(stacks[0])):
-            tail, lead = leaf[len(stacks[0]) :], [bound.extent for bound in self.bound]
-            return [(key, stack + tail) if all(map(lt, stack, lead)) else None for stack in stacks]
-        found: list[Start | None] = []
-        for row, stack in zip(rows, stacks, strict=True):
-            values = dict(zip(variables, row, strict=False))
-            values |= {f"@{n}": value for n, value in enumerate(stack)}
-            found.append(self.start(values))
-        return found
-
-    def leading(self, depth: int) -> bool:
-        """Whether just the first `depth` axes of the leaf are bound, each to one index of a stack."""
-        return len(self.bound) == depth and all(
-            bound == Bound(f"@{axis}", True, axis, 1, 0, bound.extent) for axis, bound in enumerate(self.bound)
-        )
-
-    def start(self, values: Mapping[str, int]) -> Start | None:
-        """Where the map starts for these values of the bound indices."""
-        key, leaf = list(self.index_map.key_start), list(self.index_map.leaf_start)
+            return Starts(key, leaf, inside)
+        columns = dict(zip(variables, rows.matrix.T, strict=False))
+        columns |= {f"@{n}": column for n, column in enumerate(stacks.matrix.T)}
+        moved = key.matrix, leaf.matrix.copy()
+        if not all(bound.on_leaf for bound in self.bound):
+            moved = key.matrix.copy(), moved[1]
         for bound in self.bound:
-            value = values[bound.variable]
-            if value >= bound.extent:
-                return None
-            (leaf if bound.on_leaf else key)[bound.axis] += bound.start + bound.step * value
-        return tuple(key), tuple(leaf)
+            values = columns[bound.variable]
+            inside &= values < bound.extent
+            moved[bound.on_leaf][:, bound.axis] += bound.start + bound.step * values
+        return Starts(Places(moved[0]), Places(moved[1]), inside)
 
 
 @lru_cache(maxsize=4096)
@@ -212,4 +204,4 @@ def key_box(rule: Rule, shape: Shape) -> Boxes:
     steps: list[list[tuple[int, int]]] = [[] for _ in shape]
     for extent, axis, step in walk.steps.values():
         steps[axis].append((extent, step))
-    return Boxes(tuple(tuple(sorted(found)) for found in steps), [tuple(walk.start)])
+    return Boxes(tuple(tuple(sorted(found)) for found in steps), Places([tuple(walk.start)]))

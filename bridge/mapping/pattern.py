@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from bridge.mapping.places import Row
 from bridge.rules.parse import parse_pattern
 from bridge.rules.syntax import Choice, Hole, Name, Piece, Segment, Wild
 
@@ -13,9 +14,6 @@ _NUMBER = "(0|[1-9][0-9]{0,17})"
 
 OPEN = 1 << 62
 """How many indices there may be where nothing counts them."""
-
-Row = tuple[int, ...]
-"""The numbers of one key: the positions of its rule's indices, then the indices that wildcards carry."""
 
 
 class Pattern:
@@ -25,13 +23,15 @@ class Pattern:
     first wildcard of a kind takes as little as it can, then the second, and so on.
     """
 
-    __slots__ = ("_regex", "prefix", "variables")
+    __slots__ = ("_regex", "numeric", "prefix", "variables")
 
     def __init__(self, name: Name) -> None:
         self.variables: tuple[Hole | Choice | Wild, ...] = tuple(p for p in name.pieces() if not isinstance(p, str))
         # Every segment ends in a dot here, so that `**` may be no segment at all.
         chunks = _split([_DEEP if _is_deep(segment) else _segment(segment) for segment in name.segments], _DEEP)
         self._regex = re.compile(_settling(chunks, _DEEP), re.DOTALL)
+        # Whether some segment is one number and no other: then which indices a name has decides whether it matches.
+        self.numeric = any(map(_is_numeric, name.segments))
         first = next(iter(name.segments[0]), "")
         self.prefix = first if isinstance(first, str) else ""
 
@@ -72,6 +72,15 @@ def _split(texts: Sequence[str], wild: str) -> list[str]:
 
 def _is_deep(segment: Segment) -> bool:
     return len(segment) == 1 and isinstance(segment[0], Wild) and segment[0].deep
+
+
+def _is_numeric(segment: Segment) -> bool:
+    """Whether a segment matches some numbers and not others."""
+    if not segment or (len(segment) == 1 and isinstance(segment[0], Hole | Wild)):
+        return False
+    # One piece of text that is no digits, and no number matches.
+    labels = [(p,) if isinstance(p, str) else p.labels for p in segment if isinstance(p, str | Choice)]
+    return all(any(text.isdigit() for text in texts) for texts in labels)
 
 
 def _segment(segment: Segment) -> str:

@@ -131,7 +131,7 @@ class Relations:
 
     def plain(self, landed: Landed) -> None:
         """A rule without axes onto a leaf: the tensor as it is."""
-        sent, rule, depth = landed.sent, landed.sent.rule, len(landed.stacks[0])
+        sent, rule, depth = landed.sent, landed.sent.rule, landed.depth
         name = self.model.aliases.get(landed.name, landed.name)
         tie = rule.tie or landed.name in self.model.tied
         # Each tie is compared with the leaf: several do not fill it twice. Each sum is one of its own.

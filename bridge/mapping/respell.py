@@ -8,7 +8,7 @@ from bridge._text import is_index
 from bridge.mapping.land import Landed
 from bridge.mapping.pattern import OPEN, Codec
 from bridge.mapping.relate import Relation, Slot
-from bridge.mapping.send import Sent
+from bridge.mapping.sent import Sent
 from bridge.rules.check import all_indices
 from bridge.rules.options import Options
 from bridge.rules.rule import Rule

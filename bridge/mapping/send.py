@@ -1,72 +1,30 @@
 """Where each key goes: the first rule that matches takes it, and its variables say to which name.
 
-Keys that one rule sends along one way differ only in indices. They form a `Sent`, which later rooms handle as one.
+Keys that one rule sends along one way differ only in indices. They form a `Sent`, which later rooms handle as one. A
+bundle of such keys goes its way as one key, wherever the numbers in its names have no say in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import product
-from operator import itemgetter
 
-from bridge._text import filled, template
+from bridge._text import template
+from bridge.mapping.folding import Bundle, bundles
 from bridge.mapping.indexmap import Shape
-from bridge.mapping.pattern import Codec, Pattern, Row, outermost
+from bridge.mapping.keys import KeyTable
+from bridge.mapping.pattern import Codec, Pattern, outermost
+from bridge.mapping.places import Row
+from bridge.mapping.sent import Sent
 from bridge.mapping.solve import Layout, ShapeConflict, factors, solve
-from bridge.mapping.target import Carried, Number, Target, concrete
+from bridge.mapping.target import Carried, Target, concrete
 from bridge.rules.check import picked_labels, shaped_branch
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import NO_NAME, Hole, Index, Name, Piece, Wild
+from bridge.rules.syntax import Hole, Index, Name, Piece, Wild
 
 INFERENCE = Rule("** -> **")
 """What holds for keys that no rule takes: a leaf's own name is its key."""
-
-
-@dataclass(slots=True, eq=False)
-class Sent:
-    """Keys that one side of a rule sends to one name, up to indices.
-
-    `rows` are the numbers of `keys`; the first columns are the positions of `variables`. `target` has a `{}` for each
-    of the `indices` of the leaf's name; it is `None` for a drop. `picks` says for each of the rule's choices which
-    branch this is. `stacked` are the columns of indices that the rule drops from the name without giving them an axis.
-    `key_name` and `leaf_name` spell just this way, for `Plan.rules`. Ways of one rule that differ only in a choice
-    that an axis holds have the same `group`.
-    """
-
-    rule: Rule
-    number: int
-    side: int
-    picks: tuple[int, ...]
-    variables: tuple[str, ...]
-    key_name: Name
-    target: str | None = None
-    leaf_name: Name = NO_NAME
-    indices: tuple[Number, ...] = ()
-    stacked: tuple[int, ...] = ()
-    group: str = ""
-    keys: list[str] = field(default_factory=list[str])
-    rows: list[Row] = field(default_factory=list[Row])
-
-    def numbers(self) -> list[Row]:
-        """For each key the indices of the name that it is sent to."""
-        if any(number.codec is not None or not number.columns for number in self.indices):
-            return [tuple([number.value(row) or 0 for number in self.indices]) for row in self.rows]
-        return picked(self.rows, tuple(number.columns[0] for number in self.indices))
-
-    def names(self) -> list[str]:
-        """For each key the very name that it is sent to."""
-        return [filled(self.target or "", numbers) for numbers in self.numbers()]
-
-
-def picked(rows: Sequence[Row], columns: Sequence[int]) -> list[Row]:
-    """Some columns of all rows."""
-    if not columns:
-        return [()] * len(rows)
-    if len(columns) == 1:
-        column = columns[0]
-        return [(row[column],) for row in rows]
-    return list(map(itemgetter(*columns), rows))
 
 
 class Sender:
@@ -112,11 +70,25 @@ class Sender:
                     present[name] = max(present.get(name, 0), outermost(variable, int(text), self.counts) + 1)
         return present
 
-    def send(self, key: str, shape: Shape) -> bool:
-        """Take `key` if it matches."""
+    def send(self, number: int, table: KeyTable) -> bool:
+        """Take a key of the table if it matches."""
+        found = self.read(table.names[number])
+        if found is None:
+            return False
+        row, wilds, labels = found
+        if not self.rule.pairing and not self.unstacked:
+            return self.deliver(number, row, wilds, labels, ())
+        taken = False
+        for picks in self.picks(labels):
+            for more in self.unstack(table.spec(number).shape, shaped_branch(self.rule.pairing, picks)):
+                taken |= self.deliver(number, row + more, wilds, labels, picks)
+        return taken
+
+    def read(self, key: str) -> tuple[Row, list[str], list[str]] | None:
+        """Positions of the indices in `key`, what its wildcards took, its choices; `None` where it does not match."""
         texts = self.pattern.match(key)
         if texts is None:
-            return False
+            return None
         row: Row = ()
         wilds: list[str] = []
         labels: list[str] = []
@@ -124,19 +96,43 @@ class Sender:
             if codec is not None:
                 positions = codec.decode(int(text))
                 if positions is None:
-                    return False
+                    return None
                 row += positions
             elif isinstance(variable, Wild):
                 wilds.append(text)
             else:
                 labels.append(text)
-        if not self.rule.pairing and not self.unstacked:
-            return self.deliver(key, row, wilds, labels, ())
-        taken = False
-        for picks in self.picks(labels):
-            for more in self.unstack(shape, shaped_branch(self.rule.pairing, picks)):
-                taken |= self.deliver(key, row + more, wilds, labels, picks)
-        return taken
+        return row, wilds, labels
+
+    def sweep(self, bundle: Bundle) -> bool | None:
+        """Take all keys of a bundle, or none; `None` where each has to be asked by itself."""
+        if self.pattern.numeric:
+            return None
+        probe, columns = bundle.probe
+        if self.pattern.match(probe) is None:
+            return False
+        found = self.read(probe) if self.plain else None
+        if found is None:
+            return None
+        row, wilds, labels = found
+        texts = [text for text, soft in zip(wilds, self.target.soft, strict=True) if not soft]
+        if any(str(number) in text for number in columns for text in texts):
+            return None
+        sent, row = self.way_of(row, wilds, labels, ())
+        sent.take_all(bundle.keys, bundle.columns([columns.get(number, ~number) for number in row]))
+        return True
+
+    @property
+    def plain(self) -> bool:
+        """Whether the indices in a key's name only count along, whatever they are, and decide nothing."""
+        target = self.target
+        return (
+            not self.rule.pairing
+            and not self.unstacked
+            and all(codec is None or codec.plain for codec in self.codecs)
+            and not target.limited
+            and not target.embedded
+        )
 
     def picks(self, labels: Sequence[str]) -> Iterator[tuple[int, ...]]:
         """The branches that this key takes part in: the name settles some choices, an axis holds all of the others."""
@@ -155,11 +151,19 @@ class Sender:
             known = {}
         return product(*(range(known.get(name, 1)) for name in self.unstacked))
 
-    def deliver(self, key: str, row: Row, wilds: Sequence[str], labels: Sequence[str], picks: tuple[int, ...]) -> bool:
-        """Add `key` to its way, unless an index lies outside the leaf's selection."""
-        target = self.target
-        if target.limited and not target.accepts(row):
+    def deliver(
+        self, number: int, row: Row, wilds: Sequence[str], labels: Sequence[str], picks: tuple[int, ...]
+    ) -> bool:
+        """Add a key to its way, unless an index lies outside the leaf's selection."""
+        if self.target.limited and not self.target.accepts(row):
             return False
+        sent, row = self.way_of(row, wilds, labels, picks)
+        sent.take(number, row)
+        return True
+
+    def way_of(self, row: Row, wilds: Sequence[str], labels: Sequence[str], picks: tuple[int, ...]) -> tuple[Sent, Row]:
+        """The way of a key, and its row with the indices that wildcards carry."""
+        target = self.target
         shown: tuple[tuple[str, bool], ...] = ()
         if wilds:
             # What `**` took ends in a dot, unless it took no segment at all; what `*` took never does.
@@ -174,9 +178,7 @@ class Sender:
             sent = self.ways[way] = self.way(row, shown, labels, picks)
         for number in target.wilds.values() if carried else ():
             row += carried[number][1]
-        sent.keys.append(key)
-        sent.rows.append(row)
-        return True
+        return sent, row
 
     def way(self, row: Row, wilds: Sequence[tuple[str, bool]], labels: Sequence[str], picks: tuple[int, ...]) -> Sent:
         """A way that no key has gone yet."""
@@ -225,39 +227,67 @@ def _resolved(name: Name, counts: Mapping[str, int]) -> Name:
     return Name(tuple(tuple(map(piece, segment)) for segment in name.segments))
 
 
-def send(rules: Sequence[Rule], shapes: Mapping[str, Shape]) -> tuple[list[Sent], list[str]]:
-    """Send every key of `shapes` by `rules`; returns the ways, in the order of the rules, and the keys that none takes.
+Item = Bundle | int
+"""Keys that are decided on as one, or the number of a key by itself."""
+
+
+def send(rules: Sequence[Rule], table: KeyTable) -> tuple[list[Sent], list[Item]]:
+    """Send every key by `rules`; returns the ways, in the order of the rules, and what none takes.
 
     A rule that selects elements takes those and no others, a rule that copies takes nothing.
     """
-    senders = [[Sender(rule, n, side) for side in range(len(rule.keys))] for n, rule in enumerate(rules)]
-    for group in senders:
+    groups = [[Sender(rule, n, side) for side in range(len(rule.keys))] for n, rule in enumerate(rules)]
+    for group in groups:
         for sender in group:
-            sender.prepare(shapes)
-    left: list[str] = []
-    for key, shape in shapes.items():
-        taken = False
-        for group in senders:
-            sender = next((sender for sender in group if sender.send(key, shape)), None)
-            if sender is not None and not sender.rule.copy:
-                taken = True
-                if not sender.partial:
-                    break
-        if not taken:
-            left.append(key)
-    return [sent for group in senders for sender in group for sent in sender.ways.values()], left
+            sender.prepare(table.names)
+    left: list[Item] = []
+    for item in bundles(table):
+        left += _one(item, groups, table) if isinstance(item, int) else _all(item, groups, table)
+    sents = [sent for group in groups for sender in group for sent in sender.ways.values()]
+    return [sent.settle(table) for sent in sents], left
 
 
-def infer(keys: Iterable[str], number: int) -> list[Sent]:
+def _one(number: int, groups: Sequence[Sequence[Sender]], table: KeyTable, *, taken: bool = False) -> list[Item]:
+    """Send one key; returns it if no rule takes it."""
+    for group in groups:
+        sender = next((sender for sender in group if sender.send(number, table)), None)
+        if sender is not None and not sender.rule.copy:
+            taken = True
+            if not sender.partial:
+                break
+    return [] if taken else [number]
+
+
+def _all(bundle: Bundle, groups: Sequence[Sequence[Sender]], table: KeyTable) -> list[Item]:
+    """Send a bundle; returns what no rule takes."""
+    taken = False
+    for place, group in enumerate(groups):
+        for sender in group:
+            swept = sender.sweep(bundle)
+            if swept is None:
+                each = [_one(n, groups[place:], table, taken=taken) for n in bundle.keys.numbers.tolist()]
+                return [item for items in each for item in items]
+            if swept:
+                if not sender.rule.copy:
+                    taken = True
+                    if not sender.partial:
+                        return []
+                break
+    return [] if taken else [bundle]
+
+
+def infer(items: Iterable[Item], number: int, table: KeyTable) -> list[Sent]:
     """Send keys that no rule takes to the names that they have: what `INFERENCE` does, without asking it each time."""
     sender = Sender(INFERENCE, number, 0)
     sender.prepare(())
     ways: dict[str, Sent] = {}
-    for key in keys:
-        text, row = template(key)
+    for item in items:
+        text, row = (item.text, ()) if isinstance(item, Bundle) else template(table.names[item])
         sent = ways.get(text)
         if sent is None:
             sent = ways[text] = sender.way((), [(text, True)], (), ())
-        sent.keys.append(key)
-        sent.rows.append(row)
-    return list(ways.values())
+        if isinstance(item, Bundle):
+            sent.take_all(item.keys, item.numbers)
+        else:
+            sent.take(item, row)
+    return [sent.settle(table) for sent in ways.values()]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
+from bridge.mapping.places import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +65,9 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
     term = block.terms[0]
     rank = len(grid.box)
     cache: dict[tuple[int, int], list[_Cut]] = {}
-    groups: dict[tuple[Atom, ...], list[tuple[str, Shape, Shape]]] = {}
+    groups: dict[tuple[Atom, ...], list[tuple[int, Shape, Shape]]] = {}
     by_axis = [tuple(a for a in term.index_map.atoms if a.leaf_axis == axis) for axis in range(rank)]
-    for key, key_start, leaf_start in zip(term.keys, term.starts, block.starts, strict=True):
+    for place, (key_start, leaf_start) in enumerate(zip(term.starts, block.starts, strict=True)):
         partial: list[tuple[Shape, Shape, Shape, tuple[Atom, ...]]] = [(key_start, (), (), ())]
         for axis in range(rank):
             at = (axis, leaf_start[axis])
@@ -83,16 +84,17 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
                 for cut in cache[at]
             ]
         for start, boxes, inner, atoms in partial:
-            groups.setdefault(atoms, []).append((key, start, (*boxes, *inner)))
+            groups.setdefault(atoms, []).append((place, start, (*boxes, *inner)))
     return [_block(block, term, grid, atoms, members) for atoms, members in groups.items()]
 
 
 def _block(
-    block: Block, term: Term, grid: Grid, atoms: tuple[Atom, ...], members: list[tuple[str, Shape, Shape]]
+    block: Block, term: Term, grid: Grid, atoms: tuple[Atom, ...], members: list[tuple[int, Shape, Shape]]
 ) -> Block:
-    keys, key_starts, leaf_starts = zip(*members, strict=True)
+    places, key_starts, leaf_starts = zip(*members, strict=True)
     index_map = IndexMap(term.index_map.key_shape, grid.shape, key_starts[0], leaf_starts[0], atoms)
-    return replace(block, terms=(Term(index_map, keys, key_starts),), starts=leaf_starts)
+    made = Term(index_map, term.keys.at(list(places)), Places(key_starts))
+    return replace(block, terms=(made,), starts=Places(leaf_starts))
 
 
 def _moved(start: Shape, moves: Iterable[tuple[int, int]]) -> Shape:

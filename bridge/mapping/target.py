@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from bridge._text import plain, template
-from bridge.mapping.pattern import Codec, Row
+from bridge.mapping.pattern import Codec
+from bridge.mapping.places import Row
 from bridge.rules.check import all_indices
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import NO_NAME, Choice, Hole, Index, Name, Piece, Segment, Wild, joined

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from bridge._text import plural, quote, template
 from bridge.mapping.block import Block
 from bridge.mapping.cover import Boxes, Cover, cover, key_steps, leaf_steps, spans
 from bridge.mapping.fit import Fit
 from bridge.mapping.indexmap import Shape
+from bridge.mapping.keys import KeyTable
 from bridge.mapping.lower import key_box
 from bridge.mapping.pattern import Names as Patterns
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
-from bridge.mapping.send import Sent
+from bridge.mapping.sent import Sent
 from bridge.mapping.solve import ShapeConflict
 from bridge.mapping.template import Template
 
@@ -145,45 +148,53 @@ def _holes(
 def check_keys(
     blocks: Sequence[Block],
     drops: Sequence[Sent],
-    shapes: Mapping[str, Shape],
+    table: KeyTable,
     problems: Problems,
     *,
     told: Collection[str] = (),
 ) -> None:
     """Report keys of which some elements are read by no rule, or read twice; keys in `told` are reported already."""
-    known = {*told, *(key for problem in problems.conflicts for key in problem.keys)}
-    known |= {problem.key for problem in problems.mismatched}
-    suspects = _read_in_part(blocks) | {key for sent in drops if sent.rule.keys[0].axes for key in sent.keys}
-    suspects -= known
+    read = _read_in_part(blocks, table)
+    for sent in drops:
+        if sent.rule.keys[0].axes:
+            read[sent.keys.numbers] = True
+    suspects: list[int] = np.flatnonzero(read).tolist()
     if not suspects:
         return
-    once: dict[str, list[Boxes]] = {key: [] for key in sorted(suspects)}
-    copied: dict[str, list[Boxes]] = {key: [] for key in suspects}
+    known = {*told, *(key for problem in problems.conflicts for key in problem.keys)}
+    known |= {problem.key for problem in problems.mismatched}
+    names = table.names
+    order = sorted((n for n in suspects if names[n] not in known), key=names.__getitem__)
+    once: dict[int, list[Boxes]] = {n: [] for n in order}
+    copied: dict[int, list[Boxes]] = {n: [] for n in order}
     for block in blocks:
         for term in block.terms:
-            steps = key_steps(term.index_map)
-            for key, start in zip(term.keys, term.starts, strict=True):
-                if key in once:
-                    (copied if block.copy else once)[key].append(Boxes(steps, [start]))
+            steps, into = key_steps(term.index_map), copied if block.copy else once
+            for place, number in enumerate(term.keys.numbers.tolist()):
+                if number in into:
+                    into[number].append(Boxes(steps, term.starts[place : place + 1]))
     for sent in drops:
-        for key in suspects.intersection(sent.keys):
+        numbers: list[int] = sent.keys.numbers.tolist()
+        for number in numbers:
+            if number not in once:
+                continue
             try:
-                once[key].append(key_box(sent.rule, shapes[key]))
+                once[number].append(key_box(sent.rule, table.spec(number).shape))
             except ShapeConflict as conflict:
+                key = names[number]
                 problems.conflicts.append(
                     Conflict(f"rule '{sent.rule}'", f"does not fit {quote(key)}: {conflict}", (key,))
                 )
-                del once[key]
-                suspects.discard(key)
+                del once[number]
     # Layers are alike: what their boxes come to is found once.
     covers: dict[object, tuple[Cover, Cover]] = {}
-    for key, boxes in once.items():
-        shape, others = shapes[key], copied[key]
+    for number, boxes in once.items():
+        shape, others = table.spec(number).shape, copied[number]
         alike = (shape, tuple((b.steps, *b.starts) for b in boxes), tuple((b.steps, *b.starts) for b in others))
         if alike not in covers:
             all_ = cover(shape, [*boxes, *others])
             covers[alike] = all_, cover(shape, boxes) if others else all_
-        _check_key(key, shape, *covers[alike], problems)
+        _check_key(names[number], shape, *covers[alike], problems)
 
 
 def _check_key(key: str, shape: Shape, read: Cover, taken: Cover, problems: Problems) -> None:
@@ -207,17 +218,14 @@ def _selected(shape: Shape, ranges: Sequence[range]) -> str:
     return f"[{' '.join(shown)}]"
 
 
-def _read_in_part(blocks: Sequence[Block]) -> set[str]:
-    """Keys that some map does not read whole, or that several read."""
-    found: set[str] = set()
-    seen: set[str] = set()
+def _read_in_part(blocks: Sequence[Block], table: KeyTable) -> npt.NDArray[np.bool_]:
+    """For each key of the table whether some map does not read it whole, or several read it."""
+    found = np.zeros(len(table), bool)
+    times = np.zeros(len(table), np.intp)
     for block in blocks:
         for term in block.terms:
             if not term.index_map.whole_key:
-                found.update(term.keys)
+                found[term.keys.numbers] = True
             elif not block.copy:
-                found |= seen.intersection(term.keys)
-                seen.update(term.keys)
-                if len(set(term.keys)) < len(term.keys):
-                    found.update(key for key, n in Counter(term.keys).items() if n > 1)
-    return found
+                np.add.at(times, term.keys.numbers, 1)
+    return found | (times > 1)

@@ -11,6 +11,7 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Shape
+from bridge.mapping.keys import KeyTable
 from bridge.mapping.pattern import Names
 from bridge.mapping.problem import Conflict, Mismatched, Problems
 from bridge.mapping.template import ArraySpec, Spec, Template
@@ -208,11 +209,11 @@ def make_plan(
     - `source`: the checkpoint's name for messages.
     - `canonical`: the dtype that an array library gives to a dtype (JAX without x64 has no float64).
     """
-    shapes: dict[str, Shape] = {key: spec.shape for key, spec in specs.items()}
+    table = KeyTable.of(specs)
     proof = prove(
-        shapes, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
+        table, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
     )
-    leaves, casts = _leaves(proof, specs, model, request.dtype, canonical)
+    leaves, casts = _leaves(proof, model, request.dtype, canonical)
     fills = {} if model is None else {name: value for name, value in model.fills.items() if name not in _written(proof)}
     return Plan(
         source=source,
@@ -230,8 +231,18 @@ def make_plan(
         idle=proof.idle,
         problems=proof.problems,
         casts=casts,
-        nbytes=sum(specs[key].nbytes for key in _keys(proof.blocks)),
+        nbytes=_nbytes(proof.blocks, table),
     )
+
+
+def _nbytes(blocks: Iterable[Block], table: KeyTable) -> int:
+    """Bytes of all keys that blocks read, each counted once."""
+    read = np.zeros(len(table), bool)
+    for block in blocks:
+        for term in block.terms:
+            read[term.keys.numbers] = True
+    counts = np.bincount(table.kinds[read], minlength=len(table.specs)).tolist()
+    return sum(count * spec.nbytes for count, spec in zip(counts, table.specs, strict=True))
 
 
 def _keys(blocks: Iterable[Block]) -> tuple[str, ...]:
@@ -243,14 +254,14 @@ def _written(proof: Proof) -> set[str]:
 
 
 def _leaves(
-    proof: Proof, specs: Mapping[str, ArraySpec], model: Template | None, policy: DtypePolicy, canonical: Canonical
+    proof: Proof, model: Template | None, policy: DtypePolicy, canonical: Canonical
 ) -> tuple[dict[str, Spec], tuple[Cast, ...]]:
     """The spec that each leaf gets. Casts that are not taken become problems."""
-    stored: dict[str, dict[np.dtype, str]] = {}
+    stored: dict[str, dict[np.dtype, tuple[str, Shape]]] = {}
     for block in proof.blocks:
         for term in block.terms:
-            for key in term.keys:
-                stored.setdefault(block.leaf, {}).setdefault(specs[key].dtype, key)
+            for spec, place in term.keys.kinds():
+                stored.setdefault(block.leaf, {}).setdefault(spec.dtype, (term.keys[place], spec.shape))
     shapes = dict(proof.derived) if model is None else {name: spec.shape for name, spec in model.leaves.items()}
     leaves: dict[str, Spec] = {}
     casts: list[Cast] = []
@@ -265,13 +276,13 @@ def _leaves(
         leaves[leaf] = Spec(dtype, shape)
         wanted = policy.wanted(leaf)
         if len(found) > 1 and (wanted == "checkpoint" or (wanted is None and own is None)):
-            shown = ", ".join(f"{d.name} of '{key}'" for d, key in found.items())
+            shown = ", ".join(f"{d.name} of '{key}'" for d, (key, _) in found.items())
             text = f"its keys have different dtypes ({shown}): say which it gets, dtype={{'{leaf}': …}}"
-            proof.problems.conflicts.append(Conflict(leaf, text, tuple(found.values())))
-        for source, key in found.items():
+            proof.problems.conflicts.append(Conflict(leaf, text, tuple(key for key, _ in found.values())))
+        for source, (key, stored_shape) in found.items():
             reason = refusal(source, dtype)
             if reason is not None:
-                proof.problems.mismatched.append(Mismatched(leaf, key, specs[key].shape, specs[key].shape, reason))
+                proof.problems.mismatched.append(Mismatched(leaf, key, stored_shape, stored_shape, reason))
             elif narrows(source, dtype):
                 casts.append(Cast(leaf, source, dtype))
     return leaves, tuple(casts)

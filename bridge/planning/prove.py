@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from bridge._text import quote
 from bridge.format.collector import collector_off
 from bridge.mapping.block import Block
 from bridge.mapping.blocks import Prover
 from bridge.mapping.indexmap import Shape
+from bridge.mapping.keys import KeyTable
 from bridge.mapping.land import Names, derive, land, spelled
 from bridge.mapping.pattern import Names as Patterns
 from bridge.mapping.problem import Conflict, Problems, Unexpected
 from bridge.mapping.relate import Relations
-from bridge.mapping.send import INFERENCE, Sent, infer, send
+from bridge.mapping.send import INFERENCE, infer, send
+from bridge.mapping.sent import Sent
 from bridge.mapping.template import Template
 from bridge.planning.complete import check_keys, check_leaves
 from bridge.rules.rule import Rule
@@ -40,7 +44,7 @@ class Proof:
 
 @collector_off(many=True)
 def prove(
-    shapes: Mapping[str, Shape],
+    table: KeyTable,
     model: Template | None,
     rules: Sequence[Rule],
     *,
@@ -49,11 +53,11 @@ def prove(
 ) -> Proof:
     """Map every key to the model's leaves, or to leaves of their own where there is no model, and check it all."""
     proof = Proof()
-    sents, left = send(rules, shapes)
-    delivery = _Delivery(shapes, model, proof)
-    for sent in (*sents, *infer(left, len(rules))):
+    sents, left = send(rules, table)
+    delivery = _Delivery(table, model, proof)
+    for sent in (*sents, *infer(left, len(rules), table)):
         delivery.deliver(sent)
-    prover = Prover(shapes, None if model is None else model.leaves, proof.problems)
+    prover = Prover(None if model is None else model.leaves, proof.problems)
     for relation in delivery.relations.found.values():
         proof.blocks += prover.blocks(relation)
     proof.derived = prover.families.derived
@@ -65,7 +69,7 @@ def prove(
     hollow = prover.families.hollow
     proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems, hollow)
     drops = [sent for sent in sents if sent.target is None]
-    check_keys(proof.blocks, drops, shapes, proof.problems, told=prover.alone)
+    check_keys(proof.blocks, drops, table, proof.problems, told=prover.alone)
     numbered = [*prover.rules.items(), *delivery.rules.items()]
     proof.rules = tuple(dict.fromkeys(text for text, _ in sorted(numbered, key=lambda entry: entry[1])))
     used = {sent.number for sent in sents}
@@ -80,13 +84,14 @@ class _Delivery:
     leaves that keys may be meant for, where their names can be read in several ways.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], model: Template | None, proof: Proof) -> None:
-        self.shapes, self.proof = shapes, proof
+    def __init__(self, table: KeyTable, model: Template | None, proof: Proof) -> None:
+        self.proof = proof
         self.names = None if model is None else Names(model)
         self.relations = Relations(self.names)
-        self.arrived: set[str] = set()
+        self.table = table
+        self.arrived = np.zeros(len(table), bool)
         self.unclear: set[str] = set()
-        self.lost: dict[str, str] = {}
+        self.lost: dict[int, str] = {}
         self.rules: dict[str, int] = {}
 
     def deliver(self, sent: Sent) -> None:
@@ -96,36 +101,37 @@ class _Delivery:
             self.proof.dropped |= dict.fromkeys(sent.keys, text)
             self.rules.setdefault(text, sent.number)
             return
-        landing = derive(sent) if self.names is None else land(sent, self.names, self.shapes)
+        landing = derive(sent) if self.names is None else land(sent, self.names)
         if landing.readings:
             rules = "\n".join(f'"{spelled(sent, reading)}"' for reading in landing.readings)
             text = f"can be read in {len(landing.readings)} ways, and each fits. Say which by a rule:\n{rules}"
             self.proof.problems.conflicts.append(Conflict(str(sent.key_name), text, tuple(sent.keys)))
-            self.arrived.update(sent.keys)
+            self.arrived[sent.keys.numbers] = True
             self.unclear.update(name for reading in landing.readings for name in reading.names.values())
         for landed in landing.landed:
             spent = len(self.relations.spent)
             self.relations.add(landed)
-            self.arrived.update(landed.keys)
+            self.arrived[landed.keys.numbers] = True
             if len(self.relations.spent) > spent:
                 self.rules.setdefault(self.relations.spent[landed.keys[0]], sent.number)
-        if landing.lost:
+        if len(landing.lost):
             self.lose(sent, landing.lost)
 
-    def lose(self, sent: Sent, lost: Sequence[str]) -> None:
+    def lose(self, sent: Sent, lost: Sequence[int]) -> None:
         """Remember keys that were sent to names that the model does not have."""
         reason = "" if sent.rule is INFERENCE else f"sent to {quote(str(sent.leaf_name))} by the rule '{sent.rule}'"
         hints = self.relations.model.hints
-        names = dict(zip(sent.keys, sent.names(), strict=True)) if hints else {}
-        for key in lost:
-            self.lost.setdefault(key, hints.get(names.get(key, ""), reason))
+        names = sent.names() if hints else []
+        for place in lost:
+            self.lost.setdefault(int(sent.keys.numbers[place]), hints.get(names[place], reason) if hints else reason)
 
     def settle(self, allow_unexpected: Patterns) -> None:
         """Keys that landed nowhere, and that no other rule used, are unexpected unless they may be."""
         proof, problems = self.proof, self.proof.problems
         proof.dropped |= self.relations.spent
-        for key, reason in self.lost.items():
-            if key not in self.arrived and key not in proof.dropped:
+        for number, reason in self.lost.items():
+            key = self.table.names[number]
+            if not self.arrived[number] and key not in proof.dropped:
                 problems.unexpected.append(Unexpected(key, reason))
         if allow_unexpected.texts:
             allowed = [problem.key for problem in problems.unexpected if problem.key in allow_unexpected]

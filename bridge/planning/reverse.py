@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.indexmap import Shape
+from bridge.mapping.keys import KeyTable
 from bridge.mapping.land import Names, land
 from bridge.mapping.relate import Relation, Relations
 from bridge.mapping.send import send
@@ -30,12 +33,13 @@ def saved_specs(rules: Sequence[Rule], model: Template) -> dict[str, Spec]:
             for side in range(len(rule.keys)):
                 found.rule(rule, number, side)
     shapes: dict[str, Shape] = found.shapes
-    sents, _ = send(rules, shapes)
+    unknown = np.dtype(np.uint8)  # only names and shapes count here
+    sents, _ = send(rules, KeyTable.of({key: Spec(unknown, shape) for key, shape in shapes.items()}))
     names = Names(model)
     relations = Relations(names)
     for sent in sents:
         if sent.target is not None:
-            for landed in land(sent, names, shapes).landed:
+            for landed in land(sent, names).landed:
                 relations.add(landed)
     specs: dict[str, Spec] = dict.fromkeys(shapes, Spec(next(iter(model.leaves.values())).dtype, ())) if shapes else {}
     for relation in relations.found.values():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Iterator, KeysView, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +13,7 @@ from bridge._errors import CheckpointError, UnknownKeyError
 from bridge._text import plural, quote
 from bridge.format.header import Header, read_header
 from bridge.format.index import Index
-from bridge.format.spec import TensorSpec
+from bridge.format.table import Numbers, Table
 from bridge.source.bytes import ByteSource
 from bridge.source.hub import HubOptions
 from bridge.source.resolve import Located, locate
@@ -170,59 +170,40 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
         ) from e
 
 
-def _specs(located: Located, headers: Mapping[str, Header]) -> Mapping[str, TensorSpec]:
+def _specs(located: Located, headers: Mapping[str, Header]) -> Table:
     """All tensors of all files."""
     if located.index is not None:
         return _indexed(located, located.index, headers)
-    if len(headers) == 1:
-        return next(iter(headers.values())).tensors
-    home: dict[str, str] = {}
-    for file, header in headers.items():
-        for key in header.tensors:
-            if home.setdefault(key, file) != file:
-                raise CheckpointError(
-                    f"key {quote(key)} is in {quote(home[key])} and in {quote(file)}. "
-                    "Leave one of the files out, or give the folder with the index that says which counts."
-                )
-    return _Joined(home, headers)
+    tables = [header.tensors for header in headers.values()]
+    if len(tables) == 1:
+        return tables[0]
+    joined = Table.joined([(table, np.arange(len(table))) for table in tables])
+    if len(set(joined.names)) < len(joined):
+        home: dict[str, str] = {}
+        for file, header in headers.items():
+            for key in header.tensors:
+                if home.setdefault(key, file) != file:
+                    raise CheckpointError(
+                        f"key {quote(key)} is in {quote(home[key])} and in {quote(file)}. "
+                        "Leave one of the files out, or give the folder with the index that says which counts."
+                    )
+    return joined
 
 
-def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> Mapping[str, TensorSpec]:
-    for key, file in index.weight_map.items():
-        if key not in headers[file].tensors:
-            elsewhere = next((f for f, h in headers.items() if key in h.tensors), None)
-            found = "no file of the index holds it" if elsewhere is None else f"it is in {quote(elsewhere)}"
-            raise CheckpointError(
-                f"{quote(located.index_name)} of {quote(located.text)}: key {quote(key)} is not in {quote(file)}, "
-                f"where the index has it; {found}. Index and files do not belong together: fetch all of them again."
-            )
-    # What an index does not list is stale. In the order of the files, so that walking the keys walks the disk.
+def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> Table:
     listed = index.weight_map
-    home = {key: file for file, header in headers.items() for key in header.tensors if listed.get(key) == file}
-    return _Joined(home, headers)
-
-
-class _Joined(Mapping[str, TensorSpec]):
-    """The tensors of several files, as one mapping; specs are made by their own file's when asked for."""
-
-    __slots__ = ("_headers", "_home")
-
-    def __init__(self, home: Mapping[str, str], headers: Mapping[str, Header]) -> None:
-        self._home = home
-        self._headers = headers
-
-    def __getitem__(self, key: str) -> TensorSpec:
-        return self._headers[self._home[key]].tensors[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._home)
-
-    def __len__(self) -> int:
-        return len(self._home)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._home
-
-    def items(self) -> ItemsView[str, TensorSpec]:
-        tables = {file: dict(header.tensors.items()) for file, header in self._headers.items()}
-        return {key: tables[file][key] for key, file in self._home.items()}.items()
+    kept: list[tuple[Table, Numbers]] = []
+    for file, header in headers.items():
+        # What an index does not list is stale. In the order of the files, so that walking the keys walks the disk.
+        here = np.fromiter((listed.get(key) == file for key in header.tensors.names), bool, len(header.tensors))
+        kept.append((header.tensors, np.flatnonzero(here)))
+    joined = Table.joined(kept)
+    if len(joined) < len(listed):
+        key, file = next((key, file) for key, file in listed.items() if key not in headers[file].tensors)
+        elsewhere = next((f for f, h in headers.items() if key in h.tensors), None)
+        found = "no file of the index holds it" if elsewhere is None else f"it is in {quote(elsewhere)}"
+        raise CheckpointError(
+            f"{quote(located.index_name)} of {quote(located.text)}: key {quote(key)} is not in {quote(file)}, "
+            f"where the index has it; {found}. Index and files do not belong together: fetch all of them again."
+        )
+    return joined

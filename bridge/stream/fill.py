@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bridge.format.spec import TensorSpec
+from bridge.format.table import Table
 from bridge.mapping.block import Block
 from bridge.stream.jobs import jobs
 from bridge.stream.residency import is_cold
@@ -15,7 +15,7 @@ from bridge.stream.run import THREADS, Files, Progress, run
 
 def fill(
     blocks: Sequence[Block],
-    specs: Mapping[str, TensorSpec],
+    specs: Table,
     files: Files,
     leaves: Mapping[str, np.ndarray],
     *,

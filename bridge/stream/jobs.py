@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bridge.format.spec import TensorSpec
+from bridge.format.table import Table
 from bridge.mapping.block import Block
 from bridge.stream.direct import Read, Runs, is_straight, reads, runs
 from bridge.stream.moves import Moves, moves
+from bridge.stream.scatter import Scatter
 from bridge.stream.through import Through, through
 
-Job = Read | Through
+Job = Read | Scatter | Through
 
 
-def jobs(blocks: Sequence[Block], specs: Mapping[str, TensorSpec], dtypes: Mapping[str, np.dtype]) -> list[Job]:
+def jobs(blocks: Sequence[Block], specs: Table, dtypes: Mapping[str, np.dtype]) -> list[Job]:
     """All reads of `blocks`.
 
     **Arguments:**
@@ -24,16 +25,17 @@ def jobs(blocks: Sequence[Block], specs: Mapping[str, TensorSpec], dtypes: Mappi
     - `specs`: where each key lies.
     - `dtypes`: of the leaves.
     """
-    files = sorted({specs[key].file for block in blocks for term in block.terms for key in term.keys})
-    ranks = {file: n for n, file in enumerate(files)}
+    files = sorted(specs.files)
+    order = {file: rank for rank, file in enumerate(files)}
+    ranks = np.array([order[file] for file in specs.files], np.intp)
     straight: list[Runs] = []
     changing: list[tuple[Block, list[Moves]]] = []
     for block in blocks:
         terms = moves(block)
-        if not block.tie and is_straight(block, terms[0], specs, dtypes[block.leaf]):
+        if not block.tie and is_straight(block, terms[0], dtypes[block.leaf]):
             straight.append(runs(block, terms[0], specs, ranks))
         else:
             changing.append((block, terms))
     found: list[Job] = [*reads(straight, files), *through(changing, specs)]
-    found.sort(key=lambda job: (ranks[job.file], job.offset))
+    found.sort(key=lambda job: (order[job.file], job.offset))
     return found

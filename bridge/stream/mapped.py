@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bridge.format.spec import TensorSpec
+from bridge.format.table import Table
 from bridge.mapping.block import Block
 from bridge.mapping.template import Spec
 from bridge.source.bytes import LocalFile
@@ -19,9 +19,7 @@ from bridge.stream.run import Files
 _ALIGNED = 64  # where JAX takes memory over without a copy
 
 
-def mapped(
-    blocks: Sequence[Block], specs: Mapping[str, TensorSpec], files: Files, leaves: Mapping[str, Spec]
-) -> dict[str, np.ndarray]:
+def mapped(blocks: Sequence[Block], specs: Table, files: Files, leaves: Mapping[str, Spec]) -> dict[str, np.ndarray]:
     """The leaves that can be mapped, as read-only arrays over the files.
 
     **Arguments:** as for `bridge.stream.fill.fill`, with the leaves' specs instead of their memory.

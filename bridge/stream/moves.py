@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Shape, row_major, strided
+from bridge.mapping.keys import Keys
+from bridge.mapping.places import Places
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +21,7 @@ class Moves:
     `keys[i]` and at `leaf_starts[i]` in the leaf.
     """
 
-    keys: tuple[str, ...]
+    keys: Keys
     extents: Shape
     key_strides: Shape
     leaf_strides: Shape
@@ -54,11 +56,11 @@ def moves(block: Block) -> list[Moves]:
     return found
 
 
-def _offsets(starts: tuple[Shape, ...], shape: Shape) -> npt.NDArray[np.int64]:
+def _offsets(starts: Places, shape: Shape) -> npt.NDArray[np.int64]:
     """Where each start lies in a C-contiguous array of `shape`."""
     if not shape:
         return np.zeros(len(starts), np.int64)
-    return np.array(starts, np.int64).reshape(len(starts), len(shape)) @ np.array(row_major(shape), np.int64)
+    return starts.matrix @ np.array(row_major(shape), np.int64)
 
 
 def view(flat: np.ndarray, start: int, extents: Shape, strides: Shape) -> np.ndarray:

@@ -12,8 +12,10 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.source.bytes import ByteSource
 from bridge.stream.buffers import as_bytes
-from bridge.stream.direct import CHUNK, Read
+from bridge.stream.chunk import CHUNK
+from bridge.stream.direct import Read
 from bridge.stream.jobs import Job
+from bridge.stream.scatter import Scatter
 from bridge.stream.through import Through
 
 Progress = Callable[[int, int], None]
@@ -105,7 +107,7 @@ class _Work:
             if progress is not None:
                 progress(done, self.total)
 
-    def change(self, job: Through, scratch: _Scratch) -> None:
+    def change(self, job: Through | Scatter, scratch: _Scratch) -> None:
         """Read the sources of a job into scratch and let it finish."""
         arrays: list[np.ndarray] = []
         for source, part in zip(job.sources, scratch.parts([source.nbytes for source in job.sources]), strict=True):

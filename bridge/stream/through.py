@@ -11,21 +11,11 @@ import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
+from bridge.stream.chunk import CHUNK, Source
 from bridge.stream.convert import assign, check_equal, combine
-from bridge.stream.direct import CHUNK
 from bridge.stream.moves import Moves, view
 
 Shape = tuple[int, ...]
-
-
-class Source(NamedTuple):
-    """A run of a file, of elements of `dtype`."""
-
-    file: str
-    offset: int
-    nbytes: int
-    key: str
-    dtype: np.dtype
 
 
 class Piece(NamedTuple):

@@ -48,7 +48,7 @@ def write(path: Path, content: bytes) -> Path:
 
 def columns(parsed: Columns | None) -> object:
     assert parsed is not None
-    return parsed.metadata, list(parsed.keys), list(parsed.forms), parsed.starts.tolist()
+    return parsed.metadata, list(parsed.keys), [parsed.forms[kind] for kind in parsed.kinds], parsed.starts.tolist()
 
 
 def test_specs_in_the_order_of_the_header():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import resource
@@ -108,6 +109,7 @@ def test_bytes_by_spec(path: Path):
 def test_a_file_that_fails_leaves_nothing_open(tmp_path: Path):
     (tmp_path / "a.safetensors").write_bytes(checkpoint({"a": np.zeros(1, np.float32)}))
     (tmp_path / "b.safetensors").write_bytes(b"bad")
+    gc.collect()  # what other tests left
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(_errors.CheckpointError, match=r"b\.safetensors' holds 3 bytes") as caught:
         open_checkpoint([tmp_path / "a.safetensors", tmp_path / "b.safetensors"])
