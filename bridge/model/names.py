@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
+from bridge.model.kinds import ARRAYS, hidden, kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,7 @@ class Walked:
     """
 
     leaves: list[Leaf] = field(default_factory=list[Leaf])
-    modules: list[tuple[str, eqx.Module]] = field(default_factory=list[tuple[str, eqx.Module]])
+    modules: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
     indices: list[Leaf] = field(default_factory=list[Leaf])
     count: int = 0
 
@@ -53,7 +51,7 @@ def walk(tree: Any) -> Walked:
 
 def is_array(value: Any) -> bool:
     """Whether a leaf is an array that a checkpoint can fill: PRNG keys and Python numbers are not."""
-    if not isinstance(value, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
+    if not isinstance(value, ARRAYS):
         return False
     return not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
@@ -64,7 +62,7 @@ def joined(prefix: str, name: str) -> str:
 
 
 def _walk(node: Any, name: tuple[str, ...], alias: tuple[str, ...], walked: Walked) -> None:
-    kind = _kind(type(node))
+    kind = kind_of(type(node))
     if kind == "index":
         walked.indices.append(Leaf(".".join(name), ".".join(alias), node, walked.count))
         # An initial value that nobody has deleted: the state holds what counts.
@@ -80,29 +78,13 @@ def _walk(node: Any, name: tuple[str, ...], alias: tuple[str, ...], walked: Walk
         walked.leaves.append(Leaf(".".join(name), ".".join(alias), node, walked.count))
         walked.count += 1
         return
-    hidden = _hidden(type(node))
+    unseen = hidden(type(node)) if kind == "module" else None
     for path, child in children:
         shown = tuple(jtu.keystr((entry,), simple=True) for entry in path)
-        visible = shown[1:] if shown[:1] == hidden else shown
+        visible = shown[1:] if shown[:1] == unseen else shown
         _walk(child, name + visible, alias + shown, walked)
 
 
 def _children(node: Any) -> Iterator[tuple[Any, Any]]:
     """The direct children of a node, with their paths; a leaf is its own only child."""
     yield from jtu.tree_leaves_with_path(node, is_leaf=lambda child: child is not node)
-
-
-# Models have many nodes of few types, and asking JAX's and Equinox' abstract classes takes time.
-@cache
-def _kind(kind: type) -> str:
-    """What a node of this type is to the walk."""
-    arrays = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
-    kinds = {"index": eqx.nn.StateIndex, "state": eqx.nn.State, "module": eqx.Module, "array": arrays}
-    return next((name for name, bases in kinds.items() if issubclass(kind, bases)), "")
-
-
-@cache
-def _hidden(kind: type) -> tuple[str] | None:
-    """The attribute that PyTorch's names do not show."""
-    hidden = {eqx.nn.Sequential: "layers", eqx.nn.Shared: "pytree"}
-    return next(((attribute,) for base, attribute in hidden.items() if issubclass(kind, base)), None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax.tree_util as jtu
 
 from bridge._errors import PlanError
 from bridge._text import quote
+from bridge.model.kinds import kind_of
 from bridge.model.names import Leaf, joined, walk
 
 PAIR = "pass the pair (model, state) that eqx.nn.make_with_state gives"
@@ -17,7 +17,7 @@ PAIR = "pass the pair (model, state) that eqx.nn.make_with_state gives"
 
 def split(like: Any) -> tuple[Any, Any]:
     """The model and its state; `None` for a tree that has no state."""
-    if isinstance(like, tuple) and len(like) == 2 and isinstance(like[1], eqx.nn.State):
+    if isinstance(like, tuple) and len(like) == 2 and kind_of(type(like[1])) == "state":
         return like
     return like, None
 

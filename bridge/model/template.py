@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.tree_util as jtu
@@ -14,8 +14,10 @@ from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.template import Spec, Template
 from bridge.model.names import Leaf, Walked, is_array, walk
-from bridge.model.placing import Placing
 from bridge.model.state import check_stateless, split, state_leaves
+
+if TYPE_CHECKING:
+    from bridge.model.placing import Placing
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,20 +61,31 @@ def take_apart(like: Any) -> Model:
         check_stateless(like, walked.indices)
     else:
         walked.leaves += state_leaves(state, walked.indices, walked.count)
-    placing = Placing(walked.modules)
-    arrays = _arrays(walked, placing, _kind(model))
+    kind, placing = type(model).__name__, _placing(walked)
+    arrays = _arrays(walked, {} if placing is None else placing.shown, kind)
     leaves = {name: Spec(np.dtype(leaf.value.dtype), tuple(leaf.value.shape)) for name, leaf in arrays.items()}
+    if placing is None:
+        return Model(Template(leaves, kind=kind), arrays, like)
     own = {leaf.alias: name for name, leaf in arrays.items() if leaf.alias != name}
-    return Model(placing.template(leaves, own, _kind(model)), arrays, like)
+    return Model(placing.template(leaves, own, kind), arrays, like)
 
 
-def _arrays(walked: Walked, placing: Placing, kind: str) -> dict[str, Leaf]:
-    """The arrays by name."""
+def _placing(walked: Walked) -> Placing | None:
+    """The layouts of the tree's modules. One of plain containers has none, and needs no Equinox."""
+    if not walked.modules:
+        return None
+    from bridge.model.placing import Placing
+
+    return Placing(walked.modules)
+
+
+def _arrays(walked: Walked, shown: Mapping[str, str], kind: str) -> dict[str, Leaf]:
+    """The arrays by name; `shown` are the names that layouts give."""
     arrays: dict[str, Leaf] = {}
     for leaf in walked.leaves:
         if not is_array(leaf.value):
             continue
-        name = placing.shown.get(leaf.name, leaf.name)
+        name = shown.get(leaf.name, leaf.name)
         if name in arrays:
             raise PlanError(
                 f"leaf {quote(name)} stands twice in {kind}, as {quote(arrays[name].alias)} and as "
@@ -80,7 +93,3 @@ def _arrays(walked: Walked, placing: Placing, kind: str) -> dict[str, Leaf]:
             )
         arrays[name] = leaf
     return arrays
-
-
-def _kind(like: Any) -> str:
-    return type(like).__name__
