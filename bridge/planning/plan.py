@@ -17,8 +17,6 @@ from bridge.mapping.problem import Conflict, Mismatched, Problems
 from bridge.mapping.template import ArraySpec, Spec, Template
 from bridge.planning.policy import Canonical, DtypePolicy, is_float, narrows, refusal
 from bridge.planning.prove import Proof, prove
-from bridge.planning.recipe import recipe_text
-from bridge.planning.report import problems_text
 from bridge.rules.rule import Rule
 
 
@@ -167,11 +165,21 @@ class Plan:
     def check(self) -> None:
         """Raise the one `PlanError` that names every problem; nothing where the plan is ok."""
         if not self.ok:
-            text = problems_text(self)
-            raise PlanError(text, missing=self.missing, unexpected=self.unexpected, mismatched=self.mismatched)
+            raise PlanError(
+                self._problems(), missing=self.missing, unexpected=self.unexpected, mismatched=self.mismatched
+            )
 
     def __str__(self) -> str:
-        return recipe_text(self) if self.ok else f"{recipe_text(self)}\n\n{problems_text(self)}"
+        from bridge.planning.recipe import recipe_text
+
+        return recipe_text(self) if self.ok else f"{recipe_text(self)}\n\n{self._problems()}"
+
+    # Texts, suggestions and JSON are for plans that are looked at: a load that goes through imports none of it.
+
+    def _problems(self) -> str:
+        from bridge.planning.report import problems_text
+
+        return problems_text(self)
 
     def __eq__(self, other: object) -> bool:
         """Equal plans move the same elements of the same arrays in the same way, however their rules are spelled."""

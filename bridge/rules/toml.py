@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -25,6 +24,8 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     rules = bridge.load_rules("rules.toml")
     ```
     """
+    import tomllib  # most rules stand in programs, which then need not wait for it
+
     name = quote(os.fspath(path))
     try:
         with open(path, "rb") as file:

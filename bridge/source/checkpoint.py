@@ -17,9 +17,7 @@ from bridge.format.table import Numbers, Table
 from bridge.source.bytes import ByteSource
 from bridge.source.hub import HubOptions
 from bridge.source.resolve import Located, locate
-from bridge.source.suggest import closest
 from bridge.source.tensor import read_tensor
-from bridge.source.verify import verify_file
 
 _HELD_FILES = 32  # files whose descriptors stay open; a checkpoint of hundreds must not use them all up
 
@@ -117,10 +115,14 @@ class Checkpoint:
         self._sources[name] = source
         header = read_header(source, file=name)
         if verify:
+            from bridge.source.verify import verify_file  # only those who ask for it wait for it
+
             verify_file(located.folder, name, source)
         return header
 
     def _unknown(self, key: object) -> str:
+        from bridge.source.suggest import closest  # difflib is for mistakes
+
         text = key if isinstance(key, str) else repr(key)
         near = closest(text, self.specs)
         advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "`keys()` lists what it holds."

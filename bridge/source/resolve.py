@@ -13,7 +13,6 @@ from bridge._text import quote
 from bridge.format.index import MAX_INDEX_NBYTES, Index, parse_index
 from bridge.source.folder import Folder, LocalFiles, LocalFolder
 from bridge.source.hub import HubOptions, hub_folder
-from bridge.source.remote import remote_folder
 
 _SUFFIX = ".safetensors"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
@@ -21,7 +20,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Located:
     """The files of a checkpoint. `text` is the source as messages show it, `files` names in `folder`, in order."""
 
@@ -110,6 +109,8 @@ def _listed(paths: Sequence[str]) -> Located:
 
 
 def _remote(url: str, subfolder: str | None, variant: str | None) -> Located:
+    from bridge.source.remote import remote_folder  # only those who use URLs wait for it
+
     if url.endswith(_SUFFIX):
         parent, name = url.rsplit("/", 1)
         return Located(url, remote_folder(parent), (name,))
