@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -13,8 +13,7 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 
 
-@dataclass(frozen=True, slots=True)
-class DType:
+class DType(NamedTuple):
     """A dtype that a safetensors file can hold.
 
     `name` is safetensors' own ("BF16"), `numpy` the type its elements have in memory, `bits` the extent of one element

@@ -7,8 +7,7 @@ exact one that finds the problem, or that the header is merely unusual.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
@@ -41,8 +40,7 @@ class Readable(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """What a file says about itself.
 
     - `metadata`: the `__metadata__` of the file, `{}` where it has none.

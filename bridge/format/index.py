@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
@@ -20,8 +19,7 @@ _ADVICE = "The index is damaged or was written by a faulty tool: fetch it again,
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(NamedTuple):
     """Which file each key lies in.
 
     - `weight_map`: key to the name of a file, relative to the index's folder and below it.

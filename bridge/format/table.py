@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
-from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
@@ -37,8 +36,7 @@ class Form(NamedTuple):
 Numbers = npt.NDArray[np.intp]
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(NamedTuple):
     """A checked header. Tensor `n` is `keys[n]` and has `forms[kinds[n]]`; `starts` are int64, in bytes of the data."""
 
     metadata: dict[str, str]

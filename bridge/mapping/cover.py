@@ -7,7 +7,6 @@ that the proof costs what the boxes cost and not what the array holds.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -53,8 +52,7 @@ def key_steps(index_map: IndexMap) -> tuple[Steps, ...]:
     return tuple(tuple(sorted(steps)) for steps in found)
 
 
-@dataclass(frozen=True, slots=True)
-class Cover:
+class Cover(NamedTuple):
     """How often boxes fill an array: `holes` and `overlaps` as one half-open range for each axis."""
 
     holes: tuple[tuple[range, ...], ...]

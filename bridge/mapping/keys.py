@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol, overload, runtime_checkable
 
 import numpy as np
@@ -24,13 +23,13 @@ class Columnar(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class KeyTable:
     """All keys: key `n` is `names[n]`, and has the dtype, the shape and the bytes of `specs[kinds[n]]`."""
 
-    names: Sequence[str]
-    kinds: Numbers
-    specs: Sequence[ArraySpec]
+    __slots__ = ("kinds", "names", "specs")
+
+    def __init__(self, names: Sequence[str], kinds: Numbers, specs: Sequence[ArraySpec]) -> None:
+        self.names, self.kinds, self.specs = names, kinds, specs
 
     @classmethod
     def of(cls, specs: Mapping[str, ArraySpec]) -> KeyTable:

@@ -25,7 +25,7 @@ from bridge.rules.syntax import Name
 _MANY = 8
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Landed:
     """Keys of one `Sent` at one leaf or port, with their rows; `stacks` are the indices that became leading axes.
 

@@ -38,7 +38,7 @@ class Starts(NamedTuple):
     inside: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Family:
     """One index map for many tensors that differ only in where their indices put them."""
 
@@ -80,7 +80,7 @@ def stacked(key_shape: Shape, leaf_shape: Shape, variables: tuple[str, ...]) -> 
     return Family(IndexMap(key_shape, leaf_shape, (0,) * len(key_shape), (0,) * len(leaf_shape), atoms), bound)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class _Walk:
     """One side's axes as steps: where it starts, and how each free factor moves along it."""
 

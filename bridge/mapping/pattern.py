@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from bridge.mapping.places import Row
 from bridge.rules.parse import parse_pattern
@@ -97,7 +98,7 @@ def _piece(piece: Piece) -> str:
     return _STAR
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Names:
     """A set of names given by patterns: what `allow_missing`, `allow_unexpected` and the like take."""
 
@@ -114,8 +115,7 @@ class Names:
         return any(pattern.match(name) is not None for pattern in self.patterns)
 
 
-@dataclass(frozen=True, slots=True)
-class Codec:
+class Codec(NamedTuple):
     """A hole's number and the positions of its indices: `l = 6 g + i` and back, with selections undone.
 
     `counts[k]` is how many of index `k` there are before selecting; `chosen[k]` the values that are selected.

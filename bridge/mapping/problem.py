@@ -60,7 +60,7 @@ class Conflict(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Problems:
     """All that was found wrong, by kind."""
 

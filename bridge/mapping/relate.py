@@ -25,7 +25,7 @@ class Slot(NamedTuple):
     branch: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Relation:
     """One rule between the keys in `slots` and `leaves`, one for each branch. `terms` are added up in each place."""
 

@@ -15,7 +15,7 @@ from bridge.rules.rule import Rule
 from bridge.rules.syntax import NO_NAME, Name
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Sent:
     """Keys that one side of a rule sends to one name, up to indices.
 

@@ -7,7 +7,7 @@ is memory of its own, and the index maps are cut and refined to say so. Everythi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,8 +16,7 @@ from bridge.mapping.indexmap import Atom, IndexMap, Shape
 from bridge.mapping.places import Places
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(NamedTuple):
     """Equal boxes side by side: `counts[i]` of extent `box[i]` along axis `i`, the first at `start[i]` of the leaf."""
 
     start: Shape

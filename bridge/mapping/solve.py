@@ -19,7 +19,7 @@ class ShapeConflict(Exception):  # noqa: N818 - internal: becomes an entry of a 
     """Shapes do not fit a rule's axes; the message says where and why."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Layout:
     """The axes of a rule, side by side, with what shapes cannot say.
 
@@ -55,7 +55,7 @@ class Layout:
         raise AssertionError("checked when the rule was made")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Extents:
     """Known extents by symbol, and how a factor of an axis is spelled as symbols."""
 

@@ -50,8 +50,7 @@ class Spec:
         return f"{self.dtype.name}[{', '.join(map(str, self.shape))}]"
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A layer's layout where the layer stands in the model.
 
     `rules` speak of the layer's own names, one layer at a time: the layer stands below `prefix`, `depth` leading axes
@@ -81,7 +80,7 @@ class Port(NamedTuple):
     branch: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Template:
     """A model's leaves by name, its layouts, and other spellings of its names.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,7 @@ from bridge._text import quote
 from bridge.model.kinds import ARRAYS, hidden, kind_of
 
 
-@dataclass(frozen=True, slots=True)
-class Leaf:
+class Leaf(NamedTuple):
     """One leaf: its name as PyTorch would write it, keystr's own spelling, and its place among all leaves."""
 
     name: str
@@ -25,7 +24,7 @@ class Leaf:
     place: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Walked:
     """All leaves of a tree, in JAX's order, its modules by name (outermost first), and where it points into a `State`.
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from bridge.model.placing import Placing
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(NamedTuple):
     """A template model taken apart: what the mapping needs to know of it, and what it takes to put it together."""
 
     template: Template

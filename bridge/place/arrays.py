@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -31,8 +30,7 @@ def place(array: np.ndarray, device: Any = None) -> jax.Array:
     return jax.device_put(array, device)
 
 
-@dataclass(frozen=True, slots=True)
-class Shards:
+class Shards(NamedTuple):
     """The shards of one leaf that this process holds.
 
     `grids` are the boxes that it reads, each box once whatever the number of its devices; `homes` says for every

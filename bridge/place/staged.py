@@ -7,9 +7,10 @@ that much at once; a device holds the final array and one piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,7 @@ Box = tuple[range, ...]
 Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Part of one leaf: a box of it, which lies in the shard `within` of each of `devices`."""
 
     leaf: str

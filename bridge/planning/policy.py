@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
@@ -34,8 +33,7 @@ _SCALED = frozenset(
 _PACKED = frozenset(dtype.numpy for dtype in DTYPES.values() if dtype.packed)
 
 
-@dataclass(frozen=True, slots=True)
-class DtypePolicy:
+class DtypePolicy(NamedTuple):
     """What `dtype=` says: `None`, `"checkpoint"`, a dtype, or dtypes by leaf pattern (the first that matches)."""
 
     default: Wanted = None

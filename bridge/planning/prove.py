@@ -24,7 +24,7 @@ from bridge.planning.complete import check_keys, check_leaves
 from bridge.rules.rule import Rule
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Proof:
     """What a mapping came to: `blocks`, keys dropped on purpose, leaves kept, rules that matched nothing.
 

@@ -18,7 +18,7 @@ _CLOSE = 0.55
 _WORDS = re.compile(r"[._]|(?<=[a-z])(?=[A-Z])")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Group:
     """Names that differ only in indices."""
 

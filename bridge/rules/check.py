@@ -16,7 +16,7 @@ from bridge.rules.parse import Parsed
 from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Pair:
     """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from math import isfinite
+from typing import NamedTuple
 
 from bridge.rules.cursor import Cursor, fail
 
@@ -22,8 +22,7 @@ _DIGITS = 10**18  # whole numbers have at most 18 digits
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """The options of one rule. `sizes` are extents of axes and parts, and counts of indices, sorted by name."""
 
     sizes: tuple[tuple[str, int], ...] = ()
@@ -90,18 +89,18 @@ def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
         if name in FLAGS:
             if not isinstance(value, bool):
                 fail(text, at, f"option '{name}' is true or false, not {value!r}")
-            options = replace(options, **{name: value})
+            options = options._replace(**{name: value})
         elif name == "flip":
             if not isinstance(value, str) or not value.split():
                 fail(text, at, f"option 'flip' is the names of axes, as in flip=\"h w\", not {value!r}")
-            options = replace(options, flip=tuple(value.replace(",", " ").split()))
+            options = options._replace(flip=tuple(value.replace(",", " ").split()))
         elif name in NUMBERS:
-            options = replace(options, **{name: _number(text, at, name, value)})
+            options = options._replace(**{name: _number(text, at, name, value)})
         elif isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _DIGITS:
             fail(text, at, f"option '{name}' is the extent of an axis, a whole number from 1 up, not {value!r}")
         else:
             sizes[name] = int(value)
-    return replace(options, sizes=tuple(sorted(sizes.items())))
+    return options._replace(sizes=tuple(sorted(sizes.items())))
 
 
 def _number(text: str, at: int, name: str, value: Option) -> float | int:

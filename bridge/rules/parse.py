@@ -6,7 +6,7 @@ rule  =  keys "->" leaves [";" options]         (docs/rules.md has the whole gra
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bridge._errors import RuleError
 from bridge.rules.axes import read_axes
@@ -18,8 +18,7 @@ from bridge.rules.syntax import Name, Side
 _DROP = re.compile(r"_\s*(;|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(NamedTuple):
     """A rule as it was written. `leaf` is `None` for a drop; `options_at` is the column where options stand."""
 
     keys: tuple[Side, ...]

@@ -13,7 +13,7 @@ from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Moves:
     """One term of a block over C-contiguous memory, in elements.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
@@ -29,8 +28,7 @@ class Piece(NamedTuple):
     leaf_strides: Shape
 
 
-@dataclass(frozen=True, slots=True)
-class Through:
+class Through(NamedTuple):
     """One source and the pieces of it that go to leaves; or the terms of a sum, a source and a piece for each."""
 
     sources: tuple[Source, ...]
