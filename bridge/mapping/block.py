@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Term:
+class Term(NamedTuple):
     """The key that fills each place of a block; `starts[i]` is where the map starts in the tensor of `keys[i]`."""
 
     index_map: IndexMap
@@ -19,7 +19,7 @@ class Term:
     starts: Places
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Block:
     """Tensors and the places of one leaf that they fill.
 

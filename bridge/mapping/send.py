@@ -7,7 +7,6 @@ bundle of such keys goes its way as one key, wherever the numbers in its names h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import product
 
 from bridge._text import template
@@ -219,7 +218,7 @@ def _resolved(name: Name, counts: Mapping[str, int]) -> Name:
     def index(index: Index) -> Index:
         if index.selection is None or index.name not in counts:
             return index
-        return replace(index, selection=index.selection.resolved(counts[index.name]))
+        return Index(index.name, index.selection.resolved(counts[index.name]), index.at)
 
     def piece(piece: Piece) -> Piece:
         return Hole(tuple(map(index, piece.indices))) if isinstance(piece, Hole) else piece

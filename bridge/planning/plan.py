@@ -35,7 +35,7 @@ class Lossy(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Request:
     """What was asked for, besides the checkpoint and the model: enough to ask again."""
 
