@@ -58,7 +58,9 @@ class Samples:
 
 def environment(more: Mapping[str, str]) -> dict[str, str]:
     """The caller's variables, with this checkout in front of what is installed."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2", **more}
+    own = {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    # What pip has installed is compiled; so is this checkout, whatever the caller's shell says of such files.
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | own | dict(more)
 
 
 def make(what: str, work: Work) -> None:
