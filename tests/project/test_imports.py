@@ -4,13 +4,37 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
-HEAVY = ("equinox", "huggingface_hub", "jax", "rich", "tensorflow", "torch", "transformers")
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+HEAVY = (
+    *("equinox", "fsspec", "huggingface_hub", "jax", "optax", "rich", "safetensors", "scipy"),
+    *("tensorflow", "torch", "transformers"),
+)
+# What a load that goes through has no use for, of bridge and of the standard library.
+ASIDE = (
+    *("bridge._diff", "bridge._native", "bridge._record", "bridge._save", "bridge.cli", "bridge.target"),
+    *("bridge.model.layouts", "bridge.model.placing", "bridge.model.shared"),
+    *("bridge.planning.recipe", "bridge.planning.report", "bridge.planning.reverse", "bridge.planning.spell"),
+    *("bridge.planning.store", "bridge.planning.suggest"),
+    *("bridge.source.remote", "bridge.source.suggest", "bridge.source.verify"),
+    "tomllib",
+)
+LOAD = """
+import jax, bridge
+like = {"conv": {"weight": jax.ShapeDtypeStruct((1, 1, 1), "float32"), "bias": jax.ShapeDtypeStruct((1,), "float32")}}
+loaded = bridge.load(FILE, like, ["conv.weight -> conv.weight"])
+assert (loaded["conv"]["bias"] == 2).all()
+"""
 
 
-def heavy_after(code: str) -> list[str]:
-    """Which of the heavy packages a fresh interpreter has loaded after `code`."""
-    ask = f"{code}\nimport sys\nprint(*sorted(set({HEAVY}) & set(sys.modules)))"
+def heavy_after(code: str, names: Sequence[str] = HEAVY) -> list[str]:
+    """Which of `names`, the heavy packages, a fresh interpreter has loaded after `code`."""
+    ask = f"{code}\nimport sys\nprint(*sorted(set({tuple(names)}) & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-W", "error", "-c", ask], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -23,6 +47,33 @@ def test_import_bridge_loads_nothing_heavy() -> None:
 def test_this_test_can_fail() -> None:
     assert heavy_after("import jax") == ["jax"]
     assert "torch" in heavy_after("import torch")
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> str:
+    """A program that loads `FILE`, the parameters of a convolution, into a dict."""
+    file = tmp_path / "model.safetensors"
+    save_file({"conv.weight": np.ones((1, 1, 1), np.float32), "conv.bias": np.full(1, 2, np.float32)}, file)
+    return f"FILE = {str(file)!r}\n{LOAD}"
+
+
+def test_a_load_into_plain_containers_imports_jax_and_what_it_uses(load: str) -> None:
+    assert heavy_after(load, HEAVY + ASIDE) == ["jax"]
+
+
+def test_this_test_can_fail_too(load: str) -> None:
+    texts = [f"bridge.planning.{name}" for name in ("recipe", "report", "suggest")]
+    more = "import equinox, rich\nstr(bridge.plan(FILE, {}))"
+    assert heavy_after(load + more, HEAVY + ASIDE) == [*texts, "equinox", "jax", "rich"]
+
+
+def test_equinox_may_be_imported_after_the_first_load(load: str) -> None:
+    later = """
+import equinox as eqx
+conv = bridge.load(FILE, {"conv": eqx.nn.Conv1d(1, 1, 1, key=jax.random.key(0))})["conv"]
+assert conv.bias.shape == (1, 1) and conv.bias[0, 0] == 2  # as its layout says
+"""
+    assert "equinox" in heavy_after(load + later)
 
 
 def test_rules_and_errors_need_no_jax() -> None:
