@@ -59,6 +59,8 @@ __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
+    if name == "models":  # not imported for those who do not ask for it
+        return import_module("bridge.models")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'bridge' has no attribute {name!r}")

@@ -62,6 +62,7 @@ class Fields:
             raise bridge.CheckpointError(f"'{_safe(name)}' holds {_spelled(data)}, not an object of fields.")
         self._left = dict(data)
         self._name = f"'{_safe(name)}'"
+        self._prefix = ""
 
     def count(self, field: str, *, default: int | None = None) -> int:
         """A whole number from 1 up."""
@@ -70,12 +71,55 @@ class Fields:
             self.refuse(field, value, "a whole number from 1 up")
         return value
 
-    def number(self, field: str, *, default: float) -> float:
+    def number(self, field: str, *, default: float | None = None) -> float:
         """A finite number above 0."""
         value = self._take(field, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             self.refuse(field, value, "a number above 0")
         return float(value)
+
+    def optional(self, field: str) -> float | None:
+        """A finite number above 0, or null."""
+        return None if self._left.get(field) is None else self.number(field)
+
+    def flag(self, field: str, *, default: bool) -> bool:
+        """`true` or `false`."""
+        return self.one_of(field, [True, False], default=default)
+
+    def text(self, field: str) -> str:
+        """Any text."""
+        value = self._take(field, None)
+        if not isinstance(value, str):
+            self.refuse(field, value, "a text")
+        return value
+
+    def names(self, field: str, known: Collection[str]) -> tuple[str, ...] | None:
+        """A list, each of whose items is one of the names that are implemented; or null."""
+        value = self._left.pop(field, None)
+        if value is None:
+            return None
+        if not isinstance(value, list) or not all(isinstance(each, str) and each in known for each in value):
+            self.refuse(field, value, f"lists of {' and '.join(map(_spelled, known))}")
+        return tuple(value)
+
+    def inner(self, field: str) -> Fields | None:
+        """The fields of an object inside, called `field.name` in messages; or null."""
+        value = self._left.pop(field, None)
+        if value is None:
+            return None
+        if not isinstance(value, Mapping):
+            self.refuse(field, value, "an object of fields")
+        inner = Fields(value, name=self._name[1:-1])
+        inner._prefix = f"{self._prefix}{field}."
+        return inner
+
+    def either(self, *names: str) -> Fields | None:
+        """The object that one of several fields holds, as `inner` has it; two that say something are refused."""
+        told = [name for name in names if self._left.get(name)]
+        if len(told) > 1:
+            self.refuse(told[1], self._left[told[1]], f"this beside no '{told[0]}': one of the two")
+        found = [self.inner(name) for name in names]
+        return next((each for each, name in zip(found, names, strict=True) if name in told), None)
 
     def one_of(self, field: str, known: Collection[Any], *, default: Any) -> Any:
         """One of the values that are implemented. `false` is not taken for 0, nor `true` for 1."""
@@ -84,37 +128,46 @@ class Fields:
             self.refuse(field, value, " or ".join(_spelled(each) for each in known))
         return value
 
-    def done(self, unused: Collection[str]) -> None:
+    def done(self, unused: Collection[str] = ()) -> None:
         """Refuse every field that nobody took, but those that are known to change nothing, and private ones."""
         for field, value in self._left.items():
-            if field not in _BOOKKEEPING and field not in unused and not field.startswith("_") and value is not None:
+            known = field in _BOOKKEEPING or field.startswith("_") or self._prefix + field in unused
+            if not known and value is not None:
+                name = _safe(self._prefix + field)
                 raise bridge.CheckpointError(
-                    f"{self._name}: field '{_safe(field)}' is {_spelled(value)}, and this model does not know it. "
-                    f'If it changes nothing: Config.from_dict(…, ignore=["{_safe(field)}"]).'
+                    f"{self._name}: field '{name}' is {_spelled(value)}, and this model does not know it. "
+                    f'If it changes nothing: ignore=["{name}"].'
                 )
 
     def refuse(self, field: str, value: Any, expected: str) -> NoReturn:
         """Say what was expected of a field."""
         raise bridge.CheckpointError(
-            f"{self._name}: field '{field}' is {_spelled(value)}; this model implements {expected}."
+            f"{self._name}: field '{self._prefix}{field}' is {_spelled(value)}; this model implements {expected}."
         )
 
     def _take(self, field: str, default: Any) -> Any:
         value = self._left.pop(field, default)
         if value is None and default is None:
-            raise bridge.CheckpointError(f"{self._name} lacks field '{field}', which this model needs.")
+            raise bridge.CheckpointError(f"{self._name} lacks field '{self._prefix}{field}', which this model needs.")
         return default if value is None else value
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """What a JSON file says. **Raises:** `bridge.CheckpointError` that names the file."""
-    name = _safe(os.fspath(path))
+    name = os.fspath(path)
     try:
-        return json.loads(Path(path).read_bytes())
+        raw = Path(path).read_bytes()
     except OSError as e:
-        raise bridge.CheckpointError(f"'{name}' cannot be read: {e.strerror or e}. Check the path.") from e
+        raise bridge.CheckpointError(f"'{_safe(name)}' cannot be read: {e.strerror or e}. Check the path.") from e
+    return parse_json(raw, name=name)
+
+
+def parse_json(raw: bytes, *, name: str) -> Any:
+    """What the bytes of a JSON file say. **Raises:** `bridge.CheckpointError` that names the file."""
+    try:
+        return json.loads(raw)
     except (ValueError, RecursionError) as e:
-        raise bridge.CheckpointError(f"'{name}' is not JSON: {_safe(str(e))}. Fetch it again.") from e
+        raise bridge.CheckpointError(f"'{_safe(name)}' is not JSON: {_safe(str(e))}. Fetch it again.") from e
 
 
 def _spelled(value: Any) -> str:

@@ -1,8 +1,6 @@
 """BERT: an encoder of text, bidirectional attention over absolute positions, norms after the residuals.
 
-    config = bert.Config.from_file("all-MiniLM-L6-v2/config.json")
-    like = eqx.filter_eval_shape(bert.Bert, config, key=jax.random.key(0))
-    model = bridge.load("all-MiniLM-L6-v2", like, bert.rules(config))
+    model = bridge.models.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
     hidden = model(tokens, mask)  # (seq,), (seq,) -> (seq, d); a batch by jax.vmap
 
 For inference: dropout is left out. All layers are one stacked module under `jax.lax.scan`, which compiles one layer
@@ -12,9 +10,8 @@ whatever their number.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -22,16 +19,8 @@ import jax
 import jax.numpy as jnp
 
 import bridge
+from bridge.models._activations import ACTIVATIONS
 from bridge.models._config import Fields, read_json
-
-_gelu_tanh = partial(jax.nn.gelu, approximate=True)
-ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "gelu_new": _gelu_tanh,
-    "gelu_pytorch_tanh": _gelu_tanh,
-    "relu": jax.nn.relu,
-    "silu": jax.nn.silu,
-}
 
 # Fields that only training reads, and leftovers of BERT's first release that nothing ever read.
 _UNUSED = frozenset(
@@ -277,3 +266,8 @@ def rules(config: Config) -> list[str]:
     """
     pooler = "pooler.dense.** -> pooler.**" if config.pooler else "pooler.** -> _"
     return [prefix + rule for prefix in ("", "bert.") for rule in (*_RULES, pooler, *_FIRST_RELEASE)] + ["cls.** -> _"]
+
+
+def told_by(keys: Iterable[str]) -> dict[str, Any]:
+    """What no config.json says, and the keys of a checkpoint do: keywords of `Config.from_dict`."""
+    return {"pooler": any(key.endswith("pooler.dense.weight") for key in keys)}

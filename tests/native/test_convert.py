@@ -55,6 +55,12 @@ def test_its_own_rules_may_be_given_and_no_others(native: Path, source: Path):
         )
 
 
+def test_its_own_plan_may_be_given(native: Path):
+    plan = bridge.plan(native, LIKE)
+    assert plan.ok
+    assert bits(bridge.load(native, LIKE, plan)["w"]) == bits(STACK)
+
+
 def test_it_is_never_converted_again(tmp_path: Path, native: Path):
     for rules in (None, RULES):
         with pytest.raises(bridge.PlanError) as caught:

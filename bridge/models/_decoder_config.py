@@ -1,0 +1,101 @@
+"""What decoders of the Llama line have in common in their config.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from bridge.models._activations import ACTIVATIONS
+from bridge.models._config import Fields, read_json
+from bridge.models._rope import Rope
+
+# Fields that only training reads, or that older releases of transformers read and computed the same.
+UNUSED = frozenset({"attention_dropout", "cache_implementation", "hidden_dropout", "pretraining_tp"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The names are those of config.json.
+
+    - `hidden_size`: the width, d. `intermediate_size`: the width inside an MLP.
+    - `num_attention_heads` queries, `num_key_value_heads` keys and values of width `head_dim`.
+    - `max_position_embeddings`: how many tokens the model was trained for; more can be computed.
+    - `rope`: how positions turn heads. `hidden_act`: one of `ACTIVATIONS`. `rms_norm_eps`: what norms add to the mean
+        square.
+    - `tie_word_embeddings`: whether the embeddings are the head too.
+    """
+
+    model_type: ClassVar[str]
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    max_position_embeddings: int
+    rope: Rope
+    hidden_act: str = "silu"
+    rms_norm_eps: float = 1e-6
+    tie_word_embeddings: bool = False
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, ignore: Collection[str] = (), name: str = "config.json") -> Self:
+        """The config of what a config.json says.
+
+        **Arguments:**
+
+        - `data`: the fields, as transformers writes them, or wrote them before its release 5.
+        - `ignore`: fields that are known to change nothing.
+        - `name`: what messages call the file.
+
+        **Raises:** `bridge.CheckpointError` that names a field which is absent, unknown, or of a value that is not
+        implemented.
+        """
+        fields = Fields(data, name=name)
+        fields.one_of("model_type", [cls.model_type], default=cls.model_type)
+        fields.one_of("is_encoder_decoder", [False], default=False)
+        config = cls(**cls.read(fields, ignore))
+        fields.done(unused={*UNUSED, *ignore})
+        return config
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, ignore: Collection[str] = ()) -> Self:
+        """The config of a config.json file. Arguments and errors as for `from_dict`."""
+        return cls.from_dict(read_json(path), ignore=ignore, name=os.fspath(path))
+
+    @classmethod
+    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+        """What the constructor takes. An architecture with more fields takes them too."""
+        width, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
+        positions = fields.count("max_position_embeddings")
+        kv_heads = fields.count("num_key_value_heads", default=heads)
+        if heads % kv_heads:
+            fields.refuse("num_key_value_heads", kv_heads, f"a divisor of {heads}")
+        head_dim = fields.count("head_dim", default=max(1, width // heads))
+        if head_dim % 2:
+            fields.refuse("head_dim", head_dim, "an even number: positions turn pairs")
+        return {
+            "vocab_size": fields.count("vocab_size"),
+            "hidden_size": width,
+            "intermediate_size": fields.count("intermediate_size"),
+            "num_hidden_layers": fields.count("num_hidden_layers"),
+            "num_attention_heads": heads,
+            "num_key_value_heads": kv_heads,
+            "head_dim": head_dim,
+            "max_position_embeddings": positions,
+            "rope": Rope.of(fields, theta=cls.default_theta, positions=positions, ignore=ignore),
+            "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
+            "rms_norm_eps": fields.number("rms_norm_eps", default=cls.rms_norm_eps),
+            "tie_word_embeddings": fields.flag("tie_word_embeddings", default=cls.tie_word_embeddings),
+        }
+
+    default_theta: ClassVar[float] = 10_000.0
+
+    @property
+    def window(self) -> int | tuple[int | None, ...] | None:
+        """How many tokens back a layer sees, itself included; `None`: all. A tuple: layer by layer."""
+        return None

@@ -1,0 +1,150 @@
+"""`generate`: text goes on, token by token, from one compiled program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+import bridge
+
+_SHORTEST = 16  # tokens that the shortest prompt is padded to
+
+
+def generate(
+    model: Any,
+    tokens: jax.Array,
+    max_new_tokens: int,
+    *,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    key: jax.Array | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
+) -> jax.Array:
+    """The tokens, and what the model makes follow them.
+
+    Prompt and steps are one compiled program, compiled once for each `max_new_tokens` and each power of two that the
+    prompt's length is padded to. The memory of keys and values lives inside.
+
+    **Arguments:**
+
+    - `model`: a decoder of `bridge.models`, or any module with its `prefill` and `step`.
+    - `tokens`: ids, shape `(seq,)`, integer, at least one. A batch of prompts of one length by `jax.vmap`.
+    - `max_new_tokens`: how many follow.
+    - `temperature`: what logits are divided by before a token is drawn. `None` or 0 takes the likeliest each time.
+    - `top_p`: draw only from the likeliest tokens that have this much probability together; above 0, at most 1.
+    - `key`: for drawing; needed with a temperature.
+    - `eos_token_id`: the token, or tokens, after which nothing more is computed: it is repeated to the end. `None`
+        never stops early.
+
+    **Returns:** int32, shape `(seq + max_new_tokens,)`: the prompt comes first, as in transformers.
+
+    **Raises:** `bridge.BridgeError` for arguments that make no sense.
+
+    ```python
+    tokens = bridge.models.generate(model, jnp.array(tokenizer.encode("The capital of France is").ids), 20)
+    ```
+    """
+    tokens = jnp.asarray(tokens)
+    if tokens.ndim != 1 or not tokens.shape[0] or not jnp.issubdtype(tokens.dtype, jnp.integer):
+        shown = f"{tokens.dtype}{list(tokens.shape)}"
+        raise bridge.BridgeError(
+            f"tokens are {shown}; generate takes the ids of one prompt, of shape (seq,), at least one. "
+            "A batch of prompts: jax.vmap(lambda tokens: generate(model, tokens, 20))(batch)."
+        )
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise bridge.BridgeError(f"max_new_tokens is {max_new_tokens!r}; a whole number from 1 up is expected.")
+    sampling = _Sampling.of(temperature, top_p, key)
+    stops = jnp.asarray([] if eos_token_id is None else eos_token_id, jnp.int32).reshape(-1)
+    seq = tokens.shape[0]
+    padded = jnp.pad(tokens.astype(jnp.int32), (0, _padded(model, seq, max_new_tokens) - seq))
+    new = _generate(model, padded, jnp.asarray(seq, jnp.int32), max_new_tokens, sampling, stops)
+    return jnp.concatenate([tokens.astype(jnp.int32), new])
+
+
+def _padded(model: Any, seq: int, new: int) -> int:
+    """To how many tokens a prompt is padded: many lengths share a program. No further than the model has positions."""
+    power = max(_SHORTEST, 1 << (seq - 1).bit_length())
+    return max(seq, min(power, model.config.max_position_embeddings - new))
+
+
+class _Sampling(NamedTuple):
+    """How a token is chosen of its logits. Without a key: the likeliest."""
+
+    temperature: jax.Array | None = None
+    top_p: jax.Array | None = None
+    key: jax.Array | None = None
+
+    @classmethod
+    def of(cls, temperature: float | None, top_p: float | None, key: jax.Array | None) -> _Sampling:
+        """What the caller asked for. **Raises:** `bridge.BridgeError` for what makes no sense."""
+        if temperature is not None and not 0 <= temperature < math.inf:
+            raise bridge.BridgeError(f"temperature is {temperature}; a number from 0 up is expected.")
+        if top_p is not None and not 0 < top_p <= 1:
+            raise bridge.BridgeError(f"top_p is {top_p}; a number above 0, at most 1, is expected.")
+        if not temperature:
+            if top_p is not None:
+                raise bridge.BridgeError("top_p says how to draw tokens, and none are drawn: temperature=1.0 draws.")
+            return cls()
+        if key is None:
+            raise bridge.BridgeError("drawing tokens needs a key: key=jax.random.key(0).")
+        return cls(jnp.float32(temperature), None if top_p is None else jnp.float32(top_p), key)
+
+    def __call__(self, logits: jax.Array, number: jax.Array | int) -> jax.Array:
+        """A token, int32, of logits `(vocab,)`; the draws of different `number` are independent."""
+        if self.temperature is None or self.key is None:
+            return jnp.argmax(logits).astype(jnp.int32)
+        logits = logits.astype(jnp.float32) / self.temperature
+        if self.top_p is not None:
+            logits = jnp.where(nucleus(logits, self.top_p), logits, -jnp.inf)
+        return jax.random.categorical(jax.random.fold_in(self.key, number), logits).astype(jnp.int32)
+
+
+def nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
+    """Which tokens are in the least set of likeliest ones that has the probability `top_p`; bool, `(vocab,)`.
+
+    Nucleus sampling, https://arxiv.org/abs/1904.09751.
+    """
+    order = jnp.argsort(-logits)
+    shares = jax.nn.softmax(logits[order])
+    before = jnp.cumsum(shares) - shares
+    return jnp.zeros(logits.shape, bool).at[order].set(before < top_p)
+
+
+class _State(NamedTuple):
+    """Between two steps: how many new tokens there are, the last one, whether it is an end, all of them, the memory."""
+
+    length: jax.Array
+    token: jax.Array
+    ended: jax.Array
+    tokens: jax.Array
+    memory: Any
+
+
+@eqx.filter_jit
+def _generate(
+    model: Any, tokens: jax.Array, prompt: jax.Array, new: int, sampling: _Sampling, stops: jax.Array
+) -> jax.Array:
+    """The tokens after the first `prompt` of `tokens`, shape `(new,)`."""
+
+    def ended(token: jax.Array) -> jax.Array:
+        # Without stops not a value of the example: then a batch's loop is one loop, and its memory is not selected.
+        return (token == stops).any() if stops.shape[0] else jnp.asarray(False)
+
+    def more(state: _State) -> jax.Array:
+        return (state.length < new) & ~state.ended
+
+    def step(state: _State) -> _State:
+        logits, memory = model.step(state.token, prompt + state.length - 1, state.memory)
+        token = sampling(logits, state.length)
+        return _State(state.length + 1, token, ended(token), state.tokens.at[state.length].set(token), memory)
+
+    logits, memory = model.prefill(tokens, prompt, tokens.shape[0] + new)
+    token = sampling(logits, 0)
+    first = _State(jnp.asarray(1), token, ended(token), jnp.full(new, token), memory)
+    last = jax.lax.while_loop(more, step, first)
+    return jnp.where(jnp.arange(new) < last.length, last.tokens, last.token)

@@ -1,0 +1,125 @@
+"""`from_pretrained`: a config.json says which model it is, and the checkpoint beside it fills that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+import equinox as eqx
+import jax
+
+import bridge
+from bridge.models._config import Fields, parse_json
+
+# model_type: the file in this folder, and its class. A new architecture is a file and a line.
+ARCHITECTURES: Mapping[str, str] = {
+    "bert": "bert.Bert",
+    "llama": "llama.Llama",
+}
+
+
+def from_pretrained(
+    source: Any,
+    *,
+    dtype: Any = None,
+    sharding: Any = None,
+    max_host_bytes: int | None = None,
+    allow_missing: Any = (),
+    allow_unexpected: Sequence[str] | str = (),
+    ignore: Collection[str] = (),
+    progress: Any = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    verify: bool = False,
+) -> Any:
+    """A model of a well-known architecture with its weights, as its `config.json` says.
+
+    **Arguments:**
+
+    - `source`: a Hub repo id or a folder, or whatever else `bridge.open` takes, as far as a config.json lies beside
+        the weights.
+    - `dtype`: `None` for the one in which the checkpoint stores its floats. Otherwise as for `bridge.load`.
+    - `ignore`: fields of the config that are known to change nothing, for those that this library does not know.
+    - `sharding`, `max_host_bytes`, `allow_missing`, `allow_unexpected`, `progress`: as for `bridge.load`.
+    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
+
+    **Returns:** an Equinox module; `.config` says what it is. No code of the repo is run.
+
+    **Raises:** `bridge.CheckpointError` for an architecture that is not known, and for a field of the config that is
+    not, or whose value is not implemented: never a model that is a little different. `bridge.PlanError` where the
+    checkpoint does not hold just the weights of that model; `bridge.CheckpointError` for what reading finds.
+
+    ```python
+    model = bridge.models.from_pretrained("meta-llama/Llama-3.2-1B")
+    logits = model(tokens)
+    ```
+    """
+    ckpt = bridge.open(
+        source,
+        revision=revision,
+        subfolder=subfolder,
+        variant=variant,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        verify=verify,
+    )
+    try:
+        module, kind, config = architecture(ckpt, ignore=ignore)
+        like = eqx.filter_eval_shape(kind, config, key=jax.random.key(0))
+        plan = bridge.plan(
+            ckpt,
+            like,
+            module.rules(config),
+            dtype="checkpoint" if dtype is None else dtype,
+            sharding=sharding,
+            allow_missing=allow_missing,
+            allow_unexpected=allow_unexpected,
+            max_host_bytes=max_host_bytes,
+        )
+        if dtype is None:
+            _check_one_dtype(ckpt, plan)
+        return bridge.load(ckpt, like, plan, max_host_bytes=max_host_bytes, progress=progress)
+    finally:
+        if ckpt is not source:
+            ckpt.close()
+
+
+def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any, Any]:
+    """What the config.json of a checkpoint names: the architecture's module, its class, and the config.
+
+    Arguments and errors as for `from_pretrained`.
+    """
+    ckpt = bridge.open(source)
+    try:
+        name = f"{ckpt.source.rstrip('/')}/config.json"
+        data = parse_json(ckpt.beside("config.json"), name=name)
+        model_type = Fields(data, name=name).text("model_type")
+        if model_type not in ARCHITECTURES:
+            raise bridge.CheckpointError(
+                f"'{name}': model_type {model_type!a} is none of the architectures here: {', '.join(ARCHITECTURES)}. "
+                "A model of your own takes the weights with bridge.load and rules."
+            )
+        file, _, kind = ARCHITECTURES[model_type].partition(".")
+        module = import_module(f"bridge.models.{file}")
+        told = module.told_by(ckpt.keys()) if hasattr(module, "told_by") else {}
+        return module, getattr(module, kind), module.Config.from_dict(data, ignore=ignore, name=name, **told)
+    finally:
+        if ckpt is not source:
+            ckpt.close()
+
+
+def _check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
+    """A model computes in one dtype. Which of several it should be is the caller's to say."""
+    floats = {spec.dtype for spec in plan.leaves.values() if jax.numpy.issubdtype(spec.dtype, jax.numpy.floating)}
+    if len(floats) > 1:
+        names = " and ".join(sorted(dtype.name for dtype in floats))
+        raise bridge.CheckpointError(
+            f"'{ckpt.source}' stores its weights in {names}. Say in which one the model shall compute: dtype=…"
+        )
