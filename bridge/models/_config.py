@@ -78,9 +78,16 @@ class Fields:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
-    def optional(self, field: str) -> float | None:
-        """A finite number above 0, or null."""
-        return None if self._left.get(field) is None else self.number(field)
+    def whole(self, field: str, *, default: int) -> int:
+        """A whole number from 0 up."""
+        value = self._take(field, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            self.refuse(field, value, "a whole number from 0 up")
+        return value
+
+    def window(self, field: str, *, default: int | None = None) -> int | None:
+        """A whole number from 1 up, or null: none. `default` is for a field that is not there."""
+        return None if self._left.setdefault(field, default) is None else self.count(field)
 
     def flag(self, field: str, *, default: bool) -> bool:
         """`true` or `false`."""
@@ -93,13 +100,14 @@ class Fields:
             self.refuse(field, value, "a text")
         return value
 
-    def names(self, field: str, known: Collection[str]) -> tuple[str, ...] | None:
-        """A list, each of whose items is one of the names that are implemented; or null."""
-        value = self._left.pop(field, None)
+    def layer_types(self, layers: int) -> tuple[str, ...] | None:
+        """For each layer `"full_attention"` or `"sliding_attention"`; or null."""
+        value = self._left.pop("layer_types", None)
         if value is None:
             return None
-        if not isinstance(value, list) or not all(isinstance(each, str) and each in known for each in value):
-            self.refuse(field, value, f"lists of {' and '.join(map(_spelled, known))}")
+        known = ("full_attention", "sliding_attention")
+        if not isinstance(value, list) or len(value) != layers or any(each not in known for each in value):
+            self.refuse("layer_types", value, f"a list of {layers}, each {' or '.join(map(_spelled, known))}")
         return tuple(value)
 
     def inner(self, field: str) -> Fields | None:

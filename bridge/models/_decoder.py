@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from bridge.models._attention import Attention, Look
 from bridge.models._cache import Rows, remember, write
 from bridge.models._decoder_config import DecoderConfig
+from bridge.models._mlp import GatedMLP
 from bridge.models._rope import Turn
 
 Note = Callable[[jax.Array, Rows], Any]
@@ -50,6 +51,11 @@ def attention(config: DecoderConfig, *, key: jax.Array, **options: Any) -> Atten
     """Attention of the config's sizes; `options` as `Attention` has them."""
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     return Attention(config.hidden_size, heads, kv_heads, config.head_dim, **options, key=key)
+
+
+def gated_mlp(config: DecoderConfig, *, key: jax.Array, bias: bool = False) -> GatedMLP:
+    """An MLP of the config's sizes."""
+    return GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act, bias=bias, key=key)
 
 
 class Decoder(eqx.Module):

@@ -28,6 +28,9 @@ class DecoderConfig:
     """
 
     model_type: ClassVar[str]
+    # What transformers takes where a file says nothing; 0: as wide as the heads fill the model.
+    default_theta: ClassVar[float] = 10_000.0
+    default_head_dim: ClassVar[int] = 0
 
     vocab_size: int
     hidden_size: int
@@ -75,7 +78,7 @@ class DecoderConfig:
         kv_heads = fields.count("num_key_value_heads", default=heads)
         if heads % kv_heads:
             fields.refuse("num_key_value_heads", kv_heads, f"a divisor of {heads}")
-        head_dim = fields.count("head_dim", default=max(1, width // heads))
+        head_dim = fields.count("head_dim", default=cls.default_head_dim or max(1, width // heads))
         if head_dim % 2:
             fields.refuse("head_dim", head_dim, "an even number: positions turn pairs")
         return {
@@ -92,8 +95,6 @@ class DecoderConfig:
             "rms_norm_eps": fields.number("rms_norm_eps", default=cls.rms_norm_eps),
             "tie_word_embeddings": fields.flag("tie_word_embeddings", default=cls.tie_word_embeddings),
         }
-
-    default_theta: ClassVar[float] = 10_000.0
 
     @property
     def window(self) -> int | tuple[int | None, ...] | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import bridge
 
@@ -56,13 +57,13 @@ def generate(
             f"tokens are {shown}; generate takes the ids of one prompt, of shape (seq,), at least one. "
             "A batch of prompts: jax.vmap(lambda tokens: generate(model, tokens, 20))(batch)."
         )
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 1:
         raise bridge.BridgeError(f"max_new_tokens is {max_new_tokens!r}; a whole number from 1 up is expected.")
     sampling = _Sampling.of(temperature, top_p, key)
     stops = jnp.asarray([] if eos_token_id is None else eos_token_id, jnp.int32).reshape(-1)
     seq = tokens.shape[0]
     padded = jnp.pad(tokens.astype(jnp.int32), (0, _padded(model, seq, max_new_tokens) - seq))
-    new = _generate(model, padded, jnp.asarray(seq, jnp.int32), max_new_tokens, sampling, stops)
+    new = _generate(model, padded, jnp.asarray(seq, jnp.int32), int(max_new_tokens), sampling, stops)
     return jnp.concatenate([tokens.astype(jnp.int32), new])
 
 
@@ -109,10 +110,10 @@ def nucleus(logits: jax.Array, top_p: jax.Array) -> jax.Array:
 
     Nucleus sampling, https://arxiv.org/abs/1904.09751.
     """
-    order = jnp.argsort(-logits)
-    shares = jax.nn.softmax(logits[order])
-    before = jnp.cumsum(shares) - shares
-    return jnp.zeros(logits.shape, bool).at[order].set(before < top_p)
+    order = jnp.argsort(logits)
+    # Added up from the unlikeliest, so that the small ones are not lost beside the large.
+    kept = (jnp.cumsum(jax.nn.softmax(logits[order])) > 1 - top_p).at[-1].set(True)
+    return jnp.zeros(logits.shape, bool).at[order].set(kept)
 
 
 class _State(NamedTuple):

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 
 from bridge.models._activations import ACTIVATIONS
+from bridge.models._rope import precise
 
 
 class GatedMLP(eqx.Module):
@@ -27,4 +28,5 @@ class GatedMLP(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """One token, `(d,)` to `(d,)`."""
-        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
+        gate, up = (y.astype(precise(y.dtype)) for y in (self.gate(x), self.up(x)))
+        return self.down((ACTIVATIONS[self.activation](gate) * up).astype(x.dtype))

@@ -17,6 +17,9 @@ from bridge.models._config import Fields, parse_json
 ARCHITECTURES: Mapping[str, str] = {
     "bert": "bert.Bert",
     "llama": "llama.Llama",
+    "mistral": "mistral.Mistral",
+    "qwen2": "qwen2.Qwen2",
+    "qwen3": "qwen3.Qwen3",
 }
 
 

@@ -16,9 +16,8 @@ from typing import Any
 import jax
 
 from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention
+from bridge.models._decoder import Decoder, Layer, attention, gated_mlp
 from bridge.models._decoder_config import DecoderConfig
-from bridge.models._mlp import GatedMLP
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +52,7 @@ class Llama(Decoder):
             keys = jax.random.split(key)
             bias = config.attention_bias
             look = attention(config, qkv_bias=bias, out_bias=bias, key=keys[0])
-            mlp = GatedMLP(
-                config.hidden_size, config.intermediate_size, config.hidden_act, bias=config.mlp_bias, key=keys[1]
-            )
-            return Layer(config, look, mlp)
+            return Layer(config, look, gated_mlp(config, bias=config.mlp_bias, key=keys[1]))
 
         super().__init__(config, layer, key=key)
 

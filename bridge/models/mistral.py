@@ -1,0 +1,55 @@
+"""Mistral (https://arxiv.org/abs/2310.06825): Llama's shape, and layers that may see no further than a window.
+
+A model whose config has `"sliding_window": null` sees everything, as the releases since v0.2 do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from bridge.models._config import Fields
+from bridge.models._decoder import Decoder, Layer, attention, gated_mlp
+from bridge.models._decoder_config import DecoderConfig
+from bridge.models.llama import rules as llama_rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DecoderConfig):
+    """What makes one Mistral differ from another.
+
+    - `sliding_window`: how many tokens back a layer sees, itself included; `None`: all of them.
+    """
+
+    model_type = "mistral"
+
+    sliding_window: int | None = None
+
+    @classmethod
+    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {"sliding_window": fields.window("sliding_window")} | super().read(fields, ignore)
+
+    @property
+    def window(self) -> int | None:
+        """The same in every layer."""
+        return self.sliding_window
+
+
+class Mistral(Decoder):
+    """The decoder. Arguments as for `bridge.models.llama.Llama`."""
+
+    def __init__(self, config: Config, *, key: jax.Array) -> None:
+        def layer(key: jax.Array) -> Layer:
+            keys = jax.random.split(key)
+            return Layer(config, attention(config, key=keys[0]), gated_mlp(config, key=keys[1]))
+
+        super().__init__(config, layer, key=key)
+
+
+def rules(config: Config) -> list[str]:
+    """Which key is which leaf: as in a Llama."""
+    return llama_rules(config)

@@ -1,0 +1,55 @@
+"""Qwen3 (https://arxiv.org/abs/2505.09388): Qwen2 without its biases, with norms over each head of queries and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from bridge.models import qwen2
+from bridge.models._config import Fields
+from bridge.models._decoder import Decoder, Layer, attention, gated_mlp
+from bridge.models.llama import rules as llama_rules
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(qwen2.Config):
+    """What makes one Qwen3 differ from another; `windows` as in a Qwen2.
+
+    - `attention_bias`: whether the projections of attention have biases.
+    """
+
+    model_type = "qwen3"
+    default_head_dim = 128
+
+    attention_bias: bool = False
+
+    @classmethod
+    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+        """What the constructor takes."""
+        return {"attention_bias": fields.flag("attention_bias", default=False)} | super().read(fields, ignore)
+
+
+class Qwen3(Decoder):
+    """The decoder. Arguments as for `bridge.models.llama.Llama`."""
+
+    def __init__(self, config: Config, *, key: jax.Array) -> None:
+        def head_norm() -> eqx.nn.RMSNorm:
+            return eqx.nn.RMSNorm(config.head_dim, config.rms_norm_eps, use_bias=False)
+
+        def layer(key: jax.Array) -> Layer:
+            keys = jax.random.split(key)
+            bias = config.attention_bias
+            look = attention(config, qkv_bias=bias, out_bias=bias, head_norm=head_norm, key=keys[0])
+            return Layer(config, look, gated_mlp(config, key=keys[1]))
+
+        super().__init__(config, layer, key=key)
+
+
+def rules(config: Config) -> list[str]:
+    """Which key is which leaf: as in a Llama, and the norms of heads."""
+    norms = "model.layers.{l}.self_attn.{q|k}_norm.weight -> layers.attention.{query_norm|key_norm}.weight"
+    return [*llama_rules(config), norms]
