@@ -64,6 +64,10 @@ class Fields:
         self._name = f"'{_safe(name)}'"
         self._prefix = ""
 
+    def fill(self, defaults: Mapping[str, Any]) -> None:
+        """Say what fields are that the file leaves out."""
+        self._left = {**defaults, **self._left}
+
     def count(self, field: str, *, default: int | None = None) -> int:
         """A whole number from 1 up."""
         value = self._take(field, default)
@@ -85,9 +89,15 @@ class Fields:
             self.refuse(field, value, "a whole number from 0 up")
         return value
 
-    def window(self, field: str, *, default: int | None = None) -> int | None:
-        """A whole number from 1 up, or null: none. `default` is for a field that is not there."""
-        return None if self._left.setdefault(field, default) is None else self.count(field)
+    def window(self, field: str) -> int | None:
+        """A whole number from 1 up, or null: none."""
+        return None if self._left.get(field) is None else self.count(field)
+
+    def nothing(self, field: str) -> None:
+        """Null, or not there."""
+        value = self._left.pop(field, None)
+        if value is not None:
+            self.refuse(field, value, "null")
 
     def flag(self, field: str, *, default: bool) -> bool:
         """`true` or `false`."""
@@ -121,6 +131,10 @@ class Fields:
         inner._prefix = f"{self._prefix}{field}."
         return inner
 
+    def has(self, *names: str) -> bool:
+        """Whether any of these fields is there."""
+        return any(name in self._left for name in names)
+
     def either(self, *names: str) -> Fields | None:
         """The object that one of several fields holds, as `inner` has it; two that say something are refused."""
         told = [name for name in names if self._left.get(name)]
@@ -136,11 +150,14 @@ class Fields:
             self.refuse(field, value, " or ".join(_spelled(each) for each in known))
         return value
 
-    def done(self, unused: Collection[str] = ()) -> None:
-        """Refuse every field that nobody took, but those that are known to change nothing, and private ones."""
+    def done(self, unused: Collection[str] = (), ignore: Collection[str] = ()) -> None:
+        """Refuse every field that nobody took, but private ones and those that are known to change nothing.
+
+        `unused` are fields; `ignore` are names as messages have them, with those of the objects around a field.
+        """
         for field, value in self._left.items():
-            known = field in _BOOKKEEPING or field.startswith("_") or self._prefix + field in unused
-            if not known and value is not None:
+            known = field.startswith("_") or field in _BOOKKEEPING or field in unused
+            if not known and self._prefix + field not in ignore and value is not None:
                 name = _safe(self._prefix + field)
                 raise bridge.CheckpointError(
                     f"{self._name}: field '{name}' is {_spelled(value)}, and this model does not know it. "

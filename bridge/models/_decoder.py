@@ -21,6 +21,8 @@ from bridge.models._rope import Turn
 
 Note = Callable[[jax.Array, Rows], Any]
 """What to keep of a layer: its output `(seq, d)`, or the keys and values it made."""
+Transform = Callable[[jax.Array], jax.Array]
+"""Of one token, `(d,)` to `(d,)`."""
 
 
 class Layer(eqx.Module):
@@ -29,9 +31,9 @@ class Layer(eqx.Module):
     norm1: eqx.nn.RMSNorm
     attention: Attention
     norm2: eqx.nn.RMSNorm
-    mlp: Callable[[jax.Array], jax.Array]
+    mlp: Transform
 
-    def __init__(self, config: DecoderConfig, attention: Attention, mlp: Callable[[jax.Array], jax.Array]) -> None:
+    def __init__(self, config: DecoderConfig, attention: Attention, mlp: Transform) -> None:
         self.norm1, self.norm2 = rms_norm(config), rms_norm(config)
         self.attention, self.mlp = attention, mlp
 
@@ -40,6 +42,13 @@ class Layer(eqx.Module):
         mixed, rows = self.attention(jax.vmap(self.norm1)(x), look, past)
         x = x + mixed
         return x + jax.vmap(self.mlp)(jax.vmap(self.norm2)(x)), rows
+
+
+def stack(layer: Callable[[jax.Array], Any], *counts: int) -> Callable[[jax.Array], Any]:
+    """Makes as many layers of a key, as one module whose arrays have the axes `counts` in front."""
+    for _ in counts:
+        layer = eqx.filter_vmap(layer)
+    return lambda key: layer(jax.random.split(key, counts))
 
 
 def rms_norm(config: DecoderConfig) -> eqx.nn.RMSNorm:
@@ -64,21 +73,24 @@ class Decoder(eqx.Module):
     **Arguments:** (of the constructor)
 
     - `config`: what the model carries as `.config`.
-    - `layer`: makes one layer of a key; all are made by it, stacked.
+    - `layers`: makes the layers of a key, as `stack` does.
+    - `norm`: what the last hidden states go through.
     - `key`: for the initial weights.
     """
 
     embed: eqx.nn.Embedding
     layers: Any  # stacked: each array has an axis (layers,) in front
-    norm: Callable[[jax.Array], jax.Array]
+    norm: Transform
     head: eqx.nn.Linear | None  # None: the embeddings are the head too
     config: Any = eqx.field(static=True)
 
-    def __init__(self, config: DecoderConfig, layer: Callable[[jax.Array], Any], *, key: jax.Array) -> None:
+    def __init__(
+        self, config: DecoderConfig, layers: Callable[[jax.Array], Any], norm: Transform, *, key: jax.Array
+    ) -> None:
         key_embed, key_layers, key_head = jax.random.split(key, 3)
         self.embed = eqx.nn.Embedding(config.vocab_size, config.hidden_size, key=key_embed)
-        self.layers = eqx.filter_vmap(layer)(jax.random.split(key_layers, config.num_hidden_layers))
-        self.norm = rms_norm(config)
+        self.layers = layers(key_layers)
+        self.norm = norm
         head = (config.hidden_size, config.vocab_size)
         self.head = None if config.tie_word_embeddings else eqx.nn.Linear(*head, use_bias=False, key=key_head)
         self.config = config

@@ -28,9 +28,10 @@ class DecoderConfig:
     """
 
     model_type: ClassVar[str]
-    # What transformers takes where a file says nothing; 0: as wide as the heads fill the model.
-    default_theta: ClassVar[float] = 10_000.0
-    default_head_dim: ClassVar[int] = 0
+    activation: ClassVar[str] = "hidden_act"
+    """What config.json calls the activation."""
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    """What transformers takes for fields that a file leaves out. Null is not left out."""
 
     vocab_size: int
     hidden_size: int
@@ -58,17 +59,22 @@ class DecoderConfig:
         **Raises:** `bridge.CheckpointError` that names a field which is absent, unknown, or of a value that is not
         implemented.
         """
-        fields = Fields(data, name=name)
-        fields.one_of("model_type", [cls.model_type], default=cls.model_type)
-        fields.one_of("is_encoder_decoder", [False], default=False)
-        config = cls(**cls.read(fields, ignore))
-        fields.done(unused={*UNUSED, *ignore})
-        return config
+        return cls.of(Fields(data, name=name), ignore)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, ignore: Collection[str] = ()) -> Self:
         """The config of a config.json file. Arguments and errors as for `from_dict`."""
         return cls.from_dict(read_json(path), ignore=ignore, name=os.fspath(path))
+
+    @classmethod
+    def of(cls, fields: Fields, ignore: Collection[str]) -> Self:
+        """The config of fields, of which none is left over."""
+        fields.fill(cls.defaults)
+        fields.one_of("model_type", [cls.model_type], default=cls.model_type)
+        fields.one_of("is_encoder_decoder", [False], default=False)
+        config = cls(**cls.read(fields, ignore))
+        fields.done(UNUSED, ignore)
+        return config
 
     @classmethod
     def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
@@ -78,7 +84,7 @@ class DecoderConfig:
         kv_heads = fields.count("num_key_value_heads", default=heads)
         if heads % kv_heads:
             fields.refuse("num_key_value_heads", kv_heads, f"a divisor of {heads}")
-        head_dim = fields.count("head_dim", default=cls.default_head_dim or max(1, width // heads))
+        head_dim = fields.count("head_dim", default=max(1, width // heads))
         if head_dim % 2:
             fields.refuse("head_dim", head_dim, "an even number: positions turn pairs")
         return {
@@ -90,11 +96,16 @@ class DecoderConfig:
             "num_key_value_heads": kv_heads,
             "head_dim": head_dim,
             "max_position_embeddings": positions,
-            "rope": Rope.of(fields, theta=cls.default_theta, positions=positions, ignore=ignore),
-            "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
+            "hidden_act": fields.one_of(cls.activation, list(ACTIVATIONS), default=cls.hidden_act),
             "rms_norm_eps": fields.number("rms_norm_eps", default=cls.rms_norm_eps),
             "tie_word_embeddings": fields.flag("tie_word_embeddings", default=cls.tie_word_embeddings),
+            **cls.read_rope(fields, positions, ignore),
         }
+
+    @classmethod
+    def read_rope(cls, fields: Fields, positions: int, ignore: Collection[str]) -> dict[str, Any]:
+        """How positions turn heads, as far as `positions`."""
+        return {"rope": Rope.of(fields, theta=10_000.0, positions=positions, ignore=ignore)}
 
     @property
     def window(self) -> int | tuple[int | None, ...] | None:

@@ -16,6 +16,8 @@ from bridge.models._config import Fields, parse_json
 # model_type: the file in this folder, and its class. A new architecture is a file and a line.
 ARCHITECTURES: Mapping[str, str] = {
     "bert": "bert.Bert",
+    "gemma3": "gemma3.Gemma3",
+    "gemma3_text": "gemma3.Gemma3",
     "llama": "llama.Llama",
     "mistral": "mistral.Mistral",
     "qwen2": "qwen2.Qwen2",

@@ -67,7 +67,7 @@ class Rope:
             original = fields.count("original_max_position_embeddings", default=positions)
             if high <= low:
                 fields.refuse("high_freq_factor", high, f"a number above low_freq_factor, {low}")
-        fields.done(ignore)
+        fields.done(ignore=ignore)
         return cls(theta, scaling, factor, low, high, original)
 
     def frequencies(self, head_dim: int) -> np.ndarray:

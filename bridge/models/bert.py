@@ -89,7 +89,7 @@ class Config:
         )
         if config.hidden_size % config.num_attention_heads:
             fields.refuse("num_attention_heads", config.num_attention_heads, f"a divisor of {config.hidden_size}")
-        fields.done(unused={*_UNUSED, *ignore})
+        fields.done(_UNUSED, ignore)
         return config
 
     @classmethod

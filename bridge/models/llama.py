@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp
+from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
 from bridge.models._decoder_config import DecoderConfig
 
 
@@ -54,7 +54,7 @@ class Llama(Decoder):
             look = attention(config, qkv_bias=bias, out_bias=bias, key=keys[0])
             return Layer(config, look, gated_mlp(config, bias=config.mlp_bias, key=keys[1]))
 
-        super().__init__(config, layer, key=key)
+        super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 
 
 def rules(config: DecoderConfig) -> list[str]:

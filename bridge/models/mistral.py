@@ -5,14 +5,14 @@ A model whose config has `"sliding_window": null` sees everything, as the releas
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp
+from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
 from bridge.models._decoder_config import DecoderConfig
 from bridge.models.llama import rules as llama_rules
 
@@ -26,7 +26,9 @@ class Config(DecoderConfig):
 
     model_type = "mistral"
 
-    sliding_window: int | None = None
+    defaults: ClassVar[Mapping[str, Any]] = {"num_key_value_heads": 8, "sliding_window": 4096}
+
+    sliding_window: int | None
 
     @classmethod
     def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
@@ -47,7 +49,7 @@ class Mistral(Decoder):
             keys = jax.random.split(key)
             return Layer(config, attention(config, key=keys[0]), gated_mlp(config, key=keys[1]))
 
-        super().__init__(config, layer, key=key)
+        super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 
 
 def rules(config: Config) -> list[str]:

@@ -5,14 +5,14 @@ Some layers may see no further than a window: `layer_types` says which, or, in o
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
 from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp
+from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
 from bridge.models._decoder_config import DecoderConfig
 from bridge.models.llama import rules as llama_rules
 
@@ -25,6 +25,7 @@ class Config(DecoderConfig):
     """
 
     model_type = "qwen2"
+    defaults: ClassVar[Mapping[str, Any]] = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
 
     windows: tuple[int | None, ...]
 
@@ -44,8 +45,8 @@ def read_windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     """How far each layer sees: `sliding_window`, where `use_sliding_window` is set and the layer's type is sliding."""
     fields.one_of("use_mrope", [False], default=False)
     used = fields.flag("use_sliding_window", default=False)
-    window = fields.window("sliding_window", default=4096)
-    first = fields.whole("max_window_layers", default=28)
+    window = fields.window("sliding_window")
+    first = fields.whole("max_window_layers", default=0)
     types = fields.layer_types(layers)
     if types is None:
         types = tuple("sliding_attention" if used and n >= first else "full_attention" for n in range(layers))
@@ -62,7 +63,7 @@ class Qwen2(Decoder):
             keys = jax.random.split(key)
             return Layer(config, attention(config, qkv_bias=True, key=keys[0]), gated_mlp(config, key=keys[1]))
 
-        super().__init__(config, layer, key=key)
+        super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 
 
 def rules(config: Config) -> list[str]:

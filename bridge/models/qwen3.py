@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 
 from bridge.models import qwen2
 from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp
+from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
 from bridge.models.llama import rules as llama_rules
 
 
@@ -23,7 +23,7 @@ class Config(qwen2.Config):
     """
 
     model_type = "qwen3"
-    default_head_dim = 128
+    defaults: ClassVar[Mapping[str, Any]] = {**qwen2.Config.defaults, "head_dim": 128}
 
     attention_bias: bool = False
 
@@ -46,7 +46,7 @@ class Qwen3(Decoder):
             look = attention(config, qkv_bias=bias, out_bias=bias, head_norm=head_norm, key=keys[0])
             return Layer(config, look, gated_mlp(config, key=keys[1]))
 
-        super().__init__(config, layer, key=key)
+        super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 
 
 def rules(config: Config) -> list[str]:
