@@ -139,7 +139,7 @@ class Fields:
         """The object that one of several fields holds, as `inner` has it; two that say something are refused."""
         told = [name for name in names if self._left.get(name)]
         if len(told) > 1:
-            self.refuse(told[1], self._left[told[1]], f"this beside no '{told[0]}': one of the two")
+            self.refuse(told[1], self._left[told[1]], f"it only without '{told[0]}'")
         found = [self.inner(name) for name in names]
         return next((each for each, name in zip(found, names, strict=True) if name in told), None)
 
