@@ -15,6 +15,7 @@ from bridge.format.table import Numbers, Table
 from bridge.mapping.block import Block
 from bridge.mapping.keys import Keys
 from bridge.stream.chunk import CHUNK
+from bridge.stream.gaps import skipped
 from bridge.stream.moves import Moves
 from bridge.stream.scatter import Scatter, scattered
 
@@ -82,7 +83,9 @@ def is_straight(block: Block, moves: Moves, dtype: np.dtype) -> bool:
     if block.valued or any(spec.dtype != dtype for spec, _ in moves.keys.kinds()):
         return False
     outer, length = _split(moves)
-    return length > 0 and (not outer or length * dtype.itemsize >= _RUN)
+    if length == 0 or not outer or length * dtype.itemsize >= _RUN:
+        return length > 0
+    return skipped((moves.key_strides[len(outer) - 1] - length) * dtype.itemsize, length * dtype.itemsize)
 
 
 def _split(moves: Moves) -> tuple[tuple[int, ...], int]:

@@ -12,6 +12,7 @@ from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
 from bridge.stream.chunk import CHUNK, Source
 from bridge.stream.convert import assign, check_equal, combine
+from bridge.stream.gaps import skipped
 from bridge.stream.moves import Moves, view
 
 Shape = tuple[int, ...]
@@ -142,17 +143,25 @@ def _chunks(members: Sequence[tuple[Block, Moves, int]], specs: Mapping[str, Ten
         group = pending.pop()
         low = min(piece.start for piece in group)
         high = max(piece.start + _span(piece.extents, piece.strides) for piece in group)
-        if high - low <= limit or all(n == 1 for n in group[0].extents):
+        axis = next((n for n, extent in enumerate(group[0].extents) if extent > 1), None)
+        gapped = axis is not None and _gapped(group, axis, specs[key].dtype.itemsize)
+        if axis is None or (high - low <= limit and not gapped):
             source = _source(key, specs, low, high)
             yield Through((source,), tuple(piece._replace(start=piece.start - low) for piece in group))
             continue
-        axis = next(n for n, extent in enumerate(group[0].extents) if extent > 1)
         if len(group) > 1 and axis > 0:
             pending += [[piece] for piece in group]  # below the rows they have nothing in common
             continue
-        each = min(max(limit // group[0].strides[axis], 1), group[0].extents[axis] - 1)
+        each = 1 if gapped else min(max(limit // group[0].strides[axis], 1), group[0].extents[axis] - 1)
         for first in reversed(range(0, group[0].extents[axis], each)):
             pending.append([_part(piece, axis, first, each) for piece in group])
+
+
+def _gapped(group: Sequence[Piece], axis: int, itemsize: int) -> bool:
+    """Whether what the tensor holds between two steps along `axis` is worth skipping."""
+    low = min(piece.start for piece in group)
+    run = max(piece.start + _span(piece.extents[axis + 1 :], piece.strides[axis + 1 :]) for piece in group) - low
+    return skipped((group[0].strides[axis] - run) * itemsize, run * itemsize)
 
 
 def _part(piece: Piece, axis: int, first: int, count: int) -> Piece:
