@@ -190,19 +190,27 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
 
 
 def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
-    """A leaf that no key fills: made by the caller's function, or the template's own value."""
-    import jax
-    import jax.numpy as jnp
+    """A leaf that no key fills: made by the caller's function, or the template's own value.
+
+    **Raises:** `PlanError` where it is none, or cannot go where it should.
+    """
+    from bridge.place.arrays import canonical, spread
 
     found, spec = _filler(name, made), made.leaves[name]
     if found is None:
-        return jax.device_put(jnp.asarray(model.kept(name)), sharding)
-    pattern, function = found
-    value = jnp.asarray(function(name, spec))
-    if value.shape != spec.shape or np.dtype(value.dtype) != spec.dtype:
-        shown = f"{value.dtype}{list(value.shape)}"
-        raise PlanError(f"leaf {quote(name)}: the function for {quote(pattern)} gave {shown}, the model has {spec}")
-    return jax.device_put(value, sharding)
+        value = model.kept(name)
+    else:
+        pattern, function = found
+        value = function(name, spec)
+        value = value if hasattr(value, "dtype") else np.asarray(value)
+        dtype = canonical(np.dtype(value.dtype))
+        if value.shape != spec.shape or dtype != spec.dtype:
+            shown = f"{dtype}{list(value.shape)}"
+            raise PlanError(f"leaf {quote(name)}: the function for {quote(pattern)} gave {shown}, the model has {spec}")
+    try:
+        return spread(value, sharding)
+    except ValueError as error:
+        raise PlanError(f"leaf {quote(name)}, which no key fills, {error}") from error
 
 
 def _filler(name: str, made: Plan) -> tuple[str, Filler] | None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Sharding
 
+from bridge._errors import PlanError
 from bridge._progress import Progress, reporting
 from bridge.format.native import is_native
 from bridge.mapping.block import Block
+from bridge.mapping.shard import uncut
 from bridge.mapping.template import Spec
+from bridge.place.arrays import in_default_memory
 from bridge.place.memory import check_memory
-from bridge.place.staged import DEFAULT_HOST_NBYTES, Staging
+from bridge.place.staged import DEFAULT_HOST_NBYTES, Fill, Staging
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
@@ -71,41 +75,45 @@ def read_leaves(
         for buffer in work.memory(name, memory):
             buffer.fill(value)
     with reporting(progress) as report:
-        fill(blocks, ckpt.specs, ckpt, memory, progress=report if staging is None else None)
+        total = 0 if report is None or staging is None else predicted(ckpt, made, where, max_host_bytes).nbytes
+        read = _reader(ckpt, total, report)
+        read(blocks, memory)
         # A device array takes its memory over: no view of it may stay behind.
         values: dict[str, Any] = {name: work.place(name, memory) for name in list(leaves)}
         if staging is not None:
-            values |= staging.carry_out(_filler(ckpt, made, report))
+            values |= staging.carry_out(read)
     return values
 
 
-def _filler(ckpt: Checkpoint, made: Plan, report: Progress | None) -> Any:
-    """How a batch of pieces is read, with progress over all batches."""
+def _reader(ckpt: Checkpoint, nbytes: int, report: Progress | None) -> Fill:
+    """How blocks are read, with progress over all batches; `nbytes` are to be read where that is more than one."""
     done = 0
 
-    def read(blocks: list[Block], memory: Any) -> None:
-        nonlocal done
+    def read(blocks: Sequence[Block], memory: Mapping[str, np.ndarray]) -> None:
         start = done
 
         def within(now: int, total: int) -> None:
             nonlocal done
             done = start + now
             if report is not None:
-                report(done, max(done, made.nbytes))
+                report(done, max(done, total, nbytes))
 
-        fill(blocks, ckpt.specs, ckpt, memory, progress=within)
+        fill(blocks, ckpt.specs, ckpt, memory, progress=None if report is None else within)
 
     return read
 
 
 def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[list[Block], list[Block], int]:
     """The blocks whose leaves are made in host memory, those that are staged, and what may be in flight for them."""
+    if max_host_bytes is not None and (not isinstance(max_host_bytes, int) or max_host_bytes < 1):
+        raise PlanError(
+            f"max_host_bytes {max_host_bytes!r} is no number of bytes: give a whole number, such as 1 << 30"
+        )
     if max_host_bytes is None and all(map(_on_host, where.values())):
         return list(made.blocks), [], 0
-    # Terms of a sum have to meet somewhere: such leaves, biases for the most part, are made whole.
-    summed = {block.leaf for block in made.blocks if len(block.terms) > 1}
-    held = [block for block in made.blocks if block.leaf in summed]
-    staged = [block for block in made.blocks if block.leaf not in summed]
+    whole = {block.leaf for block in made.blocks if uncut(block) or not in_default_memory(where[block.leaf])}
+    held = [block for block in made.blocks if block.leaf in whole]
+    staged = [block for block in made.blocks if block.leaf not in whole]
     return held, staged, DEFAULT_HOST_NBYTES if max_host_bytes is None else max_host_bytes
 
 

@@ -11,6 +11,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
+import numpy as np
+
 from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
 from bridge.mapping.places import Places
@@ -27,6 +29,14 @@ class Grid(NamedTuple):
     def shape(self) -> Shape:
         """The shape of the memory that holds all boxes."""
         return (*self.counts, *self.box)
+
+    def take(self, whole: np.ndarray) -> np.ndarray:
+        """The boxes out of the whole leaf, as the memory of the grid has them."""
+        out = np.empty(self.shape, whole.dtype)
+        for index in np.ndindex(*self.counts):
+            at = zip(index, self.start, self.box, strict=True)
+            out[index] = whole[tuple(slice(s + k * n, s + (k + 1) * n) for k, s, n in at)]
+        return out
 
     @classmethod
     def of(cls, boxes: Iterable[tuple[range, ...]]) -> list[Grid]:
@@ -55,45 +65,52 @@ class _Cut(NamedTuple):
 
 
 def shard(block: Block, grid: Grid) -> list[Block] | None:
-    """The block over the grid's memory; `None` for a sum, whose terms may be cut differently.
+    """The block over the grid's memory; `None` for a sum whose terms run through the leaf in different orders.
 
     Atoms and starts are those of a leaf of shape `grid.shape`. Places outside the grid are gone.
     """
-    if block.summed:
+    if uncut(block):
         return None
-    term = block.terms[0]
+    atoms = block.terms[0].index_map.atoms
     rank = len(grid.box)
     cache: dict[tuple[int, int], list[_Cut]] = {}
-    groups: dict[tuple[Atom, ...], list[tuple[int, Shape, Shape]]] = {}
-    by_axis = [tuple(a for a in term.index_map.atoms if a.leaf_axis == axis) for axis in range(rank)]
-    for place, (key_start, leaf_start) in enumerate(zip(term.starts, block.starts, strict=True)):
-        partial: list[tuple[Shape, Shape, Shape, tuple[Atom, ...]]] = [(key_start, (), (), ())]
+    groups: dict[tuple[Atom, ...], list[_Member]] = {}
+    by_axis = [tuple(a for a in atoms if a.leaf_axis == axis) for axis in range(rank)]
+    for place, leaf_start in enumerate(block.starts):
+        cuts: list[tuple[_Cut, ...]] = [()]
         for axis in range(rank):
             at = (axis, leaf_start[axis])
             if at not in cache:
                 cache[at] = _cut_axis(by_axis[axis], leaf_start[axis], grid, axis)
-            partial = [
-                (
-                    _moved(start, cut.key_moves),
-                    (*boxes, cut.leaf_starts[0]),
-                    (*inner, cut.leaf_starts[1]),
-                    (*atoms, *cut.atoms),
-                )
-                for start, boxes, inner, atoms in partial
-                for cut in cache[at]
-            ]
-        for start, boxes, inner, atoms in partial:
-            groups.setdefault(atoms, []).append((place, start, (*boxes, *inner)))
-    return [_block(block, term, grid, atoms, members) for atoms, members in groups.items()]
+            cuts = [(*before, cut) for before in cuts for cut in cache[at]]
+        for parts in cuts:
+            start = (*(cut.leaf_starts[0] for cut in parts), *(cut.leaf_starts[1] for cut in parts))
+            moves = tuple(move for cut in parts for move in cut.key_moves)
+            groups.setdefault(tuple(a for cut in parts for a in cut.atoms), []).append(_Member(place, moves, start))
+    return [_block(block, grid, left, members) for left, members in groups.items()]
 
 
-def _block(
-    block: Block, term: Term, grid: Grid, atoms: tuple[Atom, ...], members: list[tuple[int, Shape, Shape]]
-) -> Block:
-    places, key_starts, leaf_starts = zip(*members, strict=True)
-    index_map = IndexMap(term.index_map.key_shape, grid.shape, key_starts[0], leaf_starts[0], atoms)
-    made = Term(index_map, term.keys.at(list(places)), Places(key_starts))
-    return replace(block, terms=(made,), starts=Places(leaf_starts))
+def uncut(block: Block) -> bool:
+    """Whether a block is made whole: a sum whose terms run in different orders has no common parts."""
+    return any(term.index_map.atoms != block.terms[0].index_map.atoms for term in block.terms[1:])
+
+
+class _Member(NamedTuple):
+    """What is left of one place of a block: how its starts in the tensors move, and where it starts in memory."""
+
+    place: int
+    key_moves: tuple[tuple[int, int], ...]
+    leaf_start: Shape
+
+
+def _block(block: Block, grid: Grid, atoms: tuple[Atom, ...], members: list[_Member]) -> Block:
+    starts = tuple(member.leaf_start for member in members)
+    terms: list[Term] = []
+    for term in block.terms:
+        key_starts = tuple(_moved(term.starts[member.place], member.key_moves) for member in members)
+        index_map = IndexMap(term.index_map.key_shape, grid.shape, key_starts[0], starts[0], atoms)
+        terms.append(Term(index_map, term.keys.at([member.place for member in members]), Places(key_starts)))
+    return replace(block, terms=tuple(terms), starts=Places(starts))
 
 
 def _moved(start: Shape, moves: Iterable[tuple[int, int]]) -> Shape:

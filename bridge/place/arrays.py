@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import SingleDeviceSharding
 
 from bridge.mapping.shard import Grid
 from bridge.mapping.template import Spec
@@ -28,6 +29,36 @@ def place(array: np.ndarray, device: Any = None) -> jax.Array:
     - `device`: a `jax.Device` or a `jax.sharding.Sharding` of one; `None` is JAX's default device.
     """
     return jax.device_put(array, device)
+
+
+def in_default_memory(sharding: jax.sharding.Sharding | None) -> bool:
+    """Whether arrays lie where devices compute; in the host's memory beside that, nothing is put together."""
+    if sharding is None or sharding.memory_kind is None:
+        return True
+    return all(device.default_memory().kind == sharding.memory_kind for device in sharding.addressable_devices)
+
+
+def spread(value: Any, sharding: Any = None) -> jax.Array:
+    """An array that the host or the template has already, under `sharding`; `None` leaves it where JAX puts it.
+
+    Every process places the shards of its own devices: it compares nothing with the others, nor waits for them.
+
+    **Raises:** `ValueError` for an array that is spread over several processes already, and otherwise than asked for.
+    """
+    if isinstance(value, jax.Array):
+        if sharding is None or value.sharding.is_equivalent_to(sharding, value.ndim):
+            return value
+        if not value.is_fully_addressable:
+            raise ValueError(f"is spread over several processes as {value.sharding}: move it there before, or say so")
+        if sharding.is_fully_addressable:
+            return jax.device_put(value, sharding)
+    host = np.asarray(value)
+    if sharding is None or sharding.is_fully_addressable:
+        # A copy: the caller keeps theirs, and on the CPU JAX would take it over.
+        return jax.device_put(np.array(host, canonical(host.dtype)), sharding)
+    host = host.astype(canonical(host.dtype), copy=False)
+    shards = Shards.of(Spec(host.dtype, host.shape), sharding)
+    return shards.place([grid.take(host) for grid in shards.grids], host.dtype)
 
 
 class Shards(NamedTuple):
@@ -62,7 +93,11 @@ class Shards(NamedTuple):
 
     def place(self, memory: list[np.ndarray], dtype: np.dtype) -> jax.Array:
         """One global array of the shards in `memory`, one array for each grid. No process waits for another."""
-        parts = [jax.device_put(memory[number][index], device) for device, number, index in self.homes]
+        kind = self.sharding.memory_kind
+        parts = [
+            jax.device_put(memory[number][index], SingleDeviceSharding(device, memory_kind=kind))
+            for device, number, index in self.homes
+        ]
         return jax.make_array_from_single_device_arrays(self.shape, self.sharding, parts, dtype=dtype)
 
 

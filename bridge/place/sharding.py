@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import jax
 import jax.tree_util as jtu
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from bridge._errors import PlanError
 from bridge._text import quote
@@ -33,7 +33,7 @@ def placements(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -
     **Raises:** `PlanError` for what is none of these, a pattern that matches no leaf, or a sharding that JAX refuses
     for a leaf.
     """
-    found = _resolve(sharding, leaves, model)
+    found = {name: _concrete(name, leaves[name], one) for name, one in _resolve(sharding, leaves, model).items()}
     for name, placement in found.items():
         if placement is not None:
             _check(name, leaves[name], placement)
@@ -58,6 +58,8 @@ def _resolve(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -> 
                 "sharding: a mapping of patterns needs a mesh: give (mesh, {...}), or call jax.set_mesh(mesh)"
             )
         return _by_pattern(mesh, sharding, leaves)
+    if isinstance(sharding, Mesh | AbstractMesh):
+        raise PlanError("sharding is a mesh alone: say with it what goes where, (mesh, {pattern: PartitionSpec})")
     if callable(sharding) and not isinstance(sharding, Mapping):
         function = cast("Callable[[str, Spec], Any]", sharding)
         return {name: _sharding(name, function(name, spec)) for name, spec in leaves.items()}
@@ -89,20 +91,20 @@ def _by_pattern(mesh: Mesh, specs: Any, leaves: Mapping[str, Spec]) -> dict[str,
         raise PlanError(
             f"sharding: (mesh, {{pattern: PartitionSpec}}) expected, got {type(specs).__name__} for the mapping"
         )
+    for text, spec in specs.items():
+        if not isinstance(spec, PartitionSpec):
+            raise PlanError(f"sharding: pattern {quote(text)} has {spec!r}: give a jax.sharding.PartitionSpec")
     patterns = [(text, Names.of(text), spec) for text, spec in specs.items()]
     unused = dict.fromkeys(specs)
     found: dict[str, Placement] = {}
-    for name in leaves:
+    for name, leaf in leaves.items():
         chosen = PartitionSpec()
         for text, names, spec in patterns:
             if name in names:
                 chosen = spec
                 unused.pop(text, None)
                 break
-        try:
-            found[name] = NamedSharding(mesh, chosen)
-        except ValueError as error:
-            raise PlanError(f"leaf {quote(name)} cannot have {chosen}: {error}") from error
+        found[name] = _named(name, leaf, mesh, chosen)
     for text, names, _ in patterns:
         if text in unused and not any(name in names for name in leaves):
             raise PlanError(f"sharding: pattern {quote(text)} matches no leaf: print(plan) lists their names")
@@ -134,13 +136,41 @@ class _Held:
         self.value = value
 
 
+def _named(name: str, leaf: Spec, mesh: Mesh, spec: PartitionSpec) -> NamedSharding:
+    """A `NamedSharding`. **Raises:** `PlanError` where JAX knows none."""
+    parts = [spec[n] for n in range(len(spec))]
+    axes = [axis for part in parts for axis in (part if isinstance(part, tuple) else (part,)) if axis is not None]
+    twice = next((axis for axis in axes if axes.count(axis) > 1), None)
+    if twice is not None:  # JAX's own error for it has no public type
+        raise _refused(name, leaf, spec, f"it names mesh axis {twice!r} twice")
+    try:
+        return NamedSharding(mesh, spec)
+    except (ValueError, TypeError) as error:
+        raise _refused(name, leaf, spec, error) from error
+
+
+def _concrete(name: str, leaf: Spec, placement: Placement) -> Placement:
+    """A sharding over real devices: what is traced under a mesh carries only the mesh's axes."""
+    if not isinstance(placement, NamedSharding) or not isinstance(placement.mesh, AbstractMesh):
+        return placement
+    if placement.mesh.empty:
+        return None
+    mesh = jax.sharding.get_mesh()
+    if mesh.empty or mesh.abstract_mesh.shape != placement.mesh.shape:
+        axes = dict(placement.mesh.shape)
+        raise _refused(name, leaf, placement.spec, f"its mesh {axes} has no devices: call jax.set_mesh(mesh) with some")
+    return NamedSharding(mesh, placement.spec, memory_kind=placement.memory_kind)
+
+
 def _check(name: str, spec: Spec, placement: Sharding) -> None:
+    shown = placement.spec if isinstance(placement, NamedSharding) else placement
     try:
         if isinstance(placement, NamedSharding) and len(placement.spec) > len(spec.shape):
             raise ValueError(f"it partitions {len(placement.spec)} axes of an array that has {len(spec.shape)}")
         placement.shard_shape(spec.shape)
     except (ValueError, TypeError) as error:
-        shown = placement.spec if isinstance(placement, NamedSharding) else placement
-        raise PlanError(
-            f"leaf {quote(name)} of shape {spec.shape} cannot have the sharding {shown}: {error}"
-        ) from error
+        raise _refused(name, spec, shown, error) from error
+
+
+def _refused(name: str, leaf: Spec, spec: object, reason: object) -> PlanError:
+    return PlanError(f"leaf {quote(name)} of shape {leaf.shape} cannot have the sharding {spec}: {reason}")

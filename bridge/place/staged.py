@@ -22,6 +22,8 @@ from bridge.mapping.shard import Grid, shard
 from bridge.mapping.template import Spec
 from bridge.place.arrays import Device
 from bridge.stream.buffers import empty
+from bridge.stream.direct import CHUNK
+from bridge.stream.run import THREADS
 
 DEFAULT_HOST_NBYTES = 1 << 30
 """What may be in flight where nothing says otherwise, in bytes."""
@@ -58,7 +60,9 @@ class Staging:
         placements: Mapping[str, Sharding | None],
         max_nbytes: int,
     ) -> None:
-        self.leaves, self.max_nbytes = leaves, max_nbytes
+        self.leaves = leaves
+        # What readers turn and cast in is in flight too.
+        self.max_nbytes = max(max_nbytes - THREADS * CHUNK, max_nbytes // 2)
         self.placements = {name: placements.get(name) or SingleDeviceSharding(_default()) for name in leaves}
         self.blocks: dict[str, list[Block]] = {name: [] for name in leaves}
         for block in blocks:
@@ -131,7 +135,7 @@ class Staging:
         """The finished leaf."""
         sharding, spec = self.placements[name], self.leaves[name]
         parts = list(self.shards.pop(name).values())
-        if isinstance(sharding, SingleDeviceSharding):
+        if isinstance(sharding, SingleDeviceSharding) and parts:
             return parts[0]
         return jax.make_array_from_single_device_arrays(spec.shape, sharding, parts, dtype=spec.dtype)
 

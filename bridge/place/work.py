@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
 from bridge.mapping.block import Block
-from bridge.mapping.shard import shard
+from bridge.mapping.shard import shard, uncut
 from bridge.mapping.template import Spec
 from bridge.place.arrays import Shards, place
 
@@ -40,11 +40,10 @@ class Work:
             self._add(name, spec, by_leaf.get(name, []), placements.get(name))
 
     def _add(self, name: str, spec: Spec, blocks: list[Block], sharding: Sharding | None) -> None:
-        # A sum is computed whole: its terms may be cut differently.
-        summed = any(len(block.terms) > 1 for block in blocks)
-        if sharding is not None and not isinstance(sharding, SingleDeviceSharding):
+        single = isinstance(sharding, SingleDeviceSharding) and sharding.is_fully_addressable
+        if sharding is not None and not single:
             self.shards[name] = Shards.of(spec, sharding)
-        if name not in self.shards or summed:
+        if name not in self.shards or any(map(uncut, blocks)):
             self.buffers[name] = spec.shape, spec.dtype
             self._names[name] = [name]
             self.blocks += blocks
@@ -74,14 +73,5 @@ class Work:
         if shards is None:
             return place(parts[0], self.placements.get(name))
         if self._names[name] == [name]:
-            parts = [_boxes(parts[0], grid.start, grid.counts, grid.box) for grid in shards.grids]
+            parts = [grid.take(parts[0]) for grid in shards.grids]
         return shards.place(parts, self.leaves[name].dtype)
-
-
-def _boxes(whole: np.ndarray, start: Sequence[int], counts: Sequence[int], box: Sequence[int]) -> np.ndarray:
-    """The boxes of a grid out of an array that was made whole."""
-    out = np.empty((*counts, *box), whole.dtype)
-    for index in np.ndindex(*counts):
-        at = zip(index, start, box, strict=True)
-        out[index] = whole[tuple(slice(s + k * n, s + (k + 1) * n) for k, s, n in at)]
-    return out

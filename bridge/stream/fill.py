@@ -34,6 +34,12 @@ def fill(
     """
     dtypes = {name: leaf.dtype for name, leaf in leaves.items()}
     work = jobs([block for block in blocks if not block.tie], specs, dtypes)
+    ties = jobs([block for block in blocks if block.tie], specs, dtypes)
     threads = 1 if is_cold(work, files) else THREADS
+    if ties and progress is not None:
+        filled, total = (sum(job.nbytes for job in part) for part in (work, [*work, *ties]))
+        run(work, files, leaves, threads=threads, progress=lambda done, _: progress(done, total))
+        run(ties, files, leaves, progress=lambda done, _: progress(filled + done, total))
+        return
     run(work, files, leaves, threads=threads, progress=progress)
-    run(jobs([block for block in blocks if block.tie], specs, dtypes), files, leaves)
+    run(ties, files, leaves)
