@@ -21,7 +21,7 @@ from bridge.format.spec import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.bytes import LocalFile
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
-from bridge.stream.gather import gather, pieces
+from bridge.stream.gather import Whole, gather, pieces
 from bridge.target.commit import Target
 from bridge.target.stage import Stage
 from bridge.target.standing import INDEX
@@ -162,15 +162,15 @@ def _check(path: Path, source: str) -> None:
         written.close()
 
 
-class _Mapped(Mapping[str, np.ndarray]):
+class _Mapped(Mapping[str, Sequence[Whole]]):
     """The tensors of one file as views of it: nothing is read before it is looked at."""
 
     def __init__(self, flat: np.ndarray, specs: Mapping[str, TensorSpec]) -> None:
         self.flat, self.specs = flat, specs
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Sequence[Whole]:
         spec = self.specs[name]
-        return self.flat[spec.offset : spec.offset + spec.nbytes].view(spec.dtype).reshape(spec.shape)
+        return [Whole(self.flat[spec.offset : spec.offset + spec.nbytes].view(spec.dtype).reshape(spec.shape))]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)

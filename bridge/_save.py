@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,18 +15,15 @@ from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._progress import Progress, reporting
 from bridge._text import quote
-from bridge.format.encode import encode_header, encode_index
 from bridge.mapping.template import Spec
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.planning.reverse import saved_specs
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
-from bridge.stream.gather import Host, Piece, gather, pieces
-from bridge.target.commit import Target
-from bridge.target.shards import parse_nbytes, shards, stored_nbytes
-from bridge.target.standing import INDEX
-from bridge.target.writer import verify_file, write_file
+from bridge.stream.gather import pieces
+from bridge.target.commit import Target, is_one_file
+from bridge.target.shards import parse_nbytes
 
 
 class LeftOut(NamedTuple):
@@ -64,7 +63,8 @@ def save(
 
     **Arguments:**
 
-    - `model`: the model, or a `(model, state)` pair.
+    - `model`: the model, or a `(model, state)` pair. One that is spread over several processes is saved by all of them
+        together: each calls `save`, and writes what its own devices have.
     - `target`: a folder, made if need be; a name that ends in `.safetensors` is one file.
     - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules write every leaf that
         one of them names, in the leaf's dtype.
@@ -80,7 +80,8 @@ def save(
 
     **Returns:** a `SaveReport`.
 
-    **Raises:** `SaveError` for a target that cannot be written; `PlanError` where model and rules do not meet.
+    **Raises:** `SaveError` for a target that cannot be written, and for a process that fails or dies while several save
+    together; `PlanError` where model and rules do not meet.
 
     ```python
     plan = bridge.plan("model.safetensors", like)
@@ -88,18 +89,30 @@ def save(
     report = bridge.save(model, "tuned.safetensors", plan)
     ```
     """
-    place = Target(target, overwrite=overwrite)
-    limit = parse_nbytes(max_shard_size)
-    leaves = _leaves(model)
-    plan = rules_or_plan if isinstance(rules_or_plan, Plan) else _planned(model, rules_of(rules_or_plan), str(target))
-    _check_model(plan, leaves)
-    by_rules = plan is not rules_or_plan
-    specs = _specs(plan, leaves, dtype, by_rules=by_rules)
-    meta = {"format": "pt"} if metadata is None else _text_only(metadata)
-    with reporting(progress, "writing") as report:
-        dealt = shards(specs, None if place.single else limit, meta)
-        files, nbytes = _write(place, dealt, plan, leaves, meta, report, verify=verify)
-    return SaveReport(files, nbytes, tuple(_left_out(plan, leaves, by_rules=by_rules)))
+    from bridge._files import Files, write_alone, write_together
+    from bridge.model.template import take_apart
+    from bridge.place.held import processes
+    from bridge.place.meeting import Meeting
+
+    leaves = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
+    team = processes(leaves)
+    with Meeting(team) if team else nullcontext() as meeting:
+        # The target comes first: of several processes the one that commits looks at it, for all.
+        place = Target(target, overwrite=overwrite) if meeting is None or meeting.leads else None
+        _check_leaves(leaves, model)
+        plan = rules_or_plan if isinstance(rules_or_plan, Plan) else _planned(model, rules_of(rules_or_plan), target)
+        _check_model(plan, leaves)
+        by_rules = plan is not rules_or_plan
+        specs = _specs(plan, leaves, dtype, by_rules=by_rules)
+        meta = {"format": "pt"} if metadata is None else _text_only(metadata)
+        files = Files.of(specs, plan, leaves, meta, limit=None if is_one_file(target) else parse_nbytes(max_shard_size))
+        with reporting(progress, "writing") as report:
+            if meeting is None:
+                assert place is not None
+                names, nbytes = write_alone(place, files, report, verify=verify)
+            else:
+                names, nbytes = write_together(meeting, place, Path(target), files, report, verify=verify)
+    return SaveReport(names, nbytes, tuple(_left_out(plan, leaves, by_rules=by_rules)))
 
 
 def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -113,18 +126,14 @@ def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
     return dict(metadata)
 
 
-def _leaves(model: Any) -> dict[str, Any]:
-    """The model's arrays by name. **Raises:** `PlanError` where one has no values to save."""
-    from bridge.model.template import take_apart
-
-    arrays = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
-    if not arrays:
+def _check_leaves(leaves: Mapping[str, Any], model: Any) -> None:
+    """All arrays have values to save. **Raises:** `PlanError`."""
+    if not leaves:
         raise PlanError(f"the model to save, {type(model).__name__}, has no arrays")
-    for name, value in arrays.items():
+    for name, value in leaves.items():
         problem = _problem(value)
         if problem is not None:
             raise PlanError(f"leaf {quote(name)} {problem}")
-    return arrays
 
 
 def _problem(value: Any) -> str | None:
@@ -135,8 +144,6 @@ def _problem(value: Any) -> str | None:
         return "is abstract: a model to save has arrays, not shapes"
     if isinstance(value, jax.Array) and value.is_deleted():
         return "was deleted, as a donated array is: save the model that took its place"
-    if isinstance(value, jax.Array) and not value.is_fully_addressable:
-        return "is spread over several processes: gather it, or save from a program of one process"
     try:
         packed = DTYPES[dtype_name(np.dtype(value.dtype))].packed
     except CheckpointError:
@@ -146,7 +153,7 @@ def _problem(value: Any) -> str | None:
     )
 
 
-def _planned(model: Any, rules: tuple[Rule, ...], target: str) -> Plan:
+def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str]) -> Plan:
     """The plan by which `rules` would read what they are about to write."""
     from bridge.model.template import take_apart
 
@@ -157,7 +164,7 @@ def _planned(model: Any, rules: tuple[Rule, ...], target: str) -> Plan:
     if not specs:
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
         raise PlanError(f"{template.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
-    plan = make_plan(specs, template, Request(rules), source=target)
+    plan = make_plan(specs, template, Request(rules), source=str(target))
     problems = [p for p in plan.problems.missing if any(name == p.leaf for name in template.leaves)]
     if plan.problems.conflicts or plan.problems.mismatched or plan.problems.unexpected:
         plan.check()
@@ -198,59 +205,6 @@ def _specs(plan: Plan, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool)
             raise PlanError(f"key {quote(key)} cannot be saved as {wanted.name}: {reason}")
         specs[key] = Spec(wanted, plan.specs[key].shape)
     return specs
-
-
-def _write(
-    place: Target,
-    dealt: Sequence[Mapping[str, Spec]],
-    plan: Plan,
-    leaves: Mapping[str, Any],
-    metadata: Mapping[str, str],
-    report: Progress | None,
-    *,
-    verify: bool,
-) -> tuple[tuple[str, ...], int]:
-    """Write and commit all files; their names and how many bytes they have."""
-    held, host = pieces(plan.blocks), Host(leaves)
-    total = sum(stored_nbytes(spec) for shard in dealt for spec in shard.values())
-    done = written = 0
-
-    def wrote(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        if report is not None:
-            report(done, total)
-
-    with place.staged() as stage:
-        names, indexed = place.names(stage, len(dealt))
-        for name, shard in zip(names, dealt, strict=True):
-            head, _ = encode_header({k: (spec.dtype, spec.shape) for k, spec in shard.items()}, metadata, file=name)
-            written += write_file(stage.path / name, head, _tensors(held, host, shard), shown=name, wrote=wrote)
-            if verify:
-                verify_file(stage.path / name, head, _tensors(held, host, shard), shown=name)
-        if not indexed:
-            place.commit(stage, [], names[0])
-            return tuple(names), written
-        weight_map = {key: name for name, shard in zip(names, dealt, strict=True) for key in shard}
-        written += write_file(stage.path / INDEX, encode_index(weight_map, total), (), shown=INDEX)
-        place.commit(stage, names, INDEX)
-        return (*names, INDEX), written
-
-
-def _tensors(
-    held: Mapping[str, Sequence[Piece]], leaves: Mapping[str, np.ndarray], shard: Mapping[str, Spec]
-) -> Iterator[np.ndarray]:
-    """The tensors of one file, in its order, one at a time."""
-    return (_tensor(key, held.get(key), leaves, spec) for key, spec in shard.items())
-
-
-def _tensor(key: str, held: Sequence[Piece] | None, leaves: Mapping[str, np.ndarray], spec: Spec) -> np.ndarray:
-    if held is None:
-        return np.zeros(spec.shape, spec.dtype)  # used up by its layer: no leaf has it
-    try:
-        return gather(held, leaves, spec.dtype)
-    except CheckpointError as error:
-        raise SaveError(f"key {quote(key)} {error}") from error
 
 
 def _left_out(plan: Plan, leaves: Mapping[str, Any], *, by_rules: bool) -> Iterator[LeftOut]:

@@ -43,6 +43,12 @@ class IndexMap:
         return prod(atom.extent for atom in self.atoms)
 
     @property
+    def back(self) -> IndexMap:
+        """The same map with tensor and leaf in each other's place."""
+        atoms = tuple(Atom(a.extent, a.leaf_axis, a.leaf_step, a.key_axis, a.key_step) for a in self.atoms)
+        return IndexMap(self.leaf_shape, self.key_shape, self.leaf_start, self.key_start, atoms)
+
+    @property
     def whole_key(self) -> bool:
         """Whether every element of the tensor is mapped."""
         return self.count == prod(self.key_shape)

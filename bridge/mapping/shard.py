@@ -90,6 +90,19 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
     return [_block(block, grid, left, members) for left, members in groups.items()]
 
 
+def cut(index_map: IndexMap, start: Shape, shape: Shape) -> list[IndexMap]:
+    """What of a map lies in a box of the leaf: maps to the box's own memory, of `shape`, which starts at `start`."""
+    rank = len(shape)
+    term = Term(index_map, ("",), (index_map.key_start,))
+    block = Block("", (term,), (index_map.leaf_start,), rule="")
+    found: list[IndexMap] = []
+    for part in shard(block, Grid(start, (1,) * rank, shape)) or []:
+        atoms = tuple(atom._replace(leaf_axis=atom.leaf_axis % rank) for atom in part.terms[0].index_map.atoms)
+        starts = zip(part.terms[0].starts, part.starts, strict=True)
+        found += [IndexMap(index_map.key_shape, shape, key, leaf[rank:], atoms) for key, leaf in starts]
+    return found
+
+
 def uncut(block: Block) -> bool:
     """Whether a block is made whole: a sum whose terms run in different orders has no common parts."""
     return any(term.index_map.atoms != block.terms[0].index_map.atoms for term in block.terms[1:])

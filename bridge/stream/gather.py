@@ -1,17 +1,46 @@
-"""A plan read backwards: one key's tensor out of the leaves that hold its elements."""
+"""A plan read backwards: one key's tensor, or what is here of it, out of the leaves that hold its elements."""
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from bridge.mapping.block import Block
-from bridge.mapping.indexmap import IndexMap, Strided, strided
+from bridge.mapping.indexmap import IndexMap, Shape, Strided, strided
+from bridge.mapping.shard import cut
 from bridge.mapping.template import ArraySpec
 from bridge.stream.convert import restore
+
+_CHUNK = 8 << 20
+
+
+class Part(Protocol):
+    """A box of a leaf that this process has: all of the leaf, or a device's shard."""
+
+    start: Shape
+    shape: Shape
+    dtype: np.dtype
+
+    def read(self, index_map: IndexMap) -> tuple[IndexMap, np.ndarray]:
+        """Memory of the host that holds what `index_map` says of the box, and the map to this memory."""
+        ...
+
+
+class Whole:
+    """A leaf that is an array in the host's memory."""
+
+    def __init__(self, array: np.ndarray, start: Shape | None = None) -> None:
+        self.start = (0,) * array.ndim if start is None else start
+        self.shape, self.dtype = array.shape, array.dtype
+        self.array = np.ascontiguousarray(array).reshape(array.shape)
+
+    def read(self, index_map: IndexMap) -> tuple[IndexMap, np.ndarray]:
+        """All of it."""
+        return index_map, self.array
 
 
 class Piece(NamedTuple):
@@ -56,37 +85,105 @@ def exact_keys(blocks: Iterable[Block], specs: Mapping[str, ArraySpec], lossy: C
     return found
 
 
-def gather(held: Iterable[Piece], leaves: Mapping[str, np.ndarray], dtype: np.dtype) -> np.ndarray:
-    """One key's tensor in `dtype`: a view of the leaf where it is one, else an array of its own.
+def gather(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype) -> np.ndarray:
+    """One key's tensor in `dtype`: a view of a leaf where it is one, else an array of its own.
 
     **Raises:** `CheckpointError` where a value does not fit into `dtype`.
     """
     held = list(held)
-    shape = held[0].index_map.key_shape
     if len(held) == 1 and (view := _view(held[0], leaves[held[0].leaf], dtype)) is not None:
         return view
-    out = np.zeros(shape, dtype)
-    flat = out.reshape(-1)
-    for piece in held:
-        if piece.zero:
-            continue
-        extents, key, leaf = strided(piece.index_map)
-        if 0 in extents:
-            continue
-        values = _strided(leaves[piece.leaf].reshape(-1), leaf, extents)
-        restore(values, piece.scale, piece.add, _strided(flat, key, extents))
+    out = np.zeros(held[0].index_map.key_shape, dtype)
+    for move in _moves(held, leaves):
+        move.carry_out(out)
     return out
 
 
-def _view(piece: Piece, leaf: np.ndarray, dtype: np.dtype) -> np.ndarray | None:
+def runs(
+    held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype
+) -> Iterator[tuple[int, np.ndarray]]:
+    """What `leaves` have of one key's tensor in `dtype`, where other processes have the rest.
+
+    **Returns:** flat arrays, none longer than some megabytes, each with the element of the tensor where it starts.
+
+    **Raises:** `CheckpointError` where a value does not fit into `dtype`.
+    """
+    moves = list(_moves(held, leaves))
+    shape = moves[0].index_map.key_shape if moves else (0,)
+    if 0 in shape:
+        return
+    row = prod(shape[1:])
+    rows = max(_CHUNK // max(row * dtype.itemsize, 1), 1)
+    for first in range(0, shape[0] if shape else 1, rows):
+        box = (min(rows, shape[0] - first), *shape[1:]) if shape else ()
+        start = (first, *(0 for _ in shape[1:])) if shape else ()
+        inside = [part for move in moves for part in move.within(start, box)]
+        if not inside:
+            continue
+        out, there = np.empty(box, dtype), np.zeros(box, bool)
+        for move in inside:
+            move.carry_out(out)
+            move.mark(there)
+        flat, marks = out.reshape(-1), there.reshape(-1)
+        edges = np.flatnonzero(marks[1:] != marks[:-1]) + 1
+        bounds = [0, *edges.tolist(), marks.size]
+        for low, high in pairwise(bounds):
+            if marks[low]:
+                yield first * row + low, flat[low:high]
+
+
+def count(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]]) -> int:
+    """How many elements of one key's tensor `leaves` have."""
+    return sum(move.index_map.count for move in _moves(held, leaves))
+
+
+class _Move(NamedTuple):
+    """Elements of a key's tensor, or of a box of it, that a part of a leaf has."""
+
+    piece: Piece
+    part: Part
+    index_map: IndexMap
+
+    def within(self, start: Shape, shape: Shape) -> list[_Move]:
+        """What of them lies in a box of the tensor, as moves to the box's own memory."""
+        return [self._replace(index_map=found.back) for found in cut(self.index_map.back, start, shape)]
+
+    def carry_out(self, out: np.ndarray) -> None:
+        """Write them to `out`. **Raises:** `CheckpointError` where a value does not fit."""
+        index_map, memory = self.part.read(self.index_map)
+        extents, key, leaf = strided(index_map)
+        if 0 not in extents:
+            values = _strided(memory.reshape(-1), leaf, extents)
+            restore(values, self.piece.scale, self.piece.add, _strided(out.reshape(-1), key, extents))
+
+    def mark(self, there: np.ndarray) -> None:
+        """Say in `there` which they are."""
+        extents, key, _ = strided(self.index_map)
+        if 0 not in extents:
+            _strided(there.reshape(-1), key, extents)[...] = True
+
+
+def _moves(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]]) -> Iterator[_Move]:
+    """The elements of a key's tensor, leaf by leaf and part by part; zeros are in no leaf."""
+    for piece in held:
+        if not piece.zero:
+            for part in leaves[piece.leaf]:
+                for index_map in cut(piece.index_map, part.start, part.shape):
+                    yield _Move(piece, part, index_map)
+
+
+def _view(piece: Piece, parts: Sequence[Part], dtype: np.dtype) -> np.ndarray | None:
     """The tensor as it lies in the leaf, where it lies there as one run and unchanged."""
-    if piece.zero or piece.scale != 1 or piece.add != 0 or leaf.dtype != dtype or not piece.index_map.whole_key:
+    if piece.zero or piece.scale != 1 or piece.add != 0 or not piece.index_map.whole_key or len(parts) != 1:
         return None
-    extents, key, place = strided(piece.index_map)
-    count = piece.index_map.count
+    if parts[0].shape != piece.index_map.leaf_shape or parts[0].dtype != dtype:
+        return None
+    index_map, leaf = parts[0].read(piece.index_map)
+    extents, key, place = strided(index_map)
+    count = index_map.count
     if len(extents) > 1 or (extents and (key.strides != (1,) or place.strides != (1,))) or not leaf.flags.c_contiguous:
         return None
-    return leaf.reshape(-1)[place.offset : place.offset + count].reshape(piece.index_map.key_shape)
+    return leaf.reshape(-1)[place.offset : place.offset + count].reshape(index_map.key_shape)
 
 
 def _strided(flat: np.ndarray, view: Strided, extents: tuple[int, ...]) -> np.ndarray:
@@ -94,23 +191,3 @@ def _strided(flat: np.ndarray, view: Strided, extents: tuple[int, ...]) -> np.nd
     steps = tuple(n * itemsize for n in view.strides)
     # Over bytes: numpy's own as_strided takes some dtypes of 8 bits for unknown ones.
     return np.ndarray(extents, flat.dtype, flat.view(np.uint8), view.offset * itemsize, steps)
-
-
-class Host(Mapping[str, np.ndarray]):
-    """Leaves as numpy arrays: on the CPU the same memory, from elsewhere one leaf at a time."""
-
-    def __init__(self, leaves: Mapping[str, Any]) -> None:
-        self.leaves = leaves
-        self.held: tuple[str, np.ndarray] | None = None
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        if self.held is None or self.held[0] != name:
-            self.held = None
-            self.held = name, np.ascontiguousarray(np.asarray(self.leaves[name])).reshape(self.leaves[name].shape)
-        return self.held[1]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.leaves)
-
-    def __len__(self) -> int:
-        return len(self.leaves)

@@ -27,6 +27,11 @@ from bridge.target.stage import Stage, staged, sweep, turn
 from bridge.target.standing import INDEX, SINGLE, Standing, indices, inside, standing, tensor_files
 
 
+def is_one_file(target: str | os.PathLike[str]) -> bool:
+    """Whether a target is one file by its name, and no folder."""
+    return Path(target).suffix == ".safetensors"
+
+
 class Target:
     """A folder, or one file, to write a checkpoint to."""
 
@@ -43,7 +48,7 @@ class Target:
             raise SaveError(f"{quote(text)} is no place to save to: name a folder or a file on a disk")
         self.path = Path(target)
         self.overwrite = overwrite
-        self.single = self.path.suffix == ".safetensors"
+        self.single = is_one_file(target)
         self.folder = self.path.parent if self.single else self.path
         with explained(self.path, "cannot be looked at"):
             if self.path.exists() and self.single == self.path.is_dir():

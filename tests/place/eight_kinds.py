@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import save_file
 
 import bridge
+from bridge.place import held
 from tests.place.eight_devices import check, mesh
 
 L, D = 4, 16
@@ -128,6 +129,28 @@ def kinds(folder: Path) -> None:
             planned = bridge.plan(path, like, RULES, sharding=sharding, max_host_bytes=budget)
             assert seen[-1][0] == seen[-1][1] == planned.nbytes, (seen[-1], planned.nbytes)
     check(bridge.load(folder / "native", like, sharding=sharding, max_host_bytes=3000), leaves)
+
+
+def saved(folder: Path) -> None:
+    """Shard by shard, in the host's memory or out of a device's own: the same files as of a model in one place."""
+    path, leaves = written(folder)
+    like = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+    plan = bridge.plan(path, like, RULES)
+
+    def save(model: object) -> dict[str, bytes]:
+        bridge.save(model, folder / "saved", plan, max_shard_size="20KB", overwrite=True)
+        bridge.save(model, folder / "own.safetensors", ["** -> **"], overwrite=True, verify=True)
+        files = [*(folder / "saved").glob("*.safetensors"), folder / "own.safetensors"]
+        return {re.sub(r"-\d\.", ".", file.name): file.read_bytes() for file in files}
+
+    alone = save(bridge.load(path, like, RULES))
+    assert len(alone) > 3
+    for shape, specs in MESHES.items():
+        model = bridge.load(path, like, RULES, sharding=(mesh(*shape), patterns(specs)))
+        assert save(model) == alone
+    held._on_host = lambda array: False
+    assert save(model) == alone
+    assert save(bridge.load(path, like, RULES)) == alone
 
 
 def untied(folder: Path) -> None:
@@ -275,6 +298,6 @@ def memories(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for case in (kinds, untied, state, kept, compiled, refused, traced, memories):
+    for case in (kinds, saved, untied, state, kept, compiled, refused, traced, memories):
         case(Path(sys.argv[1]))
     print("ok")

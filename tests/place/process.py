@@ -1,7 +1,4 @@
-"""One of several JAX processes that load a checkpoint together; a program for `test_processes.py`.
-
-python -m tests.place.process RANK COUNT PORT FOLDER
-"""
+"""One of several JAX processes that load checkpoints together, and save them; a program for `test_processes.py`."""
 
 from __future__ import annotations
 
@@ -10,55 +7,88 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 import bridge
+from tests.place.processes import joined, wait
 
-
-def read_nbytes() -> int:
-    """What the kernel says this process has read by system calls."""
-    fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(fields["rchar"])
-
-
-def main(rank: int, count: int, port: int, folder: Path) -> None:
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"127.0.0.1:{port}", count, rank, initialization_timeout=60)
-    from jax.sharding import Mesh
-    from jax.sharding import PartitionSpec as P
-
-    devices = np.array(jax.devices())
-    assert len(devices) == 2 * count
-    mesh = Mesh(devices.reshape(count, 2), ("host", "local"))
-    expected = {name: np.load(folder / f"{name}.npy") for name in ("rows", "experts", "heads", "split", "whole")}
-    like = {name: jax.ShapeDtypeStruct(a.shape, a.dtype) for name, a in expected.items()}
-    rules = [
+RULES = {
+    "exact": [
         "l.{l}.rows -> rows",
         "l.{l}.e.{e} [f m] -> experts [e l m f]",
         "l.{l}.heads [(h d) m] -> heads [l h d m] ; h=8",
         "qkv [(split|k|v) m] -> {split|k|v} [_ m] ; split=256, k=128, v=128",
-    ]
-    specs = {
-        "rows": P(None, ("host", "local")),
-        "experts": P("host"),
-        "heads": P(None, "host", "local"),
-        "split": P(("host", "local")),
-    }
-    like |= {name: jax.ShapeDtypeStruct((128, 512), np.float32) for name in "kv"}
-    specs |= {"k": P("host"), "v": P("host")}
-    plan = bridge.plan(folder / "model.safetensors", like, rules, sharding=(mesh, specs))
-    before = read_nbytes()
-    loaded = bridge.load(folder / "model.safetensors", like, rules, sharding=(mesh, specs))
-    read = read_nbytes() - before
-    needed = 0
-    for name, array in loaded.items():
-        boxes = {}
-        for shard in array.addressable_shards:
-            if name in expected:
-                assert np.asarray(shard.data).tobytes() == np.ascontiguousarray(expected[name][shard.index]).tobytes()
-            boxes[str(shard.index)] = shard.data.nbytes
-        needed += sum(boxes.values())
-    print("needed", needed, "read", read, "planned", plan.nbytes, flush=True)
+    ],
+    "wide": ["wide -> wide"],
+    "narrow": ["narrow -> narrow"],
+    "kinds": [
+        "a + b -> summed",
+        "gu [(f (gate|up)) m] -> {gate|up} [m f]",
+        "{p|q} [_ m] -> joined [(p|q) m]",
+        "half -> half",
+        "norm -> norm ; add=1.0",
+    ],
+}
+SPECS = {
+    "rows": P(None, ("host", "local")),
+    "experts": P("host"),
+    "heads": P(None, "host", "local"),
+    "split": P(("host", "local")),
+    "k": P("host"),
+    "v": P("host"),
+    "wide": P(None, "host"),
+    "narrow": P(None, ("local", "host")),
+    "summed": P(("local", "host")),
+    "gate": P("local", "host"),
+    "up": P(None, "host"),
+    "joined": P(("host", "local")),
+    "half": P("local"),
+}
+
+
+def main(arguments: list[str]) -> None:
+    mapped: list[object] = []
+    sys.addaudithook(lambda event, given: mapped.append(given) if event == "mmap.__new__" and given[0] >= 0 else None)
+    _, count, (folder,) = joined(arguments)
+    mesh = Mesh(np.array(jax.devices()).reshape(count, 2), ("host", "local"))
+    bridge.load(Path(folder, "kinds.safetensors"), None)  # reading Python's own modules is not what is counted
+    for name in RULES:
+        leaves = dict(np.load(Path(folder, f"{name}.npz")))
+        like = {key: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for key, leaf in leaves.items()}
+        sharding = mesh, {key: spec for key, spec in SPECS.items() if key in leaves}
+        path = Path(folder, f"{name}.safetensors")
+        plan = bridge.plan(path, like, RULES[name], sharding=sharding)
+        wait()
+        loaded = bridge.load(path, like, plan)
+        needed = 0
+        for key, array in loaded.items():
+            boxes = {}
+            for shard in array.addressable_shards:
+                assert np.asarray(shard.data).tobytes() == np.ascontiguousarray(leaves[key][shard.index]).tobytes(), key
+                boxes[str(shard.index)] = shard.data.nbytes
+            needed += sum(boxes.values())
+        assert not mapped, "no file is mapped: what is read is counted"
+        wait()
+        print("needed", needed, "planned", plan.nbytes, flush=True)
+        if name in ("exact", "kinds"):
+            saved(Path(folder, f"saved-{count}"), name, loaded, plan)
+
+
+def saved(folder: Path, name: str, model: dict[str, jax.Array], plan: bridge.Plan) -> None:
+    """Several files, then one, then fewer in place of those that stand; a leaf of each process' own among them."""
+    seen: list[tuple[int, int]] = []
+    bridge.save(
+        model, folder / name, plan, max_shard_size="300KB", metadata={"a": "b"}, progress=lambda *now: seen.append(now)
+    )
+    assert seen[-1][0] == seen[-1][1]
+    report = bridge.save(model, folder / f"{name}.safetensors", plan, verify=True)
+    assert report.files == (f"{name}.safetensors",)
+    assert report.nbytes == (folder / f"{name}.safetensors").stat().st_size
+    own = model | {"own": np.arange(5.0, dtype=np.float32)}
+    bridge.save(own, folder / f"{name}-rules", ["** -> **"], dtype="bf16", max_shard_size="300KB")
+    bridge.save(own, folder / f"{name}-rules", ["** -> **"], max_shard_size="1MB", overwrite=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1:])

@@ -1,0 +1,224 @@
+"""The files of a save: decided as a whole, then written by this process alone, or by several each its own part."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from bridge._errors import CheckpointError, SaveError
+from bridge._progress import Progress
+from bridge._text import quote
+from bridge.format.encode import encode_header, encode_index
+from bridge.mapping.template import Spec
+from bridge.place.held import Held
+from bridge.place.meeting import Meeting
+from bridge.planning.plan import Plan
+from bridge.stream.gather import Piece, count, gather, pieces, runs
+from bridge.target.commit import Target, is_one_file
+from bridge.target.ranges import check_length, make_file, verify_ranges, write_ranges
+from bridge.target.shards import shards, stored_nbytes
+from bridge.target.stage import Stage
+from bridge.target.standing import INDEX
+from bridge.target.writer import verify_file, write_file
+
+VISIBLE = 30.0
+"""Seconds that a network file system may take to show one host what another has made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensors:
+    """One file: the tensors in it, its first bytes, where each tensor starts, and its length."""
+
+    specs: Mapping[str, Spec]
+    head: bytes
+    offsets: Mapping[str, int]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """All files of a save, the same whoever writes them, and where the values are: pieces of `leaves`.
+
+    Processes that would write the same files from the same places have the same `digest`.
+    """
+
+    files: Sequence[Tensors]
+    held: Mapping[str, Sequence[Piece]]
+    leaves: Mapping[str, Any]
+    digest: str
+
+    @classmethod
+    def of(
+        cls,
+        specs: Mapping[str, Spec],
+        plan: Plan,
+        leaves: Mapping[str, Any],
+        metadata: Mapping[str, str],
+        *,
+        limit: int | None,
+    ) -> Self:
+        """Decide. `limit` is how many bytes a file may have. **Raises:** `SaveError` for what no file can hold."""
+        files: list[Tensors] = []
+        for number, dealt in enumerate(shards(specs, limit, metadata)):
+            tensors = {key: (spec.dtype, spec.shape) for key, spec in dealt.items()}
+            head, offsets = encode_header(tensors, metadata, file=f"file {number + 1}")
+            files.append(Tensors(dealt, head, offsets, len(head) + sum(map(stored_nbytes, dealt.values()))))
+        decided = json.dumps([[file.head.hex() for file in files], plan.texts])
+        return cls(files, pieces(plan.blocks), leaves, hashlib.sha256(decided.encode()).hexdigest())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(file.nbytes - len(file.head) for file in self.files)
+
+    def index(self, names: Sequence[str]) -> bytes:
+        """The index of the files under these names."""
+        weight_map = {key: name for name, file in zip(names, self.files, strict=True) for key in file.specs}
+        return encode_index(weight_map, self.nbytes)
+
+
+def write_alone(place: Target, files: Files, report: Progress | None, *, verify: bool) -> tuple[tuple[str, ...], int]:
+    """Write and commit all files; their names and how many bytes they have. **Raises:** `SaveError`."""
+    parts, wrote = Held(files.leaves), _counting(report, files.nbytes)
+    written = 0
+    with place.staged() as stage:
+        names, indexed = place.names(stage, len(files.files))
+        for name, file in zip(names, files.files, strict=True):
+            path = stage.path / name
+            written += write_file(path, file.head, _tensors(files, parts, file), shown=name, wrote=wrote)
+            if verify:
+                verify_file(path, file.head, _tensors(files, parts, file), shown=name)
+        return _committed(place, stage, files, names, written, indexed=indexed)
+
+
+def write_together(
+    meeting: Meeting, place: Target | None, target: Path, files: Files, report: Progress | None, *, verify: bool
+) -> tuple[tuple[str, ...], int]:
+    """Write what this process has of all files; the one that leads makes them and commits them, when all have written.
+
+    **Arguments:**
+
+    - `place`: the target of the process that leads, `None` in the others.
+    - `target`: where every process finds it; it must be the same for all.
+
+    **Returns:** the files' names and how many bytes they have, in every process.
+
+    **Raises:** `SaveError`, where another process has failed or died too.
+    """
+    meeting.say("decided", files.digest)
+    if place is None:
+        stage = json.loads(meeting.hear("staged", meeting.processes[0]))
+        meeting.all_are_here()
+        folder = (target.parent if is_one_file(target) else target) / stage["folder"]
+        _await(folder, meeting.me)
+        _write_part(meeting, folder, stage["names"], files, report, verify=verify)
+        written = json.loads(meeting.hear("committed", meeting.processes[0]))
+        return tuple(written["names"]), written["nbytes"]
+    other = next((p for p, digest in meeting.hear_all("decided").items() if digest != files.digest), None)
+    if other is not None:
+        raise SaveError(
+            f"processes {meeting.me} and {other} would save different files: call save with the same model, plan or "
+            "rules, dtype, metadata and max_shard_size in every process"
+        )
+    meeting.all_are_here()
+    with place.staged() as stage:
+        names, indexed = place.names(stage, len(files.files))
+        for name, file in zip(names, files.files, strict=True):
+            make_file(stage.path / name, file.head, file.nbytes, shown=name)
+        meeting.say("staged", json.dumps({"folder": stage.path.name, "names": names}))
+        _write_part(meeting, stage.path, names, files, report, verify=verify)
+        meeting.hear_all("verified" if verify else "written")
+        for name, file in zip(names, files.files, strict=True):
+            check_length(stage.path / name, file.nbytes, shown=name)
+        written = sum(file.nbytes for file in files.files)
+        done = _committed(place, stage, files, names, written, indexed=indexed)
+    meeting.say("committed", json.dumps({"names": done[0], "nbytes": done[1]}))
+    return done
+
+
+def _write_part(
+    meeting: Meeting, folder: Path, names: Sequence[str], files: Files, report: Progress | None, *, verify: bool
+) -> None:
+    """Everything that this process has, into the files that stand in `folder`."""
+    parts = Held(files.leaves, first=meeting.leads)
+    own = sum(
+        count(files.held.get(key, ()), parts) * spec.dtype.itemsize
+        for file in files.files
+        for key, spec in file.specs.items()
+    )
+    wrote = _counting(report, own)
+    for name, file in zip(names, files.files, strict=True):
+        write_ranges(folder / name, _ranges(files, parts, file), shown=name, wrote=wrote)
+    meeting.say("written")
+    if verify:
+        # Not before all have written: who comes last could have spoilt what another one read back well.
+        meeting.hear_all("written")
+        for name, file in zip(names, files.files, strict=True):
+            verify_ranges(folder / name, _ranges(files, parts, file), shown=name)
+        meeting.say("verified")
+
+
+def _await(folder: Path, process: int) -> None:
+    """Wait until another host's folder is seen here. **Raises:** `SaveError`."""
+    for _ in range(int(VISIBLE / 0.1)):
+        if folder.is_dir():
+            return
+        time.sleep(0.1)
+    raise SaveError(
+        f"process {process} does not see {quote(str(folder.parent))} as process 0 does: several processes save to a "
+        "file system that all of them share"
+    )
+
+
+def _committed(
+    place: Target, stage: Stage, files: Files, names: Sequence[str], written: int, *, indexed: bool
+) -> tuple[tuple[str, ...], int]:
+    """The files with their index, if they need one, at their place; their names and bytes."""
+    if not indexed:
+        place.commit(stage, [], names[0])
+        return tuple(names), written
+    written += write_file(stage.path / INDEX, files.index(names), (), shown=INDEX)
+    place.commit(stage, names, INDEX)
+    return (*names, INDEX), written
+
+
+def _counting(report: Progress | None, total: int) -> Callable[[int], None]:
+    """A function that is told of bytes and reports their sum."""
+    done = 0
+
+    def wrote(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if report is not None:
+            report(done, total)
+
+    return wrote
+
+
+def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray]:
+    """The tensors of one file, in its order, one at a time."""
+    for key, spec in file.specs.items():
+        if key not in files.held:
+            yield np.zeros(spec.shape, spec.dtype)  # used up by its layer: no leaf has it
+            continue
+        try:
+            yield gather(files.held[key], parts, spec.dtype)
+        except CheckpointError as error:
+            raise SaveError(f"key {quote(key)} {error}") from error
+
+
+def _ranges(files: Files, parts: Held, file: Tensors) -> Iterator[tuple[int, np.ndarray]]:
+    """What this process has of one file, each with the byte where it starts. What no leaf has is zero already."""
+    for key, spec in file.specs.items():
+        try:
+            for start, values in runs(files.held.get(key, ()), parts, spec.dtype):
+                yield file.offsets[key] + start * spec.dtype.itemsize, values
+        except CheckpointError as error:
+            raise SaveError(f"key {quote(key)} {error}") from error

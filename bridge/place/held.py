@@ -1,0 +1,82 @@
+"""What this process has of a model: the shards of its devices to save, each element once among all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+
+from bridge.mapping.indexmap import IndexMap, Shape
+from bridge.stream.gather import Part, Whole
+
+
+def processes(leaves: Mapping[str, Any]) -> tuple[int, ...]:
+    """The processes that have parts of these arrays, in order; none where all of them are here, whole."""
+    found: set[int] = set()
+    for leaf in leaves.values():
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            found |= {device.process_index for device in leaf.sharding.device_set}
+    return tuple(sorted(found))
+
+
+class Held(Mapping[str, Sequence[Part]]):
+    """The parts of every leaf that this process saves: of those that several devices have, the first replica.
+
+    `first` says whether it also saves the leaves that every process has for itself.
+    """
+
+    def __init__(self, leaves: Mapping[str, Any], *, first: bool = True) -> None:
+        self.leaves, self.first = leaves, first
+        self.parts: dict[str, list[Part]] = {}
+
+    def __getitem__(self, name: str) -> Sequence[Part]:
+        if name not in self.parts:
+            self.parts[name] = list(self._parts(self.leaves[name]))
+        return self.parts[name]
+
+    def _parts(self, leaf: Any) -> Iterator[Part]:
+        if not isinstance(leaf, jax.Array):
+            if self.first:
+                yield Whole(np.asarray(leaf))
+            return
+        if leaf.is_fully_addressable and not self.first:
+            return
+        for shard in leaf.addressable_shards:
+            if shard.replica_id == 0:
+                start = tuple(part.indices(n)[0] for part, n in zip(shard.index, leaf.shape, strict=True))
+                yield Whole(np.asarray(shard.data), start) if _on_host(shard.data) else OnDevice(shard.data, start)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.leaves)
+
+    def __len__(self) -> int:
+        return len(self.leaves)
+
+
+def _on_host(array: jax.Array) -> bool:
+    """Whether the host can look at it where it lies."""
+    return all(device.platform == "cpu" for device in array.devices())
+
+
+class OnDevice:
+    """A shard in a device's own memory: the host gets the box that is asked for, one at a time."""
+
+    def __init__(self, shard: jax.Array, start: Shape) -> None:
+        self.shard, self.start = shard, start
+        self.shape, self.dtype = tuple(shard.shape), np.dtype(shard.dtype)
+
+    def read(self, index_map: IndexMap) -> tuple[IndexMap, np.ndarray]:
+        """The smallest box that holds what the map says."""
+        low, high = list(index_map.leaf_start), list(index_map.leaf_start)
+        for atom in index_map.atoms:
+            reach = (atom.extent - 1) * atom.leaf_step
+            low[atom.leaf_axis] += min(reach, 0)
+            high[atom.leaf_axis] += max(reach, 0)
+        sizes = tuple(b - a + 1 for a, b in zip(low, high, strict=True)) if index_map.count else (0,) * len(low)
+        # Compiled once for all boxes of a size: where they start is an argument.
+        box = self.shard if sizes == self.shape else jax.lax.dynamic_slice(self.shard, low, sizes)
+        start = tuple(a - b for a, b in zip(index_map.leaf_start, low, strict=True))
+        return replace(index_map, leaf_shape=sizes, leaf_start=start), np.ascontiguousarray(box).reshape(sizes)

@@ -1,0 +1,71 @@
+"""Two processes that save together, and what goes wrong; a program for `test_failures.py`. The last thing is death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+import bridge
+import bridge._files
+from bridge.place import meeting
+from tests.place.processes import joined, wait
+
+
+def attempt(what: str, action: Callable[[], Any]) -> None:
+    """Do it, and say which error came of it."""
+    start = time.monotonic()
+    try:
+        action()
+    except bridge.BridgeError as error:
+        text = str(error).replace("\n", " ")
+        print(f"{what}: {type(error).__name__}: {text} [{time.monotonic() - start:.0f} s]", flush=True)
+    else:
+        print(f"{what}: done", flush=True)
+
+
+def main(arguments: list[str]) -> None:
+    rank, count, (folder,) = joined(arguments)
+    sharding = Mesh(np.array(jax.devices()).reshape(count), "a"), {"w": P("a"), "n": P("a")}
+    like = {"w": jax.ShapeDtypeStruct((64, 4096), np.float32), "n": jax.ShapeDtypeStruct((64,), np.int32)}
+    source = Path(folder, "model.safetensors")
+    plan = bridge.plan(source, like, sharding=sharding)
+    model = bridge.load(source, like, plan)
+    out = Path(folder, "out")
+    bridge.save(model, out, plan, max_shard_size="400KB")
+    attempt("again", lambda: bridge.save(model, out, plan))
+    attempt("metadata", lambda: bridge.save(model, out, plan, metadata={"by": str(rank)}, overwrite=True))
+    large = np.full(32, 1000 * rank, np.int32)
+    spread = model | {"n": jax.make_array_from_process_local_data(model["n"].sharding, large)}
+    attempt("value", lambda: bridge.save(spread, out, plan, overwrite=True))
+    attempt("elsewhere", lambda: bridge.save(model, Path(folder, f"own-{rank}", "out"), plan))
+    meeting.LATENESS = 1.0
+    if rank == 0:
+        attempt("late", lambda: bridge.save(model, out, plan, overwrite=True))
+    else:
+        time.sleep(3)
+        attempt("late", lambda: bridge.save(model, out, plan, overwrite=True))
+    meeting.LATENESS = 60.0
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("bridge")]
+    attempt("after", lambda: bridge.save(model, out, plan, max_shard_size="400KB", overwrite=True))
+    wait()
+    meeting.PATIENCE = 2.0
+    die = {"progress": lambda *_: os.kill(os.getpid(), signal.SIGKILL)} if rank == 1 else {}
+    attempt("death", lambda: bridge.save(model, out, plan, overwrite=True, **die))
+    sys.stdout.flush()
+    os._exit(0)  # JAX would wait for the dead
+
+
+if __name__ == "__main__":
+    bridge._files.VISIBLE = 0.5
+    main(sys.argv[1:])

@@ -1,0 +1,66 @@
+"""What goes wrong in one process reaches the others in bounded time, and the target stays what it was."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from tests.place.processes import Process, processes
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def said(process: Process, count: int) -> dict[str, str]:
+    """The next lines, by what was tried; without seconds, which are few."""
+    found = {}
+    for _ in range(count):
+        line = process.started.stdout.readline().rstrip("\n")
+        what, _, text = line.partition(": ")
+        seconds = re.search(r" \[(\d+) s\]$", text)
+        assert seconds is None or int(seconds[1]) < 60, line
+        found[what] = text[: seconds.start()] if seconds else text
+    return found
+
+
+def test_saving_together_goes_wrong(tmp_path: Path):
+    out = tmp_path / "out"
+    tensors = {"w": np.ones((64, 4096), np.float32), "n": np.arange(64, dtype=np.int8)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    with processes("tests.place.failing", 2, tmp_path, devices=1) as started:
+        first, second = (said(process, 6) for process in started)
+        holds = f"'{out}' holds a checkpoint already: name another place, or give overwrite=True"
+        differ = (
+            "processes 0 and 1 would save different files: call save with the same model, plan or rules, dtype, "
+            "metadata and max_shard_size in every process"
+        )
+        value = "key 'n' holds 1000, which does not fit into int8: turn on jax_enable_x64, or say with dtype= what the "
+        value += "leaf should be"
+        unseen = f"process 1 does not see '{tmp_path}/own-1/out' as process 0 does: several processes save to a file "
+        unseen += "system that all of them share"
+        late = "process 1 has not come to save within 1 s: every process that has part of the model, 0, 1, calls save. "
+        late += "The target is as it was"
+        errors = {"again": holds, "metadata": differ, "late": late}
+        for what, text in errors.items():
+            assert first[what] == f"SaveError: {text}"
+            assert second[what] == f"SaveError: process 0 could not save its part: {text}"
+        for what, text in {"value": value, "elsewhere": unseen}.items():
+            assert first[what] == f"SaveError: process 1 could not save its part: {text}"
+            assert second[what] == f"SaveError: {text}"
+        assert first["after"] == second["after"] == "done"
+        assert not (tmp_path / "own-0").exists()
+        for process in started:
+            process.wait()
+        before = files(out)
+        assert len(before) == 3
+        for process in started:
+            process.go()
+        (status, found, err), (killed, _, _) = (process.end() for process in started)
+        assert (status, killed) == (0, -9), err
+        dead = "process 1 has given no sign of life for 2 s in the midst of a save. The target is as it was"
+        assert found.startswith(f"death: SaveError: {dead}"), found
+    assert files(out) == before, "the old checkpoint, whole, and nothing beside it"
