@@ -22,6 +22,8 @@ ARCHITECTURES: Mapping[str, str] = {
     "mistral": "mistral.Mistral",
     "qwen2": "qwen2.Qwen2",
     "qwen3": "qwen3.Qwen3",
+    "roberta": "roberta.Roberta",
+    "xlm-roberta": "roberta.Roberta",
 }
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import equinox as eqx
 import jax
@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import bridge
 from bridge.models._activations import ACTIVATIONS
 from bridge.models._config import Fields, read_json
+from bridge.models._encoder import Attention
 
 # Fields that only training reads, and leftovers of BERT's first release that nothing ever read.
 _UNUSED = frozenset(
@@ -53,10 +54,21 @@ class Config:
     layer_norm_eps: float = 1e-12
     pooler: bool = True
 
+    MODEL_TYPES: ClassVar[tuple[str, ...]] = ("bert",)
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens there are positions for."""
+        return self.max_position_embeddings
+
+    def positions(self, tokens: jax.Array) -> jax.Array:
+        """The row of the position embedding that each token takes, shape `(seq,)` to `(seq,)`."""
+        return jnp.arange(tokens.shape[0])
+
     @classmethod
     def from_dict(
         cls, data: Mapping[str, Any], *, pooler: bool = True, ignore: Collection[str] = (), name: str = "config.json"
-    ) -> Config:
+    ) -> Self:
         """The config of what a config.json says.
 
         **Arguments:**
@@ -70,32 +82,36 @@ class Config:
         implemented.
         """
         fields = Fields(data, name=name)
-        fields.one_of("model_type", ["bert"], default="bert")
-        fields.one_of("position_embedding_type", ["absolute"], default="absolute")
-        for flag in ("is_decoder", "is_encoder_decoder", "add_cross_attention"):
-            fields.one_of(flag, [False], default=False)
-        fields.one_of("pruned_heads", [{}], default={})
-        config = cls(
-            vocab_size=fields.count("vocab_size"),
-            hidden_size=fields.count("hidden_size"),
-            num_hidden_layers=fields.count("num_hidden_layers"),
-            num_attention_heads=fields.count("num_attention_heads"),
-            intermediate_size=fields.count("intermediate_size"),
-            max_position_embeddings=fields.count("max_position_embeddings"),
-            type_vocab_size=fields.count("type_vocab_size", default=cls.type_vocab_size),
-            hidden_act=fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
-            layer_norm_eps=fields.number("layer_norm_eps", default=cls.layer_norm_eps),
-            pooler=pooler,
-        )
+        config = cls(**cls._taken(fields), pooler=pooler)
         if config.hidden_size % config.num_attention_heads:
             fields.refuse("num_attention_heads", config.num_attention_heads, f"a divisor of {config.hidden_size}")
         fields.done(_UNUSED, ignore)
         return config
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, pooler: bool = True, ignore: Collection[str] = ()) -> Config:
+    def from_file(cls, path: str | os.PathLike[str], *, pooler: bool = True, ignore: Collection[str] = ()) -> Self:
         """The config of a config.json file. Arguments and errors as for `from_dict`."""
         return cls.from_dict(read_json(path), pooler=pooler, ignore=ignore, name=os.fspath(path))
+
+    @classmethod
+    def _taken(cls, fields: Fields) -> dict[str, Any]:
+        """What the fields say, checked one by one."""
+        fields.one_of("model_type", cls.MODEL_TYPES, default=cls.MODEL_TYPES[0])
+        fields.one_of("position_embedding_type", ["absolute"], default="absolute")
+        for flag in ("is_decoder", "is_encoder_decoder", "add_cross_attention"):
+            fields.one_of(flag, [False], default=False)
+        fields.one_of("pruned_heads", [{}], default={})
+        return {
+            "vocab_size": fields.count("vocab_size"),
+            "hidden_size": fields.count("hidden_size"),
+            "num_hidden_layers": fields.count("num_hidden_layers"),
+            "num_attention_heads": fields.count("num_attention_heads"),
+            "intermediate_size": fields.count("intermediate_size"),
+            "max_position_embeddings": fields.count("max_position_embeddings"),
+            "type_vocab_size": fields.count("type_vocab_size", default=cls.type_vocab_size),
+            "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
+            "layer_norm_eps": fields.number("layer_norm_eps", default=cls.layer_norm_eps),
+        }
 
 
 class Embed(eqx.Module):
@@ -114,37 +130,10 @@ class Embed(eqx.Module):
         )
         self.norm = eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def __call__(self, tokens: jax.Array, types: jax.Array) -> jax.Array:
-        """Shapes `(seq,)`, `(seq,)` to `(seq, d)`."""
-        positions = jnp.arange(tokens.shape[0])
+    def __call__(self, tokens: jax.Array, types: jax.Array, positions: jax.Array) -> jax.Array:
+        """Shapes `(seq,)` each to `(seq, d)`."""
         x = jax.vmap(self.token)(tokens) + jax.vmap(self.type)(types) + jax.vmap(self.position)(positions)
         return jax.vmap(self.norm)(x)
-
-
-class Attention(eqx.Module):
-    """Every token looks at every token that the mask lets through."""
-
-    query: eqx.nn.Linear
-    key: eqx.nn.Linear
-    value: eqx.nn.Linear
-    out: eqx.nn.Linear
-    heads: int = eqx.field(static=True)
-
-    def __init__(self, config: Config, *, key: jax.Array) -> None:
-        self.query, self.key, self.value, self.out = (
-            eqx.nn.Linear(config.hidden_size, config.hidden_size, key=k) for k in jax.random.split(key, 4)
-        )
-        self.heads = config.num_attention_heads
-
-    def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Shapes `(seq, d)`, `(seq,)` to `(seq, d)`; the mask is bool, false where nobody looks."""
-        seq, d = x.shape
-        q, k, v = (jax.vmap(f)(x).reshape(seq, self.heads, -1) for f in (self.query, self.key, self.value))
-        scores = jnp.einsum("qhd,khd->hqk", q, k) / jnp.sqrt(jnp.asarray(d // self.heads, q.dtype))
-        # The lowest finite number: where a mask hides everything, -inf would make NaN.
-        scores = jnp.where(mask[None, None, :], scores, jnp.finfo(scores.dtype).min)
-        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores, axis=-1), v)
-        return jax.vmap(self.out)(mixed.reshape(seq, d))
 
 
 class Layer(eqx.Module):
@@ -159,7 +148,7 @@ class Layer(eqx.Module):
 
     def __init__(self, config: Config, *, key: jax.Array) -> None:
         keys = jax.random.split(key, 3)
-        self.attention = Attention(config, key=keys[0])
+        self.attention = Attention(config.hidden_size, config.num_attention_heads, key=keys[0])
         self.norm1 = eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.up = eqx.nn.Linear(config.hidden_size, config.intermediate_size, key=keys[1])
         self.down = eqx.nn.Linear(config.intermediate_size, config.hidden_size, key=keys[2])
@@ -167,7 +156,7 @@ class Layer(eqx.Module):
         self.activation = config.hidden_act
 
     def __call__(self, x: jax.Array, mask: jax.Array) -> jax.Array:
-        """Shapes as for `Attention`."""
+        """Shapes `(seq, d)`, `(seq,)` to `(seq, d)`."""
         x = jax.vmap(self.norm1)(x + self.attention(x, mask))
         inner = ACTIVATIONS[self.activation](jax.vmap(self.up)(x))
         return jax.vmap(self.norm2)(x + jax.vmap(self.down)(inner))
@@ -203,7 +192,7 @@ class Bert(eqx.Module):
 
         **Arguments:**
 
-        - `tokens`: ids, shape `(seq,)`, integer; `seq` at most `config.max_position_embeddings`.
+        - `tokens`: ids, shape `(seq,)`, integer; `seq` at most `config.max_tokens`.
         - `mask`: shape `(seq,)`, bool or integer: false or 0 where `tokens` is padding. `None` hides nothing.
         - `token_types`: shape `(seq,)`, integer. `None` is all of type 0.
         """
@@ -218,16 +207,17 @@ class Bert(eqx.Module):
     def pooled(self, hidden: jax.Array) -> jax.Array:
         """The summary that the first token stands for, shape `(d,)`, of the last hidden states `(seq, d)`."""
         if self.pooler is None:
-            raise bridge.BridgeError("this Bert has no pooler. Make it with one: Config.from_dict(…, pooler=True).")
+            name = type(self).__name__
+            raise bridge.BridgeError(f"this {name} has no pooler. Make it with one: Config.from_dict(…, pooler=True).")
         return jnp.tanh(self.pooler(hidden[0]))
 
     def _run(
         self, tokens: jax.Array, mask: jax.Array | None, token_types: jax.Array | None, *, every: bool
     ) -> jax.Array:
         (seq,) = tokens.shape
-        most = self.config.max_position_embeddings
+        name, most = type(self).__name__, self.config.max_tokens
         if seq > most:
-            raise bridge.BridgeError(f"Bert got {seq} tokens and has positions for {most}: cut the text.")
+            raise bridge.BridgeError(f"{name} got {seq} tokens and has positions for {most}: cut the text.")
         shown = jnp.ones(seq, bool) if mask is None else mask.astype(bool)
         types = jnp.zeros(seq, jnp.int32) if token_types is None else token_types
 
@@ -235,7 +225,7 @@ class Bert(eqx.Module):
             x = layer(x, shown)
             return x, x if every else None
 
-        start = self.embed(tokens, types)
+        start = self.embed(tokens, types, self.config.positions(tokens))
         last, states = jax.lax.scan(step, start, self.layers)
         return last if states is None else jnp.concatenate([start[None], states])
 
@@ -264,8 +254,13 @@ def rules(config: Config) -> list[str]:
     The head that BERT was pre-trained with (`cls.`) is dropped. A head that a model was fine-tuned for is not: name it
     in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
+    return [*encoder_rules(config), *encoder_rules(config, prefix="bert."), "cls.** -> _"]
+
+
+def encoder_rules(config: Config, *, prefix: str = "") -> list[str]:
+    """The rules of the encoder alone, whose keys begin with `prefix`."""
     pooler = "pooler.dense.** -> pooler.**" if config.pooler else "pooler.** -> _"
-    return [prefix + rule for prefix in ("", "bert.") for rule in (*_RULES, pooler, *_FIRST_RELEASE)] + ["cls.** -> _"]
+    return [prefix + rule for rule in (*_RULES, pooler, *_FIRST_RELEASE)]
 
 
 def told_by(keys: Iterable[str]) -> dict[str, Any]:

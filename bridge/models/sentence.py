@@ -42,7 +42,7 @@ class SentenceEncoder:
         self.tokenizer = _tokenizer(os.fspath(tokenizer))
         # The file may ask for the lengths of another use: the one of all-MiniLM-L6-v2 pads to 128 and cuts there.
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(min(max_tokens, bert.config.max_position_embeddings))
+        self.tokenizer.enable_truncation(min(max_tokens, bert.config.max_tokens))
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts. **Returns:** f32, shape `(len(texts), d)`; rows have length one."""
@@ -62,7 +62,7 @@ class SentenceEncoder:
     def _padded(self, ids: Sequence[Sequence[int]]) -> tuple[jax.Array, jax.Array]:
         """Tokens and their mask, shape `(texts, seq)`, both powers of two: each new shape would be compiled anew."""
         seq = max(_SHORTEST, _power_of_two(max(map(len, ids))))
-        shape = (_power_of_two(len(ids)), min(seq, self.bert.config.max_position_embeddings))
+        shape = (_power_of_two(len(ids)), min(seq, self.bert.config.max_tokens))
         tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
         for row, each in enumerate(ids):
             tokens[row, : len(each)], mask[row, : len(each)] = each, True

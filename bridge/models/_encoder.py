@@ -1,0 +1,41 @@
+"""What encoders of text and of images share: attention that looks both ways."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+
+class Attention(eqx.Module):
+    """Every token looks at every token that the mask lets through.
+
+    **Arguments:** (of the constructor)
+
+    - `d`: the width of a token. `heads` divides it.
+    - `qkv_bias`: whether query, key and value have a bias. `out` always has.
+    - `key`: for the initial weights.
+    """
+
+    query: eqx.nn.Linear
+    key: eqx.nn.Linear
+    value: eqx.nn.Linear
+    out: eqx.nn.Linear
+    heads: int = eqx.field(static=True)
+
+    def __init__(self, d: int, heads: int, *, qkv_bias: bool = True, key: jax.Array) -> None:
+        *keys, key_out = jax.random.split(key, 4)
+        self.query, self.key, self.value = (eqx.nn.Linear(d, d, use_bias=qkv_bias, key=k) for k in keys)
+        self.out = eqx.nn.Linear(d, d, key=key_out)
+        self.heads = heads
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """Shapes `(seq, d)`, `(seq,)` to `(seq, d)`; the mask is bool, false where nobody looks."""
+        seq, d = x.shape
+        q, k, v = (jax.vmap(f)(x).reshape(seq, self.heads, -1) for f in (self.query, self.key, self.value))
+        scores = jnp.einsum("qhd,khd->hqk", q, k) / jnp.sqrt(jnp.asarray(d // self.heads, q.dtype))
+        if mask is not None:
+            # The lowest finite number: where a mask hides everything, -inf would make NaN.
+            scores = jnp.where(mask[None, None, :], scores, jnp.finfo(scores.dtype).min)
+        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores, axis=-1), v)
+        return jax.vmap(self.out)(mixed.reshape(seq, d))

@@ -1,0 +1,63 @@
+"""RoBERTa, and XLM-RoBERTa: a BERT whose positions skip padding and begin behind it (https://arxiv.org/abs/1907.11692).
+
+    model = bridge.models.from_pretrained("FacebookAI/xlm-roberta-base")
+    hidden = model(tokens, mask)  # (seq,), (seq,) -> (seq, d); a batch by jax.vmap
+
+XLM-RoBERTa differs in its vocabulary alone, so both load here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from bridge.models import bert
+from bridge.models._config import Fields
+from bridge.models.bert import told_by as told_by
+
+
+@dataclass(frozen=True)
+class Config(bert.Config):
+    """What makes one RoBERTa differ from another: the fields of `bert.Config`, and one more.
+
+    - `pad_token_id`: the id that padding has. It takes a row of the position embedding, and no row before it is used.
+    """
+
+    pad_token_id: int = 1
+
+    MODEL_TYPES: ClassVar[tuple[str, ...]] = ("roberta", "xlm-roberta")
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens there are positions for: 512, where `max_position_embeddings` is 514."""
+        return self.max_position_embeddings - self.pad_token_id - 1
+
+    def positions(self, tokens: jax.Array) -> jax.Array:
+        """Padding's own id for padding, wherever it stands; the others are numbered from behind it."""
+        text = (tokens != self.pad_token_id).astype(jnp.int32)
+        return jnp.cumsum(text) * text + self.pad_token_id
+
+    @classmethod
+    def _taken(cls, fields: Fields) -> dict[str, Any]:
+        taken = super()._taken(fields)
+        pad = fields.whole("pad_token_id", default=cls.pad_token_id)
+        rows = min(taken["vocab_size"], taken["max_position_embeddings"] - 1)
+        if pad >= rows:
+            fields.refuse("pad_token_id", pad, f"an id below {rows}: both embeddings have a row for it")
+        return taken | {"pad_token_id": pad}
+
+
+class Roberta(bert.Bert):
+    """The encoder: `bert.Bert`, with positions as its config says."""
+
+
+def rules(config: Config) -> list[str]:
+    """Which key is which leaf, for `RobertaModel` and for models that hold it as `roberta.`.
+
+    The head of pre-training (`lm_head.`) is dropped. A head that a model was fine-tuned for is not: name it in
+    `allow_unexpected=["classifier.**"]` to leave it behind.
+    """
+    return [*bert.encoder_rules(config), *bert.encoder_rules(config, prefix="roberta."), "lm_head.** -> _"]
