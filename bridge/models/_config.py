@@ -143,6 +143,21 @@ class Fields:
         found = [self.inner(name) for name in names]
         return next((each for each, name in zip(found, names, strict=True) if name in told), None)
 
+    def pair(self, field: str, *, default: tuple[int, int]) -> tuple[int, int]:
+        """Two whole numbers from 1 up, or one that stands for both."""
+        value = self._take(field, default)
+        pair = [value, value] if isinstance(value, int) else value
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
+            self.refuse(field, value, "a whole number from 1 up, or two of them")
+        return pair[0], pair[1]
+
+    def labels(self) -> int:
+        """How many labels a classifier has: as many as are named, and 2 where config.json does not say."""
+        names = self._take("id2label", {})
+        if not isinstance(names, Mapping):
+            self.refuse("id2label", names, "an object that names labels by their numbers")
+        return len(names) or self.count("num_labels", default=2)
+
     def one_of(self, field: str, known: Collection[Any], *, default: Any) -> Any:
         """One of the values that are implemented. `false` is not taken for 0, nor `true` for 1."""
         value = self._take(field, default)

@@ -23,6 +23,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen2": "qwen2.Qwen2",
     "qwen3": "qwen3.Qwen3",
     "roberta": "roberta.Roberta",
+    "vit": "vit.ViT",
     "xlm-roberta": "roberta.Roberta",
 }
 
