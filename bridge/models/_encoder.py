@@ -6,6 +6,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from bridge.models._rope import precise
+
 
 class Attention(eqx.Module):
     """Every token looks at every token that the mask lets through.
@@ -30,12 +32,15 @@ class Attention(eqx.Module):
         self.heads = heads
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Shapes `(seq, d)`, `(seq,)` to `(seq, d)`; the mask is bool, false where nobody looks."""
+        """Shapes `(seq, d)`, `(seq,)` to `(seq, d)`; the mask is bool, false where nobody looks.
+
+        Scores and their softmax are in float32 at least.
+        """
         seq, d = x.shape
         q, k, v = (jax.vmap(f)(x).reshape(seq, self.heads, -1) for f in (self.query, self.key, self.value))
-        scores = jnp.einsum("qhd,khd->hqk", q, k) / jnp.sqrt(jnp.asarray(d // self.heads, q.dtype))
+        scores = jnp.einsum("qhd,khd->hqk", q, k, preferred_element_type=precise(x.dtype)) * (d // self.heads) ** -0.5
         if mask is not None:
             # The lowest finite number: where a mask hides everything, -inf would make NaN.
             scores = jnp.where(mask[None, None, :], scores, jnp.finfo(scores.dtype).min)
-        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores, axis=-1), v)
+        mixed = jnp.einsum("hqk,khd->qhd", jax.nn.softmax(scores, axis=-1).astype(x.dtype), v)
         return jax.vmap(self.out)(mixed.reshape(seq, d))

@@ -87,16 +87,16 @@ class Contract:
         return Case(folder, theirs, bridge.models.from_pretrained(folder), cls.example(theirs.config))
 
     @classmethod
-    def saved(cls, folder: Path, **fields: Any) -> Any:
+    def saved(cls, folder: Path, kind: str | None = None, **fields: Any) -> Any:
         """A model of transformers, all of it random: what norms and biases start with hides mistakes."""
         import torch
         import transformers
 
         torch.manual_seed(0)
-        kind = getattr(transformers, cls.kind)
-        config = kind.config_class(**fields)
+        model_class = getattr(transformers, kind or cls.kind)
+        config = model_class.config_class(**fields)
         config._attn_implementation = "eager"
-        model = kind(config)
+        model = model_class(config)
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
         model.eval().save_pretrained(folder)
@@ -122,16 +122,22 @@ class Contract:
 
     first = each
 
+    @classmethod
+    def compare(cls, ours: Any, theirs: Any, *example: np.ndarray) -> None:
+        """Everything, within 1e-5, as far as f32 carries; in f64 what remains is a mistake."""
+        expected = cls.judge(theirs, *example)
+        found = compiled(cls.run, ours, *example)
+        assert found.keys() == expected.keys()
+        for name, value in found.items():
+            assert value.dtype == expected[name].dtype
+            assert value.shape == expected[name].shape
+            tolerance = {4: 1e-5, 8: 1e-11}[value.dtype.itemsize]
+            assert np.abs(np.asarray(value) - expected[name]).max() < tolerance, name
+
     # ---- the promises
 
     def test_every_layer_and_the_output_equal_transformers(self, each: Case):
-        expected = self.judge(each.theirs, *each.example)
-        found = compiled(self.run, each.ours, *each.example)
-        assert found.keys() == expected.keys()
-        for name, value in found.items():
-            assert value.dtype == jnp.float32
-            assert value.shape == expected[name].shape
-            assert np.abs(np.asarray(value) - expected[name]).max() < 1e-5, name
+        self.compare(each.ours, each.theirs, *each.example)
 
     def test_the_model_is_complete_and_carries_its_config(self, each: Case):
         module, _, config = architecture(each.folder)
@@ -150,23 +156,30 @@ class Contract:
             tmp_path, attn_implementation="eager", output_loading_info=True
         )
         assert not any(report.values())
+        stored, tensors = each.theirs.state_dict(), again.state_dict()
+        assert tensors.keys() == stored.keys()
+        assert all(tensor.equal(stored[name]) for name, tensor in tensors.items())
         expected = self.judge(each.theirs, *each.example)
         for name, value in self.judge(again.eval(), *each.example).items():
-            np.testing.assert_array_equal(value, expected[name])
+            assert np.abs(value - expected[name]).max() < 1e-6  # PyTorch rounds by where in memory a tensor begins
 
     def test_bfloat16_is_as_near_to_the_truth_as_transformers(self, first: Case, tmp_path: Path):
         import torch
 
-        truth = self.judge(first.theirs, *first.example)
         low = type(first.theirs).from_pretrained(first.folder, attn_implementation="eager", dtype=torch.bfloat16).eval()
         low.save_pretrained(tmp_path)
         ours = bridge.models.from_pretrained(tmp_path)
         assert {leaf.dtype for leaf in jax.tree.leaves(ours)} == {jnp.dtype(jnp.bfloat16)}
-        found, expected = compiled(self.run, ours, *first.example), self.judge(low, *first.example)
-        for name, value in found.items():
-            assert value.dtype == jnp.bfloat16
-            error = np.abs(np.asarray(value, np.float32) - truth[name]).mean()
-            assert error < self.bf16_factor * np.abs(expected[name] - truth[name]).mean(), name
+        errors, theirs = dict[str, Any](), dict[str, Any]()
+        for n in range(8):  # one example says little where the output is a few numbers
+            example = [np.roll(x, n) for x in first.example]
+            found, expected = compiled(self.run, ours, *example), self.judge(low, *example)
+            for name, truth in self.judge(first.theirs, *example).items():
+                assert found[name].dtype == jnp.bfloat16
+                errors[name] = errors.get(name, 0) + np.abs(np.asarray(found[name], np.float32) - truth).mean()
+                theirs[name] = theirs.get(name, 0) + np.abs(expected[name] - truth).mean()
+        for name, error in errors.items():
+            assert error < self.bf16_factor * theirs[name], name
 
     def test_a_batch_is_a_vmap(self, first: Case):
         batch = [np.stack([x, np.roll(x, 1)]) for x in first.example]

@@ -1,0 +1,83 @@
+"""What every encoder of text must show against transformers: states under masks, of padding too, and the summary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bridge
+import bridge.models
+from tests.models.contract import TOKENS, Case, Contract, compiled
+
+
+class EncoderContract(Contract):
+    """For models of text that look both ways. `prefix` is what other models of transformers hold the encoder as."""
+
+    prefix: ClassVar[str]
+    bf16_factor = 1.5  # heads give a few numbers, and round twice where PyTorch rounds once: product, then bias
+
+    @classmethod
+    def example(cls, config: Any) -> tuple[np.ndarray, ...]:
+        """Tokens with padding inside and behind, a mask that hides the latter, and types."""
+        rng = np.random.default_rng(1)
+        tokens = rng.integers(0, config.vocab_size, TOKENS, np.int32)
+        tokens[[3, 4, -2, -1]] = config.pad_token_id
+        return tokens, np.array([1] * (TOKENS - 2) + [0] * 2, np.int32), np.arange(TOKENS) % config.type_vocab_size
+
+    @staticmethod
+    def run(model: Any, *example: jax.Array) -> dict[str, jax.Array]:
+        last = model(*example)
+        pooled = {} if model.pooler is None else {"pooled": model.pooled(last)}
+        return {"states": model.hidden_states(*example), "last": last} | pooled
+
+    @staticmethod
+    def judge(model: Any, *example: np.ndarray) -> dict[str, np.ndarray]:
+        import torch
+
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        inputs = {name: torch.tensor(array)[None] for name, array in zip(names, example, strict=False)}
+        with torch.no_grad():
+            out = model(**inputs, output_hidden_states=True)
+        found = {"states": torch.cat(out.hidden_states), "last": out.last_hidden_state[0]}
+        if out.pooler_output is not None:
+            found["pooled"] = out.pooler_output[0]
+        # bf16 is no dtype of numpy's
+        return {name: (x if x.dtype == torch.float64 else x.float()).numpy() for name, x in found.items()}
+
+    def test_a_pooler_is_there_if_the_file_has_one(self, first: Case):
+        assert first.ours.pooler is not None
+
+    def test_a_text_that_fills_every_position(self, first: Case):
+        most = first.ours.config.max_tokens
+        tokens = np.arange(2, 2 + most, dtype=np.int32) % first.ours.config.vocab_size
+        self.compare(first.ours, first.theirs, tokens, np.ones_like(tokens), np.zeros_like(tokens))
+        with pytest.raises(bridge.BridgeError) as caught:
+            first.ours(np.zeros(most + 1, np.int32))
+        name = type(first.ours).__name__
+        assert str(caught.value) == f"{name} got {most + 1} tokens and has positions for {most}: cut the text."
+
+    def test_without_mask_and_types_nothing_is_hidden_and_all_are_of_type_0(self, first: Case):
+        def both(model: Any, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return model(tokens), model(tokens, jnp.ones(TOKENS, bool), jnp.zeros(TOKENS, jnp.int32))
+
+        untold, told = compiled(both, first.ours, first.example[0])
+        np.testing.assert_array_equal(untold, told)
+
+    def test_a_fine_tuned_head_is_left_behind_only_by_name(self, tmp_path: Path):
+        kind = self.kind.replace("Model", "ForTokenClassification")
+        theirs = self.saved(tmp_path, kind, **next(iter(self.variants.values())))
+        with pytest.raises(bridge.PlanError) as caught:
+            bridge.models.from_pretrained(tmp_path)
+        assert set(caught.value.unexpected) == {"classifier.weight", "classifier.bias"}
+        ours = bridge.models.from_pretrained(tmp_path, allow_unexpected=["classifier.**"])
+        assert ours.pooler is None
+        self.compare(ours, getattr(theirs, self.prefix), *self.example(theirs.config))
+        with pytest.raises(bridge.BridgeError) as caught:
+            ours.pooled(np.zeros((1, 24), np.float32))
+        name = type(ours).__name__
+        assert str(caught.value) == f"this {name} has no pooler. Make it with one: Config.from_dict(…, pooler=True)."
