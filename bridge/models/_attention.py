@@ -26,7 +26,7 @@ class Look(NamedTuple):
     window: int | jax.Array | None = None
 
 
-def attend(q: jax.Array, new: Rows, look: Look, past: Rows | None, *, scale: float) -> jax.Array:
+def attend(q: jax.Array, new: Rows, look: Look, past: Rows | None, *, scale: float | jax.Array) -> jax.Array:
     """Every token looks at itself and at those before it. Scores and their softmax are in float32 at least.
 
     **Arguments:**

@@ -18,6 +18,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "bert": "bert.Bert",
     "gemma3": "gemma3.Gemma3",
     "gemma3_text": "gemma3.Gemma3",
+    "gpt2": "gpt2.GPT2",
     "llama": "llama.Llama",
     "mistral": "mistral.Mistral",
     "qwen2": "qwen2.Qwen2",
