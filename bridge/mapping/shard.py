@@ -15,6 +15,7 @@ import numpy as np
 
 from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
+from bridge.mapping.keys import Keys, KeyTable
 from bridge.mapping.places import Places
 
 
@@ -90,11 +91,14 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
     return [_block(block, grid, left, members) for left, members in groups.items()]
 
 
+_FIRST = np.zeros(1, np.intp)
+
+
 def cut(index_map: IndexMap, start: Shape, shape: Shape) -> list[IndexMap]:
     """What of a map lies in a box of the leaf: maps to the box's own memory, of `shape`, which starts at `start`."""
     rank = len(shape)
-    term = Term(index_map, ("",), (index_map.key_start,))
-    block = Block("", (term,), (index_map.leaf_start,), rule="")
+    term = Term(index_map, Keys(KeyTable([""], _FIRST, []), _FIRST), Places((index_map.key_start,)))
+    block = Block("", (term,), Places((index_map.leaf_start,)), rule="")
     found: list[IndexMap] = []
     for part in shard(block, Grid(start, (1,) * rank, shape)) or []:
         atoms = tuple(atom._replace(leaf_axis=atom.leaf_axis % rank) for atom in part.terms[0].index_map.atoms)
