@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bridge.format.spec import TensorSpec
+from bridge.format.table import Columns, Form, Table
 from bridge.mapping.pattern import Names
 from bridge.mapping.shard import Grid, shard
 from bridge.mapping.template import Spec, Template
@@ -20,7 +20,8 @@ F4 = np.dtype("f4")
 
 def read_nbytes(rule: str, key: tuple[int, ...], leaf: tuple[int, ...], box: tuple[range, ...], dtype=F4) -> int:
     """Bytes that are read for one box of the leaf, of which no job is longer than what it saves."""
-    specs = {"w": TensorSpec(F4, key, math.prod(key) * 4, "f", 0)}
+    forms = [Form(F4, key, math.prod(key) * 4)]
+    specs = Table.of(Columns({}, ["w"], np.zeros(1, np.intp), forms, np.zeros(1, np.int64)), file="f", data_start=0)
     request = Request((Rule(rule),), allow_missing=Names.of(()), allow_unexpected=Names.of(()))
     plan = make_plan(specs, Template({"w": Spec(dtype, leaf)}), request, source="test")
     assert plan.ok, str(plan)
