@@ -13,6 +13,7 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._progress import Progress
 from bridge._text import quote
+from bridge.format.collector import collector_off
 from bridge.format.native import is_native
 from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec, Template
@@ -128,7 +129,7 @@ def load(
     from bridge._read import read_leaves
     from bridge.place.sharding import placements
 
-    with opened(source, options) as ckpt:
+    with collector_off(many=True), opened(source, options) as ckpt:
         made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         made.check()
         where = placements(made.request.sharding, made.leaves, model)

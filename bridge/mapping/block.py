@@ -24,13 +24,12 @@ class Block:
     """Tensors and the places of one leaf that they fill.
 
     Place `i` of the leaf, the box of the map that starts at `starts[i]`, is `sum(terms[...].keys[i]) * scale + add`.
-    All terms cover the same boxes. `rule` is the rule that says so.
+    All terms cover the same boxes.
     """
 
     leaf: str
     terms: tuple[Term, ...]
     starts: Places
-    rule: str
     scale: float | int = 1
     add: float | int = 0
     tie: bool = False

@@ -49,15 +49,13 @@ class Filling(NamedTuple):
 class Prover:
     """Makes blocks of relations. `leaves` is `None` where there is no model: leaves are then what the keys make them.
 
-    `rules` are the texts of the rules that the blocks came from, each with the number of the user's rule behind it;
     `alone` are keys whose sum lacks another.
     """
 
     def __init__(self, leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
         self.leaves, self.problems = leaves, problems
         self.families = Families(leaves, problems)
-        self.rules: dict[str, int] = {}
-        self.texts: dict[object, str] = {}
+        self.behind: dict[object, tuple[Relation, Sequence[Slot], Sequence[Landed]]] = {}
         self.alone: set[str] = set()
 
     def blocks(self, relation: Relation) -> list[Block]:
@@ -87,9 +85,9 @@ class Prover:
             return None
         index_map = stacked(shape, shape, ()).index_map
         term = Term(index_map, landed.keys, Places((index_map.key_start,)))
-        rule = self.text(relation, [slot], [landed])
+        self.said(relation, [slot], [landed])
         flags = relation.scale, relation.add, relation.tie, relation.copy
-        return Block(leaf, (term,), Places((index_map.leaf_start,)), rule, *flags)
+        return Block(leaf, (term,), Places((index_map.leaf_start,)), *flags)
 
     def all_terms(self, relation: Relation) -> bool:
         """Whether every term of a sum has a key; reports the leaves where one has none."""
@@ -205,18 +203,21 @@ class Prover:
     def block(self, relation: Relation, leaf: str, slots: Sequence[Slot], terms: Sequence[Filling]) -> Block:
         """The places of one leaf that one rule fills; each term fills the same places in the same order."""
         made = tuple([Term(filling.family.index_map, filling.keys, filling.starts) for filling in terms])
-        rule = self.text(relation, slots, [filling.landed for filling in terms])
+        self.said(relation, slots, [filling.landed for filling in terms])
         starts = terms[0].leaf_starts
-        return Block(leaf, made, starts, rule, relation.scale, relation.add, relation.tie, relation.copy)
+        return Block(leaf, made, starts, relation.scale, relation.add, relation.tie, relation.copy)
 
-    def text(self, relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> str:
-        """The rule behind a block. Leaves that differ only in indices share it."""
+    def said(self, relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> None:
+        """Remember the rule behind a block. Leaves that differ only in indices share it."""
         one, real = arrived[0], relation.leaves[slots[0].branch]
         same = one.name == real or (relation.rule is not None and relation.rule is not one.sent.rule)
         sents = one.sent if len(arrived) == 1 else tuple([landed.sent for landed in arrived])
         key = (sents, *slots, relation.rule, relation.tie, None if same else one.name)
-        found = self.texts.get(key)
-        if found is None:
-            found = self.texts[key] = respell(relation, slots, arrived)
-            self.rules.setdefault(found, one.sent.number)
+        self.behind.setdefault(key, (relation, slots, arrived))
+
+    def rules(self) -> dict[str, int]:
+        """The texts of the rules that the blocks came from, each with the number of the user's rule behind it."""
+        found: dict[str, int] = {}
+        for relation, slots, arrived in self.behind.values():
+            found.setdefault(respell(relation, slots, arrived), arrived[0].sent.number)
         return found

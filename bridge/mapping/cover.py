@@ -66,10 +66,8 @@ def cover(shape: Shape, groups: Sequence[Boxes]) -> Cover:
     """Whether the boxes of all groups fill an array of `shape` exactly once."""
     if prod(shape) == 0:
         return Cover((), ())
-    if len(groups) == 1 and len(groups[0].starts) == 1:
-        steps, (start,) = groups[0]
-        if all(map(_full, shape, steps, start)):
-            return Cover((), ())
+    if len(groups) == 1 and _stacked(shape, groups[0]):
+        return Cover((), ())
     found = [[_distinct(g.starts.matrix[:, axis], extent) for axis, extent in enumerate(shape)] for g in groups]
     axes = [
         _Cells(extent, [(int(n), g.steps[axis]) for g, f in zip(groups, found, strict=True) for n in f[axis][0]])
@@ -130,6 +128,22 @@ def repeated(starts: Sequence[Places]) -> bool:
             values, flat = np.unique(flat, return_inverse=True)
             count = len(values)
     return bool(np.bincount(flat).max() > 1)
+
+
+def _stacked(shape: Shape, group: Boxes) -> bool:
+    """Whether boxes, each one index or the whole of every axis, fill the array: as many as there is room for, no two
+    alike. Most leaves are filled so.
+    """
+    room = 1
+    for axis, extent in enumerate(shape):
+        column = group.starts.matrix[:, axis]
+        if not group.steps[axis]:
+            room *= extent
+            if not 0 <= int(column.min()) <= int(column.max()) < extent:
+                return False
+        elif not (column == column[0]).all() or not _full(extent, group.steps[axis], int(column[0])):
+            return False
+    return room == len(group.starts) and not repeated([group.starts])
 
 
 def _full(extent: int, steps: Steps, start: int) -> bool:

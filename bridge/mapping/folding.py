@@ -7,6 +7,7 @@ is decided for all of them, and 100,000 keys cost what a few do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -25,17 +26,16 @@ _DOT, _LINE, _ZERO = b".\n0"
 _WEIGHTS = np.random.default_rng(0).integers(0, 1 << 63, 2 * _LONGEST + 2, np.uint64) * np.uint64(2) + np.uint64(1)
 
 
-class Bundle(NamedTuple):
+class Bundle:
     """Keys of one dtype and shape whose names differ only in indices.
 
     `text` is the name with `{}` for each index; `numbers`, shape `(keys, indices)`, are the indices.
     """
 
-    text: str
-    keys: Keys
-    numbers: Matrix
+    def __init__(self, text: str, keys: Keys, numbers: Matrix) -> None:
+        self.text, self.keys, self.numbers = text, keys, numbers
 
-    @property
+    @cached_property
     def probe(self) -> tuple[str, dict[int, int]]:
         """A key like these whose indices are numbers that stand nowhere else in it, and the column of each."""
         count, first = self.numbers.shape[1], 10 ** (_DIGITS - 1)
@@ -115,10 +115,9 @@ class _Folded(NamedTuple):
             length = int(self.lengths[like])
             if (self.lengths[segments] != length).any():
                 return None
-            at = self.starts[segments]
-            for byte in range(length):
-                if (self.text[at + byte] != self.text[self.starts[like] + byte]).any():
-                    return None
+            here = self.text[self.starts[segments][:, None] + np.arange(length)]
+            if (here != self.text[self.starts[like] : self.starts[like] + length]).any():
+                return None
         count = int(np.count_nonzero(self.indices[first : first + width]))
         return self.values[self.counted[begins][:, None] + np.arange(count)]
 

@@ -98,7 +98,7 @@ def cut(index_map: IndexMap, start: Shape, shape: Shape) -> list[IndexMap]:
     """What of a map lies in a box of the leaf: maps to the box's own memory, of `shape`, which starts at `start`."""
     rank = len(shape)
     term = Term(index_map, Keys(KeyTable([""], _FIRST, []), _FIRST), Places((index_map.key_start,)))
-    block = Block("", (term,), Places((index_map.leaf_start,)), rule="")
+    block = Block("", (term,), Places((index_map.leaf_start,)))
     found: list[IndexMap] = []
     for part in shard(block, Grid(start, (1,) * rank, shape)) or []:
         atoms = tuple(atom._replace(leaf_axis=atom.leaf_axis % rank) for atom in part.terms[0].index_map.atoms)

@@ -16,7 +16,7 @@ from bridge.mapping.pattern import Names
 from bridge.mapping.problem import Conflict, Mismatched, Problems
 from bridge.mapping.template import ArraySpec, Spec, Template
 from bridge.planning.policy import Canonical, DtypePolicy, is_float, narrows, refusal
-from bridge.planning.prove import Proof, prove
+from bridge.planning.prove import Proof, Spelling, prove
 from bridge.rules.rule import Rule
 
 
@@ -75,7 +75,7 @@ class Plan:
     hints: Mapping[str, str]
     request: Request
     blocks: tuple[Block, ...]
-    texts: tuple[str, ...]
+    spelling: Spelling
     kept: tuple[str, ...]
     dropped: Mapping[str, str]
     allowed: tuple[str, ...]
@@ -89,6 +89,11 @@ class Plan:
     def ok(self) -> bool:
         """Whether keys and leaves meet."""
         return not self.problems
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of `rules`."""
+        return self.spelling()
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -232,7 +237,7 @@ def make_plan(
         hints={} if model is None else model.hints,
         request=request,
         blocks=tuple(proof.blocks),
-        texts=proof.rules,
+        spelling=proof.rules,
         kept=proof.kept,
         dropped=proof.dropped,
         allowed=proof.allowed,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache, partial
 
 import numpy as np
 
@@ -23,17 +24,19 @@ from bridge.mapping.template import Template
 from bridge.planning.complete import check_keys, check_leaves
 from bridge.rules.rule import Rule
 
+Spelling = Callable[[], tuple[str, ...]]
+
 
 @dataclass(slots=True, eq=False, repr=False)
 class Proof:
     """What a mapping came to: `blocks`, keys dropped on purpose, leaves kept, rules that matched nothing.
 
-    `rules` are the texts of the rules that say just this, in the order in which they hold. `derived` are the shapes of
+    `rules` spells the rules that say just this, in the order in which they hold. `derived` are the shapes of
     leaves where there is no model.
     """
 
     blocks: list[Block] = field(default_factory=list[Block])
-    rules: tuple[str, ...] = ()
+    rules: Spelling = tuple
     dropped: dict[str, str] = field(default_factory=dict[str, str])
     kept: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
@@ -70,11 +73,16 @@ def prove(
     proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems, hollow)
     drops = [sent for sent in sents if sent.target is None]
     check_keys(proof.blocks, drops, table, proof.problems, told=prover.alone)
-    numbered = [*prover.rules.items(), *delivery.rules.items()]
-    proof.rules = tuple(dict.fromkeys(text for text, _ in sorted(numbered, key=lambda entry: entry[1])))
+    proof.rules = cache(partial(_spelled, prover, delivery.rules))
     used = {sent.number for sent in sents}
     proof.idle = tuple(str(rule) for number, rule in enumerate(rules) if number not in used)
     return proof
+
+
+def _spelled(prover: Prover, used: Mapping[str, int]) -> tuple[str, ...]:
+    """The rules behind the blocks, and those that use keys up; spelled when somebody asks, which a load does not."""
+    numbered = [*prover.rules().items(), *used.items()]
+    return tuple(dict.fromkeys(text for text, _ in sorted(numbered, key=lambda entry: entry[1])))
 
 
 class _Delivery:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from bridge.format.collector import collector_off
 from bridge.format.table import Table
 from bridge.mapping.block import Block
 from bridge.stream.direct import Read, Runs, is_straight, reads, runs
@@ -16,6 +17,7 @@ from bridge.stream.through import Through, through
 Job = Read | Scatter | Through
 
 
+@collector_off(many=True)
 def jobs(blocks: Sequence[Block], specs: Table, dtypes: Mapping[str, np.dtype]) -> list[Job]:
     """All reads of `blocks`.
 
