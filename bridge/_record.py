@@ -86,8 +86,9 @@ def read_record(ckpt: Checkpoint) -> dict[str, Any]:
     **Raises:** `CheckpointError` where it does not, or not in this version.
     """
     subject = f"{quote(ckpt.source)} has lost the record of its conversion"
+    name, _ = beside(ckpt)
     try:
-        record: Any = json.loads(ckpt.beside(beside(ckpt)[0]))
+        record: Any = json.loads(ckpt.beside(name))
         version = record["version"]
         if version == VERSION and ckpt.metadata[MARK] == str(VERSION):
             _check(record)

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TypeGuard
 
 from bridge._errors import CheckpointError
-from bridge._text import quote
+from bridge._text import human_nbytes, quote
 
 MAX_DEPTH = 127
 _MAX_INT = 2**64 - 1
@@ -42,6 +42,8 @@ def loads(raw: bytes | bytearray, *, subject: str, advice: str) -> Any:
         problem, cause = f"is not JSON from line {e.lineno} column {e.colno} on", e
     except RecursionError as e:
         problem, cause = f"is nested deeper than {MAX_DEPTH} levels", e
+    except MemoryError as e:  # a hundred megabytes of brackets become gigabytes of lists
+        problem, cause = f"of {human_nbytes(len(raw))} takes more memory than there is", e
     else:
         return value
     raise CheckpointError(f"{subject} {problem}. {advice}") from cause

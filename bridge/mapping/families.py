@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from bridge.mapping.indexmap import Shape
+from bridge.mapping.indexmap import Shape, oversized
 from bridge.mapping.land import Landed
 from bridge.mapping.lower import Family, lower, stacked
 from bridge.mapping.problem import Conflict, Mismatched, Problems
@@ -98,6 +98,9 @@ class Families:
             self.failed.add(leaf)
             text = f"its keys make its shape both {self.derived[leaf]} and {shape}: send them to leaves of their own"
             self.problems.conflicts.append(Conflict(leaf, text))
+        elif leaf not in self.failed and (reason := oversized(shape)) is not None:
+            self.failed.add(leaf)
+            self.problems.conflicts.append(Conflict(leaf, f"would have {reason}"))
 
     def agreed(self, relation: Relation, slot: Slot, wanted: Shape | None, told: set[str]) -> Shape:
         """The one shape that the keys of a slot must have; reports those that have another, each once."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge.mapping.block import Block
-from bridge.mapping.indexmap import Shape
+from bridge.mapping.indexmap import Shape, oversized
 from bridge.mapping.keys import KeyTable
 from bridge.mapping.pattern import Names
 from bridge.mapping.problem import Conflict, Mismatched, Problems
@@ -271,10 +271,15 @@ def _leaves(
 ) -> tuple[dict[str, Spec], tuple[Cast, ...]]:
     """The spec that each leaf gets. Casts that are not taken become problems."""
     stored: dict[str, dict[np.dtype, tuple[str, Shape]]] = {}
+    told = {conflict.subject for conflict in proof.problems.conflicts}
     for block in proof.blocks:
         for term in block.terms:
             for spec, place in term.keys.kinds():
-                stored.setdefault(block.leaf, {}).setdefault(spec.dtype, (term.keys[place], spec.shape))
+                key = term.keys[place]
+                stored.setdefault(block.leaf, {}).setdefault(spec.dtype, (key, spec.shape))
+                reason = oversized(spec.shape)
+                if reason is not None and block.leaf not in told:
+                    proof.problems.mismatched.append(Mismatched(block.leaf, key, spec.shape, spec.shape, reason))
     shapes = dict(proof.derived) if model is None else {name: spec.shape for name, spec in model.leaves.items()}
     leaves: dict[str, Spec] = {}
     casts: list[Cast] = []

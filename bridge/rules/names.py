@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from bridge.rules.cursor import Cursor
 from bridge.rules.indices import read_index
 from bridge.rules.syntax import Choice, Hole, Index, Name, Piece, Segment, Wild, joined
+
+_PLAIN = re.compile(r"[^\s.*{}\[\]+;\\-]+")  # text at once: a key of a checkpoint may have a million characters
 
 
 def read_name(cursor: Cursor) -> Name:
@@ -23,6 +26,9 @@ def read_name(cursor: Cursor) -> Name:
             pieces.append(_wild(cursor, pieces))
         elif cursor.take("{"):
             pieces.append(_braces(cursor, pieces))
+        elif plain := _PLAIN.match(cursor.text, cursor.at):
+            pieces.append(plain[0])
+            cursor.at = plain.end()
         else:
             pieces.append(_character(cursor))
     return Name((*segments, joined(pieces)))

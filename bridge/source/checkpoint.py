@@ -19,6 +19,7 @@ from bridge.source.hub import HubOptions
 from bridge.source.resolve import Located, locate
 from bridge.source.tensor import read_tensor
 
+_MAX_BESIDE_NBYTES = 1 << 30  # it is read whole: as many bytes as a record of ten of the longest headers has
 _HELD_FILES = 32  # files whose descriptors stay open; a checkpoint of hundreds must not use them all up
 
 
@@ -87,6 +88,11 @@ class Checkpoint:
         """The bytes of another file that lies with the checkpoint's. `CheckpointError` if there is none."""
         source = self._folder.open(name)
         try:
+            if source.nbytes > _MAX_BESIDE_NBYTES:
+                raise CheckpointError(
+                    f"{quote(source.name)} holds {source.nbytes:,} bytes, more than the {_MAX_BESIDE_NBYTES:,} that it "
+                    "may have. Check where it came from."
+                )
             raw = bytearray(source.nbytes)
             source.readinto([memoryview(raw)], 0)
             return bytes(raw)

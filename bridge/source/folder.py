@@ -47,7 +47,7 @@ class LocalFolder:
         """All but directories, sorted."""
         try:
             with os.scandir(self.path) as entries:
-                return sorted(entry.name for entry in entries if not entry.is_dir())
+                return sorted(entry.name for entry in entries if not _is_directory(entry))
         except OSError as e:
             raise CheckpointError(
                 f"{quote(self.label)} cannot be listed: {e.strerror or type(e).__name__}. Check its owner and mode."
@@ -95,6 +95,13 @@ class LocalFiles:
         if stem not in self._paths:
             return os.path.join(os.path.dirname(next(iter(self._paths.values()))), name)
         return self._paths[stem] + suffix
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link in a circle, say: whoever opens it is told
 
 
 def cached_sha256(path: str) -> str | None:

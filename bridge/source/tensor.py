@@ -46,7 +46,8 @@ def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
         ) from e
     except ValueError as e:  # more axes, or longer ones beside an empty one, than an array can have
         raise CheckpointError(
-            f"{subject} has {len(spec.shape)} axes and a shape that numpy cannot hold: {e}. Save it reshaped."
+            f"{subject} has {len(spec.shape)} axes and a shape that numpy cannot hold: {str(e).rstrip('.')}. "
+            "Save it reshaped."
         ) from e
 
 

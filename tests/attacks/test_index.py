@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from bridge import _errors
 from bridge.format.index import parse_index
 from bridge.source import open_checkpoint
-from tests.craft import checkpoint
+from tests.craft import checkpoint, craft, entry
 
 DAMAGED = "The index is damaged or was written by a faulty tool: fetch it again, or save the checkpoint again."
 DISTRUST = (
@@ -111,3 +112,96 @@ def test_stale_total_size_and_further_fields_are_nobodys_business(tmp_path: Path
         assert list(ckpt) == ["a"]
         assert ckpt.index is not None
         assert ckpt.index.metadata == {"total_size": -1, "x": []}
+
+
+# ---- what the names of an index lead to
+
+
+def place(folder: Path, weight_map: Any) -> Path:
+    (folder / "x.safetensors").write_bytes(checkpoint({"a": np.zeros(3, np.float32)}))
+    (folder / NAME).write_bytes(index(weight_map))
+    return folder
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(_errors.CheckpointError) as caught:
+        open_checkpoint(folder)
+    return str(caught.value).replace(f"{folder}/", "…/")
+
+
+# Names that other systems bend into good ones are here names of files like any other, and no such file is there.
+@pytest.mark.parametrize(
+    "file",
+    ["X.safetensors", "x.safetensors.", "x.safetensors ", "x.safetensors:s", "~/x.safetensors", "%2e%2e/x", "$HOME"],
+)
+def test_names_are_taken_to_the_letter(file: str, tmp_path: Path):
+    assert refusal(place(tmp_path, {"a": file})) == (
+        f"'{NAME}' of '…/' lists a file that fails: '…/{file}' does not exist. "
+        "Check its name; if it was being fetched, fetch it again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (os.mkdir, "a directory"),
+        (os.mkfifo, "a named pipe"),
+        (lambda path: os.symlink("/dev/zero", path), "a device"),
+        (lambda path: os.symlink("/", path), "a directory"),
+    ],
+)
+def test_what_is_no_file(make: Any, kind: str, tmp_path: Path):
+    make(tmp_path / "y.safetensors")
+    assert refusal(place(tmp_path, {"a": "x.safetensors", "b": "y.safetensors"})) == (
+        f"'{NAME}' of '…/' lists a file that fails: '…/y.safetensors' is {kind}, not a file. "
+        "Name a regular file, or the folder that holds it."
+    )
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_an_index_that_is_no_file(make: Any, tmp_path: Path):
+    make(tmp_path / NAME)
+    assert refusal(tmp_path).startswith(f"'…/{NAME}' is a ")
+
+
+def test_links_are_followed_as_the_hub_s_cache_needs(tmp_path: Path):
+    (tmp_path / "snapshot").mkdir()
+    place(tmp_path, {"a": "x.safetensors"})
+    for name in ("x.safetensors", NAME):
+        (tmp_path / "snapshot" / name).symlink_to(f"../{name}")
+    with open_checkpoint(tmp_path / "snapshot") as ckpt:
+        assert list(ckpt) == ["a"]
+
+
+def test_a_link_to_what_is_no_checkpoint_gives_nothing_away(tmp_path: Path):
+    """A link may lead anywhere; what lies there must be a checkpoint, and its bytes are not in the message."""
+    (tmp_path / "secret").write_text("hunter2 " * 100)
+    (tmp_path / "y.safetensors").symlink_to("secret")
+    message = refusal(place(tmp_path, {"a": "y.safetensors"}))
+    assert message.startswith("'…/y.safetensors' claims a header of ")
+    assert "hunter" not in message
+
+
+def test_links_in_a_circle_beside_a_checkpoint_do_not_hide_it(tmp_path: Path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone").symlink_to("nowhere")
+    with open_checkpoint(place(tmp_path, {"a": "x.safetensors"})) as ckpt:
+        assert list(ckpt) == ["a"]
+
+
+def test_an_index_of_a_hundred_thousand_entries(tmp_path: Path):
+    count = 100_000
+    parts = {f"{n:02}.safetensors": [f"k.{i}" for i in range(n, count, 20)] for n in range(20)}
+    for file, keys in parts.items():
+        tensors = {key: entry("U8", [1], n, n + 1) for n, key in enumerate(keys)}
+        (tmp_path / file).write_bytes(craft(tensors, bytes(len(keys))))
+    weight_map = {key: file for file, keys in parts.items() for key in keys}
+    (tmp_path / NAME).write_bytes(index(weight_map))
+    with open_checkpoint(tmp_path) as ckpt:
+        assert len(ckpt) == count
+    (tmp_path / NAME).write_bytes(index({f"k.{n}": f"{n}.safetensors" for n in range(count)}))
+    assert refusal(tmp_path).startswith(f"'{NAME}' of '…/' lists a file that fails: '…/0.safetensors' does not exist.")
+    (tmp_path / NAME).write_bytes(index({f"x.{n}": "00.safetensors" for n in range(count)}))
+    assert refusal(tmp_path).startswith(
+        f"'{NAME}' of '…/': key 'x.0' is not in '00.safetensors', where the index has it;"
+    )
