@@ -59,7 +59,7 @@ def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *,
             )
         kept = LocalFile(os.path.join(os.path.dirname(main.path), beside(ckpt)[1]))
         try:
-            back = _Back(ckpt, plan_of(record, ckpt), np.memmap(main.path, np.uint8, mode="r"), kept)
+            back = _Back(ckpt, plan_of(record, ckpt), np.frombuffer(main.map(), np.uint8), kept)
             with place.staged() as stage:
                 return _write(place, stage, record, back)
         finally:
