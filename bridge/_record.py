@@ -96,10 +96,17 @@ def read_record(ckpt: Checkpoint) -> dict[str, Any]:
     except CheckpointError as error:
         raise CheckpointError(f"{subject}: {error} Convert it again.") from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{subject}: {type(error).__name__}: {error}. Convert it again.") from error
+        raise CheckpointError(f"{subject}: {_said(error)}. Convert it again.") from error
     raise CheckpointError(
         f"{quote(ckpt.source)} was converted by version {version!r}, this one reads {VERSION}. Convert it again."
     )
+
+
+def _said(error: Exception) -> str:
+    """What is wrong with a record, in words that do not depend on Python's."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str(error) if type(error) is ValueError else "it is not what convert wrote"
 
 
 def beside(ckpt: Checkpoint) -> tuple[str, str]:
@@ -119,7 +126,9 @@ def plan_of(record: Mapping[str, Any], ckpt: Checkpoint) -> Plan:
         plan = Plan.from_json(json.dumps(record["plan"]))
         plan.check()
     except BridgeError as error:
-        raise CheckpointError(f"{quote(ckpt.source)}: the record of its conversion is damaged: {error}") from error
+        raise CheckpointError(
+            f"{quote(ckpt.source)}: the record of its conversion is damaged, convert it again: {error}"
+        ) from error
     for name, spec in plan.leaves.items():
         found = ckpt.specs.get(name)
         if found is None or (found.dtype, found.shape) != (spec.dtype, spec.shape):
@@ -141,12 +150,12 @@ def _check(record: Mapping[str, Any]) -> None:
         if any(part.startswith(".") for part in file["name"].split("/")):
             raise ValueError(f"{quote(file['name'])} is hidden")
         if not isinstance(file["header"], str) or not all(isinstance(key, str) for key in file["stale"]):
-            raise TypeError("a header or a stale key that is no text")
+            raise ValueError("a header or a stale key of it is no text")
     if record["index"] is not None:
         listed = parse_index(record["index"].encode(), name=INDEX).files
         if not set(listed) <= {file["name"] for file in files}:
-            raise ValueError("the index names files that are not in the record")
+            raise ValueError("its index names files that it does not have")
     elif len({file["name"] for file in files}) < len(files) or not files:
-        raise ValueError("no files, or two of one name")
+        raise ValueError("it has no files, or two of one name")
     if not all(isinstance(rule, str) for rule in (*record["rules"], *record["plan"]["rules"])):
-        raise TypeError("a rule that is no text")
+        raise ValueError("a rule of it is no text")

@@ -47,7 +47,7 @@ def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *,
     place = Target(target, overwrite=overwrite)
     with open_checkpoint(converted) as ckpt:
         if not is_native(ckpt.metadata):
-            raise CheckpointError(f"{quote(ckpt.source)} was not written by convert: there is nothing to revert")
+            raise CheckpointError(f"{quote(ckpt.source)} was not written by convert: name a folder that was")
         record = read_record(ckpt)
         files = record["files"]
         if place.single and len(files) > 1:
@@ -100,7 +100,8 @@ def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) 
     lost = next((key for key in back.plan.specs if key not in named), None)
     if lost is not None:
         raise CheckpointError(
-            f"{quote(back.ckpt.source)}: the record of its conversion is damaged: no file of it holds key {quote(lost)}"
+            f"{quote(back.ckpt.source)}: the record of its conversion is damaged, convert it again: "
+            f"no file of it holds key {quote(lost)}"
         )
     nbytes = 0
     for number, (file, name) in enumerate(zip(files, names, strict=True)):
@@ -147,7 +148,7 @@ def _keys(header: str, source: str) -> list[str]:
         return [key for _, key in sorted(entries, key=lambda entry: entry[0])]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{quote(source)}: a header in the record of its conversion is damaged: {error}"
+            f"{quote(source)}: a header in the record of its conversion is damaged. Convert it again."
         ) from error
 
 
@@ -157,7 +158,9 @@ def _check(path: Path, source: str) -> None:
     try:
         read_header(written)
     except CheckpointError as error:
-        raise CheckpointError(f"{quote(source)}: the record of its conversion is damaged: {error}") from error
+        raise CheckpointError(
+            f"{quote(source)}: the record of its conversion is damaged, convert it again: {error}"
+        ) from error
     finally:
         written.close()
 

@@ -129,7 +129,9 @@ def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
 def _check_leaves(leaves: Mapping[str, Any], model: Any) -> None:
     """All arrays have values to save. **Raises:** `PlanError`."""
     if not leaves:
-        raise PlanError(f"the model to save, {type(model).__name__}, has no arrays")
+        raise PlanError(
+            f"the model to save, {type(model).__name__}, has no arrays: give a model, or the pair (model, state)"
+        )
     for name, value in leaves.items():
         problem = _problem(value)
         if problem is not None:

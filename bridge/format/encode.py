@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import chain
 from math import prod
 
 import numpy as np
@@ -50,7 +51,10 @@ def encode_header(
     try:
         raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as e:
-        raise SaveError(f"{quote(file)}: a key or metadata holds a lone surrogate, which UTF-8 cannot hold: {e}") from e
+        text = next(text for text in (*tensors, *chain(*metadata.items())) if _is_lone(text))
+        raise SaveError(
+            f"{quote(file)}: key or metadata {quote(text)} holds a lone surrogate, which UTF-8 cannot hold: rename it"
+        ) from e
     raw += b" " * (-(8 + len(raw)) % alignment)
     if len(raw) > MAX_HEADER_NBYTES:
         raise SaveError(
@@ -59,6 +63,10 @@ def encode_header(
         )
     head = len(raw).to_bytes(8, "little") + raw
     return head, {key: len(head) + offset for key, offset in offsets.items()}
+
+
+def _is_lone(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def encode_index(weight_map: Mapping[str, str], total_nbytes: int) -> bytes:

@@ -54,7 +54,7 @@ def state_leaves(state: Any, indices: Sequence[Leaf], start: int) -> list[Leaf]:
             entry = places.get(index.value)
         except KeyError as error:
             raise PlanError(
-                f"the state has no entry for {quote(index.name)}: it is not the state of this model"
+                f"the state has no entry for {quote(index.name)}: it is not the state of this model: {PAIR}"
             ) from error
         for leaf in walk(entry).leaves:
             name, alias = joined(index.name, leaf.name), joined(index.alias, leaf.alias)

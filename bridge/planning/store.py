@@ -76,7 +76,9 @@ def plan_from_json(text: str) -> Plan:
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise PlanError(f"this is no plan that to_json wrote: {type(error).__name__}: {error}") from error
+        raise PlanError(
+            f"this is no plan that to_json wrote, make it again: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:

@@ -50,7 +50,10 @@ def write_file(
         finally:
             os.close(descriptor)
     if found != length:
-        raise SaveError(f"{quote(shown)} has {found:,} bytes where {length:,} were written: the disk is faulty or full")
+        raise SaveError(
+            f"{quote(shown)} has {found:,} bytes where {length:,} were written: the disk is faulty or full, "
+            "name a place on another"
+        )
     return length
 
 
@@ -77,7 +80,8 @@ def _compare(descriptor: int, expected: memoryview, at: int, shown: str) -> int:
         part = expected[start : start + _COMPARED]
         if os.pread(descriptor, part.nbytes, at + start) != part:
             raise SaveError(
-                f"{quote(shown)} reads back otherwise than it was written, near byte {at + start:,}: the disk is faulty"
+                f"{quote(shown)} reads back otherwise than it was written, near byte {at + start:,}: "
+                "the disk is faulty, name a place on another"
             )
     return at + expected.nbytes
 

@@ -72,7 +72,7 @@ def test_it_is_never_converted_again(tmp_path: Path, native: Path):
 def test_what_was_not_converted_is_not_reverted(tmp_path: Path, source: Path):
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.revert(source.parent, tmp_path / "back")
-    assert str(caught.value) == f"'{source.parent}/' was not written by convert: there is nothing to revert"
+    assert str(caught.value) == f"'{source.parent}/' was not written by convert: name a folder that was"
     assert not (tmp_path / "back").exists()
 
 

@@ -134,7 +134,7 @@ def test_a_dtype_that_no_file_can_hold(tmp_path: Path):
 def test_a_model_without_arrays(tmp_path: Path):
     with pytest.raises(bridge.PlanError) as caught:
         bridge.save({"w": 7}, tmp_path / "out", ["w -> w"])
-    assert str(caught.value) == "the model to save, dict, has no arrays"
+    assert str(caught.value) == "the model to save, dict, has no arrays: give a model, or the pair (model, state)"
 
 
 def test_arrays_that_are_not_contiguous(tmp_path: Path):

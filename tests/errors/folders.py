@@ -1,0 +1,128 @@
+"""Folders, indices and checksums that are not as they should be."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bridge
+from tests.errors.reading import INDEX, failing, good
+from tests.errors.situations import situation
+
+
+@situation("folder: empty")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.open(".")
+
+
+@situation("folder: other files")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("config.json").write_text("{}")
+    bridge.open(".")
+
+
+@situation("folder: pickles")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("pytorch_model.bin").write_text("")
+    bridge.open(".")
+
+
+@situation("folder: an adapter alone")
+def _(patch: pytest.MonkeyPatch) -> None:
+    good("adapter_model.safetensors")
+    bridge.open(".")
+
+
+@situation("folder: several files and no index")
+def _(patch: pytest.MonkeyPatch) -> None:
+    good()
+    good("y.safetensors")
+    bridge.open(".")
+
+
+@situation("folder: not the variant")
+def _(patch: pytest.MonkeyPatch) -> None:
+    good()
+    bridge.open(".", variant="fp16")
+
+
+@situation("folder: a subfolder that leaves it")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.open(".", subfolder="../..")
+
+
+@situation("folder: cannot be listed")
+def _(patch: pytest.MonkeyPatch) -> None:
+    failing(patch, os, "scandir", errno.EACCES)
+    bridge.open(".")
+
+
+def _index(text: str) -> Callable[[pytest.MonkeyPatch], Any]:
+    def provoke(patch: pytest.MonkeyPatch) -> None:
+        good()
+        good("y.safetensors", "b")
+        Path(INDEX).write_text(text)
+        bridge.open(".")
+
+    return provoke
+
+
+_NAMES = {
+    "is empty": "",
+    "holds a NUL": "x\0.safetensors",
+    "is a URL": "https://example.com/x.safetensors",
+    "holds a backslash": "..\\x.safetensors",
+    "is absolute": "/etc/passwd",
+    "has a drive": "C:x.safetensors",
+    "leaves the folder": "../x.safetensors",
+    "is of no file": "z.safetensors",
+    "is of a file without the key": "y.safetensors",
+}
+_INDICES = {
+    "a Git LFS pointer": "version https://git-lfs.github.com/spec/v1\n",
+    "no JSON": "{",
+    "a list": "[]",
+    "no weight_map": "{}",
+    "weight_map is a list": '{"weight_map": []}',
+    "metadata is a list": '{"weight_map": {}, "metadata": []}',
+    "a file is a number": '{"weight_map": {"a": 1}}',
+    "a key that no file holds": '{"weight_map": {"c": "x.safetensors"}}',
+}
+_INDICES |= {f"a name that {problem}": json.dumps({"weight_map": {"a": file}}) for problem, file in _NAMES.items()}
+for _name, _text in _INDICES.items():
+    situation(f"index: {_name}")(_index(_text))
+
+
+@situation("index: too large")
+def _(patch: pytest.MonkeyPatch) -> None:
+    with Path(INDEX).open("wb") as f:
+        f.truncate(10**12)
+    bridge.open(".")
+
+
+# ---- checksums
+
+
+@situation("verify: nothing to check against")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.open(good(), verify=True)
+
+
+@situation("verify: another file")
+def _(patch: pytest.MonkeyPatch) -> None:
+    good()
+    Path("x.safetensors.sha256").write_text("0" * 64)
+    bridge.open("x.safetensors", verify=True)
+
+
+@situation("verify: a sidecar without a digest")
+def _(patch: pytest.MonkeyPatch) -> None:
+    good()
+    Path("x.safetensors.sha256").write_text("none")
+    bridge.open("x.safetensors", verify=True)

@@ -1,0 +1,43 @@
+"""The command line: wrong usage, and what the user's own code raises."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bridge
+from bridge.cli.beside import beside
+from bridge.cli.convert import dtype
+from bridge.cli.like import like
+from tests.errors.reading import good
+from tests.errors.situations import situation
+
+CODE = "NUMBER = 3\n\ndef broken():\n    return {}['absent']\n"
+
+
+def _like(spelling: str, code: str = CODE) -> Callable[[pytest.MonkeyPatch], Any]:
+    def provoke(patch: pytest.MonkeyPatch) -> None:
+        Path(f"{spelling.partition(':')[0]}.py").write_text(code)
+        like(spelling)
+
+    return provoke
+
+
+situation("--like: no module and function")(_like("nonsense"))
+situation("--like: no such module")(lambda patch: like("texts_nowhere:make"))
+situation("--like: a module that needs another")(_like("texts_needs:make", "import texts_nowhere"))
+situation("--like: a module that raises")(_like("texts_raises:make", "1 / 0"))
+situation("--like: no such function")(_like("texts_without:make"))
+situation("--like: no function")(_like("texts_number:NUMBER"))
+situation("--like: a function that raises")(_like("texts_broken:broken"))
+situation("--dtype: none")(lambda patch: dtype("f99"))
+
+
+@situation("demo: a folder without its config")
+def _(patch: pytest.MonkeyPatch) -> None:
+    with bridge.open(good()) as ckpt:
+        beside(ckpt, "config.json", argparse.Namespace(source="x.safetensors", subfolder=None))

@@ -1,0 +1,61 @@
+"""Every error of the library says what it is promised to say, and every place that makes one is among them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.errors.elsewhere import ELSEWHERE
+from tests.errors.sites import ROOT, Site, sites, sites_of
+from tests.errors.situations import SITUATIONS
+from tests.errors.texts import outcome, read
+
+
+@pytest.mark.parametrize("name", sorted(SITUATIONS))
+def test_text(name: str):
+    """If the new text is meant: python -m tests.errors"""
+    assert outcome().told[name] == read().get(name)
+
+
+def test_no_text_without_a_situation():
+    assert set(read()) <= set(SITUATIONS)
+
+
+def test_every_text_is_fit_to_be_shown():
+    for name, (kind, text) in outcome().told.items():
+        assert kind != "nothing", name
+        assert text.replace("\n", "").isprintable(), name
+        assert re.search(r"[^.'/]\.\.($|\s)", text) is None, name  # a full stop too many
+
+
+def named(site: Site) -> str | None:
+    """The test that holds the text of a site, where no situation does."""
+    for (file, part), test in ELSEWHERE.items():
+        if site.file.startswith(file) and part in site.text:
+            return test
+    return None
+
+
+def test_every_site_is_reached():
+    """A new error? Add its situation to a file beside this one and run python -m tests.errors."""
+    left = [site for site in sites() if site not in outcome().reached and named(site) is None]
+    assert not left, "\n".join(f"{site.file}:{site.first}: {site.text}" for site in left)
+
+
+def test_what_is_held_elsewhere_is_so():
+    found = sites()
+    for (file, part), test in ELSEWHERE.items():
+        assert (ROOT / test).exists(), test
+        assert any(site.file.startswith(file) and part in site.text for site in found), (file, part)
+
+
+def test_sites_are_found(tmp_path: Path):
+    path = tmp_path / "x.py"
+    path.write_text(
+        "def no() -> NoReturn:\n    raise ValueError\n"
+        "def f():\n    no('text')\n    problem = 'text'\n    problem, e = f'{1}', 2\n    raise errors.SaveError(problem)\n"
+        "    raise\n    raise ValueError('x')\n    problem = f()\n"
+    )
+    assert [site.first for site in sites_of(path)] == [4, 5, 6, 7]
