@@ -119,7 +119,7 @@ def load(
     For `like=None` a flat dict of leaf name to array.
 
     **Raises:** `PlanError`, before a weight is read, where keys and leaves do not meet; `CheckpointError` for what
-    reading finds; never a model that is filled in part.
+    reading finds, and where another process loads other bytes into the same model; never a model filled in part.
 
     ```python
     like = eqx.filter_eval_shape(eqx.nn.Linear, 3, 2, key=jax.random.key(0))
@@ -127,14 +127,16 @@ def load(
     ```
     """
     from bridge._read import read_leaves
+    from bridge.place.agreement import agreed
     from bridge.place.sharding import placements
 
     with collector_off(many=True), opened(source, options) as ckpt:
         made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
-        kept = {name: kept_value(name, made, model, where[name]) for name in made.kept}
-        values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap)
+        with agreed(ckpt, made, where):
+            kept = {name: kept_value(name, made, model, where[name]) for name in made.kept}
+            values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap)
     return values if model is None else model.filled(values | kept)
 
 

@@ -45,9 +45,9 @@ class Coordination:
             raise UnreachableError(str(error).splitlines()[0]) from error
         return {key[len(folder) + 1 :]: text for key, text in found}
 
-    def remove(self, folder: str) -> None:
-        """Forget all that is below `folder`. **Raises:** `UnreachableError`."""
+    def remove(self, key: str) -> None:
+        """Forget `key` and all that is below it. **Raises:** `UnreachableError`."""
         try:
-            self.client.key_value_delete(f"{folder}/")
+            self.client.key_value_delete(key)
         except jax.errors.JaxRuntimeError as error:
             raise UnreachableError(str(error).splitlines()[0]) from error

@@ -64,3 +64,51 @@ def test_saving_together_goes_wrong(tmp_path: Path):
         dead = "process 1 has given no sign of life for 2 s in the midst of a save. The target is as it was"
         assert found.startswith(f"death: SaveError: {dead}"), found
     assert files(out) == before, "the old checkpoint, whole, and nothing beside it"
+
+
+def test_loading_together_goes_wrong(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        tensors = {key: rng.standard_normal((64, 64), np.float32) for key in "wv"}
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        np.save(tmp_path / name / "w.npy", tensors["w"])
+    same = "Give all of them the same files, of a repo the same revision='<commit>'"
+    alike = "Call load with the same template, rules and sharding in all of them"
+
+    with processes("tests.place.agreeing", 2, tmp_path, devices=1) as (first, second):
+        for what, text in (
+            ("values", "other values"),
+            ("rules", "other rules or leaves"),
+            ("shardings", "other shardings"),
+        ):
+            first.wait()  # in the midst of its load
+            second.wait()
+            second.go()
+            kind, advice = ("CheckpointError", same) if what == "values" else ("PlanError", alike)
+            assert said(second, 1)[what].startswith(f"{kind}: ")
+            first.go()
+            found = said(first, 1)[what]
+            assert found.endswith(f"processes 0 and 1 would make one model of {text}. {advice}"), found
+            assert found.startswith(f"{kind}: ")
+            for process in (first, second):
+                process.wait()
+                process.go()
+            if what == "values":
+                assert said(first, 1) == said(second, 1) == {"equal": "done"}
+        assert said(first, 1) == said(second, 1) == {"own": "done"}
+        first.wait()
+        second.wait()
+        first.go()
+        assert said(first, 1) == {"alone": "done"}, "it waits for nobody"
+        first.wait()
+        second.go()
+        assert "processes 0 and 1 would make one model of other values" in said(second, 1)["alone"]
+        second.wait()
+        first.go()
+        first.wait()  # in the midst of its load
+        second.go()
+        assert second.end()[0] == -9
+        first.go()
+        assert said(first, 1) == {"death": "done"}
+        assert first.end()[0] == 0
