@@ -12,7 +12,12 @@ from bridge.models._config import Fields, read_json
 from bridge.models._rope import Rope
 
 # Fields that only training reads, or that older releases of transformers read and computed the same.
-UNUSED = frozenset({"attention_dropout", "cache_implementation", "hidden_dropout", "pretraining_tp"})
+UNUSED = frozenset(
+    {
+        *("attention_dropout", "cache_implementation", "hidden_dropout", "pretraining_tp"),
+        *("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True)

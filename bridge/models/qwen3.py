@@ -10,8 +10,10 @@ import equinox as eqx
 import jax
 
 from bridge.models import qwen2
+from bridge.models._attention import Attention
 from bridge.models._config import Fields
 from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
+from bridge.models._decoder_config import DecoderConfig
 from bridge.models.llama import rules as llama_rules
 
 
@@ -33,23 +35,28 @@ class Config(qwen2.Config):
         return {"attention_bias": fields.flag("attention_bias", default=False)} | super().read(fields, ignore)
 
 
+def normed_attention(config: DecoderConfig, *, bias: bool, key: jax.Array) -> Attention:
+    """Attention with norms over each head of queries and keys."""
+
+    def head_norm() -> eqx.nn.RMSNorm:
+        return eqx.nn.RMSNorm(config.head_dim, config.rms_norm_eps, use_bias=False)
+
+    return attention(config, qkv_bias=bias, out_bias=bias, head_norm=head_norm, key=key)
+
+
 class Qwen3(Decoder):
     """The decoder. Arguments as for `bridge.models.llama.Llama`."""
 
     def __init__(self, config: Config, *, key: jax.Array) -> None:
-        def head_norm() -> eqx.nn.RMSNorm:
-            return eqx.nn.RMSNorm(config.head_dim, config.rms_norm_eps, use_bias=False)
-
         def layer(key: jax.Array) -> Layer:
             keys = jax.random.split(key)
-            bias = config.attention_bias
-            look = attention(config, qkv_bias=bias, out_bias=bias, head_norm=head_norm, key=keys[0])
+            look = normed_attention(config, bias=config.attention_bias, key=keys[0])
             return Layer(config, look, gated_mlp(config, key=keys[1]))
 
         super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 
 
-def rules(config: Config) -> list[str]:
+def rules(config: DecoderConfig) -> list[str]:
     """Which key is which leaf: as in a Llama, and the norms of heads."""
     norms = "model.layers.{l}.self_attn.{q|k}_norm.weight -> layers.attention.{query_norm|key_norm}.weight"
     return [*llama_rules(config), norms]

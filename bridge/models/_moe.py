@@ -1,0 +1,70 @@
+"""A mixture of experts: a router sends each token to a few of many MLPs (https://arxiv.org/abs/1701.06538)."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from bridge.models._mlp import GatedMLP
+from bridge.models._rope import precise
+
+
+class Experts(eqx.Module):
+    """As many gated MLPs as there are experts, and what chooses among them for each token.
+
+    All experts compute every token, and the results of those that were chosen are added up. That is more work than
+    needed; but a product with an axis (experts,) is what `jax.sharding` splits over devices without any help: each
+    computes its own experts, and one sum brings the results together.
+
+    **Arguments:** (of the constructor)
+
+    - `hidden_size`, `intermediate_size`: the width of a token, and that inside an expert.
+    - `activation`: one of `ACTIVATIONS`.
+    - `count`: how many experts there are. `chosen`: how many of them a token uses.
+    - `normalised`: whether the shares of those add up to 1; otherwise they are what the router gives them.
+    - `key`: for the initial weights.
+    """
+
+    router: eqx.nn.Linear
+    experts: GatedMLP  # stacked: each array has an axis (experts,) in front
+    chosen: int = eqx.field(static=True)
+    normalised: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        hidden_size: int,
+        intermediate_size: int,
+        activation: str,
+        *,
+        count: int,
+        chosen: int,
+        normalised: bool,
+        key: jax.Array,
+    ) -> None:
+        key_router, key_experts = jax.random.split(key)
+        self.router = eqx.nn.Linear(hidden_size, count, use_bias=False, key=key_router)
+        self.experts = eqx.filter_vmap(lambda k: GatedMLP(hidden_size, intermediate_size, activation, key=k))(
+            jax.random.split(key_experts, count)
+        )
+        self.chosen, self.normalised = chosen, normalised
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """One token, `(d,)` to `(d,)`."""
+        shares = self.shares(x)
+        results = eqx.filter_vmap(lambda expert: expert(x))(self.experts).astype(shares.dtype)
+        # What was not chosen is left out, not multiplied by 0: it may be infinite.
+        results = jnp.where(shares[:, None] > 0, results, 0)
+        return (shares @ results).astype(x.dtype)
+
+    def shares(self, x: jax.Array) -> jax.Array:
+        """How much each expert has of a token, `(d,)` to `(experts,)`: 0 but for those that are chosen.
+
+        In float32 at least: of two experts that are nearly equal, rounding would choose.
+        """
+        dtype = precise(x.dtype)
+        shares = jax.nn.softmax(self.router.weight.astype(dtype) @ x.astype(dtype))
+        largest, which = jax.lax.top_k(shares, self.chosen)
+        if self.normalised:
+            largest = largest / largest.sum()
+        return largest @ jax.nn.one_hot(which, shares.shape[0], dtype=dtype)
