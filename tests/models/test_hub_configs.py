@@ -1,0 +1,174 @@
+"""The config.json of well-known checkpoints, field by field as the Hub holds them: each is understood."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bridge.models import gpt2, mixtral, qwen3_moe, roberta, vit
+
+TEXT: dict[str, Any] = {
+    "attention_probs_dropout_prob": 0.1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-05,
+    "max_position_embeddings": 514,
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 1,
+    "type_vocab_size": 1,
+}
+HUB: dict[str, tuple[Any, dict[str, Any]]] = {
+    "FacebookAI/roberta-base": (
+        roberta,
+        TEXT | {"architectures": ["RobertaForMaskedLM"], "model_type": "roberta", "vocab_size": 50265},
+    ),
+    "FacebookAI/xlm-roberta-base": (
+        roberta,
+        TEXT
+        | {
+            "architectures": ["XLMRobertaForMaskedLM"],
+            "model_type": "xlm-roberta",
+            "output_past": True,
+            "position_embedding_type": "absolute",
+            "transformers_version": "4.17.0.dev0",
+            "use_cache": True,
+            "vocab_size": 250002,
+        },
+    ),
+    "google/vit-base-patch16-224-in21k": (
+        vit,
+        {
+            "architectures": ["ViTModel"],
+            "attention_probs_dropout_prob": 0.0,
+            "encoder_stride": 16,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": 0.0,
+            "hidden_size": 768,
+            "image_size": 224,
+            "initializer_range": 0.02,
+            "intermediate_size": 3072,
+            "layer_norm_eps": 1e-12,
+            "model_type": "vit",
+            "num_attention_heads": 12,
+            "num_channels": 3,
+            "num_hidden_layers": 12,
+            "patch_size": 16,
+            "qkv_bias": True,
+            "transformers_version": "4.13.0.dev0",
+        },
+    ),
+    "openai-community/gpt2": (
+        gpt2,
+        {
+            "activation_function": "gelu_new",
+            "architectures": ["GPT2LMHeadModel"],
+            "attn_pdrop": 0.1,
+            "bos_token_id": 50256,
+            "embd_pdrop": 0.1,
+            "eos_token_id": 50256,
+            "initializer_range": 0.02,
+            "layer_norm_epsilon": 1e-05,
+            "model_type": "gpt2",
+            "n_ctx": 1024,
+            "n_embd": 768,
+            "n_head": 12,
+            "n_layer": 12,
+            "n_positions": 1024,
+            "resid_pdrop": 0.1,
+            "summary_activation": None,
+            "summary_first_dropout": 0.1,
+            "summary_proj_to_labels": True,
+            "summary_type": "cls_index",
+            "summary_use_proj": True,
+            "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+            "vocab_size": 50257,
+        },
+    ),
+    "mistralai/Mixtral-8x7B-v0.1": (
+        mixtral,
+        {
+            "architectures": ["MixtralForCausalLM"],
+            "attention_dropout": 0.0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "hidden_act": "silu",
+            "hidden_size": 4096,
+            "initializer_range": 0.02,
+            "intermediate_size": 14336,
+            "max_position_embeddings": 32768,
+            "model_type": "mixtral",
+            "num_attention_heads": 32,
+            "num_experts_per_tok": 2,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 8,
+            "num_local_experts": 8,
+            "output_router_logits": False,
+            "rms_norm_eps": 1e-05,
+            "rope_theta": 1000000.0,
+            "router_aux_loss_coef": 0.02,
+            "sliding_window": None,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+            "transformers_version": "4.36.0.dev0",
+            "use_cache": True,
+            "vocab_size": 32000,
+        },
+    ),
+    "Qwen/Qwen3-30B-A3B": (
+        qwen3_moe,
+        {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "bos_token_id": 151643,
+            "decoder_sparse_step": 1,
+            "eos_token_id": 151645,
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "hidden_size": 2048,
+            "initializer_range": 0.02,
+            "intermediate_size": 6144,
+            "max_position_embeddings": 40960,
+            "max_window_layers": 48,
+            "mlp_only_layers": [],
+            "model_type": "qwen3_moe",
+            "moe_intermediate_size": 768,
+            "norm_topk_prob": True,
+            "num_attention_heads": 32,
+            "num_experts": 128,
+            "num_experts_per_tok": 8,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 4,
+            "output_router_logits": False,
+            "rms_norm_eps": 1e-06,
+            "rope_scaling": None,
+            "rope_theta": 1000000.0,
+            "router_aux_loss_coef": 0.001,
+            "sliding_window": None,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+            "transformers_version": "4.51.0",
+            "use_cache": True,
+            "use_sliding_window": False,
+            "vocab_size": 151936,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("repo", HUB)
+def test_a_config_of_the_hub_is_understood(repo: str):
+    module, fields = HUB[repo]
+    config = module.Config.from_dict(fields)
+    asked = {name: value for name, value in fields.items() if hasattr(config, name) and name != "model_type"}
+    assert len(asked) >= 7
+    for name, value in asked.items():
+        found = getattr(config, name)
+        assert found == ((value, value) if isinstance(found, tuple) else value), name
