@@ -111,6 +111,8 @@ def _diff(a: Checkpoint, b: Checkpoint) -> Diff:
     respecified: list[tuple[str, TensorSpec, TensorSpec]] = []
     differing: list[Differing] = []
     common = [key for key in a if key in b]
+    for ckpt in (a, b):
+        ckpt.fetch(sorted({ckpt.specs[key].file for key in common}))
     for key in common:
         one, two = a.specs[key], b.specs[key]
         if (one.dtype, one.shape) != (two.dtype, two.shape):

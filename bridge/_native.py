@@ -17,13 +17,13 @@ import numpy as np
 
 from bridge._api import AllowMissing, OpenOptions, Rules, Source, kept_value, opened, planned, request_of
 from bridge._errors import PlanError, SaveError
-from bridge._progress import Progress, reporting
+from bridge._progress import Progress, fetch, reporting
 from bridge._record import VERSION, read_record, record_of, stale_name
 from bridge._revert import revert
 from bridge._save import LeftOut, SaveReport
 from bridge._text import quote
 from bridge.format.encode import encode_header, encode_index
-from bridge.format.native import BESIDE, MARK, ORIGINALS, RECORD, is_native
+from bridge.format.native import BESIDE, COMMIT, MARK, ORIGINALS, RECORD, is_native
 from bridge.format.spec import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
@@ -81,7 +81,8 @@ def convert(
         plan, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
         plan.check()
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
-        with reporting(progress, "converting") as report:
+        fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
+        with reporting(progress, "converting", before=fetched) as report:
             return _write(place, ckpt, plan, kept, report)
 
 
@@ -124,7 +125,7 @@ def _write_leaves(
 
     order = sorted(plan.leaves, key=rank)
     tensors = {leaf: (plan.leaves[leaf].dtype, plan.leaves[leaf].shape) for leaf in order}
-    metadata = {MARK: str(VERSION), BESIDE: json.dumps(beside)}
+    metadata = {MARK: str(VERSION), BESIDE: json.dumps(beside)} | ({COMMIT: ckpt.commit} if ckpt.commit else {})
     head, offsets = encode_header(tensors, metadata, file=name, alignment=_ALIGNED)
     with mapped_file(stage / name, head, tensors, offsets, shown=name) as leaves:
         for leaf, value in plan.fills.items():

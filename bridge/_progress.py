@@ -1,20 +1,28 @@
-"""The bar that `progress=True` shows."""
+"""The bars that `progress=True` shows: what is fetched, what is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
+
+from bridge.source.checkpoint import Checkpoint
 
 Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def reporting(progress: Progress | bool | None, what: str = "reading") -> Generator[Progress | None]:
-    """What a `progress` argument means, as a function of `(done_nbytes, nbytes)` or `None`."""
+def reporting(
+    progress: Progress | bool | None, what: str = "reading", *, before: int = 0, after: int = 0
+) -> Generator[Progress | None]:
+    """What a `progress` argument means, as a function of `(done_nbytes, nbytes)` or `None`.
+
+    **Arguments:** `before`, `after`: bytes of other work for the same `progress`, done and still to do. A function
+    counts all of it together; a bar is drawn for each work, since a network and a disk have different speeds.
+    """
     if progress is None or progress is False:
         yield None
     elif callable(progress):
-        yield progress
+        yield lambda done, total: progress(before + done, before + total + after)
     else:
         from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
@@ -24,3 +32,18 @@ def reporting(progress: Progress | bool | None, what: str = "reading") -> Genera
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def fetch(ckpt: Checkpoint, files: Iterable[str], progress: Progress | bool | None, *, after: int) -> int:
+    """Bring those of `files` that are on the Hub, and not in its cache, there.
+
+    **Arguments:** `after`: how many bytes of work come after this, for `progress`.
+
+    **Returns:** how many bytes came.
+    """
+    wanted = sorted(files)
+    nbytes = ckpt.absent_nbytes(wanted)
+    if nbytes:
+        with reporting(progress, "downloading", after=after) as report:
+            ckpt.fetch(wanted, report)
+    return nbytes

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from bridge._errors import PlanError
-from bridge._progress import Progress, reporting
+from bridge._progress import Progress, fetch, reporting
 from bridge.format.native import is_native
 from bridge.mapping.block import Block
 from bridge.mapping.shard import uncut
@@ -46,7 +46,9 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
             kinds = {piece.name: made.leaves[piece.leaf].dtype for piece in batch}
             blocks = [block for piece in batch for block in staging.cut(piece)]
             nbytes += sum(job.nbytes for job in jobs(blocks, ckpt.specs, kinds))
-    peak_nbytes = work.nbytes + THREADS * CHUNK + (budget if staged else 0)
+    # Over a network there are more threads, and what a store hands over is memory too.
+    scratch = THREADS if ckpt.parallel is None else 2 * ckpt.parallel
+    peak_nbytes = work.nbytes + scratch * CHUNK + (budget if staged else 0)
     return replace(made, nbytes=nbytes, peak_nbytes=peak_nbytes)
 
 
@@ -66,15 +68,16 @@ def read_leaves(
     held, staged, budget = _split(made, where, max_host_bytes)
     leaves = _leaves(made, held) | {name: made.leaves[name] for name in made.fills}
     work = Work(held, leaves, where)
+    staging = Staging(staged, _leaves(made, staged), where, budget) if staged else None
+    fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = mapped(work.whole, ckpt.specs, ckpt, leaves) if mmap and is_native(ckpt.metadata) else {}
     blocks = [block for block in work.blocks if block.leaf not in memory]
-    staging = Staging(staged, _leaves(made, staged), where, budget) if staged else None
     check_memory(work.nbytes - sum(a.nbytes for a in memory.values()) + (budget if staging else 0), ckpt.source)
     memory |= {name: empty(shape, dtype) for name, (shape, dtype) in work.buffers.items() if name not in memory}
     for name, value in made.fills.items():
         for buffer in work.memory(name, memory):
             buffer.fill(value)
-    with reporting(progress) as report:
+    with reporting(progress, before=fetched) as report:
         total = 0 if report is None or staging is None else predicted(ckpt, made, where, max_host_bytes).nbytes
         read = _reader(ckpt, total, report)
         read(blocks, memory)
@@ -83,6 +86,17 @@ def read_leaves(
         if staging is not None:
             values |= staging.carry_out(read)
     return values
+
+
+def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, progress: Progress | bool | None) -> int:
+    """Bring the files that this process reads, and no others, from the Hub; returns how many bytes that were."""
+    if ckpt.absent_nbytes(ckpt.files) == 0:
+        return 0
+    blocks = list(work.blocks)
+    if staging is not None:
+        blocks += [block for piece in staging.pieces() for block in staging.cut(piece)]
+    files = {ckpt.specs[key].file for block in blocks for term in block.terms for key in term.keys}
+    return fetch(ckpt, files, progress, after=after)
 
 
 def _reader(ckpt: Checkpoint, nbytes: int, report: Progress | None) -> Fill:

@@ -19,7 +19,7 @@ from bridge.format.header import read_header
 from bridge.format.native import is_native
 from bridge.format.spec import TensorSpec
 from bridge.planning.plan import Plan
-from bridge.source.bytes import LocalFile
+from bridge.source.bytes import ByteSource, LocalFile
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.gather import Whole, gather, pieces
 from bridge.target.commit import Target
@@ -57,7 +57,7 @@ def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *,
             raise CheckpointError(
                 f"{quote(ckpt.source)} is no folder on this machine that convert wrote: fetch it first"
             )
-        kept = LocalFile(os.path.join(os.path.dirname(main.path), beside(ckpt)[1]))
+        kept = ckpt.open_beside(beside(ckpt)[1])
         try:
             back = _Back(ckpt, plan_of(record, ckpt), np.frombuffer(main.map(), np.uint8), kept)
             with place.staged() as stage:
@@ -69,7 +69,7 @@ def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *,
 class _Back:
     """The tensors of the original checkpoint, one at a time."""
 
-    def __init__(self, ckpt: Checkpoint, plan: Plan, memory: np.ndarray, kept: LocalFile) -> None:
+    def __init__(self, ckpt: Checkpoint, plan: Plan, memory: np.ndarray, kept: ByteSource) -> None:
         self.ckpt, self.plan, self.kept = ckpt, plan, kept
         self.held = pieces(plan.blocks)
         self.stored = read_header(kept).tensors

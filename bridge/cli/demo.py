@@ -97,8 +97,8 @@ def _load(arguments: argparse.Namespace, console: Console | None) -> Loaded:
 
     options = open_options(arguments)
     with bridge.open(arguments.source, **options) as ckpt:
-        config = bert.Config.from_file(beside(ckpt, "config.json", arguments))
-        tokenizer = beside(ckpt, "tokenizer.json", arguments)
+        config = bert.Config.from_file(beside(ckpt, "config.json"))
+        tokenizer = beside(ckpt, "tokenizer.json")
         like = eqx.filter_eval_shape(bert.Bert, config, key=jax.random.key(0))
         plan = bridge.plan(ckpt, like, bert.rules(config))
         # The model's rules are for every spelling on the Hub. What they came to here is shown, and is enough.

@@ -48,7 +48,7 @@ def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
         for key, spec in ckpt.specs.items()
     }
     return {
-        "files": [{"name": name, "nbytes": ckpt.byte_source(name).nbytes} for name in ckpt.files],
+        "files": [{"name": name, "nbytes": ckpt.file_nbytes(name)} for name in ckpt.files],
         "tensors": tensors,
         "parameters": sum(prod(spec.shape) for spec in ckpt.specs.values()),
         "nbytes": sum(spec.nbytes for spec in ckpt.specs.values()),
@@ -66,7 +66,7 @@ def _show(ckpt: bridge.Checkpoint) -> None:
     if ckpt.commit:
         console.print(f"commit {shown(ckpt.commit)}", soft_wrap=True)
     console.print()
-    files = ((shown(name), human_nbytes(ckpt.byte_source(name).nbytes)) for name in ckpt.files)
+    files = ((shown(name), human_nbytes(ckpt.file_nbytes(name))) for name in ckpt.files)
     table(console, ("file", " bytes"), files)
     if ckpt.metadata:
         console.print()

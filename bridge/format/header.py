@@ -18,7 +18,8 @@ from bridge.format.signature import describe
 from bridge.format.table import Table
 
 MAX_HEADER_NBYTES = 100_000_000  # the reference's own limit, checked before anything is allocated
-_FIRST_READ_NBYTES = 64 * 1024  # holds most headers whole: one read, and over a network one request
+FIRST_READ_NBYTES = 16 * 1024
+"""Holds most headers whole: one read, and over a network one request, which stores ask for when they open a file."""
 _MANY_NBYTES = 1 << 20  # a smaller header makes too few objects for the collector to matter
 
 
@@ -76,7 +77,7 @@ def read_header(source: Readable, file: str | None = None) -> Header:
 def _read_json(source: Readable) -> bytearray:
     """The header's JSON text, by one read or two."""
     name, nbytes = quote(source.name), source.nbytes
-    first = bytearray(min(nbytes, _FIRST_READ_NBYTES))
+    first = bytearray(min(nbytes, FIRST_READ_NBYTES))
     source.readinto([memoryview(first)], 0)
     stop = 8 + int.from_bytes(first[:8], "little")
     if nbytes < 8 or stop - 8 > MAX_HEADER_NBYTES or stop > nbytes:

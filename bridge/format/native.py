@@ -9,6 +9,8 @@ MARK = "eqx-bridge.converted"
 """The name in `__metadata__` whose value is the version of the converted form."""
 BESIDE = "eqx-bridge.beside"
 """The name in `__metadata__` whose value is a JSON list: the record of the conversion, the originals."""
+COMMIT = "eqx-bridge.commit"
+"""The name in `__metadata__` whose value is the Hub commit that was converted, where it came from the Hub."""
 RECORD = "bridge.json"
 ORIGINALS = "bridge.original"  # a safetensors file, but of no model: what ends in .safetensors may be taken for one
 _BESIDE_NAME = re.compile(r"bridge(-\w+)*\.(json|original)", re.ASCII)

@@ -37,6 +37,21 @@ class ByteSource(Protocol):
         """Its length when it was opened."""
         ...
 
+    @property
+    def parallel(self) -> int | None:
+        """How many reads at once serve it best, where each waits for an answer; None where the reader knows better."""
+        ...
+
+    @property
+    def absent(self) -> bool:
+        """Whether only its header is at hand, and the rest is to be fetched before it is read."""
+        ...
+
+    @property
+    def gap_nbytes(self) -> int:
+        """Bytes between two reads that are cheaper to read and throw away than a second read is."""
+        ...
+
     def readinto(self, buffers: Sequence[memoryview], offset: int) -> None:
         """Fill all `buffers`, one after the other, from byte `offset` on.
 
@@ -61,6 +76,10 @@ class LocalFile:
     time of modification. So it is safe to give the descriptor back between reads (`hold=False`): a checkpoint may
     have more files than the process may have descriptors.
     """
+
+    parallel: int | None = None
+    gap_nbytes = 0
+    absent = False
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None, *, hold: bool = True) -> None:
         """**Arguments:**

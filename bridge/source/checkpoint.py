@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, KeysView, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
@@ -15,11 +16,16 @@ from bridge.format.header import Header, read_header
 from bridge.format.index import Index
 from bridge.format.table import Numbers, Table
 from bridge.source.bytes import ByteSource
-from bridge.source.hub import HubOptions
+from bridge.source.folder import LocalFiles, LocalFolder
+from bridge.source.options import HubOptions
 from bridge.source.resolve import Located, locate
 from bridge.source.tensor import read_tensor
 
+if TYPE_CHECKING:
+    from bridge.source.hubfolder import HubFile
+
 _MAX_BESIDE_NBYTES = 1 << 30  # it is read whole: as many bytes as a record of ten of the longest headers has
+_OPENED_AT_ONCE = 8
 _HELD_FILES = 32  # files whose descriptors stay open; a checkpoint of hundreds must not use them all up
 
 
@@ -45,8 +51,10 @@ class Checkpoint:
         self._sources: dict[str, ByteSource] = {}
         self._closed = False
         try:
-            self._headers = {name: self._open(located, name, verify) for name in located.files}
+            self._headers = self._open_all(located)
             self.specs = _specs(located, self._headers)
+            if verify:
+                self._verify()
         except BaseException:
             self.close()
             raise
@@ -72,21 +80,61 @@ class Checkpoint:
         spec = self.specs.get(key)
         if spec is None:
             raise UnknownKeyError(self._unknown(key))
-        return read_tensor(self.byte_source(spec.file), key, spec)
+        source = self._source(spec.file)
+        if source.absent:
+            try:
+                source = self.byte_source(spec.file)
+            except CheckpointError as e:
+                raise CheckpointError(f"key {quote(key)} in {quote(source.name)} cannot be read: {e}") from e
+        return read_tensor(source, key, spec)
 
     def header(self, file: str) -> Header:
         """The header of one of `files`."""
         return self._headers[file]
 
     def byte_source(self, file: str) -> ByteSource:
-        """The bytes of one of `files`, open until the checkpoint is closed. `TensorSpec.offset` counts in them."""
+        """The bytes of one of `files`, open until the checkpoint is closed. `TensorSpec.offset` counts in them.
+
+        A file of a Hub repo is fetched into the Hub's cache, if it is not there.
+        """
+        if self._source(file).absent:
+            self.fetch([file])
+        return self._sources[file]
+
+    def file_nbytes(self, file: str) -> int:
+        """The length of one of `files`; nothing is fetched for it."""
+        return self._source(file).nbytes
+
+    @property
+    def parallel(self) -> int | None:
+        """How many reads at once the files are read by where they are read over a network; else None."""
+        found = (source.parallel for source in self._sources.values() if not source.absent)
+        return max((count for count in found if count is not None), default=None)
+
+    def absent_nbytes(self, files: Iterable[str]) -> int:
+        """How many bytes `fetch` would fetch."""
+        return sum(source.nbytes for source in map(self._source, files) if source.absent)
+
+    def fetch(self, files: Iterable[str], report: Callable[[int, int], None] | None = None) -> None:
+        """Bring those of `files` that are on the Hub, and not in its cache, there: several at once.
+
+        **Arguments:** `report`: called with `(done_nbytes, nbytes)`.
+        """
+        absent = {name: source for name in files if (source := self._source(name)).absent}
+        if absent:
+            from bridge.source.download import fetch_all  # only those who use the Hub wait for it
+
+            found = fetch_all(cast("list[HubFile]", list(absent.values())), report)
+            self._sources.update(zip(absent, found, strict=True))
+
+    def _source(self, file: str) -> ByteSource:
         if self._closed:
             raise CheckpointError(f"{quote(self.source)} is closed. Open it again, or read before it is closed.")
         return self._sources[file]
 
     def beside(self, name: str) -> bytes:
         """The bytes of another file that lies with the checkpoint's. `CheckpointError` if there is none."""
-        source = self._folder.open(name)
+        source = self.open_beside(name)
         try:
             if source.nbytes > _MAX_BESIDE_NBYTES:
                 raise CheckpointError(
@@ -98,6 +146,10 @@ class Checkpoint:
             return bytes(raw)
         finally:
             source.close()
+
+    def open_beside(self, name: str) -> ByteSource:
+        """Another file that lies with the checkpoint's, for the caller to close. `CheckpointError` if there is none."""
+        return self._folder.open(name)
 
     def close(self) -> None:
         """Give the files back. Reading a tensor is an error from then on; closing twice is none."""
@@ -116,15 +168,34 @@ class Checkpoint:
     def __repr__(self) -> str:
         return f"<Checkpoint {quote(self.source)}: {plural(len(self), 'key')} in {plural(len(self.files), 'file')}>"
 
-    def _open(self, located: Located, name: str, verify: bool) -> Header:
+    def _open_all(self, located: Located) -> dict[str, Header]:
+        """The headers of all files; over a network several are read at once."""
+        if len(located.files) < 2 or isinstance(located.folder, LocalFolder | LocalFiles):
+            return {name: self._open(located, name) for name in located.files}
+        from concurrent.futures import ThreadPoolExecutor  # only those who wait for a network wait for it
+
+        with ThreadPoolExecutor(_OPENED_AT_ONCE, "bridge-open") as pool:
+            try:
+                headers = pool.map(partial(self._open, located), located.files)
+                return dict(zip(located.files, headers, strict=True))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _open(self, located: Located, name: str) -> Header:
         source = _open_listed(located, name, hold=len(self._sources) < _HELD_FILES)
         self._sources[name] = source
         header = read_header(source, file=name)
-        if verify:
-            from bridge.source.verify import verify_file  # only those who ask for it wait for it
-
-            verify_file(located.folder, name, source)
+        if source.absent:
+            cast("HubFile", source).keep_header()
         return header
+
+    def _verify(self) -> None:
+        from bridge.source.verify import verify_file  # only those who ask for it wait for it
+
+        self.fetch(self.files)
+        for name, source in self._sources.items():
+            verify_file(self._folder, name, source)
 
     def _unknown(self, key: object) -> str:
         from bridge.source.suggest import closest  # difflib is for mistakes

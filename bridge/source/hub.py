@@ -1,113 +1,112 @@
-"""A repo on the Hub, through the cache that huggingface_hub shares with every other tool."""
+"""Repos on the Hub: which commit a name stands for, what it holds, and what to do when that cannot be told."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator, Sequence
+import re
+import warnings
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from bridge._errors import CheckpointError
 from bridge._text import printable, quote
-from bridge.source.bytes import LocalFile
-from bridge.source.folder import Folder, LocalFolder, cached_sha256
+from bridge.source.hubcache import HubCache
+from bridge.source.options import HubOptions
+from bridge.source.ranged import BUSY, busy
+from bridge.source.retry import PassingError, Tries
+
+_LOG_IN = "log in: `hf auth login`, or `token=`"
+_LATER = "Try again later; who is logged in may ask more often: `hf auth login`, or `token=`."
 
 
 @dataclass(frozen=True, slots=True)
-class HubOptions:
-    """How to ask the Hub; the names and meanings are huggingface_hub's."""
+class Listed:
+    """A file of a repo, as the Hub lists it: its length in bytes and its sha256, each None where it does not say."""
 
-    revision: str | None = None
-    token: str | bool | None = field(default=None, repr=False)
-    cache_dir: str | None = None
-    local_files_only: bool = False
+    nbytes: int | None = None
+    sha256: str | None = None
 
 
-def hub_folder(repo: str, subfolder: str | None, options: HubOptions) -> tuple[Folder, str]:
-    """The folder that a repo id names, and the commit it stands for.
+@dataclass(frozen=True, slots=True)
+class Repo:
+    """One commit of a repo.
+
+    - `id`, `kind`: `org/name`, and `model`, `dataset` or `space`.
+    - `commit`: its hash. Every request is for this commit, so that no load can mix two revisions.
+    - `files`: all files by name; offline those that the cache has something of.
+    - `online`: whether the Hub may be asked.
+    """
+
+    id: str
+    kind: str
+    commit: str
+    files: Mapping[str, Listed]
+    options: HubOptions
+    cache: HubCache
+    online: bool
+
+
+def find_repo(repo: str, options: HubOptions, *, kind: str = "model", subject: str) -> Repo:
+    """The commit that a repo's revision stands for, and its files.
 
     **Arguments:**
 
     - `repo`: `org/name`, or `name`.
-    - `subfolder`: a folder in the repo.
     - `options`: which revision, from which cache, by which token, or without the network.
+    - `subject`: how messages begin: "'org/name' is no file or folder here, and the Hub repo of that name".
 
-    **Returns:** a folder of one commit, and its hash. The revision is resolved once, so that no load can mix two.
-    `CheckpointError` names the repo and what to do.
+    **Returns:** a `Repo`. Where the Hub cannot be reached, what the cache knows of that revision, with a warning.
+
+    **Raises:** `CheckpointError` that names the repo and what to do.
     """
-    with _named(repo, options):
+    with explained(subject, options.revision):
         import huggingface_hub  # only those who use the Hub wait for it
         from huggingface_hub import constants
+        from huggingface_hub.utils import validate_repo_id
 
-        if options.local_files_only or constants.HF_HUB_OFFLINE:
-            # No file is asked for here: which ones are needed, the index says, and it says which are not cached.
-            snapshot = huggingface_hub.snapshot_download(  # pyright: ignore[reportUnknownMemberType]
+        validate_repo_id(repo)
+        cache = HubCache.of(repo, kind, options.cache_dir)
+        offline = options.local_files_only or constants.HF_HUB_OFFLINE
+        known = cache.commit(options.revision)
+        if offline and known is None:
+            raise huggingface_hub.errors.LocalEntryNotFoundError(repo)
+
+    def cached(commit: str) -> Repo:
+        files = {name: Listed() for name in cache.names(commit)}
+        return Repo(repo, kind, commit, files, options, cache, online=False)
+
+    def ask() -> Repo:
+        with explained(subject, options.revision):
+            info: Any = huggingface_hub.HfApi(token=options.token).repo_info(
                 repo,
+                repo_type=kind,
                 revision=options.revision,
-                cache_dir=options.cache_dir,
-                local_files_only=True,
-                allow_patterns=[],
+                files_metadata=True,
+                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
             )
-            label = f"{repo}/{subfolder}" if subfolder else repo
-            return LocalFolder(os.path.join(snapshot, subfolder or ""), label), os.path.basename(snapshot)
-        info = huggingface_hub.HfApi(token=options.token).model_info(repo, revision=options.revision)
-    if info.sha is None:
-        raise CheckpointError(f"Hub repo {quote(repo)} does not say which commit it is at. Name one: `revision=`.")
-    names = [sibling.rfilename for sibling in info.siblings or ()]
-    return HubFolder(repo, subfolder, info.sha, names, options), info.sha
+        if info.sha is None:
+            raise CheckpointError(f"{subject} does not say which commit it is at. Name one: `revision=`.")
+        files = {s.rfilename: Listed(s.size, None if s.lfs is None else s.lfs.sha256) for s in info.siblings or ()}
+        return Repo(repo, kind, info.sha, files, options, cache, online=True)
 
-
-class HubFolder:
-    """A folder of one commit of a repo. Opening a file fetches it into the Hub's cache, if it is not there."""
-
-    def __init__(
-        self, repo: str, subfolder: str | None, commit: str, names: Sequence[str], options: HubOptions
-    ) -> None:
-        self._prefix = f"{subfolder.strip('/')}/" if subfolder else ""
-        self.label = f"{repo}/{self._prefix}"
-        self._repo = repo
-        self._commit = commit
-        self._options = options
-        inside = (name[len(self._prefix) :] for name in names if name.startswith(self._prefix))
-        self._below = frozenset(inside)
-        self._paths: dict[str, str] = {}
-
-    def names(self) -> Sequence[str]:
-        """As the Hub listed them at this commit."""
-        return sorted(name for name in self._below if "/" not in name)
-
-    def has(self, name: str) -> bool:
-        """Whether the Hub listed it."""
-        return name in self._below
-
-    def open(self, name: str, *, hold: bool = True) -> LocalFile:
-        """Fetch one file into the cache and open it there."""
-        return LocalFile(self._fetch(name), self.label + name, hold=hold)
-
-    def sha256(self, name: str) -> str | None:
-        """What the cache says."""
-        return cached_sha256(self._fetch(name))
-
-    def _fetch(self, name: str) -> str:
-        if name not in self._paths:
-            with _named(self._repo, self._options):
-                import huggingface_hub
-
-                self._paths[name] = huggingface_hub.hf_hub_download(  # pyright: ignore[reportUnknownMemberType]
-                    self._repo,
-                    self._prefix + name,
-                    revision=self._commit,
-                    cache_dir=self._options.cache_dir,
-                    token=self._options.token,
-                )
-        return self._paths[name]
+    if known is not None and offline:
+        return cached(known)
+    try:
+        return (ask if known is not None else lambda: Tries(f"{subject} cannot be read").run(ask))()
+    except PassingError as failure:
+        assert known is not None
+        warnings.warn(
+            f"the Hub cannot be asked about {quote(repo)}: {failure.problem}. "
+            f"Commit {known} is taken from the cache; it may no longer be the newest.",
+            stacklevel=2,
+        )
+        return cached(known)
 
 
 @contextmanager
-def _named(repo: str, options: HubOptions) -> Generator[None]:
-    """What huggingface_hub raises, as one error that names the repo and the next step."""
-    subject = f"{quote(repo)} is no file or folder here, and the Hub repo of that name"
-    revision = f" at revision {quote(options.revision)}" if options.revision else ""
+def explained(subject: str, revision: str | None) -> Generator[None]:
+    """What huggingface_hub raises, as an error that names the repo and the next step; `PassingError` if it may pass."""
     try:
         from huggingface_hub import errors
     except ImportError as e:
@@ -116,26 +115,52 @@ def _named(repo: str, options: HubOptions) -> Generator[None]:
     transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
         yield
-    except errors.GatedRepoError as e:
-        problem, cause = "is gated. Ask for access on its page, then log in: `hf auth login`, or `token=`", e
-    except errors.RepositoryNotFoundError as e:
-        problem, cause = "does not exist, or is private. Check its name, or log in: `hf auth login`, or `token=`", e
-    except errors.RevisionNotFoundError as e:
-        problem, cause = f"has no revision {quote(str(options.revision))}. Name a branch, a tag or a commit", e
-    except errors.LocalEntryNotFoundError as e:
-        problem = f"is not in the cache{revision} and cannot be fetched. Go online once, or check `cache_dir=`"
-        cause = e
-    except errors.EntryNotFoundError as e:
-        problem, cause = f"lacks a file{revision} that it lists. Try again, or tell its owner", e
-    except errors.HFValidationError as e:
-        problem, cause = f"cannot be: {_first_line(e)}. Check its spelling", e
-    except (transport, OSError, ValueError, RuntimeError) as e:
-        problem, cause = f"cannot be read{revision}: {_first_line(e)}. Check the network and try again", e
-    else:
-        return
-    raise CheckpointError(f"{subject} {problem}.") from cause
+    except (PassingError, CheckpointError):
+        raise
+    except (errors.OfflineModeIsEnabled, transport, OSError, ValueError, RuntimeError) as e:
+        # "Not in the cache" is what the client says for whatever kept it from looking on the Hub.
+        cause = e.__cause__ if isinstance(e, errors.LocalEntryNotFoundError) and e.__cause__ is not None else e
+        response: Any = getattr(cause, "response", None)
+        if isinstance(cause, errors.HfHubHTTPError) and response.status_code in BUSY:
+            failure = busy(response.status_code, response.headers)
+            raise PassingError(failure.problem, after=_reset(response.headers) or failure.after, advice=_LATER) from e
+        if isinstance(cause, transport) and not isinstance(cause, errors.HfHubHTTPError):
+            raise PassingError(f"{type(cause).__name__}: {_first_line(cause)}") from e
+        raise CheckpointError(f"{subject} {_problem(cause, revision, errors)}.") from e
 
 
-def _first_line(error: Exception) -> str:
+def _problem(e: BaseException, revision: str | None, errors: Any) -> str:
+    """What is wrong, and what to do."""
+    at = f" at revision {quote(revision)}" if revision else ""
+    response: Any = getattr(e, "response", None)
+    status = None if response is None else response.status_code
+    if isinstance(e, errors.GatedRepoError):
+        return f"is gated. Ask for access on its page, then {_LOG_IN}"
+    if isinstance(e, errors.RevisionNotFoundError):
+        return f"has no revision {quote(str(revision))}. Name a branch, a tag or a commit"
+    if isinstance(e, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
+        return f"is not in the cache{at} and cannot be fetched. Go online once, or check `cache_dir=`"
+    if isinstance(e, errors.EntryNotFoundError):
+        return f"lacks a file{at} that it lists. Try again, or tell its owner"
+    if isinstance(e, errors.RepositoryNotFoundError) or status == 404:
+        return f"does not exist, or is private. Check its name, or {_LOG_IN}"
+    if status == 401:
+        return f"may not be read: the Hub refuses the token. Make a new one, then {_LOG_IN}"
+    if status == 403:
+        return "may not be read by this token: HTTP status 403. Ask for access on its page, or use another token"
+    if isinstance(e, errors.HFValidationError):
+        return f"cannot be: {_first_line(e)}. Check its spelling"
+    if isinstance(e, errors.LocalTokenNotFoundError):
+        return f"cannot be asked for with `token=True`: no token is stored here. First {_LOG_IN}"
+    return f"cannot be read{at}: {_first_line(e)}. Check the network and try again"
+
+
+def _reset(headers: Mapping[str, str]) -> float | None:
+    """When the Hub's rate limit is over, in seconds, as its own header says."""
+    found = re.search(r";\s*r\s*=\s*0\s*;\s*t\s*=\s*(\d{1,9})", headers.get("RateLimit", ""), re.ASCII)
+    return None if found is None else float(found[1])
+
+
+def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return printable(lines[0].rstrip(".")) if lines else type(error).__name__

@@ -1,22 +1,35 @@
-"""Files behind an fsspec URL: `s3://`, `gs://`, `https://`, `hf://`, `memory://` … Nothing touches the disk."""
+"""Files behind an fsspec URL: `s3://`, `gs://`, `memory://` …, and the way to `https://`. Nothing touches the disk."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from bridge._errors import CheckpointError
 from bridge._text import printable, quote
+from bridge.source.folder import Folder
+from bridge.source.http import HttpFolder, shown_url
+from bridge.source.ranged import HEAD_NBYTES, RangedFile, Scattered
+from bridge.source.retry import PassingError, Tries
 
 
-def remote_folder(url: str) -> RemoteFolder:
+def remote_folder(url: str) -> Folder:
     """The folder that an fsspec URL names. `CheckpointError` if its protocol is unknown or its driver is missing."""
-    with _named(url, "opened"):
+
+    def find() -> Folder:
         import fsspec  # pyright: ignore[reportMissingTypeStubs]: only those who use URLs need it
 
         fs, path = cast("tuple[Any, str]", fsspec.core.url_to_fs(url))  # pyright: ignore[reportUnknownMemberType]
-    return RemoteFolder(fs, path, label=url)
+        if urlsplit(url).scheme in ("http", "https"):
+            from fsspec.implementations.http import HTTPFileSystem  # pyright: ignore[reportMissingTypeStubs]
+
+            if isinstance(fs, HTTPFileSystem):
+                return HttpFolder(fs, url)
+        return RemoteFolder(fs, path, label=shown_url(url))
+
+    return _patiently(shown_url(url), "opened", find)
 
 
 class RemoteFolder:
@@ -29,14 +42,12 @@ class RemoteFolder:
 
     def names(self) -> Sequence[str]:
         """All but folders, sorted."""
-        with _named(self.label, "listed"):
-            entries = self._fs.ls(self._path, detail=True)
+        entries = _patiently(self.label, "listed", lambda: self._fs.ls(self._path, detail=True))
         return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] != "directory")
 
     def has(self, name: str) -> bool:
         """Whether the store holds it."""
-        with _named(self.label + name, "looked up"):
-            return bool(self._fs.exists(f"{self._path}/{name}"))
+        return bool(_patiently(self.label + name, "looked up", lambda: self._fs.exists(f"{self._path}/{name}")))
 
     def open(self, name: str, *, hold: bool = True) -> RemoteFile:
         """Ask for the file's length; nothing else is fetched yet."""
@@ -47,62 +58,59 @@ class RemoteFolder:
         return None
 
 
-class RemoteFile:
+class RemoteFile(RangedFile):
     """A file of an fsspec file system, read by ranges."""
 
     def __init__(self, fs: Any, path: str, *, name: str) -> None:
-        self.name = name
         self._fs = fs
         self._path = path
-        self._closed = False
-        with _named(name, "opened"):
-            length = fs.info(path)["size"]
+        length = _patiently(name, "opened", lambda: fs.info(path)["size"])
         if not isinstance(length, int):
             raise CheckpointError(f"{quote(name)} does not say how long it is. Fetch it to the disk and open it there.")
-        self.nbytes = length
+        super().__init__(name, length)
 
-    def readinto(self, buffers: Sequence[memoryview], offset: int) -> None:
-        """Fill all `buffers` by one ranged request."""
-        if self._closed:
-            raise CheckpointError(f"{quote(self.name)} is closed. Open the checkpoint again.")
-        wanted = sum(b.nbytes for b in buffers)
-        if wanted == 0:
-            return
-        with _named(self.name, f"read at byte {offset:,}"):
-            body = self._fs.cat_file(self._path, start=offset, end=offset + wanted)
-        if len(body) != wanted:  # a server that ignores ranges hands out the whole file
+    def transfer(self, start: int, stop: int, into: Scattered) -> None:
+        """One ranged request, by the file system's own means."""
+        with _named(self.name, f"read at byte {start:,}"):
+            body = cast("bytes", self._fs.cat_file(self._path, start=start, end=stop))
+        if len(body) > stop - start:  # a server that ignores ranges hands out the whole file
             raise CheckpointError(
-                f"{quote(self.name)}: {len(body):,} bytes came where {wanted:,} were asked for, from byte {offset:,}. "
+                f"{quote(self.name)}: {len(body):,} bytes came where {stop - start:,} were asked for, "
+                f"from byte {start:,}. "
                 "The file has changed, or its server ignores ranges: fetch it to the disk and open it there."
             )
-        done = 0
-        for buffer in buffers:
-            buffer.cast("B")[:] = body[done : done + buffer.nbytes]
-            done += buffer.nbytes
+        if start == 0:
+            self._head = body[:HEAD_NBYTES]  # asked for with the header: the first tensors need not be fetched again
+        into.write(body)
 
-    def close(self) -> None:
-        """Refuse further reads; connections are fsspec's own."""
-        self._closed = True
 
-    def __repr__(self) -> str:
-        return f"RemoteFile({self.name!r}, nbytes={self.nbytes})"
+def _patiently(name: str, done: str, work: Callable[[], Any]) -> Any:
+    """What `work` returns, after several tries if need be."""
+
+    def once() -> Any:
+        with _named(name, done):
+            return work()
+
+    return Tries(f"{quote(name)} cannot be {done}").run(once)
 
 
 @contextmanager
 def _named(name: str, done: str) -> Generator[None]:
-    """What a file system's driver raises, as an error that names the file."""
+    """What a file system's driver raises, as an error that names the file; as `PassingError` where it may pass."""
     try:
         yield
+    except (PassingError, CheckpointError):
+        raise
     except ImportError as e:
         raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Install what it asks for.") from e
     except FileNotFoundError as e:
         raise CheckpointError(f"{quote(name)} does not exist. Check the URL.") from e
     except PermissionError as e:
         raise CheckpointError(f"{quote(name)} may not be {done}: {_said(e)}. Check your credentials.") from e
-    except (OSError, RuntimeError) as e:
-        raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Check the network and try again.") from e
-    except ValueError as e:
+    except (IsADirectoryError, NotADirectoryError, ValueError, TypeError) as e:
         raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Check the URL.") from e
+    except Exception as e:
+        raise PassingError(_said(e)) from e
 
 
 def _said(error: Exception) -> str:

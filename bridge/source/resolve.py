@@ -12,7 +12,7 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.format.index import MAX_INDEX_NBYTES, Index, parse_index
 from bridge.source.folder import Folder, LocalFiles, LocalFolder
-from bridge.source.hub import HubOptions, hub_folder
+from bridge.source.options import HubOptions
 
 _SUFFIX = ".safetensors"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
@@ -53,11 +53,14 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
         return _in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
-    if "://" in path:
-        return _remote(path, subfolder, variant)
-    if isinstance(source, str) and _REPO.fullmatch(path) and not path.endswith((_SUFFIX, *_PICKLED, ".json")):
-        folder, commit = hub_folder(path, subfolder, hub)
-        return _in_folder(folder, variant, commit)
+    named = isinstance(source, str) and _REPO.fullmatch(path) and not path.endswith((_SUFFIX, *_PICKLED, ".json"))
+    if named or "://" in path:
+        from bridge.source.distant import by_repo, by_url  # only those who read over a network wait for it
+
+        found = by_repo(path, subfolder, hub) if named else by_url(path, subfolder, hub)
+        if found.name is None:
+            return _in_folder(found.folder, variant, found.commit)
+        return Located(found.text, found.folder, (found.name,), commit=found.commit)
     raise CheckpointError(f"{quote(path)} does not exist. Name a file, a folder, a URL or a Hub repo like 'org/name'.")
 
 
@@ -108,23 +111,16 @@ def _listed(paths: Sequence[str]) -> Located:
     return Located(text, LocalFiles(dict(zip(names, paths, strict=True)), label=text), tuple(names))
 
 
-def _remote(url: str, subfolder: str | None, variant: str | None) -> Located:
-    from bridge.source.remote import remote_folder  # only those who use URLs wait for it
-
-    if url.endswith(_SUFFIX):
-        parent, name = url.rsplit("/", 1)
-        return Located(url, remote_folder(parent), (name,))
-    return _in_folder(remote_folder(f"{url.rstrip('/')}/{subfolder}" if subfolder else url), variant)
-
-
 def _in_folder(folder: Folder, variant: str | None, commit: str | None = None) -> Located:
     """An index decides; without one `model.safetensors`, else the only `.safetensors` there."""
-    names = [name for name in folder.names() if not name.startswith(_ASIDE)]
+    default = f"model.{variant}{_SUFFIX}" if variant else f"model{_SUFFIX}"
+    # A web server may not list what it has; then it is asked for what a model's files are called.
+    found = folder.names() or [name for name in (*_index_names(variant), default) if folder.has(name)]
+    names = [name for name in found if not name.startswith(_ASIDE)]
     index_name = _choose(_indices(names, variant), _index_names(variant), "indices", folder)
     if index_name is not None:
         index = _read_index(folder, index_name)
         return Located(folder.label, folder, index.files, index, index_name, commit)
-    default = f"model.{variant}{_SUFFIX}" if variant else f"model{_SUFFIX}"
     if default in names:
         return Located(folder.label, folder, (default,), commit=commit)
     ending = f".{variant}{_SUFFIX}" if variant else _SUFFIX

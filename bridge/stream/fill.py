@@ -11,6 +11,7 @@ from bridge.mapping.block import Block
 from bridge.stream.jobs import jobs
 from bridge.stream.residency import is_cold
 from bridge.stream.run import THREADS, Files, Progress, run
+from bridge.stream.together import reads_at_once, together
 
 
 def fill(
@@ -35,11 +36,14 @@ def fill(
     dtypes = {name: leaf.dtype for name, leaf in leaves.items()}
     work = jobs([block for block in blocks if not block.tie], specs, dtypes)
     ties = jobs([block for block in blocks if block.tie], specs, dtypes)
-    threads = 1 if is_cold(work, files) else THREADS
+    distant = reads_at_once([*work, *ties], files)
+    threads = distant or (1 if is_cold(work, files) else THREADS)
+    if distant is not None:
+        work, ties = together(work, files), together(ties, files)
     if ties and progress is not None:
         filled, total = (sum(job.nbytes for job in part) for part in (work, [*work, *ties]))
         run(work, files, leaves, threads=threads, progress=lambda done, _: progress(done, total))
-        run(ties, files, leaves, progress=lambda done, _: progress(filled + done, total))
+        run(ties, files, leaves, threads=distant or THREADS, progress=lambda done, _: progress(filled + done, total))
         return
     run(work, files, leaves, threads=threads, progress=progress)
-    run(ties, files, leaves)
+    run(ties, files, leaves, threads=distant or THREADS)

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
 from bridge.format.collector import collector_off
 from bridge.format.table import Table
 from bridge.mapping.block import Block
+from bridge.source.bytes import ByteSource
 from bridge.stream.direct import Read, Runs, is_straight, reads, runs
 from bridge.stream.moves import Moves, moves
 from bridge.stream.scatter import Scatter
 from bridge.stream.through import Through, through
 
 Job = Read | Scatter | Through
+
+
+class Files(Protocol):
+    """What hands out the bytes of a file by its name."""
+
+    def byte_source(self, file: str) -> ByteSource:
+        """The bytes of one file, open as long as the checkpoint is."""
+        ...
 
 
 @collector_off(many=True)

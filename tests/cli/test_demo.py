@@ -61,7 +61,7 @@ def test_what_is_not_beside_the_weights_is_named(
         if name != absent:
             (tmp_path / name).symlink_to(minilm / name)
     assert main(["demo", str(tmp_path)]) == 1
-    assert f"error: '{tmp_path / absent}' is not there" in capsys.readouterr().err
+    assert f"error: '{tmp_path / absent}' does not exist" in capsys.readouterr().err
 
 
 def test_another_architecture_is_refused(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

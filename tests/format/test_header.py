@@ -17,6 +17,7 @@ from bridge import _errors
 from bridge.format import TensorSpec, read_header
 from bridge.format.exact import parse_exact
 from bridge.format.fast import parse_fast
+from bridge.format.header import FIRST_READ_NBYTES
 from bridge.format.table import Columns
 from tests.craft import craft, entry, ours, reference, seen
 from tests.format.mutants import mutant
@@ -80,13 +81,13 @@ def test_tensors_are_a_mapping():
         tensors["c"]
 
 
-@pytest.mark.parametrize("length", [0, 1000, 64 * 1024 - 8, 64 * 1024 - 7, 200_000])
+@pytest.mark.parametrize("length", [0, 1000, FIRST_READ_NBYTES - 8, FIRST_READ_NBYTES - 7, 200_000])
 def test_one_read_or_two(length: int):
     header = json.dumps(GOOD | {"__metadata__": {"pad": ""}})
     header = header.replace('"pad": ""', '"pad": "' + "x" * (length - len(header)) + '"')
     source = Counted(craft(header, bytes(8)))
     assert list(read_header(source).tensors) == ["b", "a"]
-    assert len(source.reads) == (1 if 8 + len(header) <= 64 * 1024 else 2)
+    assert len(source.reads) == (1 if 8 + len(header) <= FIRST_READ_NBYTES else 2)
     assert source.reads[-1][0] + source.reads[-1][1] <= max(64 * 1024, 8 + len(header))
 
 

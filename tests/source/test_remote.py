@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from bridge import _errors
-from bridge.source import ByteSource, open_checkpoint
+from bridge.source import ByteSource, open_checkpoint, retry
 from bridge.source.remote import RemoteFile
 from tests.craft import checkpoint
 from tests.source.contract import ByteSourceContract
@@ -75,17 +75,25 @@ def test_an_unknown_protocol():
 
 
 def test_a_server_that_ignores_ranges(store: Any, monkeypatch: pytest.MonkeyPatch):
-    whole = MemoryFileSystem.cat_file
-    with open_checkpoint("memory://repo/x.safetensors") as ckpt:
+    whole, large = MemoryFileSystem.cat_file, checkpoint({"a": np.zeros(5000, np.float32), "b": B})
+    store.pipe_file("/repo/large.safetensors", large)
+    url = "memory://repo/large.safetensors"
+    with open_checkpoint(url) as ckpt:
         monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda fs, path, start=None, end=None: whole(fs, path))
         with pytest.raises(_errors.CheckpointError) as caught:
-            ckpt["a"]
-    nbytes, start = len(checkpoint({"a": A})), len(checkpoint({"a": A})) - A.nbytes
-    url = "memory://repo/x.safetensors"
+            ckpt["b"]
     assert str(caught.value) == (
-        f"key 'a' in '{url}' cannot be read: '{url}': {nbytes} bytes came where 12 were asked for, from byte {start}. "
+        f"key 'b' in '{url}' cannot be read: '{url}': {len(large):,} bytes came where 12 were asked for, "
+        f"from byte {len(large) - B.nbytes:,}. "
         "The file has changed, or its server ignores ranges: fetch it to the disk and open it there."
     )
+
+
+@pytest.fixture(autouse=True)
+def hurry():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(retry, "WAITS", (0.0, 0.0))
+        yield
 
 
 @pytest.mark.parametrize(

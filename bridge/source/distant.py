@@ -1,0 +1,63 @@
+"""Where a URL or the name of a repo leads."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from bridge._errors import CheckpointError
+from bridge._text import quote
+from bridge.source.folder import Folder
+from bridge.source.http import shown_url
+from bridge.source.hub import find_repo
+from bridge.source.hubfolder import HubFolder
+from bridge.source.huburl import HubUrl
+from bridge.source.options import HubOptions
+from bridge.source.remote import remote_folder
+
+_SUFFIX = ".safetensors"
+
+
+class Distant(NamedTuple):
+    """A folder, and the one file in it that was named, if any; `text` is what messages call the source."""
+
+    text: str
+    folder: Folder
+    name: str | None = None
+    commit: str | None = None
+
+
+def by_repo(repo: str, subfolder: str | None, options: HubOptions) -> Distant:
+    """A repo by its id: through the Hub's cache."""
+    subject = f"{quote(repo)} is no file or folder here, and the Hub repo of that name"
+    found = find_repo(repo, options, subject=subject)
+    return Distant(repo, HubFolder(found, subfolder, label=repo), commit=found.commit)
+
+
+def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
+    """A file or a folder by its URL: streamed, nothing is put on the disk."""
+    named = HubUrl.parse(url)
+    if named is not None:
+        return _on_hub(named, url, subfolder, options)
+    web = urlsplit(url).scheme in ("http", "https")
+    path, mark, query = url.partition("?") if web else (url, "", "")
+    if path.endswith(_SUFFIX):
+        parent, name = path.rsplit("/", 1)
+        return Distant(shown_url(url), remote_folder(parent + mark + query), name)
+    return Distant(shown_url(url), remote_folder(f"{path.rstrip('/')}/{subfolder}{mark}{query}" if subfolder else url))
+
+
+def _on_hub(named: HubUrl, url: str, subfolder: str | None, options: HubOptions) -> Distant:
+    if named.revision is not None and options.revision not in (None, named.revision):
+        raise CheckpointError(
+            f"{quote(url)} names revision {quote(named.revision)}, `revision=` {quote(str(options.revision))}. "
+            "Name one."
+        )
+    options = options.at(named.revision or options.revision)
+    repo = find_repo(named.repo, options, kind=named.kind, subject=f"Hub repo {quote(named.repo)}")
+    label = url[: len(url) - len(named.path)].rstrip("/")
+    if named.path.endswith(_SUFFIX):
+        parent, _, name = named.path.rpartition("/")
+        return Distant(url, HubFolder(repo, parent, label=label, stream=True), name, repo.commit)
+    inside = "/".join(part for part in (named.path.strip("/"), subfolder) if part)
+    return Distant(url, HubFolder(repo, inside, label=label, stream=True), commit=repo.commit)

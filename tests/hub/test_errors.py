@@ -1,0 +1,169 @@
+"""What can go wrong with the Hub: one error each, in the user's words, soon."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import pytest
+from huggingface_hub import constants
+
+import bridge
+from tests.hub.repo import HEAD, WEIGHTS, like, once, same
+from tests.hub.server import Fault, Hub
+
+REPO_ID = "'org/name' is no file or folder here, and the Hub repo of that name"
+LOG_IN = "log in: `hf auth login`, or `token=`"
+LATER = "Try again later; who is logged in may ask more often: `hf auth login`, or `token=`."
+
+
+def refusal(**options: Any) -> str:
+    with pytest.raises(bridge.CheckpointError) as caught:
+        bridge.open("org/name", **options)
+    assert "hf_" not in str(caught.value)  # no message holds a token
+    return str(caught.value)
+
+
+def test_no_such_repo(hub: Hub):
+    for token in (False, "hf_good"):
+        assert refusal(token=token) == f"{REPO_ID} does not exist, or is private. Check its name, or {LOG_IN}."
+
+
+def test_a_private_repo(repo: Hub):
+    repo.repos["org/name"].private = True
+    assert refusal() == f"{REPO_ID} does not exist, or is private. Check its name, or {LOG_IN}."
+    assert same(bridge.load("org/name", like(""), token="hf_good"))
+
+
+def test_a_gated_repo(repo: Hub):
+    repo.repos["org/name"].gated = True
+    assert refusal() == f"{REPO_ID} is gated. Ask for access on its page, then {LOG_IN}."
+    assert same(bridge.load("org/name", like(""), token="hf_good"))
+
+
+def test_a_repo_whose_files_are_gated(repo: Hub):
+    # The Hub shows what there is to everybody, and guards the files alone.
+    repo.fault = lambda r: (
+        Fault(status=403, headers={"X-Error-Code": "GatedRepo", "X-Error-Message": "Ask."}) if HEAD in r.path else None
+    )
+    message = refusal()
+    assert message == (
+        "'model.safetensors.index.json' of 'org/name/' lists a file that fails: "
+        f"'org/name/{HEAD}' is gated. Ask for access on its page, then {LOG_IN}."
+    )
+
+
+def test_a_token_that_the_hub_refuses(repo: Hub):
+    assert refusal(token="hf_bad") == (
+        f"{REPO_ID} may not be read: the Hub refuses the token. Make a new one, then {LOG_IN}."
+    )
+
+
+def test_a_token_that_may_not(repo: Hub):
+    repo.fault = lambda r: Fault(status=403)
+    assert refusal(token="hf_good") == (
+        f"{REPO_ID} may not be read by this token: HTTP status 403. Ask for access on its page, or use another token."
+    )
+
+
+def test_a_token_that_is_not_there(repo: Hub):
+    assert refusal(token=True) == (
+        f"{REPO_ID} cannot be asked for with `token=True`: no token is stored here. First {LOG_IN}."
+    )
+
+
+def test_no_such_revision(repo: Hub):
+    assert refusal(revision="v1") == f"{REPO_ID} has no revision 'v1'. Name a branch, a tag or a commit."
+    assert refusal(revision="../../x") == f"{REPO_ID} has no revision '../../x'. Name a branch, a tag or a commit."
+
+
+@pytest.mark.parametrize("revision", [None, "v1"])
+def test_offline_and_not_cached(revision: str | None, repo: Hub, monkeypatch: pytest.MonkeyPatch):
+    at = " at revision 'v1'" if revision else ""
+    expected = f"{REPO_ID} is not in the cache{at} and cannot be fetched. Go online once, or check `cache_dir=`."
+    assert refusal(revision=revision, local_files_only=True) == expected
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert refusal(revision=revision) == expected
+    assert repo.requests == []
+
+
+def test_a_name_that_no_repo_can_have(hub: Hub):
+    with pytest.raises(bridge.CheckpointError, match=r"the Hub repo of that name cannot be: Cannot have -- or \.\. in"):
+        bridge.open("org/na--me")
+    assert hub.requests == []
+
+
+# ---- a Hub that is busy, or gone
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_what_passes_is_tried_again(status: int, repo: Hub):
+    busy = Fault(status=status, headers={"Retry-After": "1"})
+    for where in ("/api/", "index.json", HEAD, "/blob/"):
+        repo.fault = once(busy, lambda r, where=where: where in r.path, times=2)
+        assert same(bridge.load("org/name", like("")))
+        assert sum(r.status == status for r in repo.requests) == 2
+        repo.requests.clear()
+        shutil.rmtree(constants.HF_HUB_CACHE)
+
+
+def test_a_limit_that_lasts(repo: Hub):
+    repo.fault = lambda r: Fault(status=429)
+    assert refusal() == (
+        f"{REPO_ID} cannot be read: the server limits how often it is asked (HTTP status 429). {LATER}"
+    )
+    assert len(repo.requests) == 5
+
+
+@pytest.mark.parametrize("headers", [{"Retry-After": "300"}, {"RateLimit": '"api";r=0;t=300'}])
+def test_a_limit_that_is_too_long_to_wait_for(headers: dict[str, str], repo: Hub):
+    repo.fault = lambda r: Fault(status=429, headers=headers)
+    assert refusal() == (
+        f"{REPO_ID} cannot be read: the server limits how often it is asked (HTTP status 429), "
+        f"and asks to wait 300 s. {LATER}"
+    )
+    assert len(repo.requests) == 1
+
+
+def test_a_limit_on_files(repo: Hub):
+    repo.fault = lambda r: Fault(status=429, headers={"Retry-After": "3600"}) if HEAD in r.path else None
+    assert refusal() == (
+        "'model.safetensors.index.json' of 'org/name/' lists a file that fails: "
+        f"'org/name/{HEAD}' cannot be opened: the server limits how often it is asked (HTTP status 429), "
+        f"and asks to wait 3600 s. {LATER}"
+    )
+
+
+def test_a_hub_that_stays_busy(repo: Hub):
+    repo.fault = lambda r: Fault(status=503)
+    assert refusal() == f"{REPO_ID} cannot be read: the server is busy (HTTP status 503). {LATER}"
+
+
+def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    message = refusal()
+    assert message.startswith(f"{REPO_ID} cannot be read: ConnectError: ")
+    assert message.endswith("Check the network and try again.")
+
+
+def test_a_hub_that_says_nothing(repo: Hub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
+    repo.fault = lambda r: Fault(stall=20)
+    assert refusal() == f"{REPO_ID} cannot be read: ReadTimeout: timed out. Check the network and try again."
+
+
+def test_no_hub_at_all(repo: Hub):
+    repo.fault = lambda r: Fault(body=b"<html>Log in to the hotel</html>", patch={"Content-Length": "32"})
+    message = refusal()
+    assert message.startswith(f"{REPO_ID} cannot be read: ")
+    assert message.endswith("Check the network and try again.")
+
+
+def test_a_connection_lost_under_a_header(repo: Hub):
+    repo.fault = once(Fault(after=100), lambda r: r.server == "cdn", times=2)
+    with bridge.open("org/name") as ckpt:
+        assert len(ckpt) > 3
+    repo.fault = lambda r: Fault(after=0) if r.server == "cdn" else None
+    with bridge.open("org/name"):  # headers were kept
+        pass
+    assert set(WEIGHTS) == set(ckpt.files)
