@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import huggingface_hub.file_download
 import huggingface_hub.utils._http
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 from huggingface_hub import constants
 
 from bridge.source import retry
@@ -38,6 +39,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
             if thread.name.startswith("bridge-fetch"):
                 thread.join()
         huggingface_hub.utils.close_session()
+        HTTPFileSystem.clear_instance_cache()
 
 
 @pytest.fixture

@@ -33,6 +33,8 @@ class ByteSourceContract:
         assert isinstance(source, ByteSource)
         assert source.nbytes == len(CONTENT)
         assert source.name == "it"
+        assert source.parallel is None or source.parallel > 0
+        assert source.gap_nbytes >= 0
 
     @pytest.mark.parametrize("lengths", [[], [0], [1], [100_003], [5, 0, 7, 64, 99_000], [1] * 5000])
     @pytest.mark.parametrize("offset", [0, 3])
