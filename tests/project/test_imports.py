@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 HEAVY = (
-    *("equinox", "fsspec", "huggingface_hub", "jax", "optax", "rich", "safetensors", "scipy"),
+    *("aiohttp", "equinox", "fsspec", "huggingface_hub", "jax", "optax", "rich", "safetensors", "scipy"),
     *("tensorflow", "torch", "transformers"),
 )
 # What a load that goes through has no use for, of bridge and of the standard library.
@@ -21,6 +21,7 @@ ASIDE = (
     *("bridge.model.layouts", "bridge.model.placing", "bridge.model.shared"),
     *("bridge.planning.recipe", "bridge.planning.report", "bridge.planning.reverse", "bridge.planning.spell"),
     *("bridge.planning.store", "bridge.planning.suggest"),
+    *("bridge.source.distant", "bridge.source.download", "bridge.source.hub", "bridge.source.ranged"),
     *("bridge.source.remote", "bridge.source.suggest", "bridge.source.verify"),
     "tomllib",
 )
