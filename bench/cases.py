@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import limits, ours, peers, peers_torch
+from bench import hub, limits, ours, peers, peers_torch
 from bench.work import Work
 
 
@@ -64,6 +64,14 @@ CASES: dict[str, Case] = {
     "bridge_open": _ours("**bridge.open**: the header alone", ours.opened),
     "bridge_plan": _ours("**bridge.plan**: header, rules and proof", ours.planned),
     "bridge_unstacked": _ours("**bridge.load**, each tensor its own array", ours.unstacked),
+    "hub": _ours('**bridge.load("org/name")**, nothing cached', hub.load),
+    "hub_stream": _ours('**bridge.load("hf://org/name")**', hub.stream),
+    "web_stream": _ours('**bridge.load("http://…")**', hub.web),
+    "hub_fetched": _limit("limit: `hf_hub_download` of every file, then bridge.load", hub.fetched),
+    "plain_get": _limit("limit: one GET for every file, two threads", hub.plain),
+    "hub_part": _ours('**bridge.load("org/name")**, nothing cached', hub.partial),
+    "hub_part_stream": _ours('**bridge.load("hf://org/name")**', hub.partial_stream),
+    "hub_part_fetched": _limit("limit: `hf_hub_download` of every file, then bridge.load", hub.partial_fetched),
     "fresh": _limit("limit: `preadv` into fresh `np.empty`", limits.fresh),
     "huge": _limit("limit: `preadv` into fresh pages of 2 MiB", limits.huge),
     "touched": _limit("limit: `preadv` into touched memory", limits.touched),

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import CASES, MAKERS
+from bench.hub import traffic
 from bench.work import Work
 
 
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> None:
     # memory are not what is measured.
     case.prepare(work.tiny())()
     run = case.prepare(work)
+    traffic()
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
     before, faults = memory(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -47,6 +49,7 @@ def main(arguments: list[str]) -> None:
         "after": after,
         "final": nbytes(arrays),
         "wrong": wrong,
+        "traffic": traffic(),
     }
     Path(result).write_text(json.dumps(measured))
 

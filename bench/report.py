@@ -171,6 +171,8 @@ def _table(entry: Entry) -> str:
     columns = ["", "median", "minimum"]
     columns += ["× bridge, median", "× bridge, minimum"] if entry.row.ours else []
     columns += ["peak anonymous", "× final", "peak resident, × final"] if memory else []
+    distant = any(found.traffic for found in entry.samples.values())
+    columns += ["requests", "bytes sent"] if distant else []
     lines += [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
     ran = [name for name, found in entry.samples.items() if found.seconds and not found.failed]
     for name in sorted(ran, key=lambda name: entry.best(name) or 0):
@@ -183,6 +185,9 @@ def _table(entry: Entry) -> str:
             peak = max(found.anon, default=0)
             shares = [f"{n / found.final:.2f}" if found.final else "" for n in (peak, max(found.resident))]
             cells += [f"{peak / 1e6:.0f} MB", *shares]
+        if distant:
+            sent = entry.samples[name].traffic
+            cells += [f"{sent['requests']}", f"{sent['nbytes'] / 1e6:.1f} MB"] if sent else ["", ""]
         lines.append(f"| {' | '.join(cells)} |")
     failed = [f"- {entry.case_title(n)} did not run: {_quoted(s.failed)}" for n, s in entry.samples.items() if s.failed]
     return "\n".join([*lines, *(["", *failed] if failed else [])])

@@ -147,6 +147,22 @@ ROWS = (
         kind="small",
         large=False,
     ),
+    Row(
+        "hub",
+        "From a Hub on the loopback",
+        ("hub", "hub_stream", "web_stream", "hub_fetched", "plain_get"),
+        (Bound("hub", ((1.1, ("hub_fetched",)),)),),
+        ours="hub",
+        large=False,
+    ),
+    Row(
+        "hub_part",
+        "One layer from a Hub on the loopback",
+        ("hub_part", "hub_part_stream", "hub_part_fetched"),
+        (),
+        ours="hub_part",
+        large=False,
+    ),
 )
 
 _PUT = "jax.block_until_ready(jax.device_put(numpy.zeros((64,), numpy.float32)))"

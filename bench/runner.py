@@ -51,6 +51,7 @@ class Samples:
     anon: list[int] = field(default_factory=list)
     mapped: list[int] = field(default_factory=list)
     resident: list[int] = field(default_factory=list)
+    traffic: dict[str, int] = field(default_factory=dict)
     final: int = 0
     need: int = 0
     failed: str | None = None
@@ -133,7 +134,7 @@ def measure(name: str, work: Work, into: Samples, *, timed: bool, watched: bool)
         measured = json.loads(result.read_text())
     if measured["wrong"]:
         raise CaseError(f"gave other values than the files hold: {', '.join(measured['wrong'][:3])}")
-    into.final = measured["final"]
+    into.final, into.traffic = measured["final"], measured["traffic"]
     before, after = measured["before"], measured["after"]
     into.need = max(into.need, after["VmHWM"])
     into.resident.append(after["VmHWM"] - before["VmRSS"])

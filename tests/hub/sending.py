@@ -50,6 +50,7 @@ class Sender(BaseHTTPRequestHandler):
     """Sends what it is told to, or what the fault says. `server.hub` counts."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else a body waits for the client to acknowledge the headers
     server: Any
     asked: Request
     failing: Fault

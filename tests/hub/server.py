@@ -46,6 +46,7 @@ class Hub:
         self.lock = threading.Lock()
         self.open = 0  # bodies that are being sent, and the most at once
         self.most_open = 0
+        self._digests: dict[int, tuple[str, bytes]] = {}  # by id: the bytes are kept alive beside it
         self._servers = {name: _Server(self, name) for name in ("hub", "cdn", "web")}
         self.url = f"http://127.0.0.1:{self._servers['hub'].server_port}"
         self.web_url = f"http://127.0.0.1:{self._servers['web'].server_port}"
@@ -59,13 +60,14 @@ class Hub:
         return known
 
     def blob(self, digest: str) -> bytes | None:
-        """The file of that sha256."""
-        return next((b for b in self._contents() if hashlib.sha256(b).hexdigest() == digest), None)
+        """The file of that sha256, once its digest was asked for."""
+        return next((content for found, content in self._digests.values() if found == digest), None)
 
-    def _contents(self) -> Iterator[bytes]:
-        for repo in self.repos.values():
-            for files in repo.commits.values():
-                yield from files.values()
+    def digest(self, content: bytes) -> str:
+        """The sha256 of a file, computed once."""
+        if id(content) not in self._digests:
+            self._digests[id(content)] = hashlib.sha256(content).hexdigest(), content
+        return self._digests[id(content)][0]
 
     def weights(self) -> list[Request]:
         """The requests that were answered with bytes of a .safetensors file."""
@@ -171,7 +173,7 @@ class _Handler(Sender):
     def sibling(self, name: str, content: bytes, *, blobs: bool) -> dict[str, Any]:
         if not blobs:
             return {"rfilename": name}
-        lfs = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 134}
+        lfs = {"sha256": self.server.hub.digest(content), "size": len(content), "pointerSize": 134}
         return {"rfilename": name, "size": len(content)} | ({"lfs": lfs} if name.endswith(".safetensors") else {})
 
     def allowed(self, name: str) -> Repo | None:
@@ -204,7 +206,7 @@ class _Handler(Sender):
         if content is None:
             self.error(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
-        digest = hashlib.sha256(content).hexdigest()
+        digest = self.server.hub.digest(content)
         if found[3].endswith(".safetensors"):
             headers = {
                 "X-Repo-Commit": commit,
@@ -228,7 +230,7 @@ class _Handler(Sender):
     def web(self) -> None:
         path, files = unquote(urlsplit(self.path).path), self.server.hub.web
         if path in files:
-            self.file(files[path], {"ETag": f'"{hashlib.sha256(files[path]).hexdigest()[:8]}"'})
+            self.file(files[path], {"ETag": f'"{self.server.hub.digest(files[path])[:8]}"'})
         elif path.endswith("/") and self.server.hub.pages:
             names = sorted({name[len(path) :].partition("/")[0] for name in files if name.startswith(path)})
             links = "".join(f'<li><a href="{name}">{name}</a></li>' for name in ("../", *names))

@@ -78,7 +78,7 @@ def test_a_signed_url_is_used_and_not_shown(web: Hub):
     with bridge.open(url) as ckpt:
         assert ckpt.source == f"{web.web_url}/late.safetensors"
     web.fault = lambda r: Fault(status=403)
-    message = refusal(url.replace("http://", "http://user:passw0rd@"))
+    message = refusal(url.replace("//", "//user:passw0rd@", 1))
     assert message == f"'{web.web_url}/late.safetensors' may not be read: HTTP status 403. Check your credentials."
 
 
