@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,4 +39,4 @@ situation("--dtype: none")(lambda patch: dtype("f99"))
 @situation("demo: a folder without its config")
 def _(patch: pytest.MonkeyPatch) -> None:
     with bridge.open(good()) as ckpt:
-        beside(ckpt, "config.json", argparse.Namespace(source="x.safetensors", subfolder=None))
+        beside(ckpt, "config.json")
