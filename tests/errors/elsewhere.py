@@ -8,5 +8,8 @@ ELSEWHERE: dict[tuple[str, str], str] = {
     ("bridge/cli/beside.py", "Hub repo"): "tests/cli/test_demo.py",
     ("bridge/cli/main.py", "super().error"): "tests/cli/test_main.py",
     ("bridge/models/", ""): "tests/models",
+    ("bridge/place/meeting.py", ""): "tests/place/test_failures.py",
+    ("bridge/_files.py", "{quote(key)} {error}"): "tests/place/test_failures.py",
+    ("bridge/_files.py", "process"): "tests/place/test_failures.py",
 }
 """(start of the file's name, part of the statement as `ast.unparse` writes it) to the tests; "" is every statement."""

@@ -84,6 +84,20 @@ _load(
 )
 
 
+@situation("load: a kept array that is spread otherwise", until="as ")
+def _(patch: pytest.MonkeyPatch) -> None:
+    kept = jnp.zeros(3)
+    patch.setattr(type(kept), "is_fully_addressable", property(lambda _: False))
+    patch.setattr(type(kept.sharding), "is_equivalent_to", lambda *_: False)
+    where = {"a": None, "b": jax.devices("cpu")[0]}
+    bridge.load(good(), {"a": spec(3), "b": kept}, allow_missing="b", sharding=where)
+
+
+_load("a mesh alone", {"a": A}, {"a": spec(3)}, sharding=MESH)
+_load("a pattern without a PartitionSpec", {"a": A}, {"a": spec(3)}, sharding=(MESH, {"a": "x"}))
+_load("a bound on memory that is no number", {"a": A}, {"a": spec(3)}, max_host_bytes="1GB")
+
+
 @situation("load: more memory than there is")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("bridge.place.memory.available_nbytes", lambda: 10)

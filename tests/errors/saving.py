@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import bridge
+from bridge.target.ranges import check_length, verify_ranges
 from tests.errors.reading import INDEX, A, failing, good
 from tests.errors.situations import situation
 from tests.save.files import write
@@ -147,3 +148,13 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(type(jnp.zeros(1)), "is_fully_addressable", property(lambda _: False))
     bridge.save({"a": cast("Any", jnp.zeros(3))}, "out", ALL)
+
+
+@situation("save: a disk that loses bytes of several processes")
+def _(patch: pytest.MonkeyPatch) -> None:
+    check_length(Path(good()), 1000, shown="x.safetensors")
+
+
+@situation("save: what reads back otherwise, of several processes")
+def _(patch: pytest.MonkeyPatch) -> None:
+    verify_ranges(Path(good()), [(0, A)], shown="x.safetensors")
