@@ -115,6 +115,8 @@ class Target:
             with explained(
                 self.path, "cannot be tidied up", "The new checkpoint stands there, whole; the next save tries again"
             ):
+                # Not before the new names are there for good do the old files go.
+                _sync_folders(self.folder, [self.path.name] if self.single else [*files, deciding])
                 forget(stage.path)
                 sync(self.folder)
 
@@ -138,6 +140,7 @@ class Target:
         elif deciding != INDEX and old.index is not None:
             note(stage, new, old.files, leaving=old.index)
             _out(stage, new)
+            sync(self.folder)
             os.rename(self.folder / old.index, stage / ".old-index")
         elif deciding == INDEX and not old.files:
             note(stage, new, ())
@@ -157,5 +160,11 @@ def _out(stage: Path, names: Sequence[str]) -> None:
         (stage.parent / name).parent.mkdir(parents=True, exist_ok=True)
     for name in names[:-1]:
         os.rename(stage / name, stage.parent / name)
-    sync(stage.parent)
+    _sync_folders(stage.parent, names)
     os.rename(stage / names[-1], stage.parent / names[-1])
+
+
+def _sync_folders(folder: Path, names: Sequence[str]) -> None:
+    """Have the disk hold the names of files in `folder` and below."""
+    for path in sorted({folder / parent for name in names for parent in Path(name).parents}, reverse=True):
+        sync(path)  # those below before those that hold them

@@ -31,12 +31,17 @@ def checkpoint(number: int) -> dict[str, np.ndarray]:
 
 
 def write(target: Path, number: int) -> bridge.SaveReport:
-    """Save checkpoint `number`, in one file, in many, or converted."""
+    """Write checkpoint `number`: saved in one file or in many, converted, or reverted."""
     if number % 3 == 0:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             bridge.save(checkpoint(number), folder, "** -> **")
             return bridge.convert(folder, target, overwrite=True)
     limit = LIMITS[number % len(LIMITS)]
+    if number % 5 == 1:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            bridge.save(checkpoint(number), f"{folder}/saved", "** -> **", max_shard_size=limit)
+            bridge.convert(f"{folder}/saved", f"{folder}/native")
+            return bridge.revert(f"{folder}/native", target, overwrite=True)
     return bridge.save(checkpoint(number), target, "** -> **", max_shard_size=limit, overwrite=True)
 
 
@@ -94,14 +99,14 @@ def kill(process: subprocess.Popen[str], target: Path, number: int, after: float
     assert process.stdout.readline() == "gone\n"
 
 
-def run(folder: Path, kills: int, seed: int) -> str:
-    """Kill writers; says what was seen."""
+def run(folder: Path, kills: int, seed: int, longest: float = 0.12) -> str:
+    """Kill `kills` writers, each at a random moment within `longest` seconds; says what was seen."""
     rng, target = random.Random(seed), folder / "target"
     write(target, 0)
     number = cut = saves = 0
     with forking() as process:
         for n in range(kills):
-            kill(process, target, number, rng.uniform(0, 0.12))
+            kill(process, target, number, rng.uniform(0, longest))
             now = found(target)
             assert now >= number, f"kill {n}: checkpoint {now} stands where {number} stood"
             saves += now - number
