@@ -33,12 +33,14 @@ class Differing:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What differs between two checkpoints. Metadata and the split into files are not compared.
+    """What differs between two checkpoints. The split into files is not compared.
 
     - `equal`: whether they hold the same keys with the same dtypes, shapes and bits.
     - `only_a`, `only_b`: keys that the other does not hold.
     - `respecified`: tuples `(key, spec in a, spec in b)` where dtype or shape differ.
     - `differing`: keys whose contents differ, as `Differing(key, count, largest)`.
+    - `metadata`: tuples `(name, text in a, text in b)` where the `__metadata__` differ, `None` where one has no such
+        name. They say nothing about the tensors, and do not count for `equal`.
     """
 
     a: str
@@ -48,6 +50,7 @@ class Diff:
     only_b: tuple[str, ...]
     respecified: tuple[tuple[str, TensorSpec, TensorSpec], ...]
     differing: tuple[Differing, ...]
+    metadata: tuple[tuple[str, str | None, str | None], ...] = ()
 
     @property
     def equal(self) -> bool:
@@ -56,7 +59,8 @@ class Diff:
 
     def __str__(self) -> str:
         if self.equal:
-            return f"{quote(self.a)} and {quote(self.b)} are equal: {plural(self.compared, 'key')}, bit for bit"
+            text = f"{quote(self.a)} and {quote(self.b)} are equal: {plural(self.compared, 'key')}, bit for bit"
+            return "\n".join([text, *self._metadata()])
         lines = [f"{quote(self.a)} and {quote(self.b)} differ"]
         for where, keys in ((self.a, self.only_a), (self.b, self.only_b)):
             lines += [f"  only in {quote(where)}: {printable(name)}" for name, _ in fold(keys)]
@@ -65,7 +69,14 @@ class Diff:
         for d in self.differing:
             verb = "differs" if d.count == 1 else "differ"
             lines.append(f"  {printable(d.key)}: {plural(d.count, 'element')} {verb}, by at most {d.largest:g}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._metadata()])
+
+    def _metadata(self) -> list[str]:
+        shown = [
+            (quote(name), *("absent" if text is None else quote(text) for text in texts))
+            for name, *texts in self.metadata
+        ]
+        return [f"  metadata {name}: {one} and {two}" for name, one, two in shown]
 
     def to_json(self) -> str:
         """The same as one JSON document."""
@@ -79,6 +90,7 @@ class Diff:
                 {"key": d.key, "count": d.count, "largest": d.largest if np.isfinite(d.largest) else str(d.largest)}
                 for d in self.differing
             ],
+            "metadata": [{"name": name, "a": one, "b": two} for name, one, two in self.metadata],
         }
         return json.dumps(document, ensure_ascii=False)
 
@@ -120,7 +132,10 @@ def _diff(a: Checkpoint, b: Checkpoint) -> Diff:
         elif (found := _compare(key, a, b)) is not None:
             differing.append(found)
     only_a, only_b = (tuple(key for key in x if key not in y) for x, y in ((a, b), (b, a)))
-    return Diff(a.source, b.source, len(common), only_a, only_b, tuple(respecified), tuple(differing))
+    names = dict.fromkeys((*a.metadata, *b.metadata))
+    metadata = [(name, a.metadata.get(name), b.metadata.get(name)) for name in names]
+    unlike = tuple(entry for entry in metadata if entry[1] != entry[2])
+    return Diff(a.source, b.source, len(common), only_a, only_b, tuple(respecified), tuple(differing), unlike)
 
 
 def _compare(key: str, a: Checkpoint, b: Checkpoint) -> Differing | None:

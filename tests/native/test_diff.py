@@ -31,7 +31,27 @@ def test_equal(tmp_path: Path):
     assert json.loads(found.to_json())["equal"] is True
 
 
-def test_metadata_and_files_are_not_compared(tmp_path: Path):
+def test_metadata_is_told_and_does_not_count(tmp_path: Path):
+    one = write(tmp_path / "a.safetensors", A, {"format": "pt", "step": "1", "\x1b[2J": "x"})
+    two = write(tmp_path / "b.safetensors", A, {"format": "pt", "step": "2", "new": ""})
+    found = bridge.diff(one, two)
+    assert found.equal
+    assert found.metadata == (("step", "1", "2"), ("\x1b[2J", "x", None), ("new", None, ""))
+    assert str(found) == (
+        f"'{one}' and '{two}' are equal: 3 keys, bit for bit\n"
+        "  metadata 'step': '1' and '2'\n"
+        "  metadata '\\x1b[2J': 'x' and absent\n"
+        "  metadata 'new': absent and ''"
+    )
+    assert json.loads(found.to_json())["metadata"][0] == {"name": "step", "a": "1", "b": "2"}
+    two = write(tmp_path / "b.safetensors", A | {"b": A["b"] + 1}, {"format": "np"})
+    assert str(bridge.diff(one, two)).endswith(
+        "by at most 1\n  metadata 'format': 'pt' and 'np'\n"
+        "  metadata 'step': '1' and absent\n  metadata '\\x1b[2J': 'x' and absent"
+    )
+
+
+def test_files_are_not_compared(tmp_path: Path):
     one = write(tmp_path / "a.safetensors", A, {"x": "y"})
     bridge.save(A, tmp_path / "many", "** -> **", max_shard_size=1)
     with bridge.open(one) as ckpt:
@@ -63,6 +83,7 @@ def test_keys_and_specs(tmp_path: Path):
             {"key": "n", "a": {"dtype": "I64", "shape": [3]}, "b": {"dtype": "I32", "shape": [3]}},
         ],
         "differing": [],
+        "metadata": [],
     }
 
 
