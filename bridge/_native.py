@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -21,20 +22,23 @@ from bridge._progress import Progress, fetch, reporting
 from bridge._record import VERSION, read_record, record_of, stale_name
 from bridge._revert import revert
 from bridge._save import LeftOut, SaveReport
+from bridge._streamed import streamed
 from bridge._text import quote
 from bridge.format.encode import encode_header, encode_index
 from bridge.format.native import BESIDE, COMMIT, MARK, ORIGINALS, RECORD, is_native
 from bridge.format.spec import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.fill import fill
 from bridge.stream.gather import exact_keys
 from bridge.target.commit import Target
-from bridge.target.mapped import mapped_file
+from bridge.target.ranges import check_length, make_file, write_ranges
 from bridge.target.standing import INDEX
 from bridge.target.writer import write_file
 
 _ALIGNED = 64
+_PART = 4 << 20
+_DEFAULT_NBYTES = 48 << 20
+"""What leaves are made in: more makes nothing faster, but where a tensor is larger and transposed."""
 
 __all__ = ["convert", "read_record", "revert"]
 
@@ -60,7 +64,8 @@ def convert(
     - `target`: a folder, made if need be.
     - `overwrite`: replace a checkpoint that stands there.
 
-    Leaves are filled where they will lie on the disk, so a checkpoint may be larger than memory.
+    - `max_host_bytes`: memory to make leaves in, 48 MiB by default: a checkpoint may be larger than memory.
+        A transposed tensor that is larger than this is read again for each part of it.
 
     **Returns:** a `SaveReport`.
 
@@ -72,6 +77,8 @@ def convert(
     bridge.revert("native", "original")
     ```
     """
+    from bridge.place.staged import in_flight
+
     place = Target(target, overwrite=overwrite)
     if place.single:
         raise SaveError(f"{quote(str(target))} is one file: the converted form is a folder, name one")
@@ -83,17 +90,25 @@ def convert(
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
         with reporting(progress, "converting", before=fetched) as report:
-            return _write(place, ckpt, plan, kept, report)
+            return _write(place, ckpt, plan, kept, max_nbytes=in_flight(max_host_bytes, _DEFAULT_NBYTES), report=report)
 
 
 def _write(
-    place: Target, ckpt: Checkpoint, plan: Plan, kept: Mapping[str, np.ndarray], report: Progress | None
+    place: Target,
+    ckpt: Checkpoint,
+    plan: Plan,
+    kept: Mapping[str, np.ndarray],
+    *,
+    max_nbytes: int,
+    report: Progress | None,
 ) -> SaveReport:
     """Write and commit all files."""
     with place.staged() as stage:
         (main,), indexed = place.names(stage, 1)
         record, originals = stage.free_name(RECORD), stage.free_name(ORIGINALS)
-        _write_leaves(stage.path, main, ckpt, plan, kept, beside=[record, originals], report=report)
+        _write_leaves(
+            stage.path, main, ckpt, plan, kept, beside=[record, originals], max_nbytes=max_nbytes, report=report
+        )
         stale = _write_originals(stage.path / originals, ckpt, plan)
         write_file(stage.path / record, record_of(ckpt, plan, stale), (), shown=record)
         names = [record, originals, main]
@@ -115,6 +130,7 @@ def _write_leaves(
     kept: Mapping[str, np.ndarray],
     *,
     beside: Sequence[str],
+    max_nbytes: int,
     report: Progress | None,
 ) -> None:
     """The leaves, those of whole alignments first: so all of them start on one, and the small rest behind them."""
@@ -127,12 +143,19 @@ def _write_leaves(
     tensors = {leaf: (plan.leaves[leaf].dtype, plan.leaves[leaf].shape) for leaf in order}
     metadata = {MARK: str(VERSION), BESIDE: json.dumps(beside)} | ({COMMIT: ckpt.commit} if ckpt.commit else {})
     head, offsets = encode_header(tensors, metadata, file=name, alignment=_ALIGNED)
-    with mapped_file(stage / name, head, tensors, offsets, shown=name) as leaves:
+    nbytes = len(head) + sum(spec.nbytes for spec in plan.leaves.values())
+    make_file(stage / name, head, nbytes, shown=name)
+
+    def ranges() -> Iterator[tuple[int, np.ndarray]]:
         for leaf, value in plan.fills.items():
-            leaves[leaf].fill(value)
+            yield offsets[leaf], np.full(prod(plan.leaves[leaf].shape), value, plan.leaves[leaf].dtype)
         for leaf, values in kept.items():
-            np.copyto(leaves[leaf], values)
-        fill(plan.blocks, ckpt.specs, ckpt, leaves, progress=report)
+            yield offsets[leaf], np.ascontiguousarray(values).reshape(-1)
+        for leaf, first, values in streamed(ckpt, plan, order, max_nbytes=max_nbytes, report=report):
+            yield offsets[leaf] + first * values.itemsize, values
+
+    write_ranges(stage / name, ranges(), shown=name)
+    check_length(stage / name, nbytes, shown=name)
 
 
 def _write_originals(path: Path, ckpt: Checkpoint, plan: Plan) -> dict[str, list[str]]:
@@ -147,12 +170,13 @@ def _write_originals(path: Path, ckpt: Checkpoint, plan: Plan) -> dict[str, list
     # Bytes, whatever they mean: not every dtype is one that fills its bytes.
     raw = {name: (np.dtype(np.uint8), (spec.nbytes,)) for name, spec in names.items()}
     head, _ = encode_header(raw, {}, file=path.name)
-    write_file(path, head, (_raw(ckpt, name, spec) for name, spec in names.items()), shown=path.name)
+    write_file(path, head, (part for spec in names.values() for part in _raw(ckpt, spec)), shown=path.name)
     return stale
 
 
-def _raw(ckpt: Checkpoint, key: str, spec: TensorSpec) -> np.ndarray:
-    """A tensor's bytes as the file has them."""
-    raw = np.empty(spec.nbytes, np.uint8)
-    ckpt.byte_source(spec.file).readinto([raw.data], spec.offset)
-    return raw
+def _raw(ckpt: Checkpoint, spec: TensorSpec) -> Iterator[np.ndarray]:
+    """A tensor's bytes as the file has them, a part at a time."""
+    for start in range(0, spec.nbytes, _PART):
+        raw = np.empty(min(_PART, spec.nbytes - start), np.uint8)
+        ckpt.byte_source(spec.file).readinto([raw.data], spec.offset + start)
+        yield raw

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from bridge._errors import PlanError
 from bridge._progress import Progress, fetch, reporting
 from bridge.format.native import is_native
 from bridge.mapping.block import Block
@@ -18,7 +17,7 @@ from bridge.mapping.shard import uncut
 from bridge.mapping.template import Spec
 from bridge.place.arrays import in_default_memory
 from bridge.place.memory import check_memory
-from bridge.place.staged import DEFAULT_HOST_NBYTES, Fill, Staging
+from bridge.place.staged import Fill, Staging, in_flight
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
@@ -119,16 +118,13 @@ def _reader(ckpt: Checkpoint, nbytes: int, report: Progress | None) -> Fill:
 
 def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[list[Block], list[Block], int]:
     """The blocks whose leaves are made in host memory, those that are staged, and what may be in flight for them."""
-    if max_host_bytes is not None and (not isinstance(max_host_bytes, int) or max_host_bytes < 1):
-        raise PlanError(
-            f"max_host_bytes {max_host_bytes!r} is no number of bytes: give a whole number, such as 1 << 30"
-        )
+    budget = in_flight(max_host_bytes)
     if max_host_bytes is None and all(map(_on_host, where.values())):
         return list(made.blocks), [], 0
     whole = {block.leaf for block in made.blocks if uncut(block) or not in_default_memory(where[block.leaf])}
     held = [block for block in made.blocks if block.leaf in whole]
     staged = [block for block in made.blocks if block.leaf not in whole]
-    return held, staged, DEFAULT_HOST_NBYTES if max_host_bytes is None else max_host_bytes
+    return held, staged, budget
 
 
 def _on_host(sharding: Sharding | None) -> bool:

@@ -6,9 +6,10 @@ is memory of its own, and the index maps are cut and refined to say so. Everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
 from bridge.mapping.keys import Keys, KeyTable
 from bridge.mapping.places import Places
+
+Box = tuple[range, ...]
 
 
 class Grid(NamedTuple):
@@ -105,6 +108,17 @@ def cut(index_map: IndexMap, start: Shape, shape: Shape) -> list[IndexMap]:
         starts = zip(part.terms[0].starts, part.starts, strict=True)
         found += [IndexMap(index_map.key_shape, shape, key, leaf[rank:], atoms) for key, leaf in starts]
     return found
+
+
+def parts(box: Box, limit: int) -> Iterator[Box]:
+    """A box cut along its outer axes into boxes of at most `limit` elements, as far as one element goes."""
+    if prod(map(len, box)) <= limit or not box:
+        yield box
+        return
+    axis = next(n for n, r in enumerate(box) if len(r) > 1)
+    each = max(limit // prod(map(len, box[axis + 1 :])), 1)
+    for start in range(box[axis].start, box[axis].stop, each):
+        yield from parts((*box[:axis], range(start, min(start + each, box[axis].stop)), *box[axis + 1 :]), limit)
 
 
 def uncut(block: Block) -> bool:

@@ -17,18 +17,28 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
+from bridge._errors import PlanError
 from bridge.mapping.block import Block
-from bridge.mapping.shard import Grid, shard
+from bridge.mapping.shard import Box, Grid, parts, shard
 from bridge.mapping.template import Spec
 from bridge.place.arrays import Device
+from bridge.stream.budget import part_nbytes, room
 from bridge.stream.buffers import empty
-from bridge.stream.direct import CHUNK
-from bridge.stream.run import THREADS
 
 DEFAULT_HOST_NBYTES = 1 << 30
 """What may be in flight where nothing says otherwise, in bytes."""
-Box = tuple[range, ...]
 Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
+
+
+def in_flight(max_host_bytes: int | None, default: int = DEFAULT_HOST_NBYTES) -> int:
+    """What may be in flight. **Raises:** `PlanError` for what is no number of bytes."""
+    if max_host_bytes is None:
+        return default
+    if not isinstance(max_host_bytes, int) or max_host_bytes < 1:
+        raise PlanError(
+            f"max_host_bytes {max_host_bytes!r} is no number of bytes: give a whole number, such as 1 << 30"
+        )
+    return max_host_bytes
 
 
 class Piece(NamedTuple):
@@ -61,8 +71,7 @@ class Staging:
         max_nbytes: int,
     ) -> None:
         self.leaves = leaves
-        # What readers turn and cast in is in flight too.
-        self.max_nbytes = max(max_nbytes - THREADS * CHUNK, max_nbytes // 2)
+        self.max_nbytes = room(max_nbytes)
         self.placements = {name: placements.get(name) or SingleDeviceSharding(_default()) for name in leaves}
         self.blocks: dict[str, list[Block]] = {name: [] for name in leaves}
         for block in blocks:
@@ -105,8 +114,8 @@ class Staging:
                 box = tuple(range(*part.indices(n)) for part, n in zip(index or (), spec.shape, strict=True))
                 boxes.setdefault(box, []).append(device)
             for box, devices in boxes.items():
-                limit = max(self.max_nbytes // 2 // spec.dtype.itemsize, 1)
-                for part in _parts(box, limit):
+                limit = max(part_nbytes(self.blocks[name], self.max_nbytes // 2) // spec.dtype.itemsize, 1)
+                for part in parts(box, limit):
                     yield Piece(name, part, box, tuple(devices))
 
     def cut(self, piece: Piece) -> Iterator[Block]:
@@ -144,17 +153,6 @@ class Staging:
 def _write(shard: jax.Array, part: jax.Array, start: Sequence[jax.Array]) -> jax.Array:
     """The shard with one part written, in the shard's own memory."""
     return jax.lax.dynamic_update_slice(shard, part, start)
-
-
-def _parts(box: Box, limit: int) -> Iterator[Box]:
-    """A box cut along its outer axes into boxes of at most `limit` elements, as far as one element goes."""
-    if prod(map(len, box)) <= limit or not box:
-        yield box
-        return
-    axis = next(n for n, r in enumerate(box) if len(r) > 1)
-    each = max(limit // prod(map(len, box[axis + 1 :])), 1)
-    for start in range(box[axis].start, box[axis].stop, each):
-        yield from _parts((*box[:axis], range(start, min(start + each, box[axis].stop)), *box[axis + 1 :]), limit)
 
 
 def _default() -> Device:

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from safetensors.numpy import save_file
 
 import bridge
 from bridge.place import held
 from tests.place.eight_devices import check, mesh
+from tests.place.eight_shardings import memories, refused, traced
 
 L, D = 4, 16
 RULES = [
@@ -245,56 +246,6 @@ def compiled(folder: Path) -> None:
     assert count(3, None) == count(20, None) == 0
     few = count(3, 300)
     assert 0 < few == count(20, 300), few
-
-
-def refused(folder: Path) -> None:
-    """What JAX refuses, said with leaf, shape and spec."""
-    save_file({"w": np.ones((8, 6), np.float32)}, folder / "w.safetensors")
-    like = {"w": jax.ShapeDtypeStruct((8, 6), np.float32)}
-    where = mesh(4, 2)
-    start = "leaf 'w' of shape (8, 6) cannot have the sharding "
-    cases = [
-        ((where, {"w": P("a", "a")}), start + "P('a', 'a'): it names mesh axis 'a' twice"),
-        ((where, {"w": P(("a", "b"), "b")}), start + "P(('a', 'b'), 'b'): it names mesh axis 'b' twice"),
-        ((where, {"w": P("z")}), start + "P('z',): Resource axis: z of P('z',) is not found in mesh: ('a', 'b')."),
-        ((where, {"w": P("b", "a")}), start + "P('b', 'a'): "),
-        ((where, {"w": None}), "sharding: pattern 'w' has None: give a jax.sharding.PartitionSpec"),
-        ((where, {"w": ("a",)}), "sharding: pattern 'w' has ('a',): give a jax.sharding.PartitionSpec"),
-        (where, "sharding is a mesh alone: say with it what goes where, (mesh, {pattern: PartitionSpec})"),
-        (
-            NamedSharding(AbstractMesh((4, 2), ("a", "b")), P("a")),
-            start + "P('a',): its mesh {'a': 4, 'b': 2} has no devices: call jax.set_mesh(mesh) with some",
-        ),
-    ]
-    for sharding, text in cases:
-        with pytest.raises(bridge.PlanError) as caught:
-            bridge.plan(folder / "w.safetensors", like, sharding=sharding)
-        assert str(caught.value).startswith(text), str(caught.value)
-    for nbytes in (0, -1, 2.5, "1GB"):
-        with pytest.raises(bridge.PlanError) as caught:
-            bridge.load(folder / "w.safetensors", like, max_host_bytes=nbytes)
-        text = f"max_host_bytes {nbytes!r} is no number of bytes: give a whole number, such as 1 << 30"
-        assert str(caught.value) == text
-
-
-def traced(folder: Path) -> None:
-    """Shardings of a model traced under a mesh are of the mesh's axes; its devices are those of the mesh that is set."""
-    save_file({"w": np.ones((8, 6), np.float32)}, folder / "w.safetensors")
-    where = jax.make_mesh((4, 2), ("a", "b"))
-    with jax.set_mesh(where):
-        like = jax.eval_shape(lambda: {"w": jax.sharding.reshard(jnp.zeros((8, 6)), P("a"))})
-        loaded = bridge.load(folder / "w.safetensors", like)
-    assert loaded["w"].sharding.is_equivalent_to(NamedSharding(where, P("a")), 2)
-
-
-def memories(folder: Path) -> None:
-    """A sharding says also which of a device's memories."""
-    save_file({"w": np.ones((8, 6), np.float32)}, folder / "w.safetensors")
-    where = NamedSharding(Mesh(np.array(jax.devices()), "a"), P("a"), memory_kind="unpinned_host")
-    for budget in (None, 64):
-        loaded = bridge.load(folder / "w.safetensors", None, sharding=lambda *_: where, max_host_bytes=budget)["w"]
-        assert loaded.sharding == where
-        assert np.asarray(loaded).sum() == 48
 
 
 if __name__ == "__main__":
