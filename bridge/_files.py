@@ -63,12 +63,23 @@ class Files:
         metadata: Mapping[str, str],
         *,
         limit: int | None,
+        single: str,
     ) -> Self:
-        """Decide. `limit` is how many bytes a file may have. **Raises:** `SaveError` for what no file can hold."""
+        """Decide.
+
+        **Arguments:**
+
+        - `limit`: how many bytes a file may have.
+        - `single`: what a single file is called, in messages.
+
+        **Raises:** `SaveError` for what no file can hold.
+        """
         files: list[Tensors] = []
-        for number, dealt in enumerate(shards(specs, limit, metadata)):
+        parts = shards(specs, limit, metadata)
+        for number, dealt in enumerate(parts):
             tensors = {key: (spec.dtype, spec.shape) for key, spec in dealt.items()}
-            head, offsets = encode_header(tensors, metadata, file=f"file {number + 1}")
+            name = single if len(parts) == 1 else f"model-{number + 1:05}-of-{len(parts):05}.safetensors"
+            head, offsets = encode_header(tensors, metadata, file=name)
             files.append(Tensors(dealt, head, offsets, len(head) + sum(map(stored_nbytes, dealt.values()))))
         decided = json.dumps([[file.head.hex() for file in files], plan.texts])
         return cls(files, pieces(plan.blocks), leaves, hashlib.sha256(decided.encode()).hexdigest())

@@ -24,6 +24,7 @@ from bridge.rules.toml import rules_of
 from bridge.stream.gather import pieces
 from bridge.target.commit import Target, is_one_file
 from bridge.target.shards import parse_nbytes
+from bridge.target.standing import SINGLE
 
 
 class LeftOut(NamedTuple):
@@ -105,7 +106,10 @@ def save(
         by_rules = plan is not rules_or_plan
         specs = _specs(plan, leaves, dtype, by_rules=by_rules)
         meta = {"format": "pt"} if metadata is None else _text_only(metadata)
-        files = Files.of(specs, plan, leaves, meta, limit=None if is_one_file(target) else parse_nbytes(max_shard_size))
+        limit = parse_nbytes(max_shard_size)
+        one = is_one_file(target)
+        single = Path(target).name if one else SINGLE
+        files = Files.of(specs, plan, leaves, meta, limit=None if one else limit, single=single)
         with reporting(progress, "writing") as report:
             if meeting is None:
                 assert place is not None

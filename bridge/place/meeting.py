@@ -41,8 +41,8 @@ class Meeting:
         self.me, self.processes = jax.process_index(), tuple(processes)
         if self.me not in self.processes:
             raise SaveError(
-                f"process {self.me} has no part of this model: call save only in those that have, "
-                f"processes {', '.join(map(str, self.processes))}"
+                f"process {self.me} has no part of this model: call save only in those that have "
+                f"({', '.join(map(str, self.processes))})"
             )
         service = Coordination.found()
         if service is None:
@@ -117,7 +117,7 @@ class Meeting:
             if alive is None and waited > LATENESS:
                 raise SaveError(
                     f"process {process} has not come to save within {LATENESS:g} s: every process that has part of "
-                    f"the model, {', '.join(map(str, self.processes))}, calls save. {_UNTOUCHED}"
+                    f"the model ({', '.join(map(str, self.processes))}) calls save. {_UNTOUCHED}"
                 )
             if alive is not None and silent > PATIENCE:
                 raise SaveError(

@@ -60,13 +60,17 @@ MESH = Mesh(np.array(jax.devices("cpu")[:1]), ("x",))
 _load("a sharding that is none", {"a": A}, {"a": spec(3)}, sharding="gpu")
 _load("patterns without a mesh", {"a": A}, {"a": spec(3)}, sharding={"a": P("x")})
 _load("a mesh without patterns", {"a": A}, {"a": spec(3)}, sharding=(MESH, P("x")), until="got ")
+_load("a mesh alone", {"a": A}, {"a": spec(3)}, sharding=MESH)
+_load("a pattern without a PartitionSpec", {"a": A}, {"a": spec(3)}, sharding=(MESH, {"a": "x"}))
+_load("a mesh axis named twice", {"a": A}, {"a": spec(3)}, sharding=(MESH, {"a": P(("x", "x"))}))
+_load("no number of bytes", {"a": A}, {"a": spec(3)}, max_host_bytes="1GB")
 _load("a pattern of shardings that matches nothing", {"a": A}, {"a": spec(3)}, sharding=(MESH, {"b": P("x")}))
 _load(
     "a sharding by a mesh without that axis",
     {"a": A},
     {"a": spec(3)},
     sharding=(MESH, {"a": P("y")}),
-    until="cannot have",
+    until="the sharding",
 )
 _load(
     "a sharding of more axes than the leaf",
@@ -93,8 +97,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.load(good(), {"a": spec(3), "b": kept}, allow_missing="b", sharding=where)
 
 
-_load("a mesh alone", {"a": A}, {"a": spec(3)}, sharding=MESH)
-_load("a pattern without a PartitionSpec", {"a": A}, {"a": spec(3)}, sharding=(MESH, {"a": "x"}))
 _load("a bound on memory that is no number", {"a": A}, {"a": spec(3)}, max_host_bytes="1GB")
 
 

@@ -158,3 +158,10 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @situation("save: what reads back otherwise, of several processes")
 def _(patch: pytest.MonkeyPatch) -> None:
     verify_ranges(Path(good()), [(0, A)], shown="x.safetensors")
+
+
+@situation("save: a model that this process has no part of")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(type(jnp.zeros(1)), "is_fully_addressable", property(lambda _: False))
+    patch.setattr(jax, "process_index", lambda: 3)
+    bridge.save({"a": cast("Any", jnp.zeros(3))}, "out", ALL)

@@ -42,7 +42,7 @@ def test_saving_together_goes_wrong(tmp_path: Path):
         value += "leaf should be"
         unseen = f"process 1 does not see '{tmp_path}/own-1/out' as process 0 does: several processes save to a file "
         unseen += "system that all of them share"
-        late = "process 1 has not come to save within 1 s: every process that has part of the model, 0, 1, calls save. "
+        late = "process 1 has not come to save within 1 s: every process that has part of the model (0, 1) calls save. "
         late += "The target is as it was"
         errors = {"again": holds, "metadata": differ, "late": late}
         for what, text in errors.items():
