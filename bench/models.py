@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from bench.child import memory
-from bench.runner import ROOT, CaseError, environment, warm
+from bench.runner import ROOT, CaseError, environment, fault_in, warm
 
 PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- models: written by scripts/models -->", "<!-- models: end -->"
@@ -112,7 +112,9 @@ def ratios(contract: Any, count: int) -> list[str]:
         gc.collect()
         for _ in range(count):
             for who, seen in samples.items():
-                warm([path for path in Path(folder, "large").iterdir() if path.is_file()])
+                files = [path for path in Path(folder, "large").iterdir() if path.is_file()]
+                fault_in(2 * sum(path.stat().st_size for path in files))
+                warm(files)
                 seen.append(child(who, "load", folder) | child(who, "first", folder))
     ours, theirs = (
         {name: statistics.median(sample[name] for sample in seen) for name in seen[0]} for seen in samples.values()

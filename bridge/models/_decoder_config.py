@@ -35,6 +35,8 @@ class DecoderConfig:
     model_type: ClassVar[str]
     activation: ClassVar[str] = "hidden_act"
     """What config.json calls the activation."""
+    unused: ClassVar[Collection[str]] = UNUSED
+    """Fields that are known to change nothing."""
     defaults: ClassVar[Mapping[str, Any]] = {}
     """What transformers takes for fields that a file leaves out. Null is not left out."""
 
@@ -78,7 +80,7 @@ class DecoderConfig:
         fields.one_of("model_type", [cls.model_type], default=cls.model_type)
         fields.one_of("is_encoder_decoder", [False], default=False)
         config = cls(**cls.read(fields, ignore))
-        fields.done(UNUSED, ignore)
+        fields.done(cls.unused, ignore)
         return config
 
     @classmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,13 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 SECTIONS = [s for page in PAGES for s in sections(page.read_text(), page.relative_to(ROOT).as_posix())]
 
 
-@pytest.mark.parametrize("section", SECTIONS, ids=lambda s: f"{s.page}: {s.title}")
+def marked(section: Section) -> Any:
+    """A section that is held against transformers imports PyTorch."""
+    marks = [pytest.mark.torch] if any("import transformers" in step.text for step in section.steps) else []
+    return pytest.param(section, marks=marks, id=f"{section.page}: {section.title}")
+
+
+@pytest.mark.parametrize("section", [marked(section) for section in SECTIONS])
 def test_page(section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     section.run()
