@@ -21,6 +21,7 @@ import bridge
 import bridge.models
 from bridge.models import bert, llama
 from bridge.models._pretrained import ARCHITECTURES
+from tests.models.random_model import random_model
 
 FIELDS = {
     "model_type": "llama",
@@ -38,7 +39,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama that we made and saved ourselves."""
     folder = tmp_path_factory.mktemp("llama")
     config = llama.Config.from_dict(FIELDS)
-    model = llama.Llama(config, key=jax.random.key(0))
+    model = random_model(llama.Llama, config)
     bridge.save(model, folder, llama.rules(config))
     (folder / "config.json").write_text(json.dumps(FIELDS))
     return folder
@@ -190,7 +191,7 @@ def test_minilm_with_the_pooler_that_its_file_holds(minilm: Path):
 def test_a_bert_without_pooler_has_none(tmp_path: Path):
     fields = {**FIELDS, "model_type": "bert", "type_vocab_size": 2}
     config = bert.Config.from_dict(fields, pooler=False)
-    bridge.save(bert.Bert(config, key=jax.random.key(0)), tmp_path, bert.rules(config))
+    bridge.save(random_model(bert.Bert, config), tmp_path, bert.rules(config))
     (tmp_path / "config.json").write_text(json.dumps(fields))
     assert bridge.models.from_pretrained(tmp_path).pooler is None
 
