@@ -47,7 +47,6 @@ class TestBert(EncoderContract):
         "heads of one, relu": ODD | {"hidden_size": 8, "num_attention_heads": 8, "hidden_act": "relu"},
         "square": ODD | {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 12, "num_attention_heads": 2},
         "types, eps, gelu_new": ODD | {"type_vocab_size": 5, "layer_norm_eps": 1e-3, "hidden_act": "gelu_new"},
-        "one layer, silu": ODD | {"num_hidden_layers": 1, "hidden_act": "silu"},
     }
     refused = {
         "hidden_act": "swish",

@@ -39,10 +39,15 @@ class TestMixtral(DecoderContract):
     kind = "MixtralForCausalLM"
     variants = {
         "two of six": ODD,
-        "one of eleven, tied, a window": ODD
-        | {"num_local_experts": 11, "num_experts_per_tok": 1, "tie_word_embeddings": True, "sliding_window": 5},
-        "all of them, square": ODD
-        | {"intermediate_size": 24, "num_local_experts": 3, "num_experts_per_tok": 3, "num_hidden_layers": 1},
+        "all of three, square, tied, a window": ODD
+        | {
+            "intermediate_size": 24,
+            "num_local_experts": 3,
+            "num_experts_per_tok": 3,
+            "num_hidden_layers": 1,
+            "tie_word_embeddings": True,
+            "sliding_window": 5,
+        },
     }
     refused = {
         "hidden_act": "swish",
