@@ -5,7 +5,8 @@
     tokens = bridge.models.generate(model, tokens, 20)
 
 One example a call, a batch by `jax.vmap`. Decoders: `model(tokens)` are logits `(seq, vocab)`,
-`model.hidden_states(tokens)` is `(layers + 1, seq, d)`. Encoders: `model(tokens, mask)` is `(seq, d)`.
+`model.hidden_states(tokens)` is `(layers + 1, seq, d)`. Encoders: `model(tokens, mask)` is `(seq, d)`;
+of images, `model(image)` is `(tokens, d)`, for an image `(c, h, w)`.
 
 They use the public names of `bridge` only, as your own models would. Nothing is imported here, so that
 `import bridge.models` stays light; a single architecture is `from bridge.models import llama`.
