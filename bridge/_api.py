@@ -177,7 +177,7 @@ def planned(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:
 
 def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
-    if request.rules:
+    if not all(map(_names_one, request.rules)):
         from bridge._record import read_record
 
         record = read_record(ckpt)
@@ -190,6 +190,11 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
                 "original again"
             )
     return replace(request, rules=())
+
+
+def _names_one(rule: Rule) -> bool:
+    """Whether a rule says that one name stays: a plan that was made for a converted checkpoint has no others."""
+    return str(rule) == f"{rule.keys[0]} -> {rule.keys[0]}" and "*" not in str(rule)
 
 
 def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:

@@ -40,7 +40,9 @@ def native(tmp_path: Path, source: Path) -> Path:
 def test_it_loads_without_rules(native: Path, mmap: bool):
     assert bits(bridge.load(native, LIKE, mmap=mmap)["w"]) == bits(STACK)
     assert bits(bridge.load(native, None)["w"]) == bits(STACK)
-    assert bridge.plan(native, LIKE).ok
+    plan = bridge.plan(native, LIKE)
+    assert plan.ok
+    assert bits(bridge.load(native, LIKE, plan, mmap=mmap)["w"]) == bits(STACK)
     assert read(native) == {"w": bits(STACK)}
 
 
