@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import jax
@@ -21,10 +22,11 @@ from bridge.place.staged import Fill, Staging, in_flight
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.buffers import empty
+from bridge.stream.buffers import empty, taken_nbytes
 from bridge.stream.chunk import CHUNK
+from bridge.stream.direct import Read
 from bridge.stream.fill import fill
-from bridge.stream.jobs import jobs
+from bridge.stream.jobs import Job, jobs
 from bridge.stream.mapped import mapped
 from bridge.stream.run import THREADS
 
@@ -32,23 +34,40 @@ Placements = Mapping[str, Sharding | None]
 
 
 def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: int | None) -> Plan:
-    """The plan with the bytes that this process reads, and the host memory that it needs for that at once."""
+    """The plan with the bytes that this process reads, and the host memory that it needs for that at once.
+
+    That is what is read and not yet placed. Leaves that are host memory themselves are placed when all is read, so they
+    count, but for those that `mapped` leaves in their file; Python's own objects do not, some kilobytes a leaf.
+    """
     if not made.ok:
         return made
     held, staged, budget = _split(made, where, max_host_bytes)
-    work = Work(held, _leaves(made, held), where)
+    leaves = _leaves(made, held)
+    work = Work(held, leaves, where)
     dtypes = {name: dtype for name, (_, dtype) in work.buffers.items()}
-    nbytes = sum(job.nbytes for job in jobs(work.blocks, ckpt.specs, dtypes))
+    in_files = mapped(work.whole, ckpt.specs, ckpt, leaves) if is_native(ckpt.metadata) else {}
+    found = jobs(work.blocks, ckpt.specs, dtypes)
+    nbytes, scratch_nbytes = sum(job.nbytes for job in found), _scratch_nbytes(found)
     if staged:
         staging = Staging(staged, _leaves(made, staged), where, budget)
         for batch in staging.batches():
             kinds = {piece.name: made.leaves[piece.leaf].dtype for piece in batch}
             blocks = [block for piece in batch for block in staging.cut(piece)]
-            nbytes += sum(job.nbytes for job in jobs(blocks, ckpt.specs, kinds))
-    # Over a network there are more threads, and what a store hands over is memory too.
-    scratch = THREADS if ckpt.parallel is None else 2 * ckpt.parallel
-    peak_nbytes = work.nbytes + scratch * CHUNK + (budget if staged else 0)
+            found = jobs(blocks, ckpt.specs, kinds)
+            nbytes += sum(job.nbytes for job in found)
+            scratch_nbytes = max(scratch_nbytes, _scratch_nbytes(found))
+    if ckpt.parallel is not None:
+        # Over a network there are more threads, and what a store hands over is memory too.
+        scratch_nbytes = max(scratch_nbytes, 2 * ckpt.parallel * CHUNK)
+    arrays = (prod(shape) * dtype.itemsize for name, (shape, dtype) in work.buffers.items() if name not in in_files)
+    peak_nbytes = sum(map(taken_nbytes, arrays)) + scratch_nbytes + (budget if staged else 0)
     return replace(made, nbytes=nbytes, peak_nbytes=peak_nbytes)
+
+
+def _scratch_nbytes(found: Iterable[Job]) -> int:
+    """What the threads hold besides the arrays: a chunk each, or more where that is not enough for their work."""
+    largest = sorted((job.scratch_nbytes for job in found if not isinstance(job, Read)), reverse=True)[:THREADS]
+    return max(sum(largest), THREADS * CHUNK)
 
 
 def read_leaves(

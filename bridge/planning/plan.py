@@ -58,7 +58,9 @@ class Plan:
     - `mismatched`: tuples `(leaf, key, expected spec, got spec)`; a spec has `.dtype` and `.shape`.
     - `casts`: narrowing casts, as `Cast(leaf, stored, dtype)`.
     - `lossy`: what saving cannot restore bit for bit, as `Lossy(key, reason)`.
-    - `nbytes`: bytes to read. `peak_nbytes`: the host's peak beyond what has been placed.
+    - `nbytes`: bytes to read.
+    - `peak_nbytes`: the host's peak beyond what has been placed: arrays on the CPU, which are placed when all are read,
+        or what is in flight to other devices, and what the threads read into where values change on their way.
 
     ```python
     plan = bridge.plan("model.safetensors", like, ["bert.** -> **"])

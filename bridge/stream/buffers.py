@@ -17,18 +17,36 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     The first touch of a 4 KiB page costs more than copying it, so large arrays ask for pages of 2 MiB.
     """
     nbytes = prod(shape) * dtype.itemsize
-    # The first element lies on the next multiple of the alignment: the allocator alone promises 16 bytes.
-    block = _huge(nbytes) if nbytes >= _HUGE else np.empty(nbytes + _ALIGNED, np.uint8)
-    alignment = _HUGE if nbytes >= _HUGE else _ALIGNED
-    start = -block.ctypes.data % alignment
-    return block[start : start + nbytes].view(dtype).reshape(shape)
+    if nbytes >= _HUGE:
+        block = _huge(nbytes)
+    else:
+        # The first element lies on the next multiple of the alignment: the allocator alone promises 16 bytes.
+        block = np.empty(nbytes + _ALIGNED, np.uint8)
+        block = block[-block.ctypes.data % _ALIGNED :]
+    return block[:nbytes].view(dtype).reshape(shape)
+
+
+def taken_nbytes(nbytes: int) -> int:
+    """The memory that an array of `nbytes` takes once it is written."""
+    return max(nbytes, _on_large_pages(nbytes))
+
+
+def _on_large_pages(nbytes: int) -> int:
+    """How much of an array lies on pages of 2 MiB."""
+    whole, rest = nbytes // _HUGE * _HUGE, nbytes % _HUGE
+    # A rest on a page of its own takes all of it, for as long as the array lives: only where that is little beside it.
+    return whole + _HUGE if rest and _HUGE - rest <= nbytes // 64 else whole
 
 
 def _huge(nbytes: int) -> np.ndarray:
-    block = mmap.mmap(-1, nbytes + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    """At least `nbytes`, the first on a page of 2 MiB."""
+    large = _on_large_pages(nbytes)
+    block = mmap.mmap(-1, max(nbytes, large) + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    flat = np.frombuffer(block, np.uint8)
+    start = -flat.ctypes.data % _HUGE
     if hasattr(mmap, "MADV_HUGEPAGE"):  # Linux only; elsewhere the pages are what they are
-        block.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(block, np.uint8)
+        block.madvise(mmap.MADV_HUGEPAGE, start, large)
+    return flat[start:]
 
 
 def as_bytes(array: np.ndarray) -> memoryview:

@@ -74,9 +74,12 @@ def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
 
     **Raises:** `CheckpointError` where they differ.
     """
-    expected = np.empty(leaf.shape, leaf.dtype)
-    assign(expected, values)
-    if expected.tobytes() != np.ascontiguousarray(leaf).tobytes():
+    if values.dtype != leaf.dtype:
+        cast = np.empty(leaf.shape, leaf.dtype)
+        assign(cast, values)
+        values = cast
+    bits = np.dtype(f"u{leaf.dtype.itemsize}")
+    if not np.array_equal(leaf.view(bits), values.view(bits)):
         raise CheckpointError(
             "is tied to a leaf that another key fills, but their values differ: the weights are not tied. "
             "Give each a leaf of its own, or drop one on purpose with '-> _'"

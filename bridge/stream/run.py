@@ -9,7 +9,7 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.stream.buffers import as_bytes
+from bridge.stream.buffers import as_bytes, empty
 from bridge.stream.chunk import CHUNK
 from bridge.stream.direct import Read
 from bridge.stream.jobs import Files as Files
@@ -149,16 +149,22 @@ class _Scratch:
     """Memory of one thread that stays in the processor's cache from job to job."""
 
     def __init__(self) -> None:
-        self.memory = np.empty(0, np.uint8)
+        self.memory = _bytes(0)
 
     def parts(self, lengths: Sequence[int]) -> list[memoryview]:
         """Parts of these lengths, each aligned to 64 bytes."""
         needed = sum(-(-length // 64) * 64 for length in lengths)
-        if len(self.memory) < needed + 64:
-            self.memory = np.empty(max(needed, min(CHUNK, 4 * needed)) + 64, np.uint8)
-        start = -self.memory.ctypes.data % 64
+        if len(self.memory) < needed:
+            self.memory = _bytes(0)  # the old goes before the new comes
+            self.memory = _bytes(max(needed, min(CHUNK, 4 * needed)))
+        start = 0
         parts: list[memoryview] = []
         for length in lengths:
             parts.append(self.memory[start : start + length].data)
             start += -(-length // 64) * 64
         return parts
+
+
+def _bytes(nbytes: int) -> np.ndarray:
+    """Scratch is made as the arrays are, and goes back to the system when it is dropped: a heap would keep it."""
+    return empty((nbytes,), np.dtype(np.uint8))

@@ -49,6 +49,11 @@ class Scatter(NamedTuple):
         """How many bytes are read."""
         return self.source.nbytes
 
+    @property
+    def scratch_nbytes(self) -> int:
+        """What it takes to carry this out: what is read, and the runs as numpy gathers them."""
+        return 2 * self.nbytes
+
     def finish(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
         """Write the bytes that were read to their places."""
         for leaf, length, froms, starts in self.runs:

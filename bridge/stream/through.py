@@ -16,6 +16,8 @@ from bridge.stream.gaps import skipped
 from bridge.stream.moves import Moves, view
 
 Shape = tuple[int, ...]
+_COMPUTED = CHUNK // 8
+"""Bytes of a chunk that is computed with, or compared: its values are there a few times over, and widened."""
 
 
 class Piece(NamedTuple):
@@ -50,6 +52,12 @@ class Through(NamedTuple):
         """How many bytes are read."""
         return sum(source.nbytes for source in self.sources)
 
+    @property
+    def scratch_nbytes(self) -> int:
+        """What it takes to carry this out: what is read and, where that is computed with, its wider forms."""
+        block = self.pieces[0].block
+        return (4 if block.valued or block.tie else 1) * self.nbytes
+
     def finish(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
         """Write what was read, a flat array for each source, to its places.
 
@@ -81,7 +89,7 @@ def through(blocks: Sequence[tuple[Block, list[Moves]]], specs: Mapping[str, Ten
     for block, terms in blocks:
         for place in range(len(block.starts)):
             if len(terms) > 1:
-                yield _sum(block, terms, place, specs)
+                yield from _sums(block, terms, place, specs)
                 continue
             (term,) = terms
             # Parts side by side along the tensor's rows have the same outermost axis.
@@ -91,16 +99,29 @@ def through(blocks: Sequence[tuple[Block, list[Moves]]], specs: Mapping[str, Ten
         yield from _chunks(members, specs)
 
 
-def _sum(block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, TensorSpec]) -> Through:
-    """One place of a sum: all of its terms, since none alone is what the leaf holds."""
-    sources: list[Source] = []
-    pieces: list[Piece] = []
-    for term in terms:
-        start = int(term.key_starts[place])
-        sources.append(_source(term.keys[place], specs, start, start + _span(term.extents, term.key_strides)))
-        at = int(term.leaf_starts[place])
-        pieces.append(Piece(block, term.extents, 0, term.key_strides, at, term.leaf_strides))
-    return Through(tuple(sources), tuple(pieces))
+def _sums(block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, TensorSpec]) -> Iterator[Through]:
+    """One place of a sum, with all of its terms, since none alone is what the leaf holds.
+
+    It is cut along its outermost axes into chunks, where all terms run through the leaf alike.
+    """
+    keys = [term.keys[place] for term in terms]
+    whole = [
+        Piece(block, t.extents, int(t.key_starts[place]), t.key_strides, int(t.leaf_starts[place]), t.leaf_strides)
+        for t in terms
+    ]
+    alike = len({(piece.extents, piece.leaf_strides) for piece in whole}) == 1
+    pending = [whole]
+    while pending:
+        group = pending.pop()
+        spans = [(piece.start, piece.start + _span(piece.extents, piece.strides)) for piece in group]
+        sources = tuple(_source(key, specs, *span) for key, span in zip(keys, spans, strict=True))
+        axis = next((n for n, extent in enumerate(group[0].extents) if extent > 1), None)
+        if axis is None or not alike or sum(source.nbytes for source in sources) <= _COMPUTED:
+            yield Through(sources, tuple(piece._replace(start=0) for piece in group))
+            continue
+        extent = group[0].extents[axis]
+        each = min(max(extent * _COMPUTED // sum(source.nbytes for source in sources), 1), extent - 1)
+        pending += [[_part(piece, axis, n, each) for piece in group] for n in reversed(range(0, extent, each))]
 
 
 def _reordered(array: np.ndarray, piece: Piece, first: Piece) -> np.ndarray:
@@ -137,7 +158,8 @@ def _chunks(members: Sequence[tuple[Block, Moves, int]], specs: Mapping[str, Ten
         for block, term, n in members
         if term.count
     ]
-    limit = max(CHUNK // specs[key].dtype.itemsize, 1)
+    computed = any(block.valued or block.tie for block, _, _ in members)
+    limit = max((_COMPUTED if computed else CHUNK) // specs[key].dtype.itemsize, 1)
     pending = [parts] if parts else []
     while pending:
         group = pending.pop()
