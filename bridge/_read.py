@@ -47,8 +47,9 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     dtypes = {name: dtype for name, (_, dtype) in work.buffers.items()}
     in_files = mapped(work.whole, ckpt.specs, ckpt, leaves) if is_native(ckpt.metadata) else {}
     found = jobs(work.blocks, ckpt.specs, dtypes)
-    nbytes, scratch_nbytes = sum(job.nbytes for job in found), _scratch_nbytes(found)
+    nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), THREADS * CHUNK)
     if staged:
+        scratch_nbytes = _scratch_nbytes(found)
         staging = Staging(staged, _leaves(made, staged), where, budget)
         for batch in staging.batches():
             kinds = {piece.name: made.leaves[piece.leaf].dtype for piece in batch}
@@ -56,18 +57,18 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
             found = jobs(blocks, ckpt.specs, kinds)
             nbytes += sum(job.nbytes for job in found)
             scratch_nbytes = max(scratch_nbytes, _scratch_nbytes(found))
+        beside = max(budget, staging.max_nbytes + scratch_nbytes)
     if ckpt.parallel is not None:
         # Over a network there are more threads, and what a store hands over is memory too.
-        scratch_nbytes = max(scratch_nbytes, 2 * ckpt.parallel * CHUNK)
+        beside = max(beside, 2 * ckpt.parallel * CHUNK)
     arrays = (prod(shape) * dtype.itemsize for name, (shape, dtype) in work.buffers.items() if name not in in_files)
-    peak_nbytes = sum(map(taken_nbytes, arrays)) + scratch_nbytes + (budget if staged else 0)
-    return replace(made, nbytes=nbytes, peak_nbytes=peak_nbytes)
+    return replace(made, nbytes=nbytes, peak_nbytes=sum(map(taken_nbytes, arrays)) + beside)
 
 
 def _scratch_nbytes(found: Iterable[Job]) -> int:
-    """What the threads hold besides the arrays: a chunk each, or more where that is not enough for their work."""
-    largest = sorted((job.scratch_nbytes for job in found if not isinstance(job, Read)), reverse=True)[:THREADS]
-    return max(sum(largest), THREADS * CHUNK)
+    """What the threads need besides the arrays for the work that changes values or moves them apart."""
+    needed = sorted((job.scratch_nbytes for job in found if not isinstance(job, Read)), reverse=True)
+    return sum(needed[:THREADS])
 
 
 def read_leaves(
