@@ -58,7 +58,10 @@ class Scatter(NamedTuple):
         """Write the bytes that were read to their places."""
         for leaf, length, froms, starts in self.runs:
             into = np.frombuffer(as_bytes(leaves[leaf]), np.uint8)
-            _windows(into, length)[starts] = _windows(read[0], length)[froms]
+            if len(starts) == 1:
+                into[starts[0] : starts[0] + length] = read[0][froms[0] : froms[0] + length]
+            else:
+                _windows(into, length)[starts] = _windows(read[0], length)[froms]
 
 
 def scattered(
@@ -72,9 +75,10 @@ def scattered(
     step = int(length.max()) + 1
     kind = owner * step + length
     found: list[Runs] = []
-    kinds: list[int] = np.unique(kind).tolist()
-    for each in kinds:
-        members = np.flatnonzero(kind == each)
+    order = np.argsort(kind, kind="stable")
+    heads = np.flatnonzero(np.diff(kind[order], prepend=-1))
+    kinds: list[int] = kind[order[heads]].tolist()
+    for each, members in zip(kinds, np.split(order, heads[1:]), strict=True):
         found.append(Runs(leaves[each // step], each % step, offset[members] - first, start[members]))
     nbytes = int(offset[-1] + length[-1] - first)
     return Scatter(Source(file, first, nbytes, key, np.dtype(np.uint8)), found)
