@@ -7,12 +7,15 @@ import re
 import shutil
 from pathlib import Path
 
+import fsspec
+import numpy as np
 import pytest
 
 from bridge.cli.demo import SENTENCES
 from bridge.cli.main import main
 from bridge.cli.memory import forget_peak, peak_nbytes, resident_nbytes
 from tests.cli.program import run
+from tests.craft import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +65,16 @@ def test_what_is_not_beside_the_weights_is_named(
             (tmp_path / name).symlink_to(minilm / name)
     assert main(["demo", str(tmp_path)]) == 1
     assert f"error: '{tmp_path / absent}' does not exist" in capsys.readouterr().err
+
+
+def test_what_is_beside_streamed_weights_is_on_no_disk(capsys: pytest.CaptureFixture[str]) -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe_file("/demo/model.safetensors", checkpoint({"a": np.zeros(1, np.float32)}))
+    store.pipe_file("/demo/config.json", b"{}")
+    assert main(["demo", "memory://demo"]) == 1
+    store.rm("/demo", recursive=True)
+    expected = "error: 'memory://demo/config.json' is not on a disk: fetch the model to a folder first."
+    assert expected in capsys.readouterr().err
 
 
 def test_another_architecture_is_refused(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

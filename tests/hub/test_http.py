@@ -89,6 +89,16 @@ def test_what_is_not_there(web: Hub):
     )
 
 
+def test_what_is_no_url(web: Hub):
+    assert refusal("http:///x.safetensors") == "'http:///x.safetensors' is no URL. Check its spelling."
+
+
+def test_a_server_that_leads_in_circles(web: Hub):
+    url = f"{web.web_url}/late.safetensors"
+    web.fault = lambda r: Fault(status=302, headers={"Location": url})
+    assert refusal(url) == f"'{url}' cannot be read: TooManyRedirects. Check the URL."
+
+
 def test_nobody_answers():
     url = "http://127.0.0.1:9/x.safetensors"
     with pytest.MonkeyPatch.context() as patch:

@@ -9,7 +9,7 @@ from safetensors.numpy import save
 
 import bridge
 from bridge.source import download
-from tests.hub.repo import HEAD, VISION, WEIGHTS, like, once, same, served, whole
+from tests.hub.repo import HEAD, HEAD_NBYTES, VISION, WEIGHTS, like, once, same, served, whole
 from tests.hub.server import COMMIT, Fault, Hub
 
 # ---- the token
@@ -113,3 +113,24 @@ def test_a_mirror_that_ignores_ranges_and_a_long_header(hub: Hub):
     with bridge.open("org/name") as ckpt:
         assert set(ckpt) == set(tensors)
         assert ckpt["a.tensor.with.a.long.name.7"].tolist() == [7, 7, 7]
+
+
+def test_a_hub_that_leads_in_circles(repo: Hub):
+    repo.fault = lambda r: Fault(status=302, headers={"Location": r.path}) if HEAD in r.path else None
+    with pytest.raises(bridge.CheckpointError) as caught:
+        bridge.open("org/name")
+    assert str(caught.value).endswith(f"'org/name/{HEAD}' is sent from one address to the next. Try again later.")
+
+
+def test_a_file_of_another_length_than_the_hub_lists(repo: Hub):
+    longer = WEIGHTS[HEAD] + bytes(8)
+    at = repo.digest(WEIGHTS[HEAD])
+    repo.fault = lambda r: (
+        Fault(patch={"Content-Range": f"bytes 0-{HEAD_NBYTES - 1}/{len(longer)}"}) if at in r.path else None
+    )
+    with pytest.raises(bridge.CheckpointError) as caught:
+        bridge.open("org/name")
+    assert str(caught.value).endswith(
+        f"'org/name/{HEAD}' holds {len(longer):,} bytes, the Hub lists {len(WEIGHTS[HEAD]):,}. "
+        "Try again, or tell the repo's owner."
+    )
