@@ -106,6 +106,8 @@ def large(contract: Any, folder: Path) -> None:
 
 def ratios(contract: Any, count: int) -> list[str]:
     """The cells of a row that compare time and memory: ours over theirs, medians of processes that take turns."""
+    if not count:
+        return ["–"] * 3
     samples: dict[str, list[dict[str, float]]] = {"bridge": [], contract.kind: []}
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
         large(contract, Path(folder))
@@ -203,7 +205,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print the table, and write it into the page if asked to."""
     parser = argparse.ArgumentParser(prog="scripts/models", description=__doc__)
     parser.add_argument("--only", nargs="*", help="these model_types alone")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each kind; 0: only what differs")
     parser.add_argument("--publish", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
     parser.add_argument("--child", nargs=3, metavar=("WHO", "WHAT", "FOLDER"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
