@@ -38,15 +38,14 @@ def run(
     work = _Work(jobs, files, leaves)
     count = min(threads, len(jobs)) - 1
     workers = [threading.Thread(target=work.guarded, name=f"bridge-read-{n}", daemon=True) for n in range(count)]
-    for worker in workers:
-        worker.start()
     try:
+        for worker in workers:
+            worker.start()
         # This thread works too, so that an interrupt arrives here, between two reads.
         work.drain(progress)
     finally:
         work.stopped = True
-        for worker in workers:
-            worker.join()
+        _join(workers)
         # Kept there, an error would hold itself alive, and with it the files of the frames in its traceback.
         error, work.error = work.error, None
     if error is not None:
@@ -56,6 +55,19 @@ def run(
             del error
     if progress is not None and workers:
         progress(work.total, work.total)
+
+
+def _join(workers: Sequence[threading.Thread]) -> None:
+    """Wait until all have ended; an interrupt that comes meanwhile waits too, so that nobody goes on writing."""
+    # One whose start was interrupted before it ran finds the work stopped.
+    alive = [worker for worker in workers if worker.is_alive()]
+    try:
+        for worker in alive:
+            worker.join()
+    except BaseException:
+        for worker in alive:
+            worker.join()
+        raise
 
 
 class _Work:

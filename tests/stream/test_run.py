@@ -104,3 +104,35 @@ def test_loading_again_and_again_leaves_nothing_behind(tmp_path: Path):
         bridge.load(path, like)
     assert len(os.listdir("/proc/self/fd")) == before
     assert threads() == 0
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_progress_callback_that_raises_stops_the_load(tmp_path: Path, at: int):
+    path = tmp_path / "model.safetensors"
+    like = big(path)
+    before = len(os.listdir("/proc/self/fd"))
+    seen: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> None:
+        seen.append((done, total))
+        if len(seen) > at:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        bridge.load(path, like, progress=progress)
+    assert len(seen) == at + 1
+    assert threads() == 0
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert (bridge.load(path, like)["w7"] == 7).all()
+
+
+def test_progress_is_told_once_a_read_and_ends_at_the_total(tmp_path: Path):
+    path = tmp_path / "model.safetensors"
+    like = big(path)
+    seen: list[tuple[int, int]] = []
+    bridge.load(path, like, progress=lambda *now: seen.append(now))
+    nbytes = 8 * 1200 * 1200 * 4
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (nbytes, nbytes)
+    # No call for each tensor, row or page: what a callback costs does not grow with the model's parts.
+    assert len(seen) <= len(like) * 3 + 1
