@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -136,3 +139,47 @@ def test_progress_is_told_once_a_read_and_ends_at_the_total(tmp_path: Path):
     assert seen[-1] == (nbytes, nbytes)
     # No call for each tensor, row or page: what a callback costs does not grow with the model's parts.
     assert len(seen) <= len(like) * 3 + 1
+
+
+INTERRUPTED = """
+import os, signal, sys, threading, time
+import jax, numpy as np
+import bridge
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and hands that down
+like = {f"w{n}": jax.ShapeDtypeStruct((1 << 18,), np.float32) for n in range(60)}
+bridge.plan(sys.argv[1], like)
+fds, preadv = os.listdir("/proc/self/fd"), os.preadv
+
+def slow(*arguments):
+    if threading.active_count() > 1:
+        print("reading", flush=True)
+        time.sleep(0.05)
+    return preadv(*arguments)
+
+os.preadv = slow
+try:
+    bridge.load(sys.argv[1], like)
+except KeyboardInterrupt:
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("bridge")]
+    print("interrupted", left, flush=True)
+# Not in the handler: there the interrupt still holds the frames that it came through.
+print(len(os.listdir("/proc/self/fd")) - len(fds))
+os.preadv = preadv
+print(float(bridge.load(sys.argv[1], like)["w59"][0]))
+"""
+
+
+def test_ctrl_c_in_mid_load(tmp_path: Path):
+    """A real signal: no thread goes on, no descriptor stays open, and the next load is whole."""
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(checkpoint({f"w{n}": np.full(1 << 18, n, np.float32) for n in range(60)}))
+    program = [sys.executable, "-c", INTERRUPTED, str(path)]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert said.replace("reading\n", "").splitlines() == ["interrupted []", "0", "59.0"]
+    assert said.count("reading") < 15, "it read to the end"
