@@ -153,7 +153,7 @@ fds, preadv = os.listdir("/proc/self/fd"), os.preadv
 
 def slow(*arguments):
     if threading.active_count() > 1:
-        print("reading", flush=True)
+        os.write(1, b"reading\\n")  # at once, from two threads
         time.sleep(0.05)
     return preadv(*arguments)
 
