@@ -57,7 +57,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     from tests.craft import checkpoint
 
     Path("x.safetensors").write_bytes(checkpoint({"a": A}, {MARK: "1"}))
-    bridge.load("x.safetensors", None, "a -> a")
+    bridge.load("x.safetensors", None, "b -> a")
 
 
 @situation("load: what says it is converted, and is not")
@@ -65,7 +65,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     from tests.craft import checkpoint
 
     Path("x.safetensors").write_bytes(checkpoint({"a": A}, {MARK: "1", BESIDE: '["bridge.json", "bridge.original"]'}))
-    bridge.load("x.safetensors", None, "a -> a")
+    bridge.load("x.safetensors", None, "b -> a")
 
 
 @situation("record: of an absurd length")
