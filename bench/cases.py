@@ -52,6 +52,7 @@ MAKERS: dict[str, Callable[[Work], None]] = {
 }
 _ST = ("safetensors",)
 _TORCH = ("safetensors", "torch")
+_EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 CASES: dict[str, Case] = {
@@ -72,6 +73,9 @@ CASES: dict[str, Case] = {
     "hub_part": _ours('**bridge.load("org/name")**, nothing cached', hub.partial),
     "hub_part_stream": _ours('**bridge.load("hf://org/name")**', hub.partial_stream),
     "hub_part_fetched": _limit("limit: `hf_hub_download` of every file, then bridge.load", hub.partial_fetched),
+    "bridge_sharded": Case(
+        "**bridge.load**, rows over 8 devices", ours.sharded, "ours", factor=1.3, environment=_EIGHT
+    ),
     "fresh": _limit("limit: `preadv` into fresh `np.empty`", limits.fresh),
     "huge": _limit("limit: `preadv` into fresh pages of 2 MiB", limits.huge),
     "touched": _limit("limit: `preadv` into touched memory", limits.touched),
@@ -129,6 +133,12 @@ CASES: dict[str, Case] = {
         packages=("torch",),
     ),
     "orbax": Case("orbax restore of the stacked tree", peers.orbax, beside="orbax", packages=("orbax-checkpoint",)),
+    "orbax_safetensors": Case(
+        "orbax, safetensors layout, rows over 8 devices (unstacked)",
+        peers.orbax_safetensors,
+        packages=("orbax-checkpoint",),
+        environment=_EIGHT,
+    ),
     "equinox": Case(
         "`eqx.tree_deserialise_leaves` of the stacked tree", peers.equinox, beside="tree.eqx", packages=("equinox",)
     ),

@@ -91,6 +91,30 @@ def transposed(work: Work) -> Run:
     return _loading(work, like(work, transposed=True), TRANSPOSED)
 
 
+def rows_over_eight(template: dict[str, Any]) -> dict[str, Any]:
+    """`template` with shardings: every leaf by rows over the eight devices that the process was started with."""
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    devices = jax.devices()
+    assert len(devices) == 8, devices
+    mesh = Mesh(np.array(devices), "rows")
+
+    def one(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        # The axis before the last one, unless that is a stack's, of any number of layers.
+        axis = max(len(leaf.shape) - 2, 0)
+        axis = axis if leaf.shape[axis] % len(devices) == 0 else len(leaf.shape) - 1
+        spec = PartitionSpec(*[None] * axis, "rows")
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    return jax.tree.map(one, template)
+
+
+def sharded(work: Work) -> Run:
+    """`bridge.load` into stacked leaves, each over eight devices by rows."""
+    return _loading(work, rows_over_eight(like(work)), RULES[work.kind])
+
+
 def opened(work: Work) -> Run:
     """`bridge.open`: every header read and checked."""
     import bridge

@@ -121,6 +121,23 @@ def orbax(work: Work) -> Run:
     return run
 
 
+def orbax_safetensors(work: Work) -> Run:
+    """Orbax' safetensors layout: every tensor by its own name (it stacks none), over eight devices by rows."""
+    import jax
+    from orbax.checkpoint.experimental import v1 as ocp
+
+    from bench.ours import rows_over_eight
+
+    shapes = {key: jax.ShapeDtypeStruct(place.shape, work.dtype) for key, place in work.places.items()}
+    template = rows_over_eight(shapes)
+
+    def run() -> list[Any]:
+        with ocp.Context(checkpoint_layout=ocp.options.CheckpointLayout.SAFETENSORS):
+            return list(jax.block_until_ready(ocp.load(work.folder.resolve(), template)).values())
+
+    return run
+
+
 def make_orbax(work: Work) -> None:
     """The stacked tree, as orbax saves it."""
     import orbax.checkpoint as ocp

@@ -116,6 +116,13 @@ ROWS = (
         ours="bridge_transposed",
     ),
     Row(
+        "sharded",
+        "Over eight forced devices, by rows",
+        ("bridge_sharded", "bridge", "orbax_safetensors"),
+        (Bound("bridge_sharded", ((1.35, ("bridge",)),)), *_memory("bridge_sharded", 8 * MIB)),
+        ours="bridge_sharded",
+    ),
+    Row(
         "converted",
         "Converted, then opened and loaded",
         ("bridge_converted", "bridge_empty", "orbax", "equinox"),
