@@ -20,7 +20,7 @@ class Request:
     range: tuple[int, int] | None  # the bytes asked for, half open
     headers: Mapping[str, str]
     status: int = 0
-    nbytes: int = 0  # of the body, as far as it was sent
+    nbytes: int = 0  # of the body, as far as it was to be sent
 
     @property
     def token(self) -> str | None:
@@ -105,5 +105,6 @@ class Sender(BaseHTTPRequestHandler):
         view = memoryview(body)
         for start in range(0, len(view), 1 << 20):
             part = view[start : start + (1 << 20)]
-            self.wfile.write(part)
+            # Counted first: the client may be through before this thread goes on.
             self.asked.nbytes += len(part)
+            self.wfile.write(part)
