@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -73,16 +73,25 @@ def prove(
     proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems, hollow)
     drops = [sent for sent in sents if sent.target is None]
     check_keys(proof.blocks, drops, table, proof.problems, told=prover.alone)
-    proof.rules = cache(partial(_spelled, prover, delivery.rules))
+    proof.rules = _Spelled(prover, delivery.rules)
     used = {sent.number for sent in sents}
     proof.idle = tuple(str(rule) for number, rule in enumerate(rules) if number not in used)
     return proof
 
 
-def _spelled(prover: Prover, used: Mapping[str, int]) -> tuple[str, ...]:
+class _Spelled:
     """The rules behind the blocks, and those that use keys up; spelled when somebody asks, which a load does not."""
-    numbered = [*prover.rules().items(), *used.items()]
-    return tuple(dict.fromkeys(text for text, _ in sorted(numbered, key=lambda entry: entry[1])))
+
+    def __init__(self, prover: Prover, used: Mapping[str, int]) -> None:
+        self.prover, self.used = prover, used
+
+    def __call__(self) -> tuple[str, ...]:
+        return self.texts
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        numbered = [*self.prover.rules().items(), *self.used.items()]
+        return tuple(dict.fromkeys(text for text, _ in sorted(numbered, key=lambda entry: entry[1])))
 
 
 class _Delivery:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,10 @@ def test_junk_in_every_place(plan: bridge.Plan):
             except (bridge.PlanError, bridge.RuleError):
                 refused += 1
     assert refused > 200
+
+
+def test_a_plan_goes_to_another_process_and_back(source: Path):
+    plan = bridge.plan(source, LIKE, RULES, allow_unexpected="**", allow_missing="**")
+    for again in (pickle.loads(pickle.dumps(plan)), copy.deepcopy(plan)):  # noqa: S301 - our own bytes
+        assert again == plan
+        assert again.rules == plan.rules
