@@ -109,7 +109,8 @@ class StreamedHubFile(RangedFile):
             from huggingface_hub import constants, get_session, utils
 
             # Where the Hub sent the last request goes for some minutes: the Hub itself need not be asked each time.
-            url = self._place or self._url
+            place = self._place
+            url = place or self._url
             ours = cast("Any", utils).build_hf_headers(token=self._repo.options.token, user_agent=AGENT)
             for _ in range(_HOPS):
                 at_home = _origin(url) == _origin(self._url)
@@ -127,12 +128,13 @@ class StreamedHubFile(RangedFile):
                             response.read()  # then the connection can be used again
                         url = urljoin(url, answer["Location"])
                         continue
-                    if url == self._place and status in (401, 403, 404, 410):
-                        self._place = None
+                    if url == place and status in (401, 403, 404, 410):
+                        self._place = None if self._place == place else self._place
                         raise PassingError(f"the address that the Hub gave is no longer valid (HTTP status {status})")
                     if at_home:
                         utils.hf_raise_for_status(response)
-                    self._place = None if at_home else url
+                    if place is None and not at_home:
+                        self._place = url
                     if status == 200 and self._from_whole and "Content-Encoding" not in answer:
                         _take(response.iter_raw(), start, into)
                         return int(answer.get("Content-Length", nbytes or 0))
