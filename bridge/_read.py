@@ -22,8 +22,8 @@ from bridge.place.staged import Fill, Staging, in_flight
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
+from bridge.stream.budget import readers_nbytes
 from bridge.stream.buffers import empty, taken_nbytes
-from bridge.stream.chunk import CHUNK
 from bridge.stream.direct import Read
 from bridge.stream.fill import fill
 from bridge.stream.jobs import Job, jobs
@@ -45,12 +45,14 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     leaves = _leaves(made, held)
     work = Work(held, leaves, where)
     dtypes = {name: dtype for name, (_, dtype) in work.buffers.items()}
-    in_files = mapped(work.whole, ckpt.specs, ckpt, leaves) if is_native(ckpt.metadata) else {}
+    # What is still on the Hub is not fetched to be looked at; it counts as if it were read.
+    here = is_native(ckpt.metadata) and ckpt.absent_nbytes(ckpt.files) == 0
+    in_files = mapped(work.whole, ckpt.specs, ckpt, leaves) if here else {}
     found = jobs(work.blocks, ckpt.specs, dtypes)
-    nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), THREADS * CHUNK)
+    nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), readers_nbytes(ckpt.parallel))
     if staged:
-        scratch_nbytes = _scratch_nbytes(found)
-        staging = Staging(staged, _leaves(made, staged), where, budget)
+        scratch_nbytes = _scratch_nbytes(found) if ckpt.parallel is None else beside
+        staging = Staging(staged, _leaves(made, staged), where, budget, ckpt.parallel)
         for batch in staging.batches():
             kinds = {piece.name: made.leaves[piece.leaf].dtype for piece in batch}
             blocks = [block for piece in batch for block in staging.cut(piece)]
@@ -58,9 +60,6 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
             nbytes += sum(job.nbytes for job in found)
             scratch_nbytes = max(scratch_nbytes, _scratch_nbytes(found))
         beside = max(budget, staging.max_nbytes + scratch_nbytes)
-    if ckpt.parallel is not None:
-        # Over a network there are more threads, and what a store hands over is memory too.
-        beside = max(beside, 2 * ckpt.parallel * CHUNK)
     arrays = (prod(shape) * dtype.itemsize for name, (shape, dtype) in work.buffers.items() if name not in in_files)
     return replace(made, nbytes=nbytes, peak_nbytes=sum(map(taken_nbytes, arrays)) + beside)
 
@@ -87,7 +86,7 @@ def read_leaves(
     held, staged, budget = _split(made, where, max_host_bytes)
     leaves = _leaves(made, held) | {name: made.leaves[name] for name in made.fills}
     work = Work(held, leaves, where)
-    staging = Staging(staged, _leaves(made, staged), where, budget) if staged else None
+    staging = Staging(staged, _leaves(made, staged), where, budget, ckpt.parallel) if staged else None
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = mapped(work.whole, ckpt.specs, ckpt, leaves) if mmap and is_native(ckpt.metadata) else {}
     blocks = [block for block in work.blocks if block.leaf not in memory]

@@ -46,7 +46,7 @@ def streamed(
     blocks: dict[str, list[Block]] = {}
     for block in plan.blocks:
         blocks.setdefault(block.leaf, []).append(block)
-    limit = room(max_nbytes)
+    limit = room(max_nbytes, ckpt.parallel)
     memory = empty((0,), np.dtype(np.uint8))
     done = 0
     for batch in _batches(plan, [leaf for leaf in order if leaf in blocks], blocks, limit):

@@ -69,9 +69,11 @@ class Staging:
         leaves: Mapping[str, Spec],
         placements: Mapping[str, Sharding | None],
         max_nbytes: int,
+        parallel: int | None,
     ) -> None:
+        """**Arguments:** as for `Work`; `parallel`: how many read at once over a network, None without one."""
         self.leaves = leaves
-        self.max_nbytes = room(max_nbytes)
+        self.max_nbytes = room(max_nbytes, parallel)
         self.placements = {name: placements.get(name) or SingleDeviceSharding(_default()) for name in leaves}
         self.blocks: dict[str, list[Block]] = {name: [] for name in leaves}
         for block in blocks:

@@ -9,9 +9,14 @@ from bridge.stream.chunk import CHUNK
 from bridge.stream.run import THREADS
 
 
-def room(max_nbytes: int) -> int:
-    """What is left of `max_nbytes` for leaves: readers turn and cast in memory of their own."""
-    return max(max_nbytes - THREADS * CHUNK, max_nbytes // 2)
+def readers_nbytes(parallel: int | None) -> int:
+    """What readers turn and cast in; where `parallel` of them read over a network, also what a store hands over."""
+    return THREADS * CHUNK if parallel is None else 2 * parallel * CHUNK
+
+
+def room(max_nbytes: int, parallel: int | None) -> int:
+    """What is left of `max_nbytes` for leaves, beside what readers need."""
+    return max(max_nbytes - readers_nbytes(parallel), max_nbytes // 2)
 
 
 def part_nbytes(blocks: Iterable[Block], limit: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save
 
 import bridge
-from tests.hub.repo import HEAD, REPO, TENSORS, VISION, WEIGHTS, like, same
+from tests.hub.repo import HEAD, REPO, TENSORS, VISION, WEIGHTS, like, same, whole
 from tests.hub.server import COMMIT, Fault, Hub
 
 NEWER = "f" * 40
@@ -67,7 +67,11 @@ def test_the_commit_stands_in_the_converted_form(repo: Hub, tmp_path: Path):
 def test_a_converted_form_on_the_hub(repo: Hub, tmp_path: Path):
     bridge.convert("org/name", tmp_path / "native", like(""))
     repo.add("org/native", {path.name: path.read_bytes() for path in (tmp_path / "native").iterdir()})
+    plan = bridge.plan("org/native", like(""))
+    assert plan.ok
+    assert sorted(whole(repo)) == sorted(WEIGHTS.values())  # those that were converted, and no more
     assert same(bridge.load("org/native", like("")))
+    assert bridge.plan("org/native", like("")).peak_nbytes < plan.peak_nbytes  # it lies here now, and is mapped
     bridge.revert("org/native", tmp_path / "back")
     assert {name: (tmp_path / "back" / name).read_bytes() for name in WEIGHTS} == WEIGHTS
 
