@@ -29,8 +29,9 @@ from bench.runner import ROOT, CaseError, environment, fault_in, warm
 PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- models: written by scripts/models -->", "<!-- models: end -->"
 HEAD = (
-    "| `model_type` | variants | max \\|Δ\\| hidden states | max \\|Δ\\| output | greedy tokens that agree "
-    "| load, time | load, peak memory | import to first output |\n|---|---|---|---|---|---|---|---|\n"
+    "| `model_type`, class of transformers | variants | max \\|Δ\\| hidden states | max \\|Δ\\| output "
+    "| greedy tokens that agree | load, time | load, peak memory | import to first output |\n"
+    "|---|---|---|---|---|---|---|---|\n"
 )
 
 # What makes a small model a larger one, as far as its config has such a field.
@@ -88,7 +89,8 @@ def differences(contract: Any) -> list[str]:
             agree += int((np.asarray(generate(case.ours, case.example[0], shared.NEW))[-shared.NEW :] == theirs).sum())
             total += shared.NEW
     tokens = f"{agree} of {total}" if total else "–"
-    return [f"`{contract.model_type}`", str(len(contract.variants)), f"{states:.1e}", f"{output:.1e}", tokens]
+    name = f"`{contract.model_type}`, `{contract.kind}`"
+    return [name, str(len(contract.variants)), f"{states:.1e}", f"{output:.1e}", tokens]
 
 
 def large(contract: Any, folder: Path) -> None:
