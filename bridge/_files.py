@@ -17,7 +17,7 @@ from bridge._progress import Progress
 from bridge._text import quote
 from bridge.format.encode import encode_header, encode_index
 from bridge.mapping.template import Spec
-from bridge.place.held import Held
+from bridge.place.held import Held, is_whole
 from bridge.place.meeting import Meeting
 from bridge.planning.plan import Plan
 from bridge.stream.gather import Piece, count, gather, pieces, runs
@@ -89,6 +89,17 @@ class Files:
         """Bytes of all tensors."""
         return sum(file.nbytes - len(file.head) for file in self.files)
 
+    @property
+    def held_nbytes(self) -> int:
+        """Bytes of all elements that some leaf has; the others are zero."""
+        return sum(
+            piece.index_map.count * spec.dtype.itemsize
+            for file in self.files
+            for key, spec in file.specs.items()
+            for piece in self.held.get(key, ())
+            if not piece.zero
+        )
+
     def index(self, names: Sequence[str]) -> bytes:
         """The index of the files under these names."""
         weight_map = {key: name for name, file in zip(names, self.files, strict=True) for key in file.specs}
@@ -123,29 +134,40 @@ def write_together(
 
     **Raises:** `SaveError`, where another process has failed or died too.
     """
-    meeting.say("decided", files.digest)
+    whole = [name for name, leaf in files.leaves.items() if is_whole(leaf)]
+    meeting.say("decided", json.dumps([files.digest, whole]))
     if place is None:
         stage = json.loads(meeting.hear("staged", meeting.processes[0]))
         meeting.all_are_here()
         folder = (target.parent if is_one_file(target) else target) / stage["folder"]
         _await(folder, meeting.me)
-        _write_part(meeting, folder, stage["names"], files, report, verify=verify)
+        own = stage["whole"].get(str(meeting.me), ())
+        _write_part(meeting, folder, stage["names"], files, own, report, verify=verify)
         written = json.loads(meeting.hear("committed", meeting.processes[0]))
         return tuple(written["names"]), written["nbytes"]
-    other = next((p for p, digest in meeting.hear_all("decided").items() if digest != files.digest), None)
+    decided = {process: json.loads(text) for process, text in meeting.hear_all("decided").items()}
+    other = next((process for process, (digest, _) in decided.items() if digest != files.digest), None)
     if other is not None:
         raise SaveError(
             f"processes {meeting.me} and {other} would save different files: call save with the same model, plan or "
             "rules, dtype, metadata and max_shard_size in every process"
         )
     meeting.all_are_here()
+    owners = _owners({meeting.me: whole} | {process: names for process, (_, names) in decided.items()})
     with place.staged() as stage:
         names, indexed = place.names(stage, len(files.files))
         for name, file in zip(names, files.files, strict=True):
             make_file(stage.path / name, file.head, file.nbytes, shown=name)
-        meeting.say("staged", json.dumps({"folder": stage.path.name, "names": names}))
-        _write_part(meeting, stage.path, names, files, report, verify=verify)
-        meeting.hear_all("verified" if verify else "written")
+        meeting.say("staged", json.dumps({"folder": stage.path.name, "names": names, "whole": owners}))
+        own = _write_part(meeting, stage.path, names, files, owners[meeting.me], report, verify=verify)
+        found = own + sum(map(int, meeting.hear_all("written").values()))
+        if found != files.held_nbytes:
+            raise SaveError(
+                f"the processes have {found:,} of {files.held_nbytes:,} bytes together: the model is not the same in "
+                "all of them"
+            )
+        if verify:
+            meeting.hear_all("verified")
         for name, file in zip(names, files.files, strict=True):
             check_length(stage.path / name, file.nbytes, shown=name)
         written = sum(file.nbytes for file in files.files)
@@ -154,11 +176,28 @@ def write_together(
     return done
 
 
+def _owners(whole: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
+    """Who saves the leaves that processes have whole: of several that have one, the first."""
+    found: dict[int, list[str]] = {}
+    taken: set[str] = set()
+    for process, names in sorted(whole.items()):
+        found[process] = [name for name in names if name not in taken]
+        taken.update(names)
+    return found
+
+
 def _write_part(
-    meeting: Meeting, folder: Path, names: Sequence[str], files: Files, report: Progress | None, *, verify: bool
-) -> None:
-    """Everything that this process has, into the files that stand in `folder`."""
-    parts = Held(files.leaves, first=meeting.leads)
+    meeting: Meeting,
+    folder: Path,
+    names: Sequence[str],
+    files: Files,
+    whole: Sequence[str],
+    report: Progress | None,
+    *,
+    verify: bool,
+) -> int:
+    """Everything that this process saves, into the files that stand in `folder`; returns how many bytes."""
+    parts = Held(files.leaves, whole=frozenset(whole))
     own = sum(
         count(files.held.get(key, ()), parts) * spec.dtype.itemsize
         for file in files.files
@@ -167,13 +206,14 @@ def _write_part(
     wrote = _counting(report, own)
     for name, file in zip(names, files.files, strict=True):
         write_ranges(folder / name, _ranges(files, parts, file), shown=name, wrote=wrote)
-    meeting.say("written")
+    meeting.say("written", str(own))
     if verify:
         # Not before all have written: who comes last could have spoilt what another one read back well.
         meeting.hear_all("written")
         for name, file in zip(names, files.files, strict=True):
             verify_ranges(folder / name, _ranges(files, parts, file), shown=name)
         meeting.say("verified")
+    return own
 
 
 def _await(folder: Path, process: int) -> None:

@@ -106,7 +106,7 @@ def _digest(what: Any) -> str:
 
 def _shown(sharding: Sharding | None) -> str:
     """A sharding that is spread, the same in all processes; each may have others for itself."""
-    if sharding is None or sharding.is_fully_addressable:
+    if sharding is None or len({device.process_index for device in sharding.device_set}) < 2:
         return ""
     mesh = sharding.mesh if isinstance(sharding, NamedSharding) else None
     devices = [] if mesh is None or mesh.devices is None else [device.id for device in mesh.devices.flat]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,34 +15,37 @@ from bridge.stream.gather import Part, Whole
 
 def processes(leaves: Mapping[str, Any]) -> tuple[int, ...]:
     """The processes that have parts of these arrays, in order; none where all of them are here, whole."""
-    found: set[int] = set()
-    for leaf in leaves.values():
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            found |= {device.process_index for device in leaf.sharding.device_set}
-    return tuple(sorted(found))
+    arrays = [leaf for leaf in leaves.values() if isinstance(leaf, jax.Array)]
+    if all(leaf.is_fully_addressable for leaf in arrays):
+        return ()
+    return tuple(sorted({device.process_index for leaf in arrays for device in leaf.sharding.device_set}))
+
+
+def is_whole(leaf: Any) -> bool:
+    """Whether this process has all of a leaf; others may have one of the same name for themselves, or not."""
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
 
 
 class Held(Mapping[str, Sequence[Part]]):
     """The parts of every leaf that this process saves: of those that several devices have, the first replica.
 
-    `first` says whether it also saves the leaves that every process has for itself.
+    `whole` are the names of leaves that it has whole and saves; `None` is all of them.
     """
 
-    def __init__(self, leaves: Mapping[str, Any], *, first: bool = True) -> None:
-        self.leaves, self.first = leaves, first
+    def __init__(self, leaves: Mapping[str, Any], *, whole: Container[str] | None = None) -> None:
+        self.leaves, self.whole = leaves, whole
         self.parts: dict[str, list[Part]] = {}
 
     def __getitem__(self, name: str) -> Sequence[Part]:
         if name not in self.parts:
-            self.parts[name] = list(self._parts(self.leaves[name]))
+            leaf = self.leaves[name]
+            others = is_whole(leaf) and self.whole is not None and name not in self.whole
+            self.parts[name] = [] if others else list(self._parts(leaf))
         return self.parts[name]
 
     def _parts(self, leaf: Any) -> Iterator[Part]:
         if not isinstance(leaf, jax.Array):
-            if self.first:
-                yield Whole(np.asarray(leaf))
-            return
-        if leaf.is_fully_addressable and not self.first:
+            yield Whole(np.asarray(leaf))
             return
         for shard in leaf.addressable_shards:
             if shard.replica_id == 0:

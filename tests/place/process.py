@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bridge
@@ -73,6 +73,33 @@ def main(arguments: list[str]) -> None:
         print("needed", needed, "planned", plan.nbytes, flush=True)
         if name in ("exact", "kinds"):
             saved(Path(folder, f"saved-{count}"), name, loaded, plan)
+    elsewhere(Path(folder), mesh, count)
+
+
+def elsewhere(folder: Path, mesh: Mesh, count: int) -> None:
+    """Leaves on one device, of this process or of another; one that no key fills, spread; all of them in pieces too."""
+    leaves = dict(np.load(folder / "kinds.npz"))
+    like = {name: jax.ShapeDtypeStruct(leaves[name].shape, np.float32) for name in ("half", "joined", "norm")}
+    like["extra"] = np.arange(64, dtype=np.float32)
+    devices = jax.devices()
+    where = {"half": devices[-1], "norm": devices[0], "joined": NamedSharding(mesh, P("host", "local"))}
+    for budget in (None, 9000):
+        loaded = bridge.load(
+            folder / "kinds.safetensors",
+            like,
+            RULES["kinds"][2:],
+            sharding=lambda name, spec: where.get(name, NamedSharding(mesh, P(("local", "host")))),
+            allow_missing="extra",
+            allow_unexpected=["a", "b", "gu"],
+            max_host_bytes=budget,
+        )
+        for name, array in loaded.items():
+            expected = leaves.get(name, like["extra"])
+            for shard in array.addressable_shards:
+                assert np.array_equal(shard.data, expected[shard.index]), name
+        assert loaded["half"].devices() == {devices[-1]}
+        assert len(loaded["half"].addressable_shards) == (devices[-1] in jax.local_devices())
+    bridge.save(loaded, folder / f"saved-{count}" / "elsewhere", ["** -> **"])
 
 
 def saved(folder: Path, name: str, model: dict[str, jax.Array], plan: bridge.Plan) -> None:

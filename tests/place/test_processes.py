@@ -61,6 +61,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "norm": t["norm"] + np.float32(1),
     }
     written(folder, "kinds", t, leaves)
+    some = {name: leaves[name] for name in ("half", "joined", "norm")} | {"extra": np.arange(64, dtype=np.float32)}
+    bridge.save(some, folder / "saved-1" / "elsewhere", ["** -> **"])
     return folder
 
 
