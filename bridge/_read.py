@@ -17,7 +17,7 @@ from bridge.mapping.block import Block
 from bridge.mapping.shard import uncut
 from bridge.mapping.template import Spec
 from bridge.place.arrays import in_default_memory
-from bridge.place.memory import check_memory
+from bridge.place.memory import check_memory, taking
 from bridge.place.staged import Fill, Staging, in_flight
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
@@ -90,8 +90,10 @@ def read_leaves(
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = mapped(work.whole, ckpt.specs, ckpt, leaves) if mmap and is_native(ckpt.metadata) else {}
     blocks = [block for block in work.blocks if block.leaf not in memory]
-    check_memory(work.nbytes - sum(a.nbytes for a in memory.values()) + (budget if staging else 0), ckpt.source)
-    memory |= {name: empty(shape, dtype) for name, (shape, dtype) in work.buffers.items() if name not in memory}
+    needed = work.nbytes - sum(a.nbytes for a in memory.values()) + (budget if staging else 0)
+    check_memory(needed, ckpt.source)
+    with taking(needed, ckpt.source):
+        memory |= {name: empty(shape, dtype) for name, (shape, dtype) in work.buffers.items() if name not in memory}
     for name, value in made.fills.items():
         for buffer in work.memory(name, memory):
             buffer.fill(value)

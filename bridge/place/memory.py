@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bridge._errors import PlanError
@@ -18,6 +20,18 @@ def check_memory(needed_nbytes: int, source: str) -> None:
             f"{human_nbytes(available)} are available: free some, load in a narrower dtype (dtype='bf16'), "
             "or shard over more processes"
         )
+
+
+@contextmanager
+def taking(needed_nbytes: int, source: str) -> Generator[None]:
+    """For code that only takes memory. **Raises:** `PlanError` where the system does not give it after all."""
+    try:
+        yield
+    except (MemoryError, OSError) as error:  # the allocator's, or that of an anonymous mapping
+        raise PlanError(
+            f"loading {quote(source)} needs {human_nbytes(needed_nbytes)} of memory at once, and the system does not "
+            "give it: free some, load in a narrower dtype (dtype='bf16'), or shard over more processes"
+        ) from error
 
 
 def available_nbytes() -> int | None:

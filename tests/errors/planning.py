@@ -106,6 +106,15 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.load(good(), None)
 
 
+@situation("load: memory that the system does not give after all")
+def _(patch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise MemoryError
+
+    patch.setattr("bridge._read.empty", full)
+    bridge.load(good(), None)
+
+
 # ---- state
 
 
