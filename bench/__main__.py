@@ -91,7 +91,7 @@ def _measured(row: Row, size: str, options: Options) -> tuple[int, dict[str, Sam
     work = made(options.cache, row.kind, size, row.dtype)
     # To try the bench, and of large checkpoints, peers in one row are enough.
     peers = options.peers and (row is LOAD or size == "half")
-    names = [name for name in row.cases if peers or CASES[name].kind != "peer"]
+    names = [name for name in row.cases if CASES[name].kind != "peer" or (peers and _taken(name, size))]
     samples = {name: Samples() for name in names}
     ready = [name for name in names if _prepared(name, work, row, samples[name], options.fresh)]
 
@@ -121,6 +121,11 @@ def _measured(row: Row, size: str, options: Options) -> tuple[int, dict[str, Sam
         again = [name for name in again if size == "half" or CASES[name].kind != "peer"]
         rounds(again, options.rounds - 1, once(timed=True, watched=False), failed)
     return work.nbytes, samples
+
+
+def _taken(name: str, size: str) -> bool:
+    """Whether a peer takes part: of large checkpoints those that read the files as they are, not copies of their own."""
+    return size == "half" or CASES[name].beside is None
 
 
 def _prepared(name: str, work: Work, row: Row, into: Samples, fresh: set[Path]) -> bool:
