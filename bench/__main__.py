@@ -124,7 +124,7 @@ def _measured(row: Row, size: str, options: Options) -> tuple[int, dict[str, Sam
 
 
 def _taken(name: str, size: str) -> bool:
-    """Whether a peer takes part: of large checkpoints those that read the files as they are, not copies of their own."""
+    """Whether a peer takes part: of large checkpoints those that read the files themselves, no copies of their own."""
     return size == "half" or CASES[name].beside is None
 
 
