@@ -48,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     options = _options(given)
     out = report.Report(machine=report.machine(options.cache), quick=options.quick, rounds=options.rounds)
+    if given.add:
+        out.keep(given.out)
     if os.getloadavg()[0] > 0.5:
         say(f"the load is {os.getloadavg()[0]:.1f}: other programs run, and what is measured now means little")
     for size in options.sizes:
@@ -70,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--only", nargs="+", metavar="ROW", choices=[row.key for row in (*ROWS, START)], help="these rows"
     )
+    parser.add_argument("--add", action="store_true", help="to the results that lie there already, row by row")
     parser.add_argument("--no-peers", action="store_true", help="bridge and the limits only")
     parser.add_argument("--cache", type=Path, default=ROOT / ".cache" / "bench", help="where the checkpoints lie")
     parser.add_argument("--out", type=Path, help="where the results go (default: CACHE/results)")

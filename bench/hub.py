@@ -32,7 +32,9 @@ def main(folder: Path) -> None:
     class Lazy(dict[str, Repo]):
         def get(self, name: str, default: Any = None) -> Any:
             if name not in self:
-                paths = [p for p in (folder / name.removeprefix("bench/")).iterdir() if p.is_file()]
+                # What other ways have put beside the checkpoint is no part of the repo.
+                found = (folder / name.removeprefix("bench/")).iterdir()
+                paths = [p for p in found if p.suffix in (".safetensors", ".json")]
                 contents = {p.name: memoryview(np.memmap(p, np.uint8, mode="r")) for p in paths}
                 self[name] = Repo({COMMIT: contents}, {"main": COMMIT})  # pyright: ignore[reportArgumentType]
             return self[name]

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from bench.cases import CASES
-from bench.rows import LOAD, MIB, Bound, Row
+from bench.rows import LOAD, MIB, ROWS, START, Bound, Row
 from bench.runner import ROOT, Samples
 
 _START, _STOP = "<!-- bench: from here on written by scripts/bench -->", "<!-- bench: to here -->"
@@ -61,8 +61,23 @@ class Report:
     folder: Path | None = None
 
     def add(self, size: str, row: Row, nbytes: int, samples: Mapping[str, Samples]) -> None:
-        """One more row."""
-        self.entries.append(Entry(size, row, nbytes, samples))
+        """One more row, in place of the same one before."""
+        made = Entry(size, row, nbytes, samples)
+        places = [n for n, entry in enumerate(self.entries) if (entry.size, entry.row.key) == (size, row.key)]
+        if places:
+            self.entries[places[0]] = made
+        else:
+            self.entries.append(made)
+
+    def keep(self, folder: Path) -> None:
+        """The rows that another run has left in `folder`, until this one measures them again."""
+        rows = {row.key: row for row in (*ROWS, START)}
+        for kept in json.loads((folder / "bench.json").read_text())["rows"]:
+            samples = {
+                name: Samples(**{field: value for field, value in case.items() if field != "title"})
+                for name, case in kept["cases"].items()
+            }
+            self.add(kept["size"], rows[kept["row"]], kept["nbytes"], samples)
 
     def write(self, folder: Path) -> None:
         """`bench.json`, `bench.md`, `bench.png`."""
