@@ -9,6 +9,7 @@ import numpy as np
 
 _HUGE = 2 << 20
 _ALIGNED = 64
+_SPARE = 256 << 10
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -34,8 +35,8 @@ def taken_nbytes(nbytes: int) -> int:
 def _on_large_pages(nbytes: int) -> int:
     """How much of an array lies on pages of 2 MiB."""
     whole, rest = nbytes // _HUGE * _HUGE, nbytes % _HUGE
-    # A rest on a page of its own takes all of it, for as long as the array lives: only where that is little beside it.
-    return whole + _HUGE if rest and _HUGE - rest <= nbytes // 64 else whole
+    # A rest on a page of its own takes all of it, for as long as the array lives: only where that is little.
+    return whole + _HUGE if rest and _HUGE - rest <= min(nbytes // 64, _SPARE) else whole
 
 
 def _huge(nbytes: int) -> np.ndarray:
