@@ -6,21 +6,21 @@ from itertools import product
 
 import numpy as np
 
-_TILE = 256
-_UNIT = np.dtype(np.complex128)  # 16 bytes: the widest unit that numpy moves in one step
-_FEW = 64  # tiles below this many bytes a side are not worth their calls
+_ROWS = 512
+_WIDTH = 512  # bytes of a tile's row
+# Rows of a tile lie this much further apart. Without it they lie 2 KiB or 8 KiB apart in matrices of the usual sizes,
+# and the lines of a column all want the same few places of the cache.
+_SHIFT = 80
+_FEW = 64  # runs below this many bytes are not worth their calls
 
 
 def copy(out: np.ndarray, values: np.ndarray) -> None:
     """`np.copyto(out, values, casting="unsafe")`, several times as fast where the two run along different axes.
 
-    A tile is turned in two steps: units of 16 bytes change places first, then the elements within them. Both steps
-    touch whole cache lines, which an element at a time does not.
+    A tile is copied (and cast) run by run first, and read column by column then: its lines stay in the first level of
+    the cache until all of their elements have been used, and what is written are runs of `_ROWS` elements.
     """
-    if out.dtype == values.dtype and out.dtype.itemsize in (1, 2, 4, 8):
-        # Bits are moved, whatever they mean.
-        bits = np.dtype(f"u{out.dtype.itemsize}")
-        out, values = out.view(bits), values.view(bits)
+    out, values = _bits(out, values)
     axes = _axes(out, values)
     if axes is None:
         np.copyto(out, values, casting="unsafe")
@@ -35,11 +35,14 @@ def copy(out: np.ndarray, values: np.ndarray) -> None:
 
 def _axes(out: np.ndarray, values: np.ndarray) -> tuple[int, int] | None:
     """The axis along which `values` lies in one run, and the one along which `out` does, where they differ."""
-    itemsize = values.dtype.itemsize
-    if values.ndim < 2 or itemsize not in (1, 2, 4, 8):
+    if values.ndim < 2:
         return None
-    inner = [n for n in range(values.ndim) if values.strides[n] == itemsize and values.shape[n] * itemsize >= _FEW]
-    outer = [n for n in range(values.ndim) if out.strides[n] == out.dtype.itemsize and out.shape[n] >= _FEW // 4]
+    inner = [
+        n
+        for n in range(values.ndim)
+        if values.strides[n] == values.itemsize and values.shape[n] * values.itemsize >= _FEW
+    ]
+    outer = [n for n in range(values.ndim) if out.strides[n] == out.itemsize and out.shape[n] >= _FEW // 4]
     if not inner or not outer or inner[0] in outer:
         return None
     return inner[0], outer[0]
@@ -48,24 +51,19 @@ def _axes(out: np.ndarray, values: np.ndarray) -> tuple[int, int] | None:
 def _matrix(out: np.ndarray, values: np.ndarray) -> None:
     """One matrix whose rows are runs of `values` and whose columns are runs of `out`."""
     rows, columns = values.shape
-    lanes = _UNIT.itemsize // values.dtype.itemsize
-    whole = columns - columns % lanes
-    if whole < columns:
-        np.copyto(out[:, whole:], values[:, whole:], casting="unsafe")
-    step = max(_TILE // lanes, 1) * lanes
-    turned = np.empty((step // lanes, _TILE), _UNIT)
-    row, column = out.strides
-    for top, left in product(range(0, rows, _TILE), range(0, whole, step)):
-        part = values[top : top + _TILE, left : min(left + step, whole)]
-        height, units = part.shape[0], part.shape[1] // lanes
-        tile = turned[:units, :height]
-        np.copyto(tile, part.view(_UNIT).T)
-        # (units, lanes, height): column by column of the result, each a run.
-        into = np.lib.stride_tricks.as_strided(out[top:, left:], (units, lanes, height), (column * lanes, column, row))
-        elements = np.lib.stride_tricks.as_strided(
-            tile.view(values.dtype), (units, lanes, height), (tile.strides[0], values.dtype.itemsize, _UNIT.itemsize)
-        )
-        if out.dtype != values.dtype:
-            # Casts are fast only along runs.
-            elements = np.ascontiguousarray(elements)
-        np.copyto(into, elements, casting="unsafe")
+    width = _WIDTH // out.itemsize
+    padded = np.empty((min(rows, _ROWS), width + _SHIFT // out.itemsize), out.dtype)
+    out, same = _bits(out, padded)
+    for top, left in product(range(0, rows, _ROWS), range(0, columns, width)):
+        part = values[top : top + _ROWS, left : left + width]
+        high, wide = part.shape
+        np.copyto(padded[:high, :wide], part, casting="unsafe")
+        np.copyto(out[top : top + high, left : left + wide], same[:high, :wide])
+
+
+def _bits(out: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays of one dtype as bits, whatever they mean: numpy copies its own dtypes faster than those of `ml_dtypes`."""
+    if out.dtype != values.dtype or out.itemsize not in (1, 2, 4, 8):
+        return out, values
+    bits = np.dtype(f"u{out.itemsize}")
+    return out.view(bits), values.view(bits)

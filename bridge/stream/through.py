@@ -16,6 +16,7 @@ from bridge.stream.gaps import skipped
 from bridge.stream.moves import Moves, view
 
 Shape = tuple[int, ...]
+_LINE = 64  # elements: whole lines of the processor's cache, whatever an element's size
 _COMPUTED = CHUNK // 8
 """Bytes of a chunk that is computed with, or compared: its values are there a few times over, and widened."""
 
@@ -175,6 +176,8 @@ def _chunks(members: Sequence[tuple[Block, Moves, int]], specs: Mapping[str, Ten
             pending += [[piece] for piece in group]  # below the rows they have nothing in common
             continue
         each = 1 if gapped else min(max(limit // group[0].strides[axis], 1), group[0].extents[axis] - 1)
+        if each > _LINE:  # a leaf that runs along this axis then gets whole lines of the cache
+            each -= each % _LINE
         for first in reversed(range(0, group[0].extents[axis], each)):
             pending.append([_part(piece, axis, first, each) for piece in group])
 
