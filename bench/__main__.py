@@ -13,8 +13,9 @@ from pathlib import Path
 from bench import report
 from bench.cases import CASES
 from bench.child import made_mark
+from bench.memory import fault_in, free_nbytes
 from bench.rows import LOAD, ROWS, START, Row
-from bench.runner import ROOT, CaseError, Samples, cool, fault_in, free_nbytes, make, measure, rounds, start, warm
+from bench.runner import ROOT, CaseError, Samples, cool, make, measure, rounds, start, warm
 from bench.work import Work, made
 
 _PROCESS = 700 << 20
@@ -105,10 +106,10 @@ def _measured(row: Row, size: str, options: Options) -> tuple[int, dict[str, Sam
     def once(*, timed: bool, watched: bool) -> Callable[[str], None]:
         def run(name: str) -> None:
             case, into = CASES[name], samples[name]
-            if not options.quick:  # it takes a while, and a trial's numbers mean nothing anyway
-                fault_in(into.need or _PROCESS + int(case.factor * row.growth * work.nbytes))
+            needed = into.need or _PROCESS + int(case.factor * row.growth * work.nbytes)
+            fault_in(needed)  # what the page cache holds of other files gives way before ours come
             (cool if row.cold else warm)(_paths(work, case.beside))
-            measure(name, work, into, timed=timed, watched=watched)
+            measure(name, work, into, fault_in=needed, timed=timed, watched=watched)
 
         return run
 

@@ -1,4 +1,4 @@
-"""One measurement, in a process of its own: `python -m bench.child CASE WORK RESULT`, or `make WHAT WORK`."""
+"""One measurement, in a process of its own: `python -m bench.child CASE WORK RESULT NBYTES`, or `make WHAT WORK`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from bench.cases import CASES, MAKERS
 from bench.hub import traffic
+from bench.memory import fault_in, memory
 from bench.work import Work
 
 
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> None:
         MAKERS[what](work)
         made_mark(work, what).touch()
         return
-    name, folder, result = arguments
+    name, folder, result, needed = arguments
     case, work = CASES[name], Work.read(Path(folder))
     # Everyone does the same work in small first: what is imported on first use, JAX's start and the allocators' own
     # memory are not what is measured.
@@ -33,6 +34,7 @@ def main(arguments: list[str]) -> None:
     run = case.prepare(work)
     traffic()
     gc.collect()
+    fault_in(int(needed))
     Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
     before, faults = memory(), resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     start, cpu = time.monotonic(), time.process_time()
@@ -57,18 +59,6 @@ def main(arguments: list[str]) -> None:
 def made_mark(work: Work, what: str) -> Path:
     """A file that stands where something beside the checkpoint has been made to its end."""
     return work.folder / f"{what}.made"
-
-
-def memory() -> dict[str, int]:
-    """The memory of the process itself in bytes: `RssAnon`, `RssFile`, `VmHWM` …"""
-    return parse(Path("/proc/self/status").read_text())
-
-
-def parse(status: str) -> dict[str, int]:
-    """The lines of `/proc/PID/status` that speak of memory."""
-    wanted = ("RssAnon", "RssFile", "RssShmem", "VmHWM", "VmRSS")
-    rows = (line.split() for line in status.splitlines() if line.startswith(wanted))
-    return {name.rstrip(":"): int(kib) << 10 for name, kib, _ in rows}
 
 
 def nbytes(arrays: Any) -> int:

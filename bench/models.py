@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.child import memory
-from bench.runner import ROOT, CaseError, environment, fault_in, warm
+from bench.memory import fault_in, memory
+from bench.runner import ROOT, CaseError, environment, warm
 
 PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- models: written by scripts/models -->", "<!-- models: end -->"
@@ -117,7 +117,6 @@ def ratios(contract: Any, count: int) -> list[str]:
         for _ in range(count):
             for who, seen in samples.items():
                 files = [path for path in Path(folder, "large").iterdir() if path.is_file()]
-                fault_in(2 * sum(path.stat().st_size for path in files))
                 warm(files)
                 seen.append(child(who, "load", folder) | child(who, "first", folder))
     ours, theirs = (
@@ -147,6 +146,7 @@ def in_child(who: str, what: str, folder: Path) -> None:
         return
     _loaded(who, folder / "small")  # what is imported on first use, and JAX's start, are not what is measured
     gc.collect()
+    fault_in(2 * sum(path.stat().st_size for path in (folder / "large").iterdir()))
     Path("/proc/self/clear_refs").write_text("5")
     before, begin = memory()["VmRSS"], time.monotonic()
     model = _loaded(who, folder / "large")

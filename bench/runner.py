@@ -17,24 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.cases import CASES
-from bench.child import parse
+from bench.memory import parse
 from bench.work import Work
 
 ROOT = Path(__file__).resolve().parent.parent
-_SPARE = 256 << 20
 _LIMIT = 900  # seconds of one process
 _READ = 16 << 20
-
-# Faults memory in and gives it back. On a virtual machine the host may have taken freed memory away, and whoever
-# touches it first pays for fetching it: 0.1 to 2.7 s a gigabyte. This process pays, so that the measured one does not.
-_FAULT_IN = """
-import mmap, sys
-nbytes = int(sys.argv[1])
-block = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-block.madvise(mmap.MADV_HUGEPAGE)
-for start in range(0, nbytes, 4096):
-    block[start] = 1
-"""
 
 
 class CaseError(Exception):
@@ -68,18 +56,6 @@ def make(what: str, work: Work) -> None:
     """A file or folder beside the checkpoint, made in a process of its own. **Raises:** `CaseError`."""
     with _process(["make", what, work.folder], {}):
         pass
-
-
-def free_nbytes() -> int:
-    """Memory that a process could still get."""
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable"))
-
-
-def fault_in(nbytes: int) -> None:
-    """Somewhat more memory than a process will need, touched and released."""
-    nbytes = min(nbytes + nbytes // 8 + _SPARE, free_nbytes() * 9 // 10)
-    subprocess.run([sys.executable, "-S", "-c", _FAULT_IN, str(nbytes)], check=True)
 
 
 def warm(paths: Sequence[Path]) -> None:
@@ -118,18 +94,19 @@ def resident_share(paths: Sequence[Path]) -> float:
     return resident / pages
 
 
-def measure(name: str, work: Work, into: Samples, *, timed: bool, watched: bool) -> None:
+def measure(name: str, work: Work, into: Samples, *, fault_in: int, timed: bool, watched: bool) -> None:
     """One process of one case.
 
     **Arguments:**
 
+    - `fault_in`: bytes of memory to fault in for it just before its clock starts.
     - `timed`: its time counts.
     - `watched`: its memory is looked at every millisecond. That takes a share of a core: do not time the same process.
     """
     case = CASES[name]
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder, "result.json")
-        with _process([name, work.folder, result], case.environment) as process:
+        with _process([name, work.folder, result, str(fault_in)], case.environment) as process:
             seen = _watch(process) if watched else []
         measured = json.loads(result.read_text())
     if measured["wrong"]:
