@@ -30,8 +30,8 @@ PAGE = ROOT / "docs" / "models.md"
 BEGIN, END = "<!-- models: written by scripts/models -->", "<!-- models: end -->"
 HEAD = (
     "| `model_type`, class of transformers | variants | max \\|Δ\\| hidden states | max \\|Δ\\| output "
-    "| greedy tokens that agree | load, time | load, peak memory | import to first output |\n"
-    "|---|---|---|---|---|---|---|---|\n"
+    "| greedy tokens that agree | error in bfloat16 | load, time | load, peak memory | import to first output |\n"
+    "|---|---|---|---|---|---|---|---|---|\n"
 )
 
 # What makes a small model a larger one, as far as its config has such a field.
@@ -74,9 +74,11 @@ def differences(contract: Any) -> list[str]:
 
     states = output = 0.0
     agree = total = 0
+    low = ""
     for variant in contract.variants:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
             case = contract.case(variant, Path(folder))
+            low = low or f"{max(contract.errors_in_bfloat16(case, Path(other)).values()):.2f}"
         expected = contract.judge(case.theirs, *case.example)
         for name, value in shared.compiled(contract.run, case.ours, *case.example).items():
             difference = float(np.abs(np.asarray(value) - expected[name]).max())
@@ -90,7 +92,7 @@ def differences(contract: Any) -> list[str]:
             total += shared.NEW
     tokens = f"{agree} of {total}" if total else "–"
     name = f"`{contract.model_type}`, `{contract.kind}`"
-    return [name, str(len(contract.variants)), f"{states:.1e}", f"{output:.1e}", tokens]
+    return [name, str(len(contract.variants)), f"{states:.1e}", f"{output:.1e}", tokens, low]
 
 
 def large(contract: Any, folder: Path) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bridge.models._cache import Rows, held
+from bridge.models._linear import Linear
 from bridge.models._rope import Turn, precise
 
 
@@ -77,10 +78,10 @@ class Attention(eqx.Module):
     - `scale`: of the scores; 1 / √head_dim unless it is given.
     """
 
-    query: eqx.nn.Linear
-    key: eqx.nn.Linear
-    value: eqx.nn.Linear
-    out: eqx.nn.Linear
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
     query_norm: Callable[[jax.Array], jax.Array] | None
     key_norm: Callable[[jax.Array], jax.Array] | None
     heads: int = eqx.field(static=True)
@@ -103,9 +104,9 @@ class Attention(eqx.Module):
         keys = jax.random.split(key, 4)
         outs = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
         self.query, self.key, self.value = (
-            eqx.nn.Linear(hidden_size, out, use_bias=qkv_bias, key=k) for out, k in zip(outs, keys[:3], strict=True)
+            Linear(hidden_size, out, use_bias=qkv_bias, key=k) for out, k in zip(outs, keys[:3], strict=True)
         )
-        self.out = eqx.nn.Linear(heads * head_dim, hidden_size, use_bias=out_bias, key=keys[3])
+        self.out = Linear(heads * head_dim, hidden_size, use_bias=out_bias, key=keys[3])
         self.query_norm, self.key_norm = (None, None) if head_norm is None else (head_norm(), head_norm())
         self.heads, self.kv_heads = heads, kv_heads
         self.scale = head_dim**-0.5 if scale is None else scale
@@ -120,7 +121,7 @@ class Attention(eqx.Module):
 
     def _heads(
         self,
-        project: eqx.nn.Linear,
+        project: Linear,
         x: jax.Array,
         heads: int,
         norm: Callable[[jax.Array], jax.Array] | None,

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from bridge.models._linear import Linear
 from bridge.models._rope import precise
 
 
@@ -19,16 +20,16 @@ class Attention(eqx.Module):
     - `key`: for the initial weights.
     """
 
-    query: eqx.nn.Linear
-    key: eqx.nn.Linear
-    value: eqx.nn.Linear
-    out: eqx.nn.Linear
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
     heads: int = eqx.field(static=True)
 
     def __init__(self, d: int, heads: int, *, qkv_bias: bool = True, key: jax.Array) -> None:
         *keys, key_out = jax.random.split(key, 4)
-        self.query, self.key, self.value = (eqx.nn.Linear(d, d, use_bias=qkv_bias, key=k) for k in keys)
-        self.out = eqx.nn.Linear(d, d, key=key_out)
+        self.query, self.key, self.value = (Linear(d, d, use_bias=qkv_bias, key=k) for k in keys)
+        self.out = Linear(d, d, key=key_out)
         self.heads = heads
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:

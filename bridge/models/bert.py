@@ -22,6 +22,7 @@ import bridge
 from bridge.models._activations import ACTIVATIONS
 from bridge.models._config import Fields, read_json
 from bridge.models._encoder import Attention
+from bridge.models._linear import Linear
 
 # Fields that only training reads, and leftovers of BERT's first release that nothing ever read.
 _UNUSED = frozenset(
@@ -141,8 +142,8 @@ class Layer(eqx.Module):
 
     attention: Attention
     norm1: eqx.nn.LayerNorm
-    up: eqx.nn.Linear
-    down: eqx.nn.Linear
+    up: Linear
+    down: Linear
     norm2: eqx.nn.LayerNorm
     activation: str = eqx.field(static=True)
 
@@ -150,8 +151,8 @@ class Layer(eqx.Module):
         keys = jax.random.split(key, 3)
         self.attention = Attention(config.hidden_size, config.num_attention_heads, key=keys[0])
         self.norm1 = eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
-        self.up = eqx.nn.Linear(config.hidden_size, config.intermediate_size, key=keys[1])
-        self.down = eqx.nn.Linear(config.intermediate_size, config.hidden_size, key=keys[2])
+        self.up = Linear(config.hidden_size, config.intermediate_size, key=keys[1])
+        self.down = Linear(config.intermediate_size, config.hidden_size, key=keys[2])
         self.norm2 = eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.activation = config.hidden_act
 
@@ -173,7 +174,7 @@ class Bert(eqx.Module):
 
     embed: Embed
     layers: Layer  # stacked: each array has an axis (layers,) in front
-    pooler: eqx.nn.Linear | None
+    pooler: Linear | None
     config: Config = eqx.field(static=True)
 
     def __init__(self, config: Config, *, key: jax.Array) -> None:
@@ -182,7 +183,7 @@ class Bert(eqx.Module):
         self.layers = eqx.filter_vmap(lambda k: Layer(config, key=k))(
             jax.random.split(key_layers, config.num_hidden_layers)
         )
-        self.pooler = eqx.nn.Linear(config.hidden_size, config.hidden_size, key=key_pooler) if config.pooler else None
+        self.pooler = Linear(config.hidden_size, config.hidden_size, key=key_pooler) if config.pooler else None
         self.config = config
 
     def __call__(

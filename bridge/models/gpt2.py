@@ -23,6 +23,7 @@ from bridge.models._attention import Look, attend
 from bridge.models._cache import Rows
 from bridge.models._config import Fields, read_json
 from bridge.models._decoder import Decoder, Note
+from bridge.models._linear import Linear
 from bridge.models._rope import precise
 
 # Fields that only training reads, those of a head for whole texts, and leftovers that nothing reads any more.
@@ -118,14 +119,14 @@ class Config:
 class Attention(eqx.Module):
     """Causal attention; what scores are multiplied by is the layer's."""
 
-    query: eqx.nn.Linear
-    key: eqx.nn.Linear
-    value: eqx.nn.Linear
-    out: eqx.nn.Linear
+    query: Linear
+    key: Linear
+    value: Linear
+    out: Linear
     heads: int = eqx.field(static=True)
 
     def __init__(self, d: int, heads: int, *, key: jax.Array) -> None:
-        self.query, self.key, self.value, self.out = (eqx.nn.Linear(d, d, key=k) for k in jax.random.split(key, 4))
+        self.query, self.key, self.value, self.out = (Linear(d, d, key=k) for k in jax.random.split(key, 4))
         self.heads = heads
 
     def __call__(self, x: jax.Array, look: Look, past: Rows | None, scale: jax.Array) -> tuple[jax.Array, Rows]:
@@ -140,8 +141,8 @@ class Layer(eqx.Module):
     norm1: eqx.nn.LayerNorm
     attention: Attention
     norm2: eqx.nn.LayerNorm
-    up: eqx.nn.Linear
-    down: eqx.nn.Linear
+    up: Linear
+    down: Linear
     activation: str = eqx.field(static=True)
 
     def __init__(self, config: Config, *, key: jax.Array) -> None:
@@ -149,8 +150,8 @@ class Layer(eqx.Module):
         key_attention, key_up, key_down = jax.random.split(key, 3)
         self.norm1, self.norm2 = eqx.nn.LayerNorm(d, eps), eqx.nn.LayerNorm(d, eps)
         self.attention = Attention(d, config.n_head, key=key_attention)
-        self.up = eqx.nn.Linear(d, config.n_inner, key=key_up)
-        self.down = eqx.nn.Linear(config.n_inner, d, key=key_down)
+        self.up = Linear(d, config.n_inner, key=key_up)
+        self.down = Linear(config.n_inner, d, key=key_down)
         self.activation = config.activation_function
 
     def __call__(self, x: jax.Array, look: Look, past: Rows | None, scale: jax.Array) -> tuple[jax.Array, Rows]:
@@ -180,7 +181,7 @@ class GPT2(Decoder):
         self.layers = eqx.filter_vmap(lambda k: Layer(config, key=k))(jax.random.split(key_layers, config.n_layer))
         self.norm = eqx.nn.LayerNorm(d, config.layer_norm_epsilon)
         tied = config.tie_word_embeddings
-        self.head = None if tied else eqx.nn.Linear(d, config.vocab_size, use_bias=False, key=key_head)
+        self.head = None if tied else Linear(d, config.vocab_size, use_bias=False, key=key_head)
         self.config = config
 
     def embedded(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:

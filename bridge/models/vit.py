@@ -23,6 +23,7 @@ import bridge
 from bridge.models._activations import ACTIVATIONS
 from bridge.models._config import Fields, read_json
 from bridge.models._encoder import Attention
+from bridge.models._linear import Linear
 
 _POOLER_ACTIVATIONS = {**ACTIVATIONS, "tanh": jnp.tanh}
 
@@ -144,8 +145,8 @@ class Layer(eqx.Module):
     norm1: eqx.nn.LayerNorm
     attention: Attention
     norm2: eqx.nn.LayerNorm
-    up: eqx.nn.Linear
-    down: eqx.nn.Linear
+    up: Linear
+    down: Linear
     activation: str = eqx.field(static=True)
 
     def __init__(self, config: Config, *, key: jax.Array) -> None:
@@ -153,8 +154,8 @@ class Layer(eqx.Module):
         key_attention, key_up, key_down = jax.random.split(key, 3)
         self.norm1, self.norm2 = eqx.nn.LayerNorm(d, eps), eqx.nn.LayerNorm(d, eps)
         self.attention = Attention(d, config.num_attention_heads, qkv_bias=config.qkv_bias, key=key_attention)
-        self.up = eqx.nn.Linear(d, inner, key=key_up)
-        self.down = eqx.nn.Linear(inner, d, key=key_down)
+        self.up = Linear(d, inner, key=key_up)
+        self.down = Linear(inner, d, key=key_down)
         self.activation = config.hidden_act
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -176,8 +177,8 @@ class ViT(eqx.Module):
     embed: Embed
     layers: Layer  # stacked: each array has an axis (layers,) in front
     norm: eqx.nn.LayerNorm
-    pooler: eqx.nn.Linear | None
-    classifier: eqx.nn.Linear | None
+    pooler: Linear | None
+    classifier: Linear | None
     config: Config = eqx.field(static=True)
 
     def __init__(self, config: Config, *, key: jax.Array) -> None:
@@ -188,7 +189,7 @@ class ViT(eqx.Module):
         )
         self.norm = eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.pooler, self.classifier = (
-            eqx.nn.Linear(config.hidden_size, width, key=k) if width else None
+            Linear(config.hidden_size, width, key=k) if width else None
             for width, k in zip((config.pooler_output_size, config.num_labels), keys, strict=True)
         )
         self.config = config

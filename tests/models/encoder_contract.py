@@ -19,12 +19,11 @@ class EncoderContract(Contract):
     """For models of text that look both ways. `prefix` is what other models of transformers hold the encoder as."""
 
     prefix: ClassVar[str]
-    bf16_factor = 1.5  # heads give a few numbers, and round twice where PyTorch rounds once: product, then bias
 
     @classmethod
-    def example(cls, config: Any) -> tuple[np.ndarray, ...]:
+    def example(cls, config: Any, seed: int = 1) -> tuple[np.ndarray, ...]:
         """Tokens with padding inside and behind, a mask that hides the latter, and types."""
-        rng = np.random.default_rng(1)
+        rng = np.random.default_rng(seed)
         tokens = rng.integers(0, config.vocab_size, TOKENS, np.int32)
         tokens[[3, 4, -2, -1]] = config.pad_token_id
         return tokens, np.array([1] * (TOKENS - 2) + [0] * 2, np.int32), np.arange(TOKENS) % config.type_vocab_size

@@ -68,8 +68,8 @@ class OfImages(DecoderContract):
     }
 
     @classmethod
-    def example(cls, config: Any) -> tuple[np.ndarray, ...]:
-        return super().example(config.text_config)
+    def example(cls, config: Any, seed: int = 1) -> tuple[np.ndarray, ...]:
+        return super().example(config.text_config, seed)
 
 
 def test_the_text_of_a_model_that_sees_images(tmp_path: Path):
