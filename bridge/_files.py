@@ -20,6 +20,7 @@ from bridge.mapping.template import Spec
 from bridge.place.held import Held, is_whole
 from bridge.place.meeting import Meeting
 from bridge.planning.plan import Plan
+from bridge.stream.convert import DoesNotFitError
 from bridge.stream.gather import Piece, count, gather, pieces, runs
 from bridge.target.commit import Target, is_one_file
 from bridge.target.ranges import check_length, make_file, verify_ranges, write_ranges
@@ -163,7 +164,7 @@ def write_together(
         found = own + sum(map(int, meeting.hear_all("written").values()))
         if found != files.held_nbytes:
             raise SaveError(
-                f"the processes have {found:,} of {files.held_nbytes:,} bytes together: the model is not the same in "
+                f"the processes have {found:,} of {files.held_nbytes:,} bytes together: give save the same model in "
                 "all of them"
             )
         if verify:
@@ -262,7 +263,12 @@ def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray]:
         try:
             yield gather(files.held[key], parts, spec.dtype)
         except CheckpointError as error:
-            raise SaveError(f"key {quote(key)} {error}") from error
+            raise SaveError(_unwritable(key, error)) from error
+
+
+def _unwritable(key: str, error: CheckpointError) -> str:
+    more = ": save with dtype='model', and each key gets its leaf's dtype" if isinstance(error, DoesNotFitError) else ""
+    return f"key {quote(key)} {error}{more}"
 
 
 def _ranges(files: Files, parts: Held, file: Tensors) -> Iterator[tuple[int, np.ndarray]]:
@@ -272,4 +278,4 @@ def _ranges(files: Files, parts: Held, file: Tensors) -> Iterator[tuple[int, np.
             for start, values in runs(files.held.get(key, ()), parts, spec.dtype):
                 yield file.offsets[key] + start * spec.dtype.itemsize, values
         except CheckpointError as error:
-            raise SaveError(f"key {quote(key)} {error}") from error
+            raise SaveError(_unwritable(key, error)) from error

@@ -182,7 +182,7 @@ class Fields:
     def refuse(self, field: str, value: Any, expected: str) -> NoReturn:
         """Say what was expected of a field."""
         raise bridge.CheckpointError(
-            f"{self._name}: field '{self._prefix}{field}' is {_spelled(value)}; this model implements {expected}."
+            f"{self._name}: field '{self._prefix}{field}' is {_spelled(value)}; this model takes {expected}."
         )
 
     def _take(self, field: str, default: Any) -> Any:

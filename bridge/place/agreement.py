@@ -69,7 +69,8 @@ def agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Sharding | None]) -
             raise
     except UnreachableError as error:
         raise CheckpointError(
-            f"{quote(ckpt.source)}: the processes cannot tell each other what they load, JAX says: {error}"
+            f"{quote(ckpt.source)}: the processes cannot tell each other what they load, JAX says: {error}. "
+            "See whether process 0 still runs."
         ) from error
     _loads[processes] = number + 1
     _forget(service, folder, processes, others)

@@ -121,7 +121,8 @@ class Meeting:
                 )
             if alive is not None and silent > PATIENCE:
                 raise SaveError(
-                    f"process {process} has given no sign of life for {PATIENCE:g} s in the midst of a save. "
+                    f"process {process} has given no sign of life for {PATIENCE:g} s in the midst of a save: "
+                    "see what it said last. "
                     f"{_EITHER if process == self.processes[0] else _UNTOUCHED}"
                 )
             time.sleep(pause)
@@ -149,4 +150,7 @@ class Meeting:
 
     @staticmethod
     def _unreachable(error: UnreachableError) -> SaveError:
-        return SaveError(f"the processes that save together cannot reach each other, JAX says: {error}")
+        return SaveError(
+            f"the processes that save together cannot reach each other, JAX says: {error}. "
+            "See whether process 0 still runs"
+        )

@@ -13,10 +13,14 @@ from bridge.stream.strides import copy
 _BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
+class DoesNotFitError(CheckpointError):
+    """A value that an integer dtype has no room for. Whoever knows the direction says what to do about it."""
+
+
 def assign(out: np.ndarray, values: np.ndarray) -> None:
     """Write `values` to `out`, cast as a plan allows; both have the same shape.
 
-    **Raises:** `CheckpointError` where an integer does not fit.
+    **Raises:** `DoesNotFitError` where an integer does not fit.
     """
     if values.dtype == out.dtype:
         copy(out, values)
@@ -25,9 +29,8 @@ def assign(out: np.ndarray, values: np.ndarray) -> None:
         limits = np.iinfo(out.dtype)
         low, high = int(values.min()), int(values.max())
         if low < limits.min or high > limits.max:
-            raise CheckpointError(
-                f"holds {low if low < limits.min else high}, which does not fit into {out.dtype.name}: "
-                "turn on jax_enable_x64, or say with dtype= what the leaf should be"
+            raise DoesNotFitError(
+                f"holds {low if low < limits.min else high}, which does not fit into {out.dtype.name}"
             )
     with np.errstate(over="ignore", invalid="ignore"):
         # A float too large for the narrower type becomes infinity, as everywhere else; the plan lists the cast.
@@ -47,15 +50,17 @@ def _keep_nan(out: np.ndarray, values: np.ndarray) -> None:
 def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, out: np.ndarray) -> None:
     """Write `sum(terms) * scale + add` to `out`, computed in at least float32, or exactly where all is integer.
 
-    **Raises:** `CheckpointError` where an integer does not fit.
+    **Raises:** `DoesNotFitError` where an integer does not fit.
     """
     whole = out.dtype.kind in "iu" and all(term.dtype.kind in "iu" for term in terms) and isinstance(scale, int)
     if whole and isinstance(add, int):
         # Python's integers do not wrap: a counter plus 2**30 is right or an error.
         exact = [sum(values) * scale + add for values in zip(*(term.ravel().tolist() for term in terms), strict=True)]
         limits = np.iinfo(out.dtype)
-        if exact and not (limits.min <= min(exact) and max(exact) <= limits.max):
-            raise CheckpointError(f"with scale={scale} and add={add} does not fit into {out.dtype.name}")
+        outside = [value for value in exact if not limits.min <= value <= limits.max]
+        if outside:
+            by = f"scale={scale} and add={add}"
+            raise DoesNotFitError(f"becomes {outside[0]} by {by}, which does not fit into {out.dtype.name}")
         np.copyto(out, np.array(exact, out.dtype).reshape(out.shape))
         return
     wide = np.dtype("f8") if any(term.dtype.itemsize == 8 for term in (*terms, out)) else np.dtype("f4")
@@ -89,7 +94,7 @@ def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
 def restore(values: np.ndarray, scale: float | int, add: float | int, out: np.ndarray) -> None:
     """Write `(values - add) / scale` to `out`: what `combine` did to one term, undone as far as rounding lets it.
 
-    **Raises:** `CheckpointError` where an integer does not fit.
+    **Raises:** `DoesNotFitError` where an integer does not fit.
     """
     if scale == 1 and add == 0:
         assign(out, values)

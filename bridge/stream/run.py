@@ -11,6 +11,7 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.stream.buffers import as_bytes, empty
 from bridge.stream.chunk import CHUNK
+from bridge.stream.convert import DoesNotFitError
 from bridge.stream.direct import Read
 from bridge.stream.jobs import Files as Files
 from bridge.stream.jobs import Job
@@ -129,7 +130,9 @@ class _Work:
             job.finish(arrays, self.leaves)
         except CheckpointError as error:
             source = job.sources[0]
-            raise CheckpointError(f"{quote(source.key)} in {quote(source.file)} {error}.") from error
+            unfit = isinstance(error, DoesNotFitError)
+            more = ": turn on jax_enable_x64, or say with dtype= what the leaf should be" if unfit else ""
+            raise CheckpointError(f"{quote(source.key)} in {quote(source.file)} {error}{more}.") from error
 
     def several(self, together: Together, scratch: _Scratch) -> None:
         """One read for several jobs, and then what there is left to do for each."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ERRORS = ("BridgeError", "CheckpointError", "UnknownKeyError", "RuleError", "PlanError", "SaveError", "UsageError")
-INNER = ("_RefusedError",)  # becomes a CheckpointError where it is caught
+INNER = ("_RefusedError", "DoesNotFitError")  # become other errors where they are caught
 
 
 class Site(NamedTuple):

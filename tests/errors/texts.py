@@ -8,6 +8,7 @@ CheckpointError
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from functools import cache
@@ -18,7 +19,19 @@ import pytest
 
 from bridge import BridgeError
 from bridge.cli.terminal import UsageError
-from tests.errors import converted, folders, planning, programs, reading, rules, saving  # noqa: F401 - they register
+from tests.errors import (  # noqa: F401 - they register
+    converted,
+    folders,
+    hub,
+    models,
+    planning,
+    processes,
+    programs,
+    reading,
+    remote,
+    rules,
+    saving,
+)
 from tests.errors.sites import Site, sites, tracing
 from tests.errors.situations import SITUATIONS, UNTIL, Provoke
 
@@ -57,6 +70,7 @@ def say(provoke: Provoke) -> Told:
             text = str(error)
             for place in (os.path.realpath(folder), folder):
                 text = text.replace(f"{place}/", "").replace(place, ".")
+            text = re.sub(r"(127\.0\.0\.1|localhost):\d+", "127.0.0.1:8000", text)  # ports are whichever are free
             return Told(type(error).__name__, text)
     return Told("nothing", "no error was raised")
 

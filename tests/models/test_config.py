@@ -47,20 +47,20 @@ def test_what_transformers_writes_is_understood(tmp_path: Path):
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    '"swish"; this model implements "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
+    '"swish"; this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
         "hidden_act": "swish"
     },
-    '"relative_key"; this model implements "absolute"': {"position_embedding_type": "relative_key"},
-    "true; this model implements false": {"is_decoder": True},
-    "1; this model implements false": {"add_cross_attention": 1},
-    '"roberta"; this model implements "bert"': {"model_type": "roberta"},
-    '{"0": [1]}; this model implements {}': {"pruned_heads": {"0": [1]}},
-    "0; this model implements a whole number from 1 up": {"num_hidden_layers": 0},
-    '"24"; this model implements a whole number from 1 up': {"hidden_size": "24"},
-    "true; this model implements a whole number from 1 up": {"vocab_size": True},
-    "5; this model implements a divisor of 24": {"num_attention_heads": 5},
-    "0; this model implements a number above 0": {"layer_norm_eps": 0},
-    "NaN; this model implements a number above 0": {"layer_norm_eps": float("nan")},
+    '"relative_key"; this model takes "absolute"': {"position_embedding_type": "relative_key"},
+    "true; this model takes false": {"is_decoder": True},
+    "1; this model takes false": {"add_cross_attention": 1},
+    '"roberta"; this model takes "bert"': {"model_type": "roberta"},
+    '{"0": [1]}; this model takes {}': {"pruned_heads": {"0": [1]}},
+    "0; this model takes a whole number from 1 up": {"num_hidden_layers": 0},
+    '"24"; this model takes a whole number from 1 up': {"hidden_size": "24"},
+    "true; this model takes a whole number from 1 up": {"vocab_size": True},
+    "5; this model takes a divisor of 24": {"num_attention_heads": 5},
+    "0; this model takes a number above 0": {"layer_norm_eps": 0},
+    "NaN; this model takes a number above 0": {"layer_norm_eps": float("nan")},
 }
 
 

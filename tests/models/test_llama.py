@@ -118,7 +118,7 @@ def test_both_spellings_of_positions_at_once_are_refused():
         Config.from_dict(FIELDS | both)
     assert str(caught.value) == (
         '\'config.json\': field \'rope_scaling\' is {"type": "linear", "factor": 2.0}; '
-        "this model implements it only without 'rope_parameters'."
+        "this model takes it only without 'rope_parameters'."
     )
 
 

@@ -70,5 +70,5 @@ def test_a_bert_is_not_taken_for_a_roberta():
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_dict(ODD | {"model_type": "bert"})
     assert str(caught.value) == (
-        '\'config.json\': field \'model_type\' is "bert"; this model implements "roberta" or "xlm-roberta".'
+        '\'config.json\': field \'model_type\' is "bert"; this model takes "roberta" or "xlm-roberta".'
     )

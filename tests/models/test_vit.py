@@ -128,15 +128,15 @@ def test_a_head_that_is_not_there_is_an_error():
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    '"swish"; this model implements "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
+    '"swish"; this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
         "hidden_act": "swish"
     },
-    "[4, 3, 2]; this model implements a whole number from 1 up, or two of them": {"patch_size": [4, 3, 2]},
-    "[9, true]; this model implements a whole number from 1 up, or two of them": {"image_size": [9, True]},
-    "0; this model implements a whole number from 1 up, or two of them": {"image_size": 0},
-    "[10, 3]; this model implements at most [9, 14], the image": {"patch_size": [10, 3]},
-    "1; this model implements true or false": {"qkv_bias": 1},
-    "5; this model implements a divisor of 24": {"num_attention_heads": 5},
+    "[4, 3, 2]; this model takes a whole number from 1 up, or two of them": {"patch_size": [4, 3, 2]},
+    "[9, true]; this model takes a whole number from 1 up, or two of them": {"image_size": [9, True]},
+    "0; this model takes a whole number from 1 up, or two of them": {"image_size": 0},
+    "[10, 3]; this model takes at most [9, 14], the image": {"patch_size": [10, 3]},
+    "1; this model takes true or false": {"qkv_bias": 1},
+    "5; this model takes a divisor of 24": {"num_attention_heads": 5},
 }
 
 

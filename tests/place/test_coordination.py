@@ -63,7 +63,7 @@ def test_load(tmp_path, spread, answers: int):
         bridge.load(tmp_path / "x.safetensors", None)
     assert str(caught.value) == (
         f"'{tmp_path}/x.safetensors': the processes cannot tell each other what they load, JAX says: "
-        "UNAVAILABLE: it is gone"
+        "UNAVAILABLE: it is gone. See whether process 0 still runs."
     )
 
 
@@ -84,6 +84,7 @@ def test_save(tmp_path, spread, monkeypatch: pytest.MonkeyPatch):
     spread(0)
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save({"a": array}, tmp_path / "out", ["** -> **"])
-    text = "the processes that save together cannot reach each other, JAX says: UNAVAILABLE: it is gone"
+    text = "the processes that save together cannot reach each other, JAX says: UNAVAILABLE: it is gone. "
+    text += "See whether process 0 still runs"
     assert str(caught.value) == text
     assert not (tmp_path / "out").exists()

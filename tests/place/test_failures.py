@@ -38,8 +38,10 @@ def test_saving_together_goes_wrong(tmp_path: Path):
             "processes 0 and 1 would save different files: call save with the same model, plan or rules, dtype, "
             "metadata and max_shard_size in every process"
         )
-        value = "key 'n' holds 1000, which does not fit into int8: turn on jax_enable_x64, or say with dtype= what the "
-        value += "leaf should be"
+        value = (
+            "key 'n' holds 1000, which does not fit into int8: save with dtype='model', and each key gets its leaf's "
+        )
+        value += "dtype"
         unseen = f"process 1 does not see '{tmp_path}/own-1/out' as process 0 does: several processes save to a file "
         unseen += "system that all of them share"
         late = "process 1 has not come to save within 1 s: every process that has part of the model (0, 1) calls save. "
@@ -61,7 +63,7 @@ def test_saving_together_goes_wrong(tmp_path: Path):
             process.go()
         (status, found, err), (killed, _, _) = (process.end() for process in started)
         assert (status, killed) == (0, -9), err
-        dead = "process 1 has given no sign of life for 2 s in the midst of a save. The target is as it was"
+        dead = "process 1 has given no sign of life for 2 s in the midst of a save: see what it said last. The target is as it was"
         assert found.startswith(f"death: SaveError: {dead}"), found
     assert files(out) == before, "the old checkpoint, whole, and nothing beside it"
 

@@ -68,8 +68,7 @@ def test_a_whole_number_that_does_not_fit_is_an_error(tmp_path: Path):
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save({"n": jnp.array([300], jnp.int32)}, tmp_path / "out", plan)
     assert str(caught.value) == (
-        "key 'n' holds 300, which does not fit into uint8: "
-        "turn on jax_enable_x64, or say with dtype= what the leaf should be"
+        "key 'n' holds 300, which does not fit into uint8: save with dtype='model', and each key gets its leaf's dtype"
     )
     assert not (tmp_path / "out").exists()
 
