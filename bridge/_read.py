@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -90,7 +91,7 @@ def read_leaves(
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = mapped(work.whole, ckpt.specs, ckpt, leaves) if mmap and is_native(ckpt.metadata) else {}
     blocks = [block for block in work.blocks if block.leaf not in memory]
-    needed = work.nbytes - sum(a.nbytes for a in memory.values()) + (budget if staging else 0)
+    needed = work.nbytes - sum(a.nbytes for a in memory.values()) + (budget + staging.host_nbytes if staging else 0)
     check_memory(needed, ckpt.source)
     with taking(needed, ckpt.source):
         memory |= {name: empty(shape, dtype) for name, (shape, dtype) in work.buffers.items() if name not in memory}
@@ -104,7 +105,7 @@ def read_leaves(
         # A device array takes its memory over: no view of it may stay behind.
         values: dict[str, Any] = {name: work.place(name, memory) for name in list(leaves)}
         if staging is not None:
-            values |= staging.carry_out(read)
+            values |= staging.carry_out(read, partial(taking, needed, ckpt.source))
     return values
 
 

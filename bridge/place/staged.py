@@ -7,6 +7,7 @@ that much at once; a device holds the final array and one piece.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from math import prod
@@ -80,11 +81,28 @@ class Staging:
             self.blocks[block.leaf].append(block)
         self.shards: dict[str, dict[Device, jax.Array]] = {name: {} for name in leaves}
 
-    def carry_out(self, fill: Fill) -> dict[str, jax.Array]:
-        """Read and place everything; `fill` reads what blocks say into memory."""
+    @property
+    def host_nbytes(self) -> int:
+        """What the final arrays take of the host's own memory: nothing, but for devices that are the host."""
+        found = 0
+        for name, spec in self.leaves.items():
+            sharding = self.placements[name]
+            devices = [device for device in sharding.addressable_devices if device.platform == "cpu"]
+            found += len(devices) * prod(sharding.shard_shape(spec.shape)) * spec.dtype.itemsize
+        return found
+
+    def carry_out(self, fill: Fill, taking: Callable[[], AbstractContextManager[None]]) -> dict[str, jax.Array]:
+        """Read and place everything.
+
+        **Arguments:**
+
+        - `fill`: reads what blocks say into memory.
+        - `taking`: around whatever takes memory.
+        """
         sent: list[jax.Array] = []
         for batch in self.batches():
-            memory = {piece.name: empty(piece.shape, self.leaves[piece.leaf].dtype) for piece in batch}
+            with taking():
+                memory = {piece.name: empty(piece.shape, self.leaves[piece.leaf].dtype) for piece in batch}
             fill([block for piece in batch for block in self.cut(piece)], memory)
             # The batch before must have left the host before this one doubles what is in flight.
             jax.block_until_ready(sent)

@@ -249,18 +249,6 @@ def test_a_file_that_changes_before_each_read(
     assert at > 4
 
 
-def test_memory_that_is_not_given_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Large leaves lie in mappings of their own, which fail otherwise than the allocator does."""
-    write(tmp_path / "x.safetensors", {"w": np.zeros(1 << 20, np.float32)})
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
-
-    monkeypatch.setattr(mmap, "mmap", full)
-    with pytest.raises(bridge.PlanError, match=r"needs 4\.2 MB of memory at once, and the system does not give it"):
-        bridge.load(tmp_path / "x.safetensors", None)
-
-
 def test_a_mapped_file_is_looked_at_before_it_is_mapped(folder: Path, tmp_path: Path):
     """Under a mapping a file that shrinks would end the process: length and identity are checked right before."""
     bridge.convert(folder, tmp_path, LIKE, RULES)
