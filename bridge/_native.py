@@ -77,7 +77,7 @@ def convert(
     bridge.revert("native", "original")
     ```
     """
-    from bridge.place.staged import in_flight
+    from bridge.place.memory import in_flight
 
     place = Target(target, overwrite=overwrite)
     if place.single:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -18,8 +18,7 @@ from bridge.mapping.block import Block
 from bridge.mapping.shard import uncut
 from bridge.mapping.template import Spec
 from bridge.place.arrays import in_default_memory
-from bridge.place.memory import check_memory, taking
-from bridge.place.staged import Fill, Staging, in_flight
+from bridge.place.memory import check_memory, in_flight, taking
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
@@ -30,6 +29,9 @@ from bridge.stream.fill import fill
 from bridge.stream.jobs import Job, jobs
 from bridge.stream.mapped import mapped
 from bridge.stream.run import THREADS
+
+if TYPE_CHECKING:
+    from bridge.place.staged import Fill, Staging
 
 Placements = Mapping[str, Sharding | None]
 
@@ -53,7 +55,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), readers_nbytes(ckpt.parallel))
     if staged:
         scratch_nbytes = _scratch_nbytes(found) if ckpt.parallel is None else beside
-        staging = Staging(staged, _leaves(made, staged), where, budget, ckpt.parallel)
+        staging = _staging(staged, _leaves(made, staged), where, budget, ckpt.parallel)
         for batch in staging.batches():
             kinds = {piece.name: made.leaves[piece.leaf].dtype for piece in batch}
             blocks = [block for piece in batch for block in staging.cut(piece)]
@@ -87,7 +89,7 @@ def read_leaves(
     held, staged, budget = _split(made, where, max_host_bytes)
     leaves = _leaves(made, held) | {name: made.leaves[name] for name in made.fills}
     work = Work(held, leaves, where)
-    staging = Staging(staged, _leaves(made, staged), where, budget, ckpt.parallel) if staged else None
+    staging = _staging(staged, _leaves(made, staged), where, budget, ckpt.parallel) if staged else None
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = mapped(work.whole, ckpt.specs, ckpt, leaves) if mmap and is_native(ckpt.metadata) else {}
     blocks = [block for block in work.blocks if block.leaf not in memory]
@@ -107,6 +109,12 @@ def read_leaves(
         if staging is not None:
             values |= staging.carry_out(read, partial(taking, needed, ckpt.source))
     return values
+
+
+def _staging(*arguments: Any) -> Staging:
+    from bridge.place.staged import Staging  # few loads need it
+
+    return Staging(*arguments)
 
 
 def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, progress: Progress | bool | None) -> int:

@@ -7,10 +7,11 @@ exact one that finds the problem, or that the header is merely unusual.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
+from bridge._values import Record
 from bridge.format.collector import collector_off
 from bridge.format.exact import ADVICE, parse_exact
 from bridge.format.fast import parse_fast
@@ -41,7 +42,7 @@ class Readable(Protocol):
         ...
 
 
-class Header(NamedTuple):
+class Header(Record):
     """What a file says about itself.
 
     - `metadata`: the `__metadata__` of the file, `{}` where it has none.

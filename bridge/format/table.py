@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bridge._values import Record
 from bridge.format.collector import collector_off
 from bridge.format.spec import TensorSpec
 
@@ -36,7 +37,7 @@ class Form(NamedTuple):
 Numbers = npt.NDArray[np.intp]
 
 
-class Columns(NamedTuple):
+class Columns(Record):
     """A checked header. Tensor `n` is `keys[n]` and has `forms[kinds[n]]`; `starts` are int64, in bytes of the data."""
 
     metadata: dict[str, str]

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bridge._text import template
+from bridge._values import Record
 from bridge.mapping.keys import Keys, KeyTable
 from bridge.mapping.places import Matrix
 
@@ -83,7 +83,7 @@ def bundles(table: KeyTable) -> Iterator[Bundle | int]:
             yield Bundle(template(table.names[at])[0], Keys(table, members), numbers)
 
 
-class _Folded(NamedTuple):
+class _Folded(Record):
     """All names as one text, cut at dots and lines: segment `s` is `text[starts[s] : starts[s] + lengths[s]]`.
 
     `firsts` are the first segment of each name and, last, how many there are; `indices` says which segments are

@@ -7,7 +7,6 @@ decides; where it leaves two complete readings, that is an error that shows both
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from math import prod
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bridge._text import template
+from bridge._values import Record
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places, Row
@@ -25,8 +25,7 @@ from bridge.rules.syntax import Name
 _MANY = 8
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Landed:
+class Landed(Record):
     """Keys of one `Sent` at one leaf or port, with their rows; `stacks` are the indices that became leading axes.
 
     `kept` are the indices that stayed in the name.
@@ -45,7 +44,7 @@ class Landed:
         return self.stacks.width
 
 
-class Landing(NamedTuple):
+class Landing(Record):
     """What became of a `Sent`: where its keys landed, the places of those that did not, the readings if several."""
 
     landed: list[Landed]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bridge._values import Record
 from bridge.mapping.cover import Boxes
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
 from bridge.mapping.places import Places
@@ -38,8 +39,7 @@ class Starts(NamedTuple):
     inside: npt.NDArray[np.bool_]
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Family:
+class Family(Record):
     """One index map for many tensors that differ only in where their indices put them."""
 
     index_map: IndexMap
@@ -80,8 +80,7 @@ def stacked(key_shape: Shape, leaf_shape: Shape, variables: tuple[str, ...]) -> 
     return Family(IndexMap(key_shape, leaf_shape, (0,) * len(key_shape), (0,) * len(leaf_shape), atoms), bound)
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class _Walk:
+class _Walk(Record):
     """One side's axes as steps: where it starts, and how each free factor moves along it."""
 
     start: list[int] = field(default_factory=list[int])

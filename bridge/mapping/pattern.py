@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from bridge._values import Record
 from bridge.mapping.places import Row
 from bridge.rules.parse import parse_pattern
 from bridge.rules.syntax import Choice, Hole, Name, Piece, Segment, Wild
@@ -98,8 +98,7 @@ def _piece(piece: Piece) -> str:
     return _STAR
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Names:
+class Names(Record):
     """A set of names given by patterns: what `allow_missing`, `allow_unexpected` and the like take."""
 
     texts: tuple[str, ...]

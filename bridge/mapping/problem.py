@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
+from bridge._values import Record
 from bridge.mapping.indexmap import Shape
 
 
@@ -60,8 +61,7 @@ class Conflict(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Problems:
+class Problems(Record):
     """All that was found wrong, by kind."""
 
     missing: list[Missing] = field(default_factory=list[Missing])

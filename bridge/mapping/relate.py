@@ -7,9 +7,10 @@ maps the tensor as it is; one with axes speaks for itself.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
+from bridge._values import Record
 from bridge.mapping.land import Landed, Names
 from bridge.mapping.solve import Layout, stack_names
 from bridge.mapping.template import Port, Template, branch_names
@@ -25,8 +26,7 @@ class Slot(NamedTuple):
     branch: int
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Relation:
+class Relation(Record):
     """One rule between the keys in `slots` and `leaves`, one for each branch. `terms` are added up in each place."""
 
     rule: Rule | None

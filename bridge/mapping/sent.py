@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, cast
 
 import numpy as np
 
 from bridge._text import filled
+from bridge._values import Record
 from bridge.mapping.keys import Keys, KeyTable, Numbers
 from bridge.mapping.places import Matrix, Places, Row
 from bridge.mapping.target import Number
@@ -15,8 +16,7 @@ from bridge.rules.rule import Rule
 from bridge.rules.syntax import NO_NAME, Name
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Sent:
+class Sent(Record):
     """Keys that one side of a rule sends to one name, up to indices.
 
     `rows` are the numbers in `keys`; the first columns are the positions of `variables`. `target` has a `{}` for each

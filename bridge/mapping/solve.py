@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from bridge._text import plural
+from bridge._values import Record
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import Pairing, branch_count, branch_picks
 from bridge.rules.rule import Rule
@@ -19,8 +20,7 @@ class ShapeConflict(Exception):  # noqa: N818 - internal: becomes an entry of a 
     """Shapes do not fit a rule's axes; the message says where and why."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Layout:
+class Layout(Record):
     """The axes of a rule, side by side, with what shapes cannot say.
 
     `sides` are the key sides' axes and, last, the leaf's. Branches number the combinations of the choices that an axis
@@ -55,8 +55,7 @@ class Layout:
         raise AssertionError("checked when the rule was made")
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Extents:
+class Extents(Record):
     """Known extents by symbol, and how a factor of an axis is spelled as symbols."""
 
     layout: Layout

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from bridge._values import Record
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
@@ -80,8 +81,7 @@ class Port(NamedTuple):
     branch: int
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Template:
+class Template(Record):
     """A model's leaves by name, its layouts, and other spellings of its names.
 
     `aliases` lead from other names of a leaf to its own; those in `tied` are the names of copies that share it.

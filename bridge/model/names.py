@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ import jax.tree_util as jtu
 
 from bridge._errors import PlanError
 from bridge._text import quote
+from bridge._values import Record
 from bridge.model.kinds import ARRAYS, hidden, kind_of
 
 
@@ -24,8 +25,7 @@ class Leaf(NamedTuple):
     place: int
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Walked:
+class Walked(Record):
     """All leaves of a tree, in JAX's order, its modules by name (outermost first), and where it points into a `State`.
 
     `indices` have a leaf's form; their values are `eqx.nn.StateIndex`es, whose own leaves are none of the model's.

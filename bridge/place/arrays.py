@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from bridge._values import Record
 from bridge.mapping.shard import Grid
 from bridge.mapping.template import Spec
 
@@ -63,7 +64,7 @@ def spread(value: Any, sharding: Any = None) -> jax.Array:
     return shards.place([grid.take(host) for grid in shards.grids], host.dtype)
 
 
-class Shards(NamedTuple):
+class Shards(Record):
     """The shards of one leaf that this process holds.
 
     `grids` are the boxes that it reads, each box once whatever the number of its devices; `homes` says for every

@@ -1,4 +1,4 @@
-"""Whether the host has the memory that a plan needs: said before a weight is read, not by the system afterwards."""
+"""The host's memory: what a load may have in flight; and whether what it needs is there, before a weight is read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,20 @@ from pathlib import Path
 
 from bridge._errors import PlanError
 from bridge._text import human_nbytes, quote
+
+DEFAULT_HOST_NBYTES = 1 << 30
+"""What may be in flight where nothing says otherwise, in bytes."""
+
+
+def in_flight(max_host_bytes: int | None, default: int = DEFAULT_HOST_NBYTES) -> int:
+    """What may be in flight. **Raises:** `PlanError` for what is no number of bytes."""
+    if max_host_bytes is None:
+        return default
+    if not isinstance(max_host_bytes, int) or max_host_bytes < 1:
+        raise PlanError(
+            f"max_host_bytes {max_host_bytes!r} is no number of bytes: give a whole number, such as 1 << 30"
+        )
+    return max_host_bytes
 
 
 def check_memory(needed_nbytes: int, source: str) -> None:

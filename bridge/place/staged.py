@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from bridge._errors import PlanError
 from bridge.mapping.block import Block
 from bridge.mapping.shard import Box, Grid, parts, shard
 from bridge.mapping.template import Spec
@@ -26,20 +25,7 @@ from bridge.place.arrays import Device
 from bridge.stream.budget import part_nbytes, room
 from bridge.stream.buffers import empty
 
-DEFAULT_HOST_NBYTES = 1 << 30
-"""What may be in flight where nothing says otherwise, in bytes."""
 Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
-
-
-def in_flight(max_host_bytes: int | None, default: int = DEFAULT_HOST_NBYTES) -> int:
-    """What may be in flight. **Raises:** `PlanError` for what is no number of bytes."""
-    if max_host_bytes is None:
-        return default
-    if not isinstance(max_host_bytes, int) or max_host_bytes < 1:
-        raise PlanError(
-            f"max_host_bytes {max_host_bytes!r} is no number of bytes: give a whole number, such as 1 << 30"
-        )
-    return max_host_bytes
 
 
 class Piece(NamedTuple):

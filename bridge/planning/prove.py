@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import cached_property
 
 import numpy as np
 
 from bridge._text import quote
+from bridge._values import Record
 from bridge.format.collector import collector_off
 from bridge.mapping.block import Block
 from bridge.mapping.blocks import Prover
@@ -27,8 +28,7 @@ from bridge.rules.rule import Rule
 Spelling = Callable[[], tuple[str, ...]]
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Proof:
+class Proof(Record):
     """What a mapping came to: `blocks`, keys dropped on purpose, leaves kept, rules that matched nothing.
 
     `rules` spells the rules that say just this, in the order in which they hold. `derived` are the shapes of

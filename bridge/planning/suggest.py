@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from difflib import SequenceMatcher
 from itertools import product
 from math import prod
 
 from bridge._text import fold, plain, plain_pieces, template
+from bridge._values import Record
 from bridge.mapping.indexmap import Shape
 from bridge.rules.syntax import Hole, Index, Name, Segment, Side, literal
 
@@ -18,8 +19,7 @@ _CLOSE = 0.55
 _WORDS = re.compile(r"[._]|(?<=[a-z])(?=[A-Z])")
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Group:
+class Group(Record):
     """Names that differ only in indices."""
 
     text: str

@@ -6,18 +6,17 @@ Done when a rule is made, so that whatever uses a rule later may rely on it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import prod
 from typing import NoReturn
 
+from bridge._values import Record
 from bridge.rules.cursor import fail
 from bridge.rules.options import WORDS, Options
 from bridge.rules.parse import Parsed
 from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Pair:
+class Pair(Record):
     """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
 
     `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its

@@ -6,9 +6,9 @@ rule  =  keys "->" leaves [";" options]         (docs/rules.md has the whole gra
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
 
 from bridge._errors import RuleError
+from bridge._values import Record
 from bridge.rules.axes import read_axes
 from bridge.rules.cursor import Cursor
 from bridge.rules.names import read_name
@@ -18,7 +18,7 @@ from bridge.rules.syntax import Name, Side
 _DROP = re.compile(r"_\s*(;|$)")
 
 
-class Parsed(NamedTuple):
+class Parsed(Record):
     """A rule as it was written. `leaf` is `None` for a drop; `options_at` is the column where options stand."""
 
     keys: tuple[Side, ...]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
+from bridge._values import Record
 from bridge.format.index import MAX_INDEX_NBYTES, Index, parse_index
 from bridge.source.folder import Folder, LocalFiles, LocalFolder
 from bridge.source.options import HubOptions
@@ -20,8 +20,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Located:
+class Located(Record):
     """The files of a checkpoint. `text` is the source as messages show it, `files` names in `folder`, in order."""
 
     text: str

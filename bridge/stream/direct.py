@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from bridge._values import Record
 from bridge.format.table import Numbers, Table
 from bridge.mapping.block import Block
 from bridge.mapping.keys import Keys
@@ -39,7 +40,7 @@ class Read(NamedTuple):
     nbytes: int
 
 
-class Runs(NamedTuple):
+class Runs(Record):
     """Runs of bytes that go to one leaf: where they start in which file and in the leaf, how long, of which key."""
 
     leaf: str

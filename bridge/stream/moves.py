@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from bridge._values import Record
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Shape, row_major, strided
 from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Moves:
+class Moves(Record):
     """One term of a block over C-contiguous memory, in elements.
 
     All places share `extents` and the strides of tensor and leaf; place `i` starts at `key_starts[i]` in the tensor of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
 
+from bridge._values import Record
 from bridge.stream.chunk import CHUNK
 from bridge.stream.direct import Read
 from bridge.stream.jobs import Files, Job
@@ -14,7 +14,7 @@ _UNWANTED_SHARE = 0.04
 """Bytes that may be read and thrown away, as a share of those that are needed."""
 
 
-class Together(NamedTuple):
+class Together(Record):
     """Jobs of one file by one read; `gaps` says how many bytes nobody wants lie before each, none before the first."""
 
     jobs: tuple[Job, ...]

@@ -106,7 +106,7 @@ def main(folder: Path) -> None:
     path = folder / "x.safetensors"
     save_file({f"h.{n}.w": layer(n) for n in range(LAYERS)}, path)
     staged.empty, staged._write = misaligned, watching
-    bridge._read.Staging = Watched
+    staged.Staging = Watched
     mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("a", "b"))
     for name in HOLDS:
         check(name, path, sharding=None)
@@ -114,8 +114,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    import bridge._read
-
     assert jax.device_count() == 8
     main(Path(sys.argv[1]))
     print("ok")
