@@ -73,7 +73,8 @@ def _index_text(ckpt: Checkpoint) -> str | None:
         return None
     try:
         raw = ckpt.beside(INDEX)
-        if parse_index(raw, name=INDEX) == ckpt.index:
+        found = parse_index(raw, name=INDEX)
+        if (found.weight_map, found.metadata) == (ckpt.index.weight_map, ckpt.index.metadata):
             return raw.decode()
     except CheckpointError:
         pass  # an index of another name: what it says is kept, its blanks are not
