@@ -178,7 +178,7 @@ def _started(row: Row, options: Options) -> dict[str, Samples]:
 
     for name in row.code:  # compiled and in the page cache
         start(row.code[name][1].replace("FOLDER", repr(str(tiny.folder))))
-    rounds(list(row.code), max(options.rounds * 2, 2), once, failed)
+    rounds(list(row.code), max(options.rounds * 4, 2), once, failed)
     return samples
 
 

@@ -34,7 +34,7 @@ class Row:
     """One kind of work. **Arguments:**
 
     - `key`, `title`: its name on the command line and in the report.
-    - `cases`: who takes part; for `code`, programs by case instead, timed as whole processes.
+    - `cases`: who takes part; for `code`, programs by case instead, timed from the start of their process.
     - `bounds`: what bridge promises.
     - `kind`, `dtype`: the checkpoint, see `bench.work.made`.
     - `growth`: bytes of the final arrays over those stored.
@@ -180,7 +180,7 @@ jax.block_until_ready(bridge.load(FOLDER, like, ["model.norm.** -> norm.**"], al
 
 START = Row(
     "start",
-    "Whole processes, from start to end",
+    "New processes, from their start until their code is done",
     ("numpy", "bridge", "names", "jax", "first", "jax_equinox", "first_equinox"),
     (
         Bound("bridge", ((1.0, ("numpy",)),), plus=0.060),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._progress import Progress
 from bridge._text import quote
+from bridge._values import replace
 from bridge.format.collector import collector_off
 from bridge.format.native import is_native
 from bridge.mapping.pattern import Names

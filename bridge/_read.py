@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import numpy as np
 from jax.sharding import Sharding
 
 from bridge._progress import Progress, fetch, reporting
+from bridge._values import replace
 from bridge.format.native import is_native
 from bridge.mapping.block import Block
 from bridge.mapping.shard import uncut

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._progress import Progress, reporting
 from bridge._text import quote
+from bridge._values import NamedTuple
 from bridge.mapping.template import Spec
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
 from bridge._progress import Progress
+from bridge._values import NamedTuple, replace
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import row_major
 from bridge.mapping.shard import Grid, parts, shard, uncut

@@ -1,19 +1,22 @@
-"""Values of several fields, whose classes cost a program's start next to nothing."""
+"""Values of several fields, whose classes cost a program's start next to nothing.
+
+A dataclass compiles its methods when its class is made, and a `typing.NamedTuple` its constructor and each annotation:
+half a millisecond and a sixth, in every program that imports them. Here one method serves all classes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, field
-from typing import Any, ClassVar, dataclass_transform
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, dataclass_transform
+
+T = TypeVar("T", bound="_Fields")
+_set = object.__setattr__  # by name, not through `__dict__`: objects of a class then share the names
 
 
-@dataclass_transform(eq_default=False, field_specifiers=(field,))
-class Record:
-    """A value of the fields that its class declares; a checker sees a dataclass that compares by identity.
-
-    A dataclass compiles its methods when it is made: a quarter of a millisecond for each, in every program that imports
-    it. Here one method serves all classes. `dataclasses.field` means what it means there.
-    """
+class _Fields:
+    """The fields that a class declares, in their order; `dataclasses.field` means what it means there."""
 
     _fields: ClassVar[tuple[str, ...]]
     _makers: ClassVar[dict[str, Callable[[], Any]]]
@@ -27,9 +30,79 @@ class Record:
 
     def __init__(self, *values: Any, **named: Any) -> None:
         for name, make in self._makers.items():
-            self.__dict__[name] = make()
-        self.__dict__.update(zip(self._fields, values, strict=False), **named)
+            _set(self, name, make())
+        for name, value in zip(self._fields, values, strict=False):
+            _set(self, name, value)
+        for name, value in named.items():
+            _set(self, name, value)
         self.__post_init__()
 
     def __post_init__(self) -> None:
         """What a class does with its fields once they are set."""
+
+
+@dataclass_transform(eq_default=False, field_specifiers=(field,))
+class Record(_Fields):
+    """A value of the fields that its class declares; a checker sees a dataclass that compares by identity."""
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class Value(_Fields):
+    """A frozen value, equal to one of the same class in all fields; a checker sees a frozen dataclass."""
+
+    def _compared(self) -> tuple[Any, ...]:
+        """What equality looks at."""
+        return tuple(getattr(self, name) for name in self._fields)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Value) and type(self) is type(other) and self._compared() == other._compared()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._compared()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen: '{name}' cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen: '{name}' cannot be deleted")
+
+
+def replace(value: T, **changes: Any) -> T:
+    """The same value but for `changes`."""
+    return type(value)(**{**vars(value), **changes})
+
+
+if TYPE_CHECKING:
+    from typing import NamedTuple as NamedTuple
+else:
+
+    class NamedTuple(tuple):
+        """`typing.NamedTuple`, as far as it is used here."""
+
+        __slots__ = ()
+        _fields = ()
+        _field_defaults: ClassVar[dict[str, Any]] = {}
+
+        def __init_subclass__(cls):
+            cls._fields = tuple(cls.__annotations__)
+            cls._field_defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
+            for number, name in enumerate(cls._fields):
+                setattr(cls, name, property(itemgetter(number)))
+
+        def __new__(cls, *values, **named):
+            if len(values) < len(cls._fields):
+                given = cls._field_defaults | named
+                values += tuple(given[name] for name in cls._fields[len(values) :])
+            return tuple.__new__(cls, values)
+
+        def __getnewargs__(self):
+            return tuple(self)
+
+        def __repr__(self):
+            return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in zip(self._fields, self, strict=True))})"
+
+        def _replace(self, **changes):
+            return type(self)(*map(changes.pop, self._fields, self))

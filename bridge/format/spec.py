@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from bridge._values import Value
 
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
+
+class TensorSpec(Value):
     """dtype, shape and place of one tensor.
 
     - `dtype`: a numpy dtype; bf16, fp8 and the like are ml_dtypes' types.

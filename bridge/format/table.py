@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.format.collector import collector_off
 from bridge.format.spec import TensorSpec
 

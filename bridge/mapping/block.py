@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import NamedTuple
 
+from bridge._values import NamedTuple, Record, replace
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places
@@ -19,8 +18,7 @@ class Term(NamedTuple):
     starts: Places
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Block:
+class Block(Record):
     """Tensors and the places of one leaf that they fill.
 
     Place `i` of the leaf, the box of the map that starts at `starts[i]`, is `sum(terms[...].keys[i]) * scale + add`.

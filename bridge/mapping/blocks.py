@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from bridge._text import fold, quote
+from bridge._values import NamedTuple
 from bridge.mapping.block import Block, Term
 from bridge.mapping.cover import repeated
 from bridge.mapping.families import Families, Shaped

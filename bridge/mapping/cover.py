@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from bridge._values import NamedTuple
 from bridge.mapping.indexmap import IndexMap, Shape
 from bridge.mapping.places import Places
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
 from bridge._text import template
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places, Row

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import field
 from functools import lru_cache
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.mapping.cover import Boxes
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
 from bridge.mapping.places import Places

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.mapping.places import Row
 from bridge.rules.parse import parse_pattern
 from bridge.rules.syntax import Choice, Hole, Name, Piece, Segment, Wild

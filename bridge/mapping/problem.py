@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import NamedTuple
 
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.mapping.indexmap import Shape
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import NamedTuple
 
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.mapping.land import Landed, Names
 from bridge.mapping.solve import Layout, stack_names
 from bridge.mapping.template import Port, Template, branch_names

@@ -7,13 +7,12 @@ is memory of its own, and the index maps are cut and refined to say so. Everythi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
+from bridge._values import NamedTuple, replace
 from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
 from bridge.mapping.keys import Keys, KeyTable

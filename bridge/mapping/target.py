@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from bridge._text import plain, template
+from bridge._values import NamedTuple
 from bridge.mapping.pattern import Codec
 from bridge.mapping.places import Row
 from bridge.rules.check import all_indices

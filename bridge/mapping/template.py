@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
-from bridge._values import Record
+from bridge._values import NamedTuple, Record, Value
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
@@ -35,8 +35,7 @@ class ArraySpec(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(Value):
     """dtype (a numpy dtype) and shape of an array."""
 
     dtype: np.dtype

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import jax.tree_util as jtu
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.model.kinds import ARRAYS, hidden, kind_of
 
 

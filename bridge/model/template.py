@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.tree_util as jtu
@@ -11,6 +11,7 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
+from bridge._values import NamedTuple
 from bridge.mapping.template import Spec, Template
 from bridge.model.names import Leaf, Walked, is_array, walk
 from bridge.model.state import check_stateless, split, state_leaves

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from bridge._values import replace
 from bridge.mapping.indexmap import IndexMap, Shape
 from bridge.stream.gather import Part, Whole
 

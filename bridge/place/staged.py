@@ -8,16 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from math import prod
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
+from bridge._values import NamedTuple, replace
 from bridge.mapping.block import Block
 from bridge.mapping.shard import Box, Grid, parts, shard
 from bridge.mapping.template import Spec

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import jax
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
+from bridge._values import replace
 from bridge.mapping.block import Block
 from bridge.mapping.shard import shard, uncut
 from bridge.mapping.template import Spec

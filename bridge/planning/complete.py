@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bridge._text import plural, quote, template
+from bridge._values import NamedTuple
 from bridge.mapping.block import Block
 from bridge.mapping.cover import Boxes, Cover, cover, key_steps, leaf_steps, spans
 from bridge.mapping.fit import Fit

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import field
+from typing import Any
 
 import numpy as np
 
 from bridge._errors import PlanError
+from bridge._values import NamedTuple, Record, Value
 from bridge.mapping.block import Block
 from bridge.mapping.keys import KeyTable
 from bridge.mapping.pattern import Names
@@ -28,8 +29,7 @@ class Lossy(NamedTuple):
     reason: str
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class Request:
+class Request(Record):
     """What was asked for, besides the checkpoint and the model: enough to ask again."""
 
     rules: tuple[Rule, ...] = ()
@@ -41,8 +41,7 @@ class Request:
     sharding: Any = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Plan(Value):
     """What goes where, proven from headers alone. Made by `bridge.plan`; `print(plan)` shows it.
 
     - `ok`: whether every leaf element is written exactly once and no key is forgotten.

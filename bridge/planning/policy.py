@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
 
 from bridge._dtypes import DTYPES
 from bridge._errors import PlanError
+from bridge._values import NamedTuple
 from bridge.mapping.pattern import Names
 
 Wanted = np.dtype | str | None

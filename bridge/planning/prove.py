@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
 
 from bridge._text import quote
-from bridge._values import Record
+from bridge._values import Record, replace
 from bridge.format.collector import collector_off
 from bridge.mapping.block import Block
 from bridge.mapping.blocks import Prover

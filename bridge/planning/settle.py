@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
+from bridge._values import NamedTuple
 from bridge.mapping.indexmap import Shape, oversized
 from bridge.mapping.problem import Conflict, Mismatched
 from bridge.mapping.template import Spec, Template

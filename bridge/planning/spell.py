@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations, product
-from typing import NamedTuple
 
 from bridge._errors import PlanError
 from bridge._text import quote
+from bridge._values import NamedTuple
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.pattern import Codec, Pattern
 from bridge.mapping.send import Sender

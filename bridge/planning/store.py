@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import BridgeError, PlanError
+from bridge._values import replace
 from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan

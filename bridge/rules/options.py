@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import isfinite
-from typing import NamedTuple
 
+from bridge._values import NamedTuple
 from bridge.rules.cursor import Cursor, fail
 
 Option = int | float | bool | str

@@ -6,44 +6,17 @@ Positions (`at`, a column in the text) are for error messages only and take no p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NoReturn, dataclass_transform
+
+from bridge._values import Value
 
 _RESERVED = frozenset("{}*+[];|\\")
 
 
-@dataclass_transform(frozen_default=True)
-class _Node:
-    """A frozen value of the fields that its class declares; equal to one of the same class in all fields but `at`.
-
-    A checker sees a frozen dataclass. Twelve of those would cost every program that imports bridge 4 ms: each compiles
-    six functions.
-    """
-
-    _fields: tuple[str, ...]
-
-    def __init_subclass__(cls) -> None:
-        cls._fields = tuple(cls.__annotations__)
-
-    def __init__(self, *values: object, **named: object) -> None:
-        self.__dict__.update(zip(self._fields, values, strict=False), **named)
+class _Node(Value):
+    """A part of a rule, equal to one of the same class in all fields but `at`."""
 
     def _compared(self) -> tuple[object, ...]:
         return tuple(getattr(self, name) for name in self._fields if name != "at")
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Node) and type(self) is type(other) and self._compared() == other._compared()
-
-    def __hash__(self) -> int:
-        return hash((type(self), self._compared()))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._fields)})"
-
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is frozen: '{name}' cannot be set")
-
-    def __delattr__(self, name: str) -> NoReturn:
-        raise AttributeError(f"{type(self).__name__} is frozen: '{name}' cannot be deleted")
 
 
 class Selection(_Node):

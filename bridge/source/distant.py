@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
+from bridge._values import NamedTuple
 from bridge.source.folder import Folder
 from bridge.source.http import shown_url
 from bridge.source.hub import find_repo

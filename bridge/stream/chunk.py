@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
+
+from bridge._values import NamedTuple
 
 CHUNK = 4 << 20
 """Bytes of one read: any size from 1 to 64 MiB is as fast, and scratch is one chunk a thread."""

@@ -6,12 +6,11 @@ Everything here is done for all places of a block at once: a checkpoint may have
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from bridge._values import Record
+from bridge._values import NamedTuple, Record
 from bridge.format.table import Numbers, Table
 from bridge.mapping.block import Block
 from bridge.mapping.keys import Keys

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from bridge._values import NamedTuple
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap, Shape, Strided, strided
 from bridge.mapping.shard import cut

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from bridge._values import NamedTuple
 from bridge.stream.buffers import as_bytes
 from bridge.stream.chunk import Source
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
+from bridge._values import NamedTuple
 from bridge.format.spec import TensorSpec
 from bridge.mapping.block import Block
 from bridge.stream.chunk import CHUNK, Source

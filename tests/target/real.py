@@ -61,7 +61,12 @@ def denied(folder: Path) -> None:
         converting = lambda to=target: bridge.convert(folder / "one", folder / to, dict(OLD), overwrite=True)  # noqa: E731
         refused(bridge.SaveError, converting, "Permission denied")
     assert held(folder / "native") == expected(NEW)
-    refused(bridge.CheckpointError, lambda: bridge.load(folder / "secret", None), "permission denied", "secret/model.safetensors")
+    refused(
+        bridge.CheckpointError,
+        lambda: bridge.load(folder / "secret", None),
+        "permission denied",
+        "secret/model.safetensors",
+    )
     assert {path: names(path) for path in folder.iterdir()} == before
 
 
