@@ -26,7 +26,7 @@ def refused(kind: type[bridge.BridgeError], do: Callable[[], object], *words: st
     try:
         do()
     except kind as error:
-        assert all(word in str(error) for word in words), error
+        assert all(word in str(error) for word in words), error  # noqa: PT017
     else:
         raise AssertionError(f"nothing was refused where {words} was expected")
 
