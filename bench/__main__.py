@@ -107,6 +107,7 @@ def _measured(row: Row, size: str, options: Options) -> tuple[int, dict[str, Sam
         def run(name: str) -> None:
             case, into = CASES[name], samples[name]
             needed = into.need or _PROCESS + int(case.factor * row.growth * work.nbytes)
+            needed += work.nbytes if row.cold else 0  # the page cache takes fresh memory too
             fault_in(needed)  # what the page cache holds of other files gives way before ours come
             (cool if row.cold else warm)(_paths(work, case.beside))
             measure(name, work, into, fault_in=needed, timed=timed, watched=watched)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.cases import CASES
-from bench.memory import parse
+from bench.memory import fault_in, parse
 from bench.work import Work
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,6 +164,7 @@ def _process(arguments: Sequence[str | Path], more: Mapping[str, str]) -> Iterat
 def start(code: str) -> float:
     """Seconds from the start of a Python process until its code is done. One clock runs for all processes."""
     program = [sys.executable, "-c", f"{code}\nimport time; print(time.monotonic())"]
+    fault_in(0)
     begin = time.monotonic()
     done = subprocess.run(program, env=environment({}), cwd=ROOT, capture_output=True, text=True, timeout=_LIMIT)
     if done.returncode:
