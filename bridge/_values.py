@@ -7,7 +7,8 @@ half a millisecond and a sixth, in every program that imports them. Here one met
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import MISSING, Field, field
+from dataclasses import MISSING, Field, field, make_dataclass
+from functools import cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar, dataclass_transform
 
@@ -46,9 +47,27 @@ class Record(_Fields):
     """A value of the fields that its class declares; a checker sees a dataclass that compares by identity."""
 
 
+class _Asked:
+    """What `dataclasses.fields`, `asdict` and `replace` ask a class for, made when they do."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type[_Fields]) -> Any:
+        return getattr(_as_dataclass(owner), self.name)
+
+
+@cache
+def _as_dataclass(owner: type[_Fields]) -> type:
+    return make_dataclass(owner.__name__, owner._fields, frozen=True)
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 class Value(_Fields):
-    """A frozen value, equal to one of the same class in all fields; a checker sees a frozen dataclass."""
+    """A frozen value, equal to one of the same class in all fields; for a checker and for `dataclasses` a dataclass."""
+
+    __dataclass_fields__ = _Asked()
+    __dataclass_params__ = _Asked()
 
     def _compared(self) -> tuple[Any, ...]:
         """What equality looks at."""
@@ -80,14 +99,12 @@ if TYPE_CHECKING:
 else:
 
     class NamedTuple(tuple):
-        """`typing.NamedTuple`, as far as it is used here."""
+        """What a class from `typing.NamedTuple` can do; that one is compiled."""
 
         __slots__ = ()
-        _fields = ()
-        _field_defaults: ClassVar[dict[str, Any]] = {}
 
         def __init_subclass__(cls):
-            cls._fields = tuple(cls.__annotations__)
+            cls._fields = cls.__match_args__ = tuple(cls.__annotations__)
             cls._field_defaults = {name: vars(cls)[name] for name in cls._fields if name in vars(cls)}
             for number, name in enumerate(cls._fields):
                 setattr(cls, name, property(itemgetter(number)))
@@ -102,7 +119,14 @@ else:
             return tuple(self)
 
         def __repr__(self):
-            return f"{type(self).__name__}({', '.join(f'{n}={v!r}' for n, v in zip(self._fields, self, strict=True))})"
+            return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._asdict().items())})"
+
+        @classmethod
+        def _make(cls, values):
+            return cls(*values)
+
+        def _asdict(self):
+            return dict(zip(self._fields, self, strict=True))
 
         def _replace(self, **changes):
             return type(self)(*map(changes.pop, self._fields, self))

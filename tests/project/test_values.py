@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import pprint
 import typing
 from dataclasses import field
 from typing import Any
@@ -64,7 +65,9 @@ def test_a_named_tuple_is_what_typing_makes(values: tuple[Any, ...], named: dict
     assert repr(ours) == repr(theirs).replace("Theirs", "Ours")
     assert ours._replace(sizes=(9,)) == theirs._replace(sizes=(9,))
     assert type(ours._replace(tie=True)) is Ours
-    assert ours._fields == theirs._fields
+    assert ours._fields == theirs._fields == Ours.__match_args__
+    assert ours._asdict() == theirs._asdict()
+    assert Ours._make(theirs) == ours
     assert copy.deepcopy(ours) == ours
     name, *_ = ours
     assert name == "a"
@@ -89,6 +92,15 @@ def test_a_value_is_a_frozen_dataclass():
         with pytest.raises(AttributeError, match="Frozen is frozen: 'name' cannot be"):
             change()
     assert ours.name == "a"
+
+
+def test_a_value_is_a_dataclass_for_those_who_ask():
+    ours, theirs = Frozen("a", (1,)), FrozenDataclass("a", (1,))
+    assert dataclasses.is_dataclass(ours)
+    assert [f.name for f in dataclasses.fields(ours)] == [f.name for f in dataclasses.fields(theirs)]
+    assert dataclasses.asdict(ours) == dataclasses.asdict(theirs) == {"name": "a", "sizes": (1,)}
+    assert dataclasses.replace(ours, name="b") == Frozen("b", (1,))
+    assert pprint.pformat(ours) == repr(ours)
 
 
 def test_a_record_is_itself_alone():
