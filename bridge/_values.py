@@ -30,6 +30,8 @@ class _Fields:
             delattr(cls, name)
 
     def __init__(self, *values: Any, **named: Any) -> None:
+        if len(values) > len(self._fields) or not named.keys() <= {*self._fields}:
+            raise TypeError(f"{type(self).__name__} has the fields {self._fields}, got {len(values)} and {[*named]}")
         for name, make in self._makers.items():
             _set(self, name, make())
         for name, value in zip(self._fields, values, strict=False):
@@ -110,9 +112,12 @@ else:
                 setattr(cls, name, property(itemgetter(number)))
 
         def __new__(cls, *values, **named):
-            if len(values) < len(cls._fields):
+            rest = cls._fields[len(values) :]
+            if len(values) > len(cls._fields) or not named.keys() <= {*rest}:
+                raise TypeError(f"{cls.__name__} has the fields {cls._fields}, got {len(values)} and {[*named]}")
+            if rest:
                 given = cls._field_defaults | named
-                values += tuple(given[name] for name in cls._fields[len(values) :])
+                values += tuple(given[name] for name in rest)
             return tuple.__new__(cls, values)
 
         def __getnewargs__(self):
@@ -129,4 +134,4 @@ else:
             return dict(zip(self._fields, self, strict=True))
 
         def _replace(self, **changes):
-            return type(self)(*map(changes.pop, self._fields, self))
+            return type(self)(**{**self._asdict(), **changes})

@@ -80,6 +80,15 @@ def test_a_named_tuple_wants_its_fields():
         Ours("a").name = "b"  # pyright: ignore[reportAttributeAccessIssue]
 
 
+@pytest.mark.parametrize("kind", [Ours, Frozen, Notes])
+def test_no_field_is_made_up(kind: Any):
+    made = kind("a")
+    other = made._replace if kind is Ours else lambda **changes: _values.replace(made, **changes)
+    for wrong in (lambda: kind("a", (), True, 4), lambda: kind("a", nmae="b"), lambda: other(nmae="b")):
+        with pytest.raises(TypeError, match="has the fields"):
+            wrong()
+
+
 def test_a_value_is_a_frozen_dataclass():
     ours, theirs = Frozen("a", (1,)), FrozenDataclass("a", (1,))
     assert repr(ours) == repr(theirs).replace("FrozenDataclass", "Frozen")
