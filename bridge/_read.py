@@ -105,7 +105,7 @@ def read_leaves(
         read = _reader(ckpt, total, report)
         read(blocks, memory)
         # A device array takes its memory over: no view of it may stay behind.
-        values: dict[str, Any] = {name: work.place(name, memory) for name in list(leaves)}
+        values: dict[str, Any] = work.place(memory)
         if staging is not None:
             values |= staging.carry_out(read, partial(taking, needed, ckpt.source))
     return values

@@ -66,12 +66,19 @@ class Work:
         """The buffers of one leaf."""
         return [memory[part] for part in self._names[name]]
 
-    def place(self, name: str, memory: Memory) -> jax.Array:
-        """The leaf as a device array, of buffers that `memory` then no longer has."""
-        parts = [memory.pop(part) for part in self._names[name]]
-        shards = self.shards.get(name)
-        if shards is None:
-            return place(parts[0], self.placements.get(name))
-        if self._names[name] == [name]:
-            parts = [grid.take(parts[0]) for grid in shards.grids]
-        return shards.place(parts, self.leaves[name].dtype)
+    def place(self, memory: Memory) -> dict[str, jax.Array]:
+        """All leaves as device arrays, of buffers that `memory` then no longer has."""
+        found: dict[str, jax.Array] = {}
+        alike: dict[Sharding | None, list[str]] = {}
+        for name in self.leaves:
+            shards = self.shards.get(name)
+            if shards is None:
+                alike.setdefault(self.placements.get(name), []).append(name)
+                continue
+            parts = [memory.pop(part) for part in self._names[name]]
+            if self._names[name] == [name]:
+                parts = [grid.take(parts[0]) for grid in shards.grids]
+            found[name] = shards.place(parts, self.leaves[name].dtype)
+        for sharding, names in alike.items():
+            found |= zip(names, place([memory.pop(name) for name in names], sharding), strict=True)
+        return {name: found[name] for name in self.leaves}

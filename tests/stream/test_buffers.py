@@ -22,12 +22,13 @@ def test_aligned_contiguous_writable(shape: tuple[int, ...], dtype: type):
     assert as_bytes(array).nbytes == array.nbytes
 
 
-@pytest.mark.parametrize("nbytes", [64, 1 << 20, 5 << 20])
-def test_jax_takes_it_over(nbytes: int):
-    array = empty((nbytes,), np.dtype(np.uint8))
-    array[:] = 7
-    address = array.ctypes.data
-    placed = place(array)
-    assert placed.unsafe_buffer_pointer() == address
-    del array
-    assert int(placed.sum(dtype=jax.numpy.uint32)) == 7 * nbytes
+def test_jax_takes_all_over():
+    arrays = [empty((nbytes,), np.dtype(np.uint8)) for nbytes in (64, 1 << 20, 5 << 20)]
+    for array in arrays:
+        array[:] = 7
+    addresses = [array.ctypes.data for array in arrays]
+    placed = place(arrays)
+    assert [array.unsafe_buffer_pointer() for array in placed] == addresses
+    del arrays, array
+    for array in placed:
+        assert int(array.sum(dtype=jax.numpy.uint32)) == 7 * array.nbytes
