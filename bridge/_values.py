@@ -16,29 +16,42 @@ T = TypeVar("T", bound="_Fields")
 _set = object.__setattr__  # by name, not through `__dict__`: objects of a class then share the names
 
 
+def _misfit(kind: str, fields: tuple[str, ...], values: tuple[Any, ...], named: dict[str, Any]) -> str:
+    return f"{kind} has the fields {fields}, got {len(values)} and {[*named]}"
+
+
 class _Fields:
     """The fields that a class declares, in their order; `dataclasses.field` means what it means there."""
 
     _fields: ClassVar[tuple[str, ...]]
     _makers: ClassVar[dict[str, Callable[[], Any]]]
+    _wanted: ClassVar[set[str]]
 
     def __init_subclass__(cls) -> None:
         cls._fields = tuple(cls.__annotations__)
         given: dict[str, Field[Any]] = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
         cls._makers = {n: f.default_factory for n, f in given.items() if f.default_factory is not MISSING}
+        later = {name for name, value in given.items() if not value.init}
         for name in given:
             delattr(cls, name)
+        cls._wanted = {name for name in cls._fields if not hasattr(cls, name)} - cls._makers.keys() - later
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        if len(values) > len(self._fields) or not named.keys() <= {*self._fields}:
-            raise TypeError(f"{type(self).__name__} has the fields {self._fields}, got {len(values)} and {[*named]}")
-        for name, make in self._makers.items():
-            _set(self, name, make())
         for name, value in zip(self._fields, values, strict=False):
             _set(self, name, value)
+        rest = self._fields[len(values) :]
+        if rest or named or len(values) > len(self._fields):
+            self._set_rest(values, {*rest}, named)
+        self.__post_init__()
+
+    def _set_rest(self, values: tuple[Any, ...], rest: set[str], named: dict[str, Any]) -> None:
+        """Set the fields in `rest`, which have no place in `values`: by name, or as their class says."""
+        if len(values) > len(self._fields) or not named.keys() <= rest or not self._wanted & rest <= named.keys():
+            raise TypeError(_misfit(type(self).__name__, self._fields, values, named))
+        for name in rest & self._makers.keys() - named.keys():
+            _set(self, name, self._makers[name]())
         for name, value in named.items():
             _set(self, name, value)
-        self.__post_init__()
 
     def __post_init__(self) -> None:
         """What a class does with its fields once they are set."""
@@ -113,10 +126,10 @@ else:
 
         def __new__(cls, *values, **named):
             rest = cls._fields[len(values) :]
-            if len(values) > len(cls._fields) or not named.keys() <= {*rest}:
-                raise TypeError(f"{cls.__name__} has the fields {cls._fields}, got {len(values)} and {[*named]}")
-            if rest:
+            if rest or named or len(values) > len(cls._fields):
                 given = cls._field_defaults | named
+                if len(values) > len(cls._fields) or not named.keys() <= {*rest} <= given.keys():
+                    raise TypeError(_misfit(cls.__name__, cls._fields, values, named))
                 values += tuple(given[name] for name in rest)
             return tuple.__new__(cls, values)
 

@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from bridge._values import NamedTuple
-from bridge.mapping.indexmap import IndexMap, Shape
+from bridge.mapping.indexmap import IndexMap, Shape, row_major
 from bridge.mapping.places import Places
 
 Column = npt.NDArray[np.int64]
 Steps = tuple[tuple[int, int], ...]
 """Extents and steps of the atoms along one axis."""
+_MAX_FLAT = 1 << 62  # places that one number can tell apart
 
 
 class Boxes(NamedTuple):
@@ -120,30 +121,29 @@ def repeated(starts: Sequence[Places]) -> bool:
     if sum(map(len, starts)) < 2:
         return False
     matrix = starts[0].matrix if len(starts) == 1 else np.concatenate([part.matrix for part in starts])
-    flat, count = np.zeros(len(matrix), np.int64), 1
-    for column in matrix.T:
-        values, ranks = _distinct(column, int(column.max()) + 1)
-        flat, count = flat * len(values) + ranks, count * len(values)
-        if count > 16 * len(flat):
-            values, flat = np.unique(flat, return_inverse=True)
-            count = len(values)
-    return bool(np.bincount(flat).max() > 1)
+    low = matrix.min(axis=0)
+    widths = tuple((matrix.max(axis=0) - low + 1).tolist())
+    if prod(widths) > _MAX_FLAT:
+        return len(np.unique(matrix, axis=0)) < len(matrix)
+    flat = (matrix - low) @ np.array(row_major(widths), np.int64)
+    # Keys mostly stand in the order of their places.
+    return not (flat[1:] > flat[:-1]).all() and len(np.unique(flat)) < len(flat)
 
 
 def _stacked(shape: Shape, group: Boxes) -> bool:
     """Whether boxes, each one index or the whole of every axis, fill the array: as many as there is room for, no two
     alike. Most leaves are filled so.
     """
-    room = 1
-    for axis, extent in enumerate(shape):
-        column = group.starts.matrix[:, axis]
-        if not group.steps[axis]:
+    room, starts = 1, group.starts.matrix
+    first, last = starts.min(axis=0).tolist(), starts.max(axis=0).tolist()
+    for extent, steps, low, high in zip(shape, group.steps, first, last, strict=True):
+        if not steps:
             room *= extent
-            if not 0 <= int(column.min()) <= int(column.max()) < extent:
+            if low < 0 or high >= extent:
                 return False
-        elif not (column == column[0]).all() or not _full(extent, group.steps[axis], int(column[0])):
+        elif low != high or not _full(extent, steps, low):
             return False
-    return room == len(group.starts) and not repeated([group.starts])
+    return room == len(starts) and not repeated([group.starts])
 
 
 def _full(extent: int, steps: Steps, start: int) -> bool:

@@ -77,9 +77,10 @@ class Keys(Sequence[str]):
 
     def kinds(self) -> list[tuple[ArraySpec, int]]:
         """The specs that these keys have, each with the place of the first key that has it."""
-        if len(self.numbers) == 1:
+        kinds = self.table.kinds[self.numbers]
+        if (kinds == kinds[0]).all():
             return [(self.spec(0), 0)]
-        kinds, first = np.unique(self.table.kinds[self.numbers], return_index=True)
+        kinds, first = np.unique(kinds, return_index=True)
         pairs: list[tuple[int, int]] = list(zip(kinds.tolist(), first.tolist(), strict=True))
         return sorted([(self.table.specs[kind], place) for kind, place in pairs], key=_second)
 

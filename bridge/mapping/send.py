@@ -7,6 +7,7 @@ bundle of such keys goes its way as one key, wherever the numbers in its names h
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 
 from bridge._text import template
@@ -190,16 +191,18 @@ class Sender:
         # A choice that shapes an axis stays open in the rule's text, since its branches share extents.
         shaped = {pair.places[self.side] for pair in pairing if pair.shaped}
         shown = [None if place in shaped else label for place, label in enumerate(labels)]
-        key_name = concrete(self.name, Carried(wilds, ()), shown, spelled, target.fresh)
-        sent = Sent(rule, self.number, self.side, picks, self.variables, key_name)
+        spell = partial(concrete, self.name, Carried(wilds, ()), shown, spelled, target.fresh)
+        sent = Sent(rule, self.number, self.side, picks, self.variables, spell)
         if rule.leaf is None:
             return sent
         open_ = {pair.places[-1] for pair in pairing if pair.shaped}
         sent.target, sent.leaf_name, sent.indices = target.fill(
             Carried(wilds, picked_labels(pairing, -1, picks)), row, open_
         )
-        common = [0 if pair.shaped else pick for pair, pick in zip(pairing, picks, strict=True)]
-        sent.group = target.fill(Carried(wilds, picked_labels(pairing, -1, common)), row).text
+        sent.group = sent.target
+        if pairing:
+            common = [0 if pair.shaped else pick for pair, pick in zip(pairing, picks, strict=True)]
+            sent.group = target.fill(Carried(wilds, picked_labels(pairing, -1, common)), row).text
         sent.stacked = tuple(self.variables.index(name) for name in self.stacked)
         return sent
 

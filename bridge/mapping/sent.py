@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import field
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +24,8 @@ class Sent(Record):
     `rows` are the numbers in `keys`; the first columns are the positions of `variables`. `target` has a `{}` for each
     of the `indices` of the leaf's name; it is `None` for a drop. `picks` says for each of the rule's choices which
     branch this is. `stacked` are the columns of indices that the rule drops from the name without giving them an axis.
-    `key_name` and `leaf_name` spell just this way, for `Plan.rules`. Ways of one rule that differ only in a choice
-    that an axis holds have the same `group`.
+    `key_name` and `leaf_name` spell just this way, for `Plan.rules`; `spell` makes the first when somebody asks. Ways
+    of one rule that differ only in a choice that an axis holds have the same `group`.
     """
 
     rule: Rule
@@ -31,7 +33,7 @@ class Sent(Record):
     side: int
     picks: tuple[int, ...]
     variables: tuple[str, ...]
-    key_name: Name
+    spell: Callable[[], Name]
     target: str | None = None
     leaf_name: Name = NO_NAME
     indices: tuple[Number, ...] = ()
@@ -40,6 +42,11 @@ class Sent(Record):
     taken: list[tuple[Numbers | list[int], Matrix | list[Row]]] = field(default_factory=list[Any])
     keys: Keys = field(init=False)
     rows: Places = field(init=False)
+
+    @cached_property
+    def key_name(self) -> Name:
+        """The name of the keys, as the side of a rule that matches no others."""
+        return self.spell()
 
     def take(self, number: int, row: Row) -> None:
         """Add one key of the table."""

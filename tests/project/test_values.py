@@ -73,18 +73,28 @@ def test_a_named_tuple_is_what_typing_makes(values: tuple[Any, ...], named: dict
     assert name == "a"
 
 
-def test_a_named_tuple_wants_its_fields():
-    with pytest.raises(KeyError, match="name"):
-        Ours(tie=True)  # pyright: ignore[reportCallIssue]
+def test_a_named_tuple_stays_as_it_is():
     with pytest.raises(AttributeError):
         Ours("a").name = "b"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("kind", [Ours, Frozen, Notes])
+def test_no_field_is_left_out(kind: Any):
+    for wrong in (lambda: kind(), lambda: kind(sizes=(1,)), lambda: kind(tie=True), lambda: kind(seen=[])):
+        with pytest.raises(TypeError, match="has the fields"):
+            wrong()
 
 
 @pytest.mark.parametrize("kind", [Ours, Frozen, Notes])
 def test_no_field_is_made_up(kind: Any):
     made = kind("a")
     other = made._replace if kind is Ours else lambda **changes: _values.replace(made, **changes)
-    for wrong in (lambda: kind("a", (), True, 4), lambda: kind("a", nmae="b"), lambda: other(nmae="b")):
+    for wrong in (
+        lambda: kind("a", (), True, 4),
+        lambda: kind("a", nmae="b"),
+        lambda: kind("a", name="b"),
+        lambda: other(nmae="b"),
+    ):
         with pytest.raises(TypeError, match="has the fields"):
             wrong()
 
