@@ -71,7 +71,8 @@ def plan(
     - `source`: whatever `bridge.open` takes; its keywords may be given here too.
     - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), or any pytree of arrays or
         `jax.ShapeDtypeStruct`; `None` makes a flat dict of what the rules name.
-    - `rules`: a list of rules or texts, one text, a path to a TOML file, or a `Plan`.
+    - `rules`: a list of rules or texts, one text, a path to a TOML file, or a `Plan`: one that was made for the same
+        keys, the same leaves and the same question holds as it is, any other is proven again.
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
         mapping of leaf patterns to these.
     - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
@@ -86,7 +87,7 @@ def plan(
     from bridge.place.sharding import placements
 
     with opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
+        made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         where = placements(made.request.sharding, made.leaves, model)
         return predicted(ckpt, made, where, max_host_bytes)
 
@@ -131,7 +132,7 @@ def load(
     from bridge.place.sharding import placements
 
     with collector_off(many=True), opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
+        made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
         with agreed(ckpt, made, where):
@@ -143,7 +144,7 @@ def load(
 def request_of(
     rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str, sharding: Any = None
 ) -> Request:
-    """What was asked for; a `Plan` as rules brings its own answers along."""
+    """What is asked for; a `Plan` as rules brings along what was asked when it was made."""
     missing, unexpected = Names.of(allow_missing), Names.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
     fillers = dict(allow_missing) if isinstance(allow_missing, Mapping) else {}
@@ -151,7 +152,7 @@ def request_of(
         return Request(rules_of(rules), policy, missing, unexpected, fillers, sharding)
     before = rules.request
     return Request(
-        rules.rules,
+        before.rules,
         policy if dtype is not None else before.dtype,
         Names.of((*before.allow_missing.texts, *missing.texts)),
         Names.of((*before.allow_unexpected.texts, *unexpected.texts)),
@@ -160,19 +161,24 @@ def request_of(
     )
 
 
-def planned(ckpt: Checkpoint, like: Any, request: Request) -> tuple[Plan, Any]:
-    """The plan, and the template taken apart."""
+def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
+    """The plan, and the template taken apart. A `Plan` as rules is proven again where not all is as it was."""
     from bridge.model.template import take_apart
     from bridge.place.arrays import canonical
 
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
-    if is_native(ckpt.metadata):
-        request = _of_its_own(ckpt, request)
+    native = is_native(ckpt.metadata)
+    if native and template is not None:
         # Its keys are leaf names and its tensors leaves: no layout has a say any more.
-        template = None if template is None else Template(template.leaves, kind=template.kind)
-    made = make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical)
-    return made, model
+        template = Template(template.leaves, kind=template.kind)
+    if isinstance(rules, Plan):
+        if rules.holds_for(ckpt.specs, template, request, canonical):
+            return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
+        request = replace(request, rules=rules.rules)
+    if native:
+        request = _of_its_own(ckpt, request)
+    return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model
 
 
 def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:

@@ -85,7 +85,7 @@ def convert(
     with opened(source, options) as ckpt:
         if is_native(ckpt.metadata):
             raise PlanError(f"{quote(ckpt.source)} is converted already: load it as it is, or revert it first")
-        plan, model = planned(ckpt, like, request_of(rules, dtype, allow_missing, allow_unexpected))
+        plan, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected))
         plan.check()
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)

@@ -49,6 +49,13 @@ class KeyTable:
     def __len__(self) -> int:
         return len(self.names)
 
+    def is_like(self, other: KeyTable) -> bool:
+        """Whether both have the same keys, each with the same dtype and shape, and number them alike."""
+        if len(self.specs) != len(other.specs) or not np.array_equal(self.kinds, other.kinds):
+            return False
+        pairs = zip(self.specs, other.specs, strict=True)
+        return all(a.dtype == b.dtype and a.shape == b.shape for a, b in pairs) and self.names == other.names
+
     def spec(self, number: int) -> ArraySpec:
         """Dtype and shape of one key."""
         return self.specs[int(self.kinds[number])]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from bridge._values import NamedTuple, Record, Value
+from bridge._values import NamedTuple, Value
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
@@ -80,7 +80,7 @@ class Port(NamedTuple):
     branch: int
 
 
-class Template(Record):
+class Template(Value):
     """A model's leaves by name, its layouts, and other spellings of its names.
 
     `aliases` lead from other names of a leaf to its own; those in `tied` are the names of copies that share it.

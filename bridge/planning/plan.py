@@ -40,6 +40,15 @@ class Request(Record):
     """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
     sharding: Any = None
 
+    def asks_like(self, other: Request) -> bool:
+        """Whether two requests differ in nothing but rules, and where the leaves are to go."""
+        return (
+            self.dtype == other.dtype
+            and self.allow_missing.texts == other.allow_missing.texts
+            and self.allow_unexpected.texts == other.allow_unexpected.texts
+            and self.fillers == other.fillers
+        )
+
 
 class Plan(Value):
     """What goes where, proven from headers alone. Made by `bridge.plan`; `print(plan)` shows it.
@@ -62,11 +71,10 @@ class Plan(Value):
     """
 
     source: str
-    model: str
+    template: Template | None
     specs: Mapping[str, ArraySpec]
     leaves: Mapping[str, Spec]
     fills: Mapping[str, int]
-    hints: Mapping[str, str]
     request: Request
     blocks: tuple[Block, ...]
     spelling: Spelling
@@ -77,7 +85,18 @@ class Plan(Value):
     problems: Problems
     casts: tuple[Cast, ...]
     nbytes: int
+    x64: bool
     peak_nbytes: int = 0
+
+    @property
+    def model(self) -> str:
+        """What the model is called in messages."""
+        return "a flat dict" if self.template is None else self.template.kind
+
+    @property
+    def hints(self) -> Mapping[str, str]:
+        """Remarks on leaves, from the layouts of their layers."""
+        return {} if self.template is None else self.template.hints
 
     @property
     def ok(self) -> bool:
@@ -168,6 +187,17 @@ class Plan(Value):
                 self._problems(), missing=self.missing, unexpected=self.unexpected, mismatched=self.mismatched
             )
 
+    def holds_for(
+        self, specs: Mapping[str, ArraySpec], model: Template | None, request: Request, canonical: Canonical
+    ) -> bool:
+        """Whether `make_plan` would come to this plan again: the keys are the same, the model is, and what is asked."""
+        return (
+            self.x64 == _keeps_64_bits(canonical)
+            and self.request.asks_like(request)
+            and KeyTable.of(self.specs).is_like(KeyTable.of(specs))
+            and self.template == model
+        )
+
     def __str__(self) -> str:
         from bridge.planning.recipe import recipe_text
 
@@ -224,11 +254,10 @@ def make_plan(
     fills = {} if model is None else {name: value for name, value in model.fills.items() if name not in _written(proof)}
     return Plan(
         source=source,
-        model=model.kind if model is not None else "a flat dict",
+        template=model,
         specs=specs,
         leaves=leaves,
         fills=fills,
-        hints={} if model is None else model.hints,
         request=request,
         blocks=tuple(proof.blocks),
         spelling=proof.rules,
@@ -239,7 +268,12 @@ def make_plan(
         problems=proof.problems,
         casts=casts,
         nbytes=_nbytes(proof.blocks, table),
+        x64=_keeps_64_bits(canonical),
     )
+
+
+def _keeps_64_bits(canonical: Canonical) -> bool:
+    return canonical(np.dtype("i8")) == np.dtype("i8")
 
 
 def _nbytes(blocks: Iterable[Block], table: KeyTable) -> int:
