@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -128,17 +128,28 @@ def load(
     ```
     """
     from bridge._read import read_leaves
-    from bridge.place.agreement import agreed
     from bridge.place.sharding import placements
 
     with collector_off(many=True), opened(source, options) as ckpt:
         made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
-        with agreed(ckpt, made, where):
+        with _agreed(ckpt, made, where):
             kept = {name: kept_value(name, made, model, where[name]) for name in made.kept}
             values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap)
     return values if model is None else model.filled(values | kept)
+
+
+def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractContextManager[None]:
+    """Around reading: whether all processes load the same, where several do."""
+    from bridge.place.sharding import spanned
+
+    processes = spanned(where)
+    if len(processes) < 2:
+        return nullcontext()
+    from bridge.place.agreement import agreed
+
+    return agreed(ckpt, made, where, processes)
 
 
 def request_of(
@@ -208,7 +219,8 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
 
     **Raises:** `PlanError` where it is none, or cannot go where it should.
     """
-    from bridge.place.arrays import canonical, spread
+    from bridge.place.arrays import canonical
+    from bridge.place.shards import spread
 
     found, spec = _filler(name, made), made.leaves[name]
     if found is None:

@@ -15,7 +15,6 @@ from bridge._progress import Progress, fetch, reporting
 from bridge._values import replace
 from bridge.format.native import is_native
 from bridge.mapping.block import Block
-from bridge.mapping.shard import uncut
 from bridge.mapping.template import Spec
 from bridge.place.arrays import in_default_memory
 from bridge.place.memory import check_memory, in_flight, taking
@@ -27,7 +26,6 @@ from bridge.stream.buffers import empty, taken_nbytes
 from bridge.stream.direct import Read
 from bridge.stream.fill import fill
 from bridge.stream.jobs import Job, jobs
-from bridge.stream.mapped import mapped
 from bridge.stream.run import THREADS
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     """The plan with the bytes that this process reads, and the host memory that it needs for that at once.
 
     That is what is read and not yet placed. Leaves that are host memory themselves are placed when all is read, so they
-    count, but for those that `mapped` leaves in their file; Python's own objects do not, some kilobytes a leaf.
+    count, but for those that `_mapped` leaves in their file; Python's own objects do not, some kilobytes a leaf.
     """
     if not made.ok:
         return made
@@ -49,8 +47,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     work = Work(held, leaves, where)
     dtypes = {name: dtype for name, (_, dtype) in work.buffers.items()}
     # What is still on the Hub is not fetched to be looked at; it counts as if it were read.
-    here = is_native(ckpt.metadata) and ckpt.absent_nbytes(ckpt.files) == 0
-    in_files = mapped(work.whole, ckpt.specs, ckpt, leaves) if here else {}
+    in_files = _mapped(ckpt, work, leaves) if ckpt.absent_nbytes(ckpt.files) == 0 else {}
     found = jobs(work.blocks, ckpt.specs, dtypes)
     nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), readers_nbytes(ckpt.parallel))
     if staged:
@@ -91,7 +88,7 @@ def read_leaves(
     work = Work(held, leaves, where)
     staging = _staging(staged, _leaves(made, staged), where, budget, ckpt.parallel) if staged else None
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
-    memory = mapped(work.whole, ckpt.specs, ckpt, leaves) if mmap and is_native(ckpt.metadata) else {}
+    memory = _mapped(ckpt, work, leaves) if mmap else {}
     blocks = [block for block in work.blocks if block.leaf not in memory]
     needed = work.nbytes - sum(a.nbytes for a in memory.values()) + (budget + staging.host_nbytes if staging else 0)
     check_memory(needed, ckpt.source)
@@ -109,6 +106,15 @@ def read_leaves(
         if staging is not None:
             values |= staging.carry_out(read, partial(taking, needed, ckpt.source))
     return values
+
+
+def _mapped(ckpt: Checkpoint, work: Work, leaves: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+    """The leaves that a converted checkpoint's files are the memory of."""
+    if not is_native(ckpt.metadata):
+        return {}
+    from bridge.stream.mapped import mapped
+
+    return mapped(work.whole, ckpt.specs, ckpt, leaves)
 
 
 def _staging(*arguments: Any) -> Staging:
@@ -151,7 +157,7 @@ def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[l
     budget = in_flight(max_host_bytes)
     if max_host_bytes is None and all(map(_on_host, where.values())):
         return list(made.blocks), [], 0
-    whole = {block.leaf for block in made.blocks if uncut(block) or not in_default_memory(where[block.leaf])}
+    whole = {block.leaf for block in made.blocks if block.uncut or not in_default_memory(where[block.leaf])}
     held = [block for block in made.blocks if block.leaf in whole]
     staged = [block for block in made.blocks if block.leaf not in whole]
     return held, staged, budget

@@ -11,7 +11,7 @@ from bridge._progress import Progress
 from bridge._values import NamedTuple, replace
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import row_major
-from bridge.mapping.shard import Grid, parts, shard, uncut
+from bridge.mapping.shard import Grid, parts, shard
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.budget import part_nbytes, room
@@ -84,7 +84,7 @@ def _batches(
         spec = plan.leaves[leaf]
         whole = tuple(map(range, spec.shape))
         most = max(part_nbytes(blocks[leaf], limit) // spec.dtype.itemsize, 1)
-        most = prod(spec.shape) if any(map(uncut, blocks[leaf])) else most
+        most = prod(spec.shape) if any(block.uncut for block in blocks[leaf]) else most
         for box in parts(whole, most):
             first = sum(r.start * n for r, n in zip(box, row_major(spec.shape), strict=True))
             shape = tuple(map(len, box))

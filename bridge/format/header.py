@@ -13,10 +13,8 @@ from bridge._errors import CheckpointError
 from bridge._text import plural, quote
 from bridge._values import Record
 from bridge.format.collector import collector_off
-from bridge.format.exact import ADVICE, parse_exact
 from bridge.format.fast import parse_fast
-from bridge.format.signature import describe
-from bridge.format.table import Table
+from bridge.format.table import Columns, Table
 
 MAX_HEADER_NBYTES = 100_000_000  # the reference's own limit, checked before anything is allocated
 FIRST_READ_NBYTES = 16 * 1024
@@ -70,9 +68,15 @@ def read_header(source: Readable, file: str | None = None) -> Header:
     data_start = 8 + len(raw)
     data_nbytes = source.nbytes - data_start
     with collector_off(len(raw) > _MANY_NBYTES):
-        parsed = parse_fast(raw, data_nbytes) or parse_exact(raw, data_nbytes, file=source.name)
+        parsed = parse_fast(raw, data_nbytes) or _exactly(raw, data_nbytes, source.name)
     table = Table.of(parsed, file=source.name if file is None else file, data_start=data_start)
     return Header(parsed.metadata, table, data_start)
+
+
+def _exactly(raw: bytearray, data_nbytes: int, file: str) -> Columns:
+    from bridge.format.exact import parse_exact  # few headers need it
+
+    return parse_exact(raw, data_nbytes, file=file)
 
 
 def _read_json(source: Readable) -> bytearray:
@@ -82,6 +86,9 @@ def _read_json(source: Readable) -> bytearray:
     source.readinto([memoryview(first)], 0)
     stop = 8 + int.from_bytes(first[:8], "little")
     if nbytes < 8 or stop - 8 > MAX_HEADER_NBYTES or stop > nbytes:
+        from bridge.format.exact import ADVICE
+        from bridge.format.signature import describe
+
         other = describe(bytes(first))
         if other is not None:
             raise CheckpointError(f"{name} is {other}")

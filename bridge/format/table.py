@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from functools import cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge._values import NamedTuple, Record
 from bridge.format.collector import collector_off
 from bridge.format.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _MAX_COUNT = 2**64 - 1  # the reference counts in 64 bits
 
@@ -33,7 +36,7 @@ class Form(NamedTuple):
     nbytes: int
 
 
-Numbers = npt.NDArray[np.intp]
+Numbers: TypeAlias = "npt.NDArray[np.intp]"
 
 
 class Columns(Record):

@@ -43,6 +43,11 @@ class Block(Record):
         """Whether values change, so that the bits of the leaf are not those of the tensors."""
         return self.summed or self.scale != 1 or self.add != 0
 
+    @property
+    def uncut(self) -> bool:
+        """Whether it is made whole: a sum whose terms run in different orders has no common parts."""
+        return any(term.index_map.atoms != self.terms[0].index_map.atoms for term in self.terms[1:])
+
     def maps(self, place: int) -> Iterator[tuple[str, IndexMap]]:
         """The keys of one place, each with the map that applies to it there."""
         for term in self.terms:

@@ -18,7 +18,6 @@ from bridge.mapping.lower import Family, stacked
 from bridge.mapping.places import Places
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.relate import Relation, Slot
-from bridge.mapping.respell import respell, spelled
 from bridge.mapping.template import Spec
 
 
@@ -111,6 +110,8 @@ class Prover:
             names = [side.name for side in landed.sent.rule.keys]
             other = next(name for n, name in enumerate(names) if n not in there)
             row = landed.rows[list(landed.keys).index(here)]
+            from bridge.mapping.respell import spelled
+
             return spelled(other, dict(zip(landed.sent.variables, row, strict=False)))
         assert relation.rule is not None
         ends = [str(side.name) for side in relation.rule.keys]
@@ -217,6 +218,8 @@ class Prover:
 
     def rules(self) -> dict[str, int]:
         """The texts of the rules that the blocks came from, each with the number of the user's rule behind it."""
+        from bridge.mapping.respell import respell  # a load asks for no texts
+
         found: dict[str, int] = {}
         for relation, slots, arrived in self.behind.values():
             found.setdefault(respell(relation, slots, arrived), arrived[0].sent.number)

@@ -9,15 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge._values import NamedTuple
 from bridge.mapping.indexmap import IndexMap, Shape, row_major
 from bridge.mapping.places import Places
 
-Column = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Column: TypeAlias = "npt.NDArray[np.int64]"
 Steps = tuple[tuple[int, int], ...]
 """Extents and steps of the atoms along one axis."""
 _MAX_FLAT = 1 << 62  # places that one number can tell apart

@@ -11,7 +11,6 @@ from bridge.mapping.land import Landed
 from bridge.mapping.lower import Family, lower, stacked
 from bridge.mapping.problem import Conflict, Mismatched, Problems
 from bridge.mapping.relate import Relation, Slot
-from bridge.mapping.respell import respell
 from bridge.mapping.solve import Layout, Place, ShapeConflict, expected, solve, stack_names
 from bridge.mapping.template import Spec
 
@@ -152,6 +151,8 @@ class Families:
 
     def conflict(self, relation: Relation, slots: dict[Slot, Shape | None], reason: str) -> None:
         """Report a relation whose shapes do not fit: the keys whose shape is not what the others make it."""
+        from bridge.mapping.respell import respell
+
         slot = next(iter(slots))
         rule = respell(relation, [slot], [relation.slots[slot][0]]) if relation.terms == 1 else str(relation.rule)
         told: set[str] = set()

@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cached_property
 from itertools import count
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge._text import template
 from bridge._values import Record
 from bridge.mapping.keys import Keys, KeyTable, Numbers
 from bridge.mapping.places import Matrix
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 FEW = 4
 """Smaller bundles are not worth their calls: such keys go one by one."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, overload, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, overload, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.template import ArraySpec
 
-Numbers = npt.NDArray[np.intp]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Numbers: TypeAlias = "npt.NDArray[np.intp]"
 
 
 @runtime_checkable

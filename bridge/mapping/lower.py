@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import field
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge._values import NamedTuple, Record
 from bridge.mapping.cover import Boxes
@@ -17,6 +17,9 @@ from bridge.mapping.places import Places
 from bridge.mapping.solve import Extents, Layout, Place, ShapeConflict, solve
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Index, Part, Parts, Rest
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Bound(NamedTuple):

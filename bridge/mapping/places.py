@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import overload
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 Row = tuple[int, ...]
-Matrix = npt.NDArray[np.int64]
+Matrix: TypeAlias = "npt.NDArray[np.int64]"
 
 
 class Places(Sequence[Row]):

@@ -72,7 +72,7 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
 
     Atoms and starts are those of a leaf of shape `grid.shape`. Places outside the grid are gone.
     """
-    if uncut(block):
+    if block.uncut:
         return None
     atoms = block.terms[0].index_map.atoms
     rank = len(grid.box)
@@ -118,11 +118,6 @@ def parts(box: Box, limit: int) -> Iterator[Box]:
     each = max(limit // prod(map(len, box[axis + 1 :])), 1)
     for start in range(box[axis].start, box[axis].stop, each):
         yield from parts((*box[:axis], range(start, min(start + each, box[axis].stop)), *box[axis + 1 :]), limit)
-
-
-def uncut(block: Block) -> bool:
-    """Whether a block is made whole: a sum whose terms run in different orders has no common parts."""
-    return any(term.index_map.atoms != block.terms[0].index_map.atoms for term in block.terms[1:])
 
 
 class _Member(NamedTuple):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -40,14 +40,15 @@ _FACTS = {
 
 
 @contextmanager
-def agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Sharding | None]) -> Iterator[None]:
-    """Around reading: **Raises:** `CheckpointError` or `PlanError` where another process loads something else.
+def agreed(
+    ckpt: Checkpoint, made: Plan, where: Mapping[str, Sharding | None], processes: tuple[int, ...]
+) -> Iterator[None]:
+    """Around reading: **Raises:** `CheckpointError` or `PlanError` where another of `processes` loads something else.
 
-    Nothing is compared for arrays that are all this process' own, nor without `jax.distributed`.
+    Nothing is compared without `jax.distributed`.
     """
-    processes = _processes(where.values())
     service = Coordination.found()
-    if len(processes) < 2 or service is None:
+    if service is None:
         yield
         return
     folder = f"bridge/load/{hashlib.sha256(str(processes).encode()).hexdigest()[:16]}"
@@ -79,12 +80,6 @@ def agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Sharding | None]) -
 def _entry(facts: Mapping[str, str | None], *, over: str = "") -> str:
     """What stands for a load; `over` tells one that came to nothing from all others that did."""
     return json.dumps({"facts": facts, "over": over})
-
-
-def _processes(shardings: Iterable[Sharding | None]) -> tuple[int, ...]:
-    """The processes that have parts of the arrays that are spread over several."""
-    spread = [one for one in shardings if one is not None and not one.is_fully_addressable]
-    return tuple(sorted({device.process_index for one in spread for device in one.device_set}))
 
 
 def _facts(ckpt: Checkpoint, made: Plan, where: Mapping[str, Sharding | None]) -> dict[str, str | None]:

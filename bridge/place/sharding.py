@@ -40,6 +40,12 @@ def placements(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -
     return found
 
 
+def spanned(where: Mapping[str, Placement]) -> tuple[int, ...]:
+    """The processes that have parts of the arrays that are spread over several."""
+    spread = [one for one in where.values() if one is not None and not one.is_fully_addressable]
+    return tuple(sorted({device.process_index for one in spread for device in one.device_set}))
+
+
 def _resolve(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -> dict[str, Placement]:
     if sharding is None:
         return {name: _own(name, model) for name in leaves}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -10,9 +11,11 @@ from jax.sharding import Sharding, SingleDeviceSharding
 
 from bridge._values import replace
 from bridge.mapping.block import Block
-from bridge.mapping.shard import shard, uncut
 from bridge.mapping.template import Spec
-from bridge.place.arrays import Shards, place
+from bridge.place.arrays import place
+
+if TYPE_CHECKING:
+    from bridge.place.shards import Shards
 
 Memory = dict[str, np.ndarray]
 
@@ -41,13 +44,17 @@ class Work:
 
     def _add(self, name: str, spec: Spec, blocks: list[Block], sharding: Sharding | None) -> None:
         single = isinstance(sharding, SingleDeviceSharding) and sharding.is_fully_addressable
-        if sharding is not None and not single:
-            self.shards[name] = Shards.of(spec, sharding)
-        if name not in self.shards or any(map(uncut, blocks)):
-            self.buffers[name] = spec.shape, spec.dtype
-            self._names[name] = [name]
-            self.blocks += blocks
-            self.whole += [] if name in self.shards else blocks
+        if sharding is None or single:
+            self._whole(name, spec, blocks)
+            self.whole += blocks
+            return
+        # One array on one device, which most loads make, needs none of this.
+        from bridge.mapping.shard import shard
+        from bridge.place.shards import Shards
+
+        self.shards[name] = Shards.of(spec, sharding)
+        if any(block.uncut for block in blocks):
+            self._whole(name, spec, blocks)
             return
         self._names[name] = []
         for number, grid in enumerate(self.shards[name].grids):
@@ -56,6 +63,11 @@ class Work:
             self._names[name].append(memory)
             for block in blocks:
                 self.blocks += [replace(part, leaf=memory) for part in shard(block, grid) or []]
+
+    def _whole(self, name: str, spec: Spec, blocks: list[Block]) -> None:
+        self.buffers[name] = spec.shape, spec.dtype
+        self._names[name] = [name]
+        self.blocks += blocks
 
     @property
     def nbytes(self) -> int:

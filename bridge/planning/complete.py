@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge._text import plural, quote, template
 from bridge._values import NamedTuple
@@ -22,6 +22,9 @@ from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.sent import Sent
 from bridge.mapping.solve import ShapeConflict
 from bridge.mapping.template import Template
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _MANY = 100_000  # more places than that are reported as one
 

@@ -6,9 +6,9 @@ Everything here is done for all places of a block at once: a checkpoint may have
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge._values import NamedTuple, Record
 from bridge.format.table import Numbers, Table
@@ -19,11 +19,14 @@ from bridge.stream.gaps import skipped
 from bridge.stream.moves import Moves
 from bridge.stream.scatter import Scatter, scattered
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 _RUN = 16 << 10  # shorter runs are cheaper to copy out of scratch than to read one by one
 _VECTOR = 512  # buffers of one read: below every system's limit
 _DENSE = 16  # fewer short runs side by side are read one by one all the same
 
-Column = npt.NDArray[np.int64]
+Column: TypeAlias = "npt.NDArray[np.int64]"
 
 
 class Read(NamedTuple):

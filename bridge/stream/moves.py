@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from bridge._values import Record
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Shape, row_major, strided
 from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class Moves(Record):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from bridge._values import NamedTuple
 from bridge.stream.buffers import as_bytes
 from bridge.stream.chunk import Source
 
-Column = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+Column: TypeAlias = "npt.NDArray[np.int64]"
 
 
 class Runs(NamedTuple):

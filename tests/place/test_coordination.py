@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bridge
-from bridge.place import agreement, meeting
+from bridge.place import agreement, meeting, sharding
 from bridge.place.coordination import Coordination
 from tests.save.files import write
 
@@ -48,7 +48,7 @@ def spread(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Coordination, "found", classmethod(lambda cls: cls(client)))
         return client
 
-    monkeypatch.setattr(agreement, "_processes", lambda _: (0, 1))
+    monkeypatch.setattr(sharding, "spanned", lambda _: (0, 1))
     monkeypatch.setattr(agreement, "_loads", {})
     monkeypatch.setattr(meeting, "_before", {})
     return answering
