@@ -102,8 +102,8 @@ def _split(moves: Moves) -> tuple[tuple[int, ...], int]:
     return moves.extents[:-1], moves.extents[-1]
 
 
-def reads(found: Sequence[Runs], files: Sequence[str]) -> Iterator[Read | Scatter]:
-    """All runs in the order of the files, neighbours read together, each read a chunk at most."""
+def reads(found: Sequence[Runs], files: Sequence[str], most: int) -> Iterator[Read | Scatter]:
+    """All runs in the order of the files, neighbours read together, `most` bytes at once."""
     if not found:
         return
     owner = np.repeat(np.arange(len(found)), [len(part.offsets) for part in found])
@@ -123,7 +123,7 @@ def reads(found: Sequence[Runs], files: Sequence[str]) -> Iterator[Read | Scatte
         at = files[int(rank[first])], int(offset[first]), keys[int(place[first])]
         yield scattered(at, [one.leaf for one in found], owner[part], offset[part], start[part], length[part])
     columns = (column[alone].tolist() for column in (owner, rank, offset, start, length, place))
-    yield from _singly(zip(*columns, strict=True), found, files)
+    yield from _singly(zip(*columns, strict=True), found, files, most)
 
 
 def _sorted(rank: Numbers, offset: Column) -> bool:
@@ -148,19 +148,19 @@ def _dense(rank: Numbers, offset: Column, length: Column) -> Iterator[tuple[int,
 
 
 def _singly(
-    rows: Iterable[tuple[int, int, int, int, int, int]], found: Sequence[Runs], files: Sequence[str]
+    rows: Iterable[tuple[int, int, int, int, int, int]], found: Sequence[Runs], files: Sequence[str], most: int
 ) -> Iterator[Read]:
     """Runs that are read into their places, one by one or several as the buffers of one read."""
     pending: list[tuple[str, int, int]] = []
     file, first, stop, nbytes, key = -1, 0, -1, 0, ""
     for who, where, at, into, count, which in rows:
-        if pending and (where != file or at != stop or nbytes + count > CHUNK or len(pending) == _VECTOR):
+        if pending and (where != file or at != stop or nbytes + count > most or len(pending) == _VECTOR):
             yield Read(files[file], first, key, pending, nbytes)
             pending = []
         leaf = found[who].leaf
-        if count > CHUNK:
-            for done in range(0, count, CHUNK):
-                part = (leaf, into + done, into + min(done + CHUNK, count))
+        if count > most:
+            for done in range(0, count, most):
+                part = (leaf, into + done, into + min(done + most, count))
                 yield Read(files[where], at + done, found[who].keys[which], [part], part[2] - part[1])
             continue
         if not pending:

@@ -11,6 +11,7 @@ from bridge.format.collector import collector_off
 from bridge.format.table import Table
 from bridge.mapping.block import Block
 from bridge.source.bytes import ByteSource
+from bridge.stream.chunk import CHUNK
 from bridge.stream.direct import Read, Runs, is_straight, reads, runs
 from bridge.stream.moves import Moves, moves
 from bridge.stream.scatter import Scatter
@@ -28,7 +29,7 @@ class Files(Protocol):
 
 
 @collector_off(many=True)
-def jobs(blocks: Sequence[Block], specs: Table, dtypes: Mapping[str, np.dtype]) -> list[Job]:
+def jobs(blocks: Sequence[Block], specs: Table, dtypes: Mapping[str, np.dtype], *, straight: int = CHUNK) -> list[Job]:
     """All reads of `blocks`.
 
     **Arguments:**
@@ -36,18 +37,19 @@ def jobs(blocks: Sequence[Block], specs: Table, dtypes: Mapping[str, np.dtype]) 
     - `blocks`: the mapping; a tie's reads compare, and must come after those that fill its leaf.
     - `specs`: where each key lies.
     - `dtypes`: of the leaves.
+    - `straight`: the most bytes of one read that goes straight into its place.
     """
     files = sorted(specs.files)
     order = {file: rank for rank, file in enumerate(files)}
     ranks = np.array([order[file] for file in specs.files], np.intp)
-    straight: list[Runs] = []
+    found: list[Runs] = []
     changing: list[tuple[Block, list[Moves]]] = []
     for block in blocks:
         terms = moves(block)
         if not block.tie and is_straight(block, terms[0], dtypes[block.leaf]):
-            straight.append(runs(block, terms[0], specs, ranks))
+            found.append(runs(block, terms[0], specs, ranks))
         else:
             changing.append((block, terms))
-    found: list[Job] = [*reads(straight, files), *through(changing, specs)]
-    found.sort(key=lambda job: (order[job.file], job.offset))
-    return found
+    made: list[Job] = [*reads(found, files, straight), *through(changing, specs)]
+    made.sort(key=lambda job: (order[job.file], job.offset))
+    return made
