@@ -21,7 +21,6 @@ from bridge.place.memory import check_memory, in_flight, taking
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.budget import readers_nbytes
 from bridge.stream.buffers import empty, taken_nbytes
 from bridge.stream.direct import Read
 from bridge.stream.fill import fill
@@ -42,6 +41,8 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     """
     if not made.ok:
         return made
+    from bridge.stream.budget import readers_nbytes
+
     held, staged, budget = _split(made, where, max_host_bytes)
     leaves = _leaves(made, held)
     work = Work(held, leaves, where)

@@ -13,7 +13,6 @@ from bridge._text import plural, quote, template
 from bridge._values import NamedTuple
 from bridge.mapping.block import Block
 from bridge.mapping.cover import Boxes, Cover, cover, key_steps, leaf_steps, spans
-from bridge.mapping.fit import Fit
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.keys import KeyTable
 from bridge.mapping.lower import key_box
@@ -93,6 +92,8 @@ class _Siblings:
     """Leaves whose names differ only in indices, to tell which key a missing one would have."""
 
     def __init__(self, by_leaf: Mapping[str, Sequence[Block]], model: Template) -> None:
+        from bridge.mapping.fit import Fit  # for reports, as below
+
         groups: dict[str, dict[Shape, str]] = {}
         for leaf, blocks in by_leaf.items():
             text, indices = template(leaf)
@@ -136,6 +137,8 @@ def _holes(
     """Report what nothing fills, key by key where the keys around it tell which those would be."""
     if not found.holes:
         return
+    from bridge.mapping.fit import Fit
+
     samples = {start: key for block in blocks for start, key in zip(block.starts, block.terms[0].keys, strict=True)}
     fit, there = Fit(samples), set(samples.values())
     for hole in found.holes:

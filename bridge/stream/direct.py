@@ -17,10 +17,11 @@ from bridge.mapping.keys import Keys
 from bridge.stream.chunk import CHUNK
 from bridge.stream.gaps import skipped
 from bridge.stream.moves import Moves
-from bridge.stream.scatter import Scatter, scattered
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from bridge.stream.scatter import Scatter
 
 _RUN = 16 << 10  # shorter runs are cheaper to copy out of scratch than to read one by one
 _VECTOR = 512  # buffers of one read: below every system's limit
@@ -117,6 +118,8 @@ def reads(found: Sequence[Runs], files: Sequence[str], most: int) -> Iterator[Re
     owner, rank, offset, start, length, place = _merged(owner, rank, offset, start, length, place)
     alone = np.ones(len(owner), bool)
     for first, stop in _dense(rank, offset, length):
+        from bridge.stream.scatter import scattered  # for checkpoints of many short tensors
+
         alone[first:stop] = False
         part = slice(first, stop)
         keys = found[int(owner[first])].keys

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from bridge.source.bytes import ByteSource
 from bridge.stream.chunk import CHUNK
 from bridge.stream.direct import Read, Runs, is_straight, reads, runs
 from bridge.stream.moves import Moves, moves
-from bridge.stream.scatter import Scatter
-from bridge.stream.through import Through, through
 
-Job = Read | Scatter | Through
+if TYPE_CHECKING:
+    from bridge.stream.scatter import Scatter
+    from bridge.stream.through import Through
+
+Job: TypeAlias = "Read | Scatter | Through"
 
 
 class Files(Protocol):
@@ -50,6 +52,12 @@ def jobs(blocks: Sequence[Block], specs: Table, dtypes: Mapping[str, np.dtype], 
             found.append(runs(block, terms[0], specs, ranks))
         else:
             changing.append((block, terms))
-    made: list[Job] = [*reads(found, files, straight), *through(changing, specs)]
+    made: list[Job] = list(reads(found, files, straight))
+    if changing:
+        from bridge.stream.through import (
+            through,  # the dtype that is stored, its axes in order: most loads change nothing
+        )
+
+        made += through(changing, specs)
     made.sort(key=lambda job: (order[job.file], job.offset))
     return made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,13 +12,14 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.stream.buffers import as_bytes, empty
 from bridge.stream.chunk import CHUNK
-from bridge.stream.convert import DoesNotFitError
 from bridge.stream.direct import Read
 from bridge.stream.jobs import Files as Files
 from bridge.stream.jobs import Job
-from bridge.stream.scatter import Scatter
-from bridge.stream.through import Through
 from bridge.stream.together import Together
+
+if TYPE_CHECKING:
+    from bridge.stream.scatter import Scatter
+    from bridge.stream.through import Through
 
 Progress = Callable[[int, int], None]
 THREADS = 2
@@ -129,6 +131,8 @@ class _Work:
         try:
             job.finish(arrays, self.leaves)
         except CheckpointError as error:
+            from bridge.stream.convert import DoesNotFitError
+
             source = job.sources[0]
             unfit = isinstance(error, DoesNotFitError)
             more = ": turn on jax_enable_x64, or say with dtype= what the leaf should be" if unfit else ""

@@ -78,7 +78,8 @@ def test_nothing_to_do():
 
 
 def big(path: Path) -> dict[str, jax.ShapeDtypeStruct]:
-    tensors = {f"w{n}": np.full((1200, 1200), n, np.float32) for n in range(8)}
+    """Of 138 MB: each thread has many reads to make."""
+    tensors = {f"w{n}": np.full((1200, 1200), n, np.float32) for n in range(24)}
     path.write_bytes(checkpoint(tensors))
     return {key: jax.ShapeDtypeStruct((1200, 1200), jnp.float32) for key in tensors}
 
@@ -134,7 +135,7 @@ def test_progress_is_told_once_a_read_and_ends_at_the_total(tmp_path: Path):
     like = big(path)
     seen: list[tuple[int, int]] = []
     bridge.load(path, like, progress=lambda *now: seen.append(now))
-    nbytes = 8 * 1200 * 1200 * 4
+    nbytes = 24 * 1200 * 1200 * 4
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (nbytes, nbytes)
     # No call for each tensor, row or page: what a callback costs does not grow with the model's parts.
@@ -147,7 +148,7 @@ import jax, numpy as np
 import bridge
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it, and hands that down
-like = {f"w{n}": jax.ShapeDtypeStruct((1 << 18,), np.float32) for n in range(60)}
+like = {f"w{n}": jax.ShapeDtypeStruct((1 << 20,), np.float32) for n in range(60)}
 bridge.plan(sys.argv[1], like)
 fds, preadv = os.listdir("/proc/self/fd"), os.preadv
 
@@ -173,7 +174,7 @@ print(float(bridge.load(sys.argv[1], like)["w59"][0]))
 def test_ctrl_c_in_mid_load(tmp_path: Path):
     """A real signal: no thread goes on, no descriptor stays open, and the next load is whole."""
     path = tmp_path / "model.safetensors"
-    path.write_bytes(checkpoint({f"w{n}": np.full(1 << 18, n, np.float32) for n in range(60)}))
+    path.write_bytes(checkpoint({f"w{n}": np.full(1 << 20, n, np.float32) for n in range(60)}))
     program = [sys.executable, "-c", INTERRUPTED, str(path)]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
