@@ -58,14 +58,11 @@ class Family(Record):
             return Starts(key, leaf, inside)
         columns = dict(zip(variables, rows.matrix.T, strict=False))
         columns |= {f"@{n}": column for n, column in enumerate(stacks.matrix.T)}
-        moved = key.matrix, leaf.matrix.copy()
-        if not all(bound.on_leaf for bound in self.bound):
-            moved = key.matrix.copy(), moved[1]
         for bound in self.bound:
             values = columns[bound.variable]
             inside &= values < bound.extent
-            moved[bound.on_leaf][:, bound.axis] += bound.start + bound.step * values
-        return Starts(Places(moved[0]), Places(moved[1]), inside)
+            (leaf if bound.on_leaf else key).matrix[:, bound.axis] += bound.start + bound.step * values
+        return Starts(key, leaf, inside)
 
 
 @lru_cache(maxsize=4096)

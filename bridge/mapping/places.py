@@ -29,7 +29,9 @@ class Places(Sequence[Row]):
     @classmethod
     def repeated(cls, row: Row, count: int) -> Places:
         """`count` times the same row."""
-        return cls(np.broadcast_to(np.array(row, np.int64), (count, len(row))))
+        matrix = np.empty((count, len(row)), np.int64)
+        matrix[:] = row
+        return cls(matrix)
 
     @property
     def matrix(self) -> Matrix:
