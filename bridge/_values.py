@@ -147,4 +147,7 @@ else:
             return dict(zip(self._fields, self, strict=True))
 
         def _replace(self, **changes):
-            return type(self)(**{**self._asdict(), **changes})
+            changed = type(self)(*map(changes.pop, self._fields, self))
+            if changes:
+                raise TypeError(_misfit(type(self).__name__, self._fields, self, changes))
+            return changed

@@ -7,7 +7,7 @@ is memory of its own, and the index maps are cut and refined to say so. Everythi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise, product
 from math import prod
 
 import numpy as np
@@ -63,7 +63,8 @@ class _Cut(NamedTuple):
     """Part of a map: which values its atoms have left, as new atoms and moves of both starts."""
 
     key_moves: tuple[tuple[int, int], ...]  # (key axis, elements)
-    leaf_starts: tuple[int, int]  # (which box, where in it)
+    box: int
+    start: int  # in the box
     atoms: tuple[Atom, ...]
 
 
@@ -74,23 +75,22 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
     """
     if block.uncut:
         return None
-    atoms = block.terms[0].index_map.atoms
-    rank = len(grid.box)
-    cache: dict[tuple[int, int], list[_Cut]] = {}
-    groups: dict[tuple[Atom, ...], list[_Member]] = {}
-    by_axis = [tuple(a for a in atoms if a.leaf_axis == axis) for axis in range(rank)]
+    atoms, rank = block.terms[0].index_map.atoms, len(grid.box)
+    by_axis = [tuple([a._replace(leaf_axis=rank + n) for a in atoms if a.leaf_axis == n]) for n in range(rank)]
+    # Places share most of their starts: what becomes of a start along an axis is found once.
+    known: list[dict[int, list[_Cut]]] = [{} for _ in by_axis]
+    groups: dict[tuple[tuple[Atom, ...], ...], list[_Member]] = {}
     for place, leaf_start in enumerate(block.starts):
-        cuts: list[tuple[_Cut, ...]] = [()]
-        for axis in range(rank):
-            at = (axis, leaf_start[axis])
-            if at not in cache:
-                cache[at] = _cut_axis(by_axis[axis], leaf_start[axis], grid, axis)
-            cuts = [(*before, cut) for before in cuts for cut in cache[at]]
-        for parts in cuts:
-            start = (*(cut.leaf_starts[0] for cut in parts), *(cut.leaf_starts[1] for cut in parts))
-            moves = tuple(move for cut in parts for move in cut.key_moves)
-            groups.setdefault(tuple(a for cut in parts for a in cut.atoms), []).append(_Member(place, moves, start))
-    return [_block(block, grid, left, members) for left, members in groups.items()]
+        cuts: list[list[_Cut]] = []
+        for axis, (start, found) in enumerate(zip(leaf_start, known, strict=True)):
+            if start not in found:
+                found[start] = _cut_axis(by_axis[axis], start, grid, axis)
+            cuts.append(found[start])
+        for parts in product(*cuts):
+            start = tuple([cut.box for cut in parts] + [cut.start for cut in parts])
+            moves = [move for cut in parts for move in cut.key_moves]
+            groups.setdefault(tuple([cut.atoms for cut in parts]), []).append(_Member(place, moves, start))
+    return [_block(block, grid, tuple(chain(*left)), members) for left, members in groups.items()]
 
 
 _FIRST = np.zeros(1, np.intp)
@@ -124,7 +124,7 @@ class _Member(NamedTuple):
     """What is left of one place of a block: how its starts in the tensors move, and where it starts in memory."""
 
     place: int
-    key_moves: tuple[tuple[int, int], ...]
+    key_moves: Sequence[tuple[int, int]]
     leaf_start: Shape
 
 
@@ -138,25 +138,29 @@ def _block(block: Block, grid: Grid, atoms: tuple[Atom, ...], members: list[_Mem
     return replace(block, terms=tuple(terms), starts=Places(starts))
 
 
-def _moved(start: Shape, moves: Iterable[tuple[int, int]]) -> Shape:
+def _moved(start: Shape, moves: Sequence[tuple[int, int]]) -> Shape:
+    if not moves:
+        return start
     moved = list(start)
     for axis, elements in moves:
         moved[axis] += elements
     return tuple(moved)
 
 
-def _cut_axis(atoms: Sequence[Atom], start: int, grid: Grid, axis: int) -> list[_Cut]:
-    """The parts of a map along one leaf axis, box by box; boxes that are alike become one atom over the boxes."""
-    rank, width, count = len(grid.box), grid.box[axis], grid.counts[axis]
+def _cut_axis(atoms: tuple[Atom, ...], start: int, grid: Grid, axis: int) -> list[_Cut]:
+    """The parts of a map along one leaf axis, box by box; boxes that are alike become one atom over the boxes.
+
+    `atoms` run along that axis of the boxes, the one that is put together along that of the grid.
+    """
+    width, count = grid.box[axis], grid.counts[axis]
+    if not atoms:  # one index of it, in one box or outside
+        box, at = divmod(start - grid.start[axis], width) if width else (-1, 0)
+        return [_Cut((), box, at, ())] if 0 <= box < count else []
     parts: list[list[_Cut]] = []
     for number in range(count):
         low = grid.start[axis] + number * width
-        cuts = _within(tuple(atoms), start, low, low + width)
         parts.append(
-            [
-                _Cut(moves, (number, at - low), tuple(a._replace(leaf_axis=rank + axis) for a in left))
-                for moves, at, left in cuts
-            ]
+            [_Cut(moves, number, at - low, left) for moves, at, left in _within(atoms, start, low, low + width)]
         )
     return _joined(parts, axis) or [cut for part in parts for cut in part]
 
@@ -167,7 +171,7 @@ def _joined(parts: Sequence[Sequence[_Cut]], axis: int) -> list[_Cut] | None:
         return None
     cuts = [part[0] for part in parts]
     first = cuts[0]
-    if any((cut.atoms, cut.leaf_starts[1]) != (first.atoms, first.leaf_starts[1]) for cut in cuts):
+    if any((cut.atoms, cut.start) != (first.atoms, first.start) for cut in cuts):
         return None
     moves = [dict(cut.key_moves) for cut in cuts]
     changing = [key for key in moves[0].keys() | moves[-1].keys() if len({m.get(key, 0) for m in moves}) > 1]
