@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 
 from bridge._values import NamedTuple
 from bridge.format.spec import TensorSpec
+from bridge.format.table import Numbers, Table
 from bridge.mapping.block import Block
 from bridge.stream.chunk import CHUNK, Source
 from bridge.stream.convert import assign, check_equal, combine
+from bridge.stream.direct import located
 from bridge.stream.gaps import skipped
 from bridge.stream.moves import Moves, view
 
@@ -30,6 +33,10 @@ class Piece(NamedTuple):
     strides: Shape
     leaf_start: int
     leaf_strides: Shape
+
+
+Cut: TypeAlias = tuple[int, int, list[Piece]]
+"""Elements `[low, high)` of a tensor, and its pieces there, which count their start from `low`."""
 
 
 class Through(NamedTuple):
@@ -84,23 +91,50 @@ class Through(NamedTuple):
         combine(terms, first.block.scale, first.block.add, out)
 
 
-def through(blocks: Sequence[tuple[Block, list[Moves]]], specs: Mapping[str, TensorSpec]) -> Iterator[Through]:
+def through(blocks: Sequence[tuple[Block, list[Moves]]], specs: Table) -> list[Through]:
     """Blocks whose bytes change. What several of them take from one tensor is read once."""
-    by_key: dict[tuple[object, ...], list[tuple[Block, Moves, int]]] = {}
+    found: list[Through] = []
+    single: list[tuple[Block, Moves, Numbers]] = []
+    uses = np.zeros(len(specs), np.intp)
     for block, terms in blocks:
-        for place in range(len(block.starts)):
-            if len(terms) > 1:
-                yield from _sums(block, terms, place, specs)
+        if len(terms) > 1:
+            found += [made for place in range(len(block.starts)) for made in _sums(block, terms, place, specs)]
+        elif terms[0].count:
+            numbers = located(specs, terms[0].keys)
+            single.append((block, terms[0], numbers))
+            np.add.at(uses, numbers, 1)
+    # Tensors of one form are cut alike, and most have a form in common with others.
+    cuts: dict[tuple[object, ...], list[Cut]] = {}
+    shared: dict[tuple[int, object], list[Piece]] = {}
+    for block, term, numbers in single:
+        starts = zip(numbers.tolist(), term.key_starts.tolist(), term.leaf_starts.tolist(), strict=True)
+        whole = Piece(block, term.extents, 0, term.key_strides, 0, term.leaf_strides)
+        for number, start, leaf_start in starts:
+            if uses[number] > 1:
+                # Parts side by side along the tensor's rows have the same outermost axis.
+                rows = (term.extents[0], term.key_strides[0]) if term.extents else ()
+                members = shared.setdefault((number, rows), [])
+                members.append(whole._replace(start=start, leaf_start=leaf_start))
                 continue
-            (term,) = terms
-            # Parts side by side along the tensor's rows have the same outermost axis.
-            rows = (term.extents[0], term.key_strides[0]) if term.extents else ()
-            by_key.setdefault((term.keys[place], rows), []).append((block, term, place))
-    for members in by_key.values():
-        yield from _chunks(members, specs)
+            spec, key = specs.spec(number), specs.names[number]
+            form = whole.extents, whole.strides, whole.leaf_strides, spec.dtype.itemsize, _is_computed(block)
+            if form not in cuts:
+                cuts[form] = list(_cuts([whole], spec.dtype.itemsize))
+            for low, high, ((_, extents, _, strides, at, leaf_strides),) in cuts[form]:
+                piece = Piece(block, extents, 0, strides, leaf_start + at, leaf_strides)
+                found.append(Through((_source(key, spec, start + low, start + high),), (piece,)))
+    for (number, _), members in shared.items():
+        spec, key = specs.spec(number), specs.names[number]
+        for low, high, pieces in _cuts(members, spec.dtype.itemsize):
+            found.append(Through((_source(key, spec, low, high),), tuple(pieces)))
+    return found
 
 
-def _sums(block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, TensorSpec]) -> Iterator[Through]:
+def _is_computed(block: Block) -> bool:
+    return block.valued or block.tie
+
+
+def _sums(block: Block, terms: Sequence[Moves], place: int, specs: Table) -> Iterator[Through]:
     """One place of a sum, with all of its terms, since none alone is what the leaf holds.
 
     It is cut along its outermost axes into chunks, where all terms run through the leaf alike.
@@ -115,7 +149,7 @@ def _sums(block: Block, terms: Sequence[Moves], place: int, specs: Mapping[str, 
     while pending:
         group = pending.pop()
         spans = [(piece.start, piece.start + _span(piece.extents, piece.strides)) for piece in group]
-        sources = tuple(_source(key, specs, *span) for key, span in zip(keys, spans, strict=True))
+        sources = tuple(_source(key, specs[key], *span) for key, span in zip(keys, spans, strict=True))
         axis = next((n for n, extent in enumerate(group[0].extents) if extent > 1), None)
         if axis is None or not alike or sum(source.nbytes for source in sources) <= _COMPUTED:
             yield Through(sources, tuple(piece._replace(start=0) for piece in group))
@@ -137,9 +171,8 @@ def _reordered(array: np.ndarray, piece: Piece, first: Piece) -> np.ndarray:
     return view(box, first.leaf_start - low, first.extents, first.leaf_strides)
 
 
-def _source(key: str, specs: Mapping[str, TensorSpec], start: int, stop: int) -> Source:
+def _source(key: str, spec: TensorSpec, start: int, stop: int) -> Source:
     """Elements `[start, stop)` of a tensor."""
-    spec = specs[key]
     itemsize = spec.dtype.itemsize
     return Source(spec.file, spec.offset + start * itemsize, (stop - start) * itemsize, key, spec.dtype)
 
@@ -149,28 +182,18 @@ def _span(extents: Shape, strides: Shape) -> int:
     return 1 + sum((n - 1) * stride for n, stride in zip(extents, strides, strict=True)) if prod(extents) else 0
 
 
-def _chunks(members: Sequence[tuple[Block, Moves, int]], specs: Mapping[str, TensorSpec]) -> Iterator[Through]:
+def _cuts(parts: Sequence[Piece], itemsize: int) -> Iterator[Cut]:
     """What is taken from one tensor, cut along its outermost axes into sources of at most one chunk."""
-    key = members[0][1].keys[members[0][2]]
-    parts = [
-        Piece(
-            block, term.extents, int(term.key_starts[n]), term.key_strides, int(term.leaf_starts[n]), term.leaf_strides
-        )
-        for block, term, n in members
-        if term.count
-    ]
-    computed = any(block.valued or block.tie for block, _, _ in members)
-    limit = max((_COMPUTED if computed else CHUNK) // specs[key].dtype.itemsize, 1)
-    pending = [parts] if parts else []
+    limit = max((_COMPUTED if any(_is_computed(piece.block) for piece in parts) else CHUNK) // itemsize, 1)
+    pending = [list(parts)]
     while pending:
         group = pending.pop()
         low = min(piece.start for piece in group)
         high = max(piece.start + _span(piece.extents, piece.strides) for piece in group)
         axis = next((n for n, extent in enumerate(group[0].extents) if extent > 1), None)
-        gapped = axis is not None and _gapped(group, axis, specs[key].dtype.itemsize)
+        gapped = axis is not None and _gapped(group, axis, itemsize)
         if axis is None or (high - low <= limit and not gapped):
-            source = _source(key, specs, low, high)
-            yield Through((source,), tuple(piece._replace(start=piece.start - low) for piece in group))
+            yield low, high, [piece._replace(start=piece.start - low) for piece in group]
             continue
         if len(group) > 1 and axis > 0:
             pending += [[piece] for piece in group]  # below the rows they have nothing in common
