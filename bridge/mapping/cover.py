@@ -123,7 +123,7 @@ def repeated(starts: Sequence[Places]) -> bool:
     """Whether some start stands twice."""
     if sum(map(len, starts)) < 2:
         return False
-    matrix = starts[0].matrix if len(starts) == 1 else np.concatenate([part.matrix for part in starts])
+    matrix = Places.joined(starts).matrix
     low = matrix.min(axis=0)
     widths = tuple((matrix.max(axis=0) - low + 1).tolist())
     if prod(widths) > _MAX_FLAT:

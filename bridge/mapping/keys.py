@@ -72,6 +72,13 @@ class Keys(Sequence[str]):
         self.table = table
         self.numbers = numbers
 
+    @classmethod
+    def joined(cls, parts: Sequence[Keys]) -> Keys:
+        """Keys of one table, one part after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(parts[0].table, np.concatenate([part.numbers for part in parts]))
+
     def at(self, places: Sequence[int] | Numbers) -> Keys:
         """Those at some places."""
         return Keys(self.table, self.numbers[np.asarray(places, np.intp)])
@@ -86,6 +93,8 @@ class Keys(Sequence[str]):
 
     def kinds(self) -> list[tuple[ArraySpec, int]]:
         """The specs that these keys have, each with the place of the first key that has it."""
+        if len(self.numbers) == 1:
+            return [(self.spec(0), 0)]
         kinds = self.table.kinds[self.numbers]
         if (kinds == kinds[0]).all():
             return [(self.spec(0), 0)]

@@ -33,6 +33,16 @@ class Places(Sequence[Row]):
         matrix[:] = row
         return cls(matrix)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Places]) -> Places:
+        """Rows of one length, one part after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        rows = [part._rows for part in parts]
+        if None in rows:
+            return cls(np.concatenate([part.matrix for part in parts]))
+        return cls([row for part in rows for row in part or ()])
+
     @property
     def matrix(self) -> Matrix:
         """All rows, int64."""

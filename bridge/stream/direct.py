@@ -5,12 +5,12 @@ Everything here is done for all places of a block at once: a checkpoint may have
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from bridge._values import NamedTuple, Record
+from bridge._values import NamedTuple
 from bridge.format.table import Numbers, Table
 from bridge.mapping.block import Block
 from bridge.mapping.keys import Keys
@@ -43,16 +43,26 @@ class Read(NamedTuple):
     nbytes: int
 
 
-class Runs(Record):
-    """Runs of bytes that go to one leaf: where they start in which file and in the leaf, how long, of which key."""
+class Runs(NamedTuple):
+    """Runs of bytes, column by column; leaves, files and keys by number.
 
-    leaf: str
-    files: Numbers
+    Run `n` is `lengths[n]` bytes of a key, from `offsets[n]` on in its file, and goes to `starts[n]` of its leaf.
+    """
+
+    leaves: Column
+    files: Column
     offsets: Column
     starts: Column
     lengths: Column
-    keys: Keys
-    places: Numbers
+    keys: Column
+
+    def at(self, chosen: Column | npt.NDArray[np.bool_] | slice) -> Runs:
+        """Some of them."""
+        return Runs(*(column[chosen] for column in self))
+
+    def rows(self) -> Iterator[tuple[int, int, int, int, int, int]]:
+        """One by one."""
+        return zip(*(column.tolist() for column in self), strict=True)
 
 
 def located(specs: Table, keys: Keys) -> Numbers:
@@ -62,8 +72,8 @@ def located(specs: Table, keys: Keys) -> Numbers:
     return np.array([specs.numbers[key] for key in keys], np.intp)
 
 
-def runs(block: Block, moves: Moves, specs: Table, ranks: Numbers) -> Runs:
-    """A straight block as runs; `ranks` are those of the files among all that are read."""
+def runs(moves: Moves, leaves: Column, specs: Table, ranks: Numbers) -> Runs:
+    """Straight moves as runs. `leaves` has a number for each place; `ranks` are those of the files among all read."""
     itemsize = moves.keys.spec(0).dtype.itemsize
     numbers = located(specs, moves.keys)
     outer, length = _split(moves)
@@ -72,20 +82,22 @@ def runs(block: Block, moves: Moves, specs: Table, ranks: Numbers) -> Runs:
     in_leaf = np.array(moves.leaf_strides[: len(outer)], np.int64) @ grid
     each, count = grid.shape[1], len(numbers)
     return Runs(
-        block.leaf,
+        np.repeat(leaves, each),
         np.repeat(ranks[specs.ranks[numbers]], each),
         (specs.offsets[numbers][:, None] + (moves.key_starts[:, None] + in_key) * itemsize).ravel(),
         ((moves.leaf_starts[:, None] + in_leaf) * itemsize).ravel(),
         np.full(count * each, length * itemsize),
-        moves.keys,
-        np.repeat(np.arange(count), each),
+        np.repeat(numbers, each),
     )
 
 
-def is_straight(block: Block, moves: Moves, dtype: np.dtype) -> bool:
-    """Whether a leaf of `dtype` gets the block's bytes as they are, in runs that are long enough to read one by one."""
-    if block.valued or any(spec.dtype != dtype for spec, _ in moves.keys.kinds()):
-        return False
+def is_bitwise(block: Block, dtype: np.dtype) -> bool:
+    """Whether a leaf of `dtype` gets the bits of the block's tensors as they are."""
+    return not block.valued and all(spec.dtype == dtype for spec, _ in block.terms[0].keys.kinds())
+
+
+def is_straight(moves: Moves, dtype: np.dtype) -> bool:
+    """Whether a leaf of `dtype`, which gets the bits as they are, gets them in runs long enough to read one by one."""
     outer, length = _split(moves)
     if length == 0 or not outer or length * dtype.itemsize >= _RUN:
         return length > 0
@@ -103,87 +115,81 @@ def _split(moves: Moves) -> tuple[tuple[int, ...], int]:
     return moves.extents[:-1], moves.extents[-1]
 
 
-def reads(found: Sequence[Runs], files: Sequence[str], most: int) -> Iterator[Read | Scatter]:
-    """All runs in the order of the files, neighbours read together, `most` bytes at once."""
-    if not found:
-        return
-    owner = np.repeat(np.arange(len(found)), [len(part.offsets) for part in found])
-    rank, offset, start, length, place = (
-        np.concatenate([getattr(part, name) for part in found])
-        for name in ("files", "offsets", "starts", "lengths", "places")
-    )
-    if not _sorted(rank, offset):
-        order = np.lexsort((offset, rank))
-        owner, rank, offset, start, length, place = (a[order] for a in (owner, rank, offset, start, length, place))
-    owner, rank, offset, start, length, place = _merged(owner, rank, offset, start, length, place)
-    alone = np.ones(len(owner), bool)
-    for first, stop in _dense(rank, offset, length):
+def reads(
+    found: Sequence[Runs], leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int
+) -> Iterator[Read | Scatter]:
+    """All runs in the order of the files, neighbours read together, `most` bytes at once; names by number."""
+    runs = found[0] if len(found) == 1 else Runs(*map(np.concatenate, zip(*found, strict=True)))
+    if not _sorted(runs):
+        runs = runs.at(np.lexsort((runs.offsets, runs.files)))
+    runs = _merged(runs)
+    alone = np.ones(len(runs.leaves), bool)
+    for first, stop in _dense(runs):
         from bridge.stream.scatter import scattered  # for checkpoints of many short tensors
 
         alone[first:stop] = False
-        part = slice(first, stop)
-        keys = found[int(owner[first])].keys
-        at = files[int(rank[first])], int(offset[first]), keys[int(place[first])]
-        yield scattered(at, [one.leaf for one in found], owner[part], offset[part], start[part], length[part])
-    columns = (column[alone].tolist() for column in (owner, rank, offset, start, length, place))
-    yield from _singly(zip(*columns, strict=True), found, files, most)
+        part = runs.at(slice(first, stop))
+        at = files[int(part.files[0])], int(part.offsets[0]), keys[int(part.keys[0])]
+        yield scattered(at, leaves, part.leaves, part.offsets, part.starts, part.lengths)
+    yield from _singly(runs if alone.all() else runs.at(alone), leaves, keys, files, most)
 
 
-def _sorted(rank: Numbers, offset: Column) -> bool:
+def _sorted(runs: Runs) -> bool:
     """Whether runs stand in the order of the files already, as those of one leaf mostly do."""
+    rank, offset = runs.files, runs.offsets
     later = (rank[1:] > rank[:-1]) | ((rank[1:] == rank[:-1]) & (offset[1:] >= offset[:-1]))
     return bool(later.all())
 
 
-def _dense(rank: Numbers, offset: Column, length: Column) -> Iterator[tuple[int, int]]:
+def _merged(runs: Runs) -> Runs:
+    """Runs that touch both in the file and in the leaf, as one."""
+    new = np.ones(len(runs.leaves), bool)
+    new[1:] = (
+        (runs.leaves[1:] != runs.leaves[:-1]) | _apart(runs) | (runs.starts[1:] != runs.starts[:-1] + runs.lengths[:-1])
+    )
+    heads = np.flatnonzero(new)
+    return runs.at(heads)._replace(lengths=np.add.reduceat(runs.lengths, heads))
+
+
+def _apart(runs: Runs) -> npt.NDArray[np.bool_]:
+    """Whether each run but the first does not follow the one before it in the file."""
+    return (runs.files[1:] != runs.files[:-1]) | (runs.offsets[1:] != runs.offsets[:-1] + runs.lengths[:-1])
+
+
+def _dense(runs: Runs) -> Iterator[tuple[int, int]]:
     """Stretches of many short runs that follow one another in a file, each of about a chunk: first and stop."""
-    short = length < _RUN
-    new = np.ones(len(rank), bool)
-    new[1:] = (rank[1:] != rank[:-1]) | (offset[1:] != offset[:-1] + length[:-1]) | (short[1:] != short[:-1])
+    short = runs.lengths < _RUN
+    if not short.any():
+        return
+    new = np.ones(len(short), bool)
+    new[1:] = _apart(runs) | (short[1:] != short[:-1])
     heads = np.flatnonzero(new)
     stretch = np.cumsum(new) - 1
-    chunk = (offset - offset[heads][stretch]) // (CHUNK - _RUN)
+    chunk = (runs.offsets - runs.offsets[heads][stretch]) // (CHUNK - _RUN)
     new[1:] |= chunk[1:] != chunk[:-1]
     heads = np.flatnonzero(new)
-    stops = np.append(heads[1:], len(rank))
+    stops = np.append(heads[1:], len(short))
     chosen = short[heads] & (stops - heads >= _DENSE)
     yield from zip(heads[chosen].tolist(), stops[chosen].tolist(), strict=True)
 
 
-def _singly(
-    rows: Iterable[tuple[int, int, int, int, int, int]], found: Sequence[Runs], files: Sequence[str], most: int
-) -> Iterator[Read]:
+def _singly(runs: Runs, leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int) -> Iterator[Read]:
     """Runs that are read into their places, one by one or several as the buffers of one read."""
     pending: list[tuple[str, int, int]] = []
-    file, first, stop, nbytes, key = -1, 0, -1, 0, ""
-    for who, where, at, into, count, which in rows:
+    file, first, stop, nbytes, key = -1, 0, -1, 0, -1
+    for who, where, at, into, count, which in runs.rows():
         if pending and (where != file or at != stop or nbytes + count > most or len(pending) == _VECTOR):
-            yield Read(files[file], first, key, pending, nbytes)
+            yield Read(files[file], first, keys[key], pending, nbytes)
             pending = []
-        leaf = found[who].leaf
+        leaf = leaves[who]
         if count > most:
             for done in range(0, count, most):
                 part = (leaf, into + done, into + min(done + most, count))
-                yield Read(files[where], at + done, found[who].keys[which], [part], part[2] - part[1])
+                yield Read(files[where], at + done, keys[which], [part], part[2] - part[1])
             continue
         if not pending:
-            file, first, key, nbytes = where, at, found[who].keys[which], 0
+            file, first, key, nbytes = where, at, which, 0
         pending.append((leaf, into, into + count))
         stop, nbytes = at + count, nbytes + count
     if pending:
-        yield Read(files[file], first, key, pending, nbytes)
-
-
-def _merged(*columns: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], ...]:
-    """Runs that touch both in the file and in the leaf, as one."""
-    owner, rank, offset, start, length, place = columns
-    new = np.ones(len(owner), bool)
-    new[1:] = (
-        (owner[1:] != owner[:-1])
-        | (rank[1:] != rank[:-1])
-        | (offset[1:] != offset[:-1] + length[:-1])
-        | (start[1:] != start[:-1] + length[:-1])
-    )
-    heads = np.flatnonzero(new)
-    total = np.add.reduceat(length, heads)
-    return owner[heads], rank[heads], offset[heads], start[heads], total, place[heads]
+        yield Read(files[file], first, keys[key], pending, nbytes)

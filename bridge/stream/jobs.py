@@ -12,8 +12,8 @@ from bridge.format.table import Table
 from bridge.mapping.block import Block
 from bridge.source.bytes import ByteSource
 from bridge.stream.chunk import CHUNK
-from bridge.stream.direct import Read, Runs, is_straight, reads, runs
-from bridge.stream.moves import Moves, moves
+from bridge.stream.direct import Read, Runs, is_bitwise, is_straight, reads, runs
+from bridge.stream.moves import Moves, joined, moves
 
 if TYPE_CHECKING:
     from bridge.stream.scatter import Scatter
@@ -43,16 +43,26 @@ def jobs(blocks: Sequence[Block], specs: Table, dtypes: Mapping[str, np.dtype], 
     """
     files = sorted(specs.files)
     order = {file: rank for rank, file in enumerate(files)}
-    ranks = np.array([order[file] for file in specs.files], np.intp)
-    found: list[Runs] = []
+    leaves: dict[str, int] = {}
+    alike: dict[tuple[int, np.dtype], list[Block]] = {}
     changing: list[tuple[Block, list[Moves]]] = []
     for block in blocks:
-        terms = moves(block)
-        if not block.tie and is_straight(block, terms[0], dtypes[block.leaf]):
-            found.append(runs(block, terms[0], specs, ranks))
+        leaves.setdefault(block.leaf, len(leaves))
+        if block.tie or not is_bitwise(block, dtypes[block.leaf]):
+            changing.append((block, moves(block)))
         else:
-            changing.append((block, terms))
-    made: list[Job] = list(reads(found, files, straight))
+            # The layers of a list have leaves of their own, but one map: it is the same object.
+            alike.setdefault((id(block.terms[0].index_map), dtypes[block.leaf]), []).append(block)
+    found: list[Runs] = []
+    ranks = np.array([order[file] for file in specs.files], np.intp)
+    for (_, dtype), members in alike.items():
+        together = joined(members)
+        if is_straight(together, dtype):
+            owners = np.repeat([leaves[block.leaf] for block in members], [len(block.starts) for block in members])
+            found.append(runs(together, owners, specs, ranks))
+        else:
+            changing += [(block, moves(block)) for block in members]
+    made: list[Job] = list(reads(found, list(leaves), specs.names, files, straight)) if found else []
     if changing:
         from bridge.stream.through import (
             through,  # the dtype that is stored, its axes in order: most loads change nothing

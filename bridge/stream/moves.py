@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bridge._values import Record
-from bridge.mapping.block import Block
+from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import Shape, row_major, strided
 from bridge.mapping.keys import Keys
 from bridge.mapping.places import Places
@@ -41,21 +42,21 @@ class Moves(Record):
 
 def moves(block: Block) -> list[Moves]:
     """The terms of a block."""
-    found: list[Moves] = []
-    for term in block.terms:
-        index_map = term.index_map
-        extents, key, leaf = strided(index_map)
-        found.append(
-            Moves(
-                term.keys,
-                extents,
-                key.strides,
-                leaf.strides,
-                _offsets(term.starts, index_map.key_shape),
-                _offsets(block.starts, index_map.leaf_shape),
-            )
-        )
-    return found
+    return [_moves(term, block.starts) for term in block.terms]
+
+
+def joined(blocks: Sequence[Block]) -> Moves:
+    """Blocks of one term, which have the same map, as one: the places of the first block, then those of the second."""
+    terms = [block.terms[0] for block in blocks]
+    keys, starts = Keys.joined([term.keys for term in terms]), Places.joined([term.starts for term in terms])
+    return _moves(Term(terms[0].index_map, keys, starts), Places.joined([block.starts for block in blocks]))
+
+
+def _moves(term: Term, leaf_starts: Places) -> Moves:
+    extents, key, leaf = strided(term.index_map)
+    in_key = _offsets(term.starts, term.index_map.key_shape)
+    in_leaf = _offsets(leaf_starts, term.index_map.leaf_shape)
+    return Moves(term.keys, extents, key.strides, leaf.strides, in_key, in_leaf)
 
 
 def _offsets(starts: Places, shape: Shape) -> npt.NDArray[np.int64]:

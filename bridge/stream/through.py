@@ -107,9 +107,10 @@ def through(blocks: Sequence[tuple[Block, list[Moves]]], specs: Table) -> list[T
     cuts: dict[tuple[object, ...], list[Cut]] = {}
     shared: dict[tuple[int, object], list[Piece]] = {}
     for block, term, numbers in single:
-        starts = zip(numbers.tolist(), term.key_starts.tolist(), term.leaf_starts.tolist(), strict=True)
         whole = Piece(block, term.extents, 0, term.key_strides, 0, term.leaf_strides)
-        for number, start, leaf_start in starts:
+        columns = numbers.tolist(), term.key_starts.tolist(), term.leaf_starts.tolist()
+        places: Iterator[tuple[int, int, int]] = zip(*columns, strict=True)
+        for number, start, leaf_start in places:
             if uses[number] > 1:
                 # Parts side by side along the tensor's rows have the same outermost axis.
                 rows = (term.extents[0], term.key_strides[0]) if term.extents else ()
