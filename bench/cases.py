@@ -57,6 +57,7 @@ _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 CASES: dict[str, Case] = {
     "bridge": _ours("**bridge.load**", ours.load),
+    "bridge_by_plan": _ours("**bridge.load**, its `Plan` made before", ours.load_by_plan),
     "bridge_f32": _ours("**bridge.load**", ours.to_f32),
     "bridge_bf16": _ours("**bridge.load**", ours.to_bf16),
     "bridge_transposed": _ours("**bridge.load**", ours.transposed, transposed=True),
@@ -78,6 +79,7 @@ CASES: dict[str, Case] = {
     ),
     "fresh": _limit("limit: `preadv` into fresh `np.empty`", limits.fresh),
     "huge": _limit("limit: `preadv` into fresh pages of 2 MiB", limits.huge),
+    "replayed": _limit("limit: the reads of bridge.load, decided beforehand", limits.replayed),
     "touched": _limit("limit: `preadv` into touched memory", limits.touched),
     "one_pass": _limit("limit: one pass, one thread, fresh memory", limits.one_pass),
     "sequential": _limit("limit: one sequential read into one buffer", limits.sequential),

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bench import ours
 from bench.work import Work
 
 THREADS = 2
@@ -92,6 +93,35 @@ def fresh(work: Work) -> Run:
 def huge(work: Work) -> Run:
     """The same into fresh memory that is asked for in pages of 2 MiB."""
     return lambda: _reading(work, _huge, THREADS)
+
+
+def replayed(work: Work) -> Run:
+    """The very reads that `bridge.load` makes, decided beforehand, into memory that is asked for as it does."""
+    import bridge
+    from bridge.stream.buffers import as_bytes, empty
+    from bridge.stream.chunk import STRAIGHT
+    from bridge.stream.jobs import jobs
+
+    with bridge.open(work.folder) as ckpt:
+        plan = bridge.plan(ckpt, ours.like(work), ours.RULES[work.kind])
+        leaves = {block.leaf: plan.leaves[block.leaf] for block in plan.blocks}
+        reads = jobs(plan.blocks, ckpt.specs, {name: leaf.dtype for name, leaf in leaves.items()}, straight=STRAIGHT)
+
+    def run() -> list[np.ndarray]:
+        files = {path.name: os.open(path, os.O_RDONLY) for path in work.paths}
+        arrays = {name: empty(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
+        memory = {name: as_bytes(array) for name, array in arrays.items()}
+
+        def do(read: Any) -> None:
+            count = os.preadv(files[read.file], [memory[name][a:b] for name, a, b in read.parts], read.offset)
+            assert count == read.nbytes
+
+        _in_threads(reads, do, THREADS)
+        for file in files.values():
+            os.close(file)
+        return list(arrays.values())
+
+    return run
 
 
 def touched(work: Work) -> Run:

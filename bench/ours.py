@@ -76,6 +76,13 @@ def load(work: Work) -> Run:
     return _loading(work, like(work), RULES[work.kind])
 
 
+def load_by_plan(work: Work) -> Run:
+    """The same with a `Plan` that was made before: files and headers are still opened and compared with it."""
+    import bridge
+
+    return _loading(work, like(work), bridge.plan(work.folder, like(work), RULES[work.kind]))
+
+
 def to_f32(work: Work) -> Run:
     """`bridge.load` into float32 leaves."""
     return _loading(work, like(work, DTYPES["F32"]), RULES[work.kind])

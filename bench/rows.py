@@ -69,7 +69,8 @@ LOAD = Row(
     "load",
     "Loaded into stacked leaves, same dtype",
     (
-        *("bridge", "fresh", "huge", "touched", "numpy", "flax", "safe_open", "safe_open_into", "torch", "torch_huge"),
+        *("bridge", "bridge_by_plan", "replayed", "fresh", "huge", "touched"),
+        *("numpy", "flax", "safe_open", "safe_open_into", "torch", "torch_huge"),
         *("pickled", "orbax", "equinox", "fastsafetensors", "runai", "transformers", "transformers_stack"),
         "statedict2pytree",
     ),
