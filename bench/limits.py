@@ -96,7 +96,10 @@ def huge(work: Work) -> Run:
 
 
 def replayed(work: Work) -> Run:
-    """The very reads that `bridge.load` makes, decided beforehand, into memory that is asked for as it does."""
+    """The very reads that `bridge.load` makes, decided beforehand, into memory that is asked for as it does.
+
+    For work whose bytes all go straight into their places: nothing is cast, turned or scattered.
+    """
     import bridge
     from bridge.stream.buffers import as_bytes, empty
     from bridge.stream.chunk import STRAIGHT
