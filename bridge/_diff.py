@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._text import fold, plural, printable, quote
 from bridge.format.spec import TensorSpec
+from bridge.source.box import bands, box_of, read_box
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
 _CHUNK = 4 << 20
@@ -124,7 +125,8 @@ def _diff(a: Checkpoint, b: Checkpoint) -> Diff:
     differing: list[Differing] = []
     common = [key for key in a if key in b]
     for ckpt in (a, b):
-        ckpt.fetch(sorted({ckpt.specs[key].file for key in common}))
+        numbers = np.array([ckpt.specs.numbers[key] for key in common], np.intp)
+        ckpt.fetch(sorted(ckpt.specs.files_of(numbers)))
     for key in common:
         one, two = a.specs[key], b.specs[key]
         if (one.dtype, one.shape) != (two.dtype, two.shape):
@@ -140,17 +142,33 @@ def _diff(a: Checkpoint, b: Checkpoint) -> Diff:
 
 def _compare(key: str, a: Checkpoint, b: Checkpoint) -> Differing | None:
     """The elements of one key that differ; `None` where all bits are the same."""
-    one, two = a.specs[key], b.specs[key]
     count, largest = 0, 0.0
+    plain = all(ckpt.specs.is_plain(key) for ckpt in (a, b))
+    for raw in _stored(key, a, b) if plain else _computed(key, a, b):
+        if not np.array_equal(raw[0], raw[1]):
+            found, most = _differing(raw, a.specs[key].dtype)
+            count, largest = count + found, float(np.maximum(largest, most))
+    return Differing(key, count, largest) if count else None
+
+
+def _stored(key: str, a: Checkpoint, b: Checkpoint) -> Iterator[list[np.ndarray]]:
+    """The bytes of a key in both checkpoints, a run at a time."""
+    one, two = a.specs[key], b.specs[key]
     for start in range(0, one.nbytes, _CHUNK):
         nbytes = min(_CHUNK, one.nbytes - start)
         raw = [np.empty(nbytes, np.uint8), np.empty(nbytes, np.uint8)]
         for ckpt, spec, into in ((a, one, raw[0]), (b, two, raw[1])):
             ckpt.byte_source(spec.file).readinto([into.data], spec.offset + start)
-        if not np.array_equal(raw[0], raw[1]):
-            found, most = _differing(raw, one.dtype)
-            count, largest = count + found, float(np.maximum(largest, most))
-    return Differing(key, count, largest) if count else None
+        yield raw
+
+
+def _computed(key: str, a: Checkpoint, b: Checkpoint) -> Iterator[list[np.ndarray]]:
+    """The bytes of the values of a key in both checkpoints, a box at a time, where one of them does not store these."""
+    tensors = [ckpt.specs.part(ckpt.specs.numbers[key]) for ckpt in (a, b)]
+    computed = next(tensor for tensor in tensors if not tensor.form.is_plain)
+    for box in bands(computed, tuple(map(range, computed.form.shape))):
+        found = (read_box(ckpt, box_of(tensor, box)) for ckpt, tensor in zip((a, b), tensors, strict=True))
+        yield [np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in found]
 
 
 def _differing(raw: list[np.ndarray], dtype: np.dtype) -> tuple[int, float]:

@@ -161,17 +161,25 @@ def _write_leaves(
 def _write_originals(path: Path, ckpt: Checkpoint, plan: Plan) -> dict[str, list[str]]:
     """What the leaves cannot give back; returns the keys that lie in a file though its index does not list them."""
     exact = exact_keys(plan.blocks, plan.specs, {name for name, _ in plan.lossy})
+    # Of a key that is not stored as it is, the stored tensors are kept: they stand in the header of a file.
+    exact |= {key for key in ckpt if not ckpt.specs.is_plain(key)}
     names = {key: ckpt.specs[key] for key in ckpt if key not in exact}
     stale: dict[str, list[str]] = {}
     for number, file in enumerate(ckpt.files):
         tensors = ckpt.header(file).tensors
-        stale[file] = [key for key in tensors if (spec := ckpt.specs.get(key)) is None or spec.file != file]
+        stale[file] = [key for key in tensors if not _is_listed(ckpt, key, tensors[key])]
         names |= {stale_name(number, key): tensors[key] for key in stale[file]}
     # Bytes, whatever they mean: not every dtype is one that fills its bytes.
     raw = {name: (np.dtype(np.uint8), (spec.nbytes,)) for name, spec in names.items()}
     head, _ = encode_header(raw, {}, file=path.name)
     write_file(path, head, (part for spec in names.values() for part in _raw(ckpt, spec)), shown=path.name)
     return stale
+
+
+def _is_listed(ckpt: Checkpoint, key: str, spec: TensorSpec) -> bool:
+    """Whether a tensor in a file's header is the checkpoint's key of that name, as it is stored."""
+    found = ckpt.specs.get(key)
+    return found is not None and found.file == spec.file and ckpt.specs.is_plain(key)
 
 
 def _raw(ckpt: Checkpoint, spec: TensorSpec) -> Iterator[np.ndarray]:

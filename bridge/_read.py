@@ -21,11 +21,10 @@ from bridge.place.memory import check_memory, in_flight, taking
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.buffers import empty, taken_nbytes
+from bridge.stream.buffers import THREADS, empty, taken_nbytes
 from bridge.stream.direct import Read
 from bridge.stream.fill import fill
-from bridge.stream.jobs import Job, jobs
-from bridge.stream.run import THREADS
+from bridge.stream.jobs import Job, jobs, located
 
 if TYPE_CHECKING:
     from bridge.place.staged import Fill, Staging
@@ -41,7 +40,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     """
     if not made.ok:
         return made
-    from bridge.stream.budget import readers_nbytes
+    from bridge.stream.buffers import readers_nbytes
 
     held, staged, budget = _split(made, where, max_host_bytes)
     work = Work(made.blocks, held, where)
@@ -127,7 +126,9 @@ def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, pr
     if staging is not None:
         for batch in staging.batches():
             blocks += staging.made.of(batch)
-    files = {ckpt.specs[key].file for block in blocks for term in block.terms for key in term.keys}
+    numbers = located(ckpt.specs)
+    keys = [numbers(term.keys) for block in blocks for term in block.terms]
+    files = ckpt.specs.files_of(np.concatenate(keys)) if keys else ()
     return fetch(ckpt, files, progress, after=after)
 
 

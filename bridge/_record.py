@@ -38,6 +38,7 @@ def record_of(ckpt: Checkpoint, plan: Plan, stale: Mapping[str, Sequence[str]]) 
             for file, name in file_names(ckpt).items()
         ],
         "index": _index_text(ckpt),
+        "computed": [key for key in ckpt if not ckpt.specs.is_plain(key)],
         "rules": [str(rule) for rule in plan.request.rules],
         "plan": json.loads(plan.to_json()),
     }
@@ -152,6 +153,8 @@ def _check(record: Mapping[str, Any]) -> None:
             raise ValueError(f"{quote(file['name'])} is hidden")
         if not isinstance(file["header"], str) or not all(isinstance(key, str) for key in file["stale"]):
             raise ValueError("a header or a stale key of it is no text")
+    if not all(isinstance(key, str) for key in record.get("computed", ())):
+        raise ValueError("a computed key of it is no text")
     if record["index"] is not None:
         listed = parse_index(record["index"].encode(), name=INDEX).files
         if not set(listed) <= {file["name"] for file in files}:

@@ -96,7 +96,8 @@ def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) 
     files = record["files"]
     names, indexed = _names(place, stage, record)
     keys = [_keys(file["header"], back.ckpt.source) for file in files]
-    named = {key for held in keys for key in held}
+    # No file holds a key that was computed from what its files hold.
+    named = {key for held in keys for key in held}.union(record.get("computed", ()))
     lost = next((key for key in back.plan.specs if key not in named), None)
     if lost is not None:
         raise CheckpointError(

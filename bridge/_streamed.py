@@ -13,8 +13,7 @@ from bridge.mapping.memory import filled
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.batches import Batches, batches
-from bridge.stream.budget import room
-from bridge.stream.buffers import empty
+from bridge.stream.buffers import empty, room
 from bridge.stream.fill import fill
 
 Flat = tuple[str, int, np.ndarray]

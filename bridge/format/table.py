@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge._values import NamedTuple, Record
+from bridge._values import Record
 from bridge.format.collector import collector_off
 from bridge.format.spec import TensorSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from bridge.format.view import View
 
 _MAX_COUNT = 2**64 - 1  # the reference counts in 64 bits
 
@@ -29,14 +32,42 @@ def element_count(shape: Sequence[int]) -> int:
 
 
 class Form(NamedTuple):
-    """What many tensors of a file have in common: dtype (a numpy dtype), shape and bytes."""
+    """What many tensors have in common.
+
+    - `dtype` (a numpy dtype), `shape`: of the tensor's values.
+    - `nbytes`: what it takes in the file, or its parts together.
+    - `strides`: in elements, none negative, where it is not stored C-contiguous; 0 along an axis that repeats.
+    - `view`: how its values come out of its parts, where they are not stored themselves.
+    """
 
     dtype: np.dtype
     shape: tuple[int, ...]
     nbytes: int
+    strides: tuple[int, ...] | None = None
+    view: View | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the tensor is stored as it is: its `nbytes`, from where it starts, are its values in C order."""
+        return self.strides is None and self.view is None
 
 
 Numbers: TypeAlias = "npt.NDArray[np.intp]"
+
+
+class Part(NamedTuple):
+    """A tensor with its place, of which another one is computed; it may have parts itself. `name` is for messages."""
+
+    name: str
+    form: Form
+    file: str
+    offset: int
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def files(self) -> set[str]:
+        """The files that its bytes are in."""
+        return set[str]().union(*(part.files for part in self.parts)) if self.parts else {self.file}
 
 
 class Columns(Record):
@@ -53,6 +84,8 @@ class Table(Mapping[str, TensorSpec]):
     """key to `TensorSpec`, of one file or of several. 100,000 tensors open without one spec being made.
 
     Tensor `n` is called `names[n]`, has `forms[kinds[n]]`, and lies in `files[ranks[n]]` from byte `offsets[n]` on.
+    One that is computed from others has them in `parts[n]`, and its place is that of the first one. `files` are all
+    files that the bytes of any tensor, or part of one, are in.
     """
 
     def __init__(
@@ -63,9 +96,11 @@ class Table(Mapping[str, TensorSpec]):
         files: Sequence[str],
         ranks: Numbers,
         offsets: npt.NDArray[np.int64],
+        parts: Mapping[int, tuple[Part, ...]] = MappingProxyType({}),
     ) -> None:
         self.names, self.kinds, self.forms = names, kinds, forms
         self.files, self.ranks, self.offsets = files, ranks, offsets
+        self.parts = parts
         self._made: dict[str, TensorSpec] = {}
 
     @classmethod
@@ -81,14 +116,18 @@ class Table(Mapping[str, TensorSpec]):
         forms: dict[Form, int] = {}
         kinds: list[Numbers] = [np.empty(0, np.intp)]
         offsets: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]  # an index may list nothing
+        parts: dict[int, tuple[Part, ...]] = {}
         for table, kept in tables:
+            if table.parts:
+                numbered = enumerate(kept.tolist(), len(names))
+                parts |= {number: table.parts[n] for number, n in numbered if n in table.parts}
             names += table.names if len(kept) == len(table) else map(table.names.__getitem__, kept.tolist())
             own = np.array([forms.setdefault(form, len(forms)) for form in table.forms], np.intp)
             kinds.append(own[table.kinds[kept]])
             offsets.append(table.offsets[kept])
         ranks = np.repeat(np.arange(len(tables)), [len(kept) for _, kept in tables])
         files = [table.files[0] for table, _ in tables]
-        return cls(names, np.concatenate(kinds), list(forms), files, ranks, np.concatenate(offsets))
+        return cls(names, np.concatenate(kinds), list(forms), files, ranks, np.concatenate(offsets), parts)
 
     def columns(self) -> tuple[Sequence[str], Numbers, Sequence[Form]]:
         """The keys, of each the number of its form, and the forms."""
@@ -101,8 +140,27 @@ class Table(Mapping[str, TensorSpec]):
 
     def spec(self, number: int) -> TensorSpec:
         """The spec of one tensor, by number."""
-        dtype, shape, nbytes = self.forms[int(self.kinds[number])]
+        dtype, shape, nbytes, *_ = self.forms[int(self.kinds[number])]
         return TensorSpec(dtype, shape, nbytes, self.files[int(self.ranks[number])], int(self.offsets[number]))
+
+    def part(self, number: int) -> Part:
+        """One tensor, by number, as what is to be read of it depends on."""
+        form, file = self.forms[int(self.kinds[number])], self.files[int(self.ranks[number])]
+        return Part(self.names[number], form, file, int(self.offsets[number]), self.parts.get(number, ()))
+
+    def is_plain(self, key: str) -> bool:
+        """Whether a tensor is stored as it is."""
+        return self.forms[int(self.kinds[self.numbers[key]])].is_plain
+
+    def files_of(self, numbers: Numbers) -> set[str]:
+        """The files that the bytes of some tensors are in."""
+        found: set[str] = set()
+        ranks: list[int] = np.unique(self.ranks[numbers]).tolist()
+        found.update(self.files[rank] for rank in ranks)
+        if self.parts:
+            computed: list[int] = numbers.tolist()
+            found.update(*(self.part(number).files for number in computed if number in self.parts))
+        return found
 
     def __getitem__(self, key: str) -> TensorSpec:
         made = self._made.get(key)

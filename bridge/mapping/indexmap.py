@@ -80,12 +80,14 @@ def row_major(shape: Shape) -> Shape:
     return tuple(strides)
 
 
-def strided(index_map: IndexMap) -> tuple[Shape, Strided, Strided]:
-    """The map over two C-contiguous arrays: common extents, the tensor's view, the leaf's view.
+def strided(index_map: IndexMap, key_strides: Shape | None = None) -> tuple[Shape, Strided, Strided]:
+    """The map over two C-contiguous arrays: common extents, the tensor's view, the leaf's view. `key_strides` are those
+    of the tensor where it is stored otherwise.
 
     Atoms are in the tensor's order, outermost first; neighbours that both arrays hold as one run are joined.
     """
-    key_strides, leaf_strides = row_major(index_map.key_shape), row_major(index_map.leaf_shape)
+    leaf_strides = row_major(index_map.leaf_shape)
+    key_strides = row_major(index_map.key_shape) if key_strides is None else key_strides
     key_offset = sum(a * b for a, b in zip(index_map.key_start, key_strides, strict=True))
     leaf_offset = sum(a * b for a, b in zip(index_map.leaf_start, leaf_strides, strict=True))
     atoms = sorted(

@@ -113,13 +113,17 @@ def _samples(ckpt: Checkpoint, keys: list[str]) -> str | None:
     """Some bytes from the middle of some tensors: headers say nothing of values. `None` for files far away."""
     found = hashlib.sha256()
     for key in keys[:: max(-(-len(keys) // _SAMPLES), 1)]:
-        spec = ckpt.specs[key]
-        source = ckpt.byte_source(spec.file)
-        if not isinstance(source, LocalFile):
-            return None
-        sample = bytearray(min(_SAMPLE_NBYTES, spec.nbytes))
-        source.readinto([memoryview(sample)], spec.offset + (spec.nbytes - len(sample)) // 2)
-        found.update(sample)
+        pending = [ckpt.specs.part(ckpt.specs.numbers[key])]
+        while pending:
+            tensor = pending.pop()
+            pending += tensor.parts
+            source = ckpt.byte_source(tensor.file)
+            if not isinstance(source, LocalFile):
+                return None
+            if not tensor.parts:
+                sample = bytearray(min(_SAMPLE_NBYTES, tensor.form.nbytes))
+                source.readinto([memoryview(sample)], tensor.offset + (tensor.form.nbytes - len(sample)) // 2)
+                found.update(sample)
     return found.hexdigest()
 
 

@@ -21,8 +21,7 @@ from bridge.mapping.shard import Box
 from bridge.mapping.template import Spec
 from bridge.place.arrays import Device
 from bridge.stream.batches import Batches, Part, batches
-from bridge.stream.budget import room
-from bridge.stream.buffers import empty
+from bridge.stream.buffers import empty, room
 
 Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
 

@@ -19,7 +19,7 @@ from bridge.source.bytes import ByteSource
 from bridge.source.folder import LocalFiles, LocalFolder
 from bridge.source.options import HubOptions
 from bridge.source.resolve import Located, locate
-from bridge.source.tensor import read_tensor
+from bridge.source.tensor import read_key, read_tensor
 
 if TYPE_CHECKING:
     from bridge.source.hubfolder import HubFile
@@ -81,6 +81,8 @@ class Checkpoint:
         if spec is None:
             raise UnknownKeyError(self._unknown(key))
         source = self._source(spec.file)
+        if not self.specs.is_plain(key):
+            return read_key(self, self.specs, key)
         if source.absent:
             try:
                 source = self.byte_source(spec.file)

@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError
 from bridge._text import human_nbytes, quote
 from bridge.format.spec import TensorSpec
+from bridge.format.table import Table
+from bridge.source.box import Files, banded
 from bridge.source.bytes import ByteSource
 
 _ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a copy
+
+
+def read_key(files: Files, specs: Table, key: str) -> np.ndarray:
+    """All values of a key of `specs`, which must have it, as `read_tensor` returns them."""
+    if specs.is_plain(key):
+        spec = specs[key]
+        return read_tensor(files.byte_source(spec.file), key, spec)
+    tensor = specs.part(specs.numbers[key])
+    dtype, shape = tensor.form.dtype, tensor.form.shape
+    nbytes = prod(shape) * dtype.itemsize
+    try:
+        out = _empty(nbytes).view(dtype).reshape(shape)
+    except MemoryError as e:
+        raise CheckpointError(_too_large(f"key {quote(key)} in {quote(tensor.file)}", nbytes)) from e
+    for box, values in banded(files, tensor):
+        out[tuple(slice(r.start, r.stop) for r in box)] = values
+    return out
+
+
+def _too_large(subject: str, nbytes: int) -> str:
+    return f"{subject} takes {human_nbytes(nbytes)}, more memory than there is. Free some, or load less at once."
 
 
 def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
@@ -41,9 +66,7 @@ def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
     except CheckpointError as e:
         raise CheckpointError(f"{subject} cannot be read: {e}") from e
     except MemoryError as e:
-        raise CheckpointError(
-            f"{subject} takes {human_nbytes(spec.nbytes)}, more memory than there is. Free some, or load less at once."
-        ) from e
+        raise CheckpointError(_too_large(subject, spec.nbytes)) from e
     except ValueError as e:  # more axes, or longer ones beside an empty one, than an array can have
         raise CheckpointError(
             f"{subject} has {len(spec.shape)} axes and a shape that numpy cannot hold: {str(e).rstrip('.')}. "

@@ -11,7 +11,7 @@ from bridge.mapping.indexmap import Shape
 from bridge.mapping.memory import MemoryMap
 from bridge.mapping.shard import Box, Grid, parts
 from bridge.mapping.template import Spec
-from bridge.stream.budget import part_nbytes
+from bridge.stream.buffers import part_nbytes
 
 _ALIGNED = 64
 

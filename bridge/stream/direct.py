@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 import numpy as np
 
 from bridge.format.table import Numbers, Table
-from bridge.stream.chunk import CHUNK
-from bridge.stream.gaps import worth_skipping
+from bridge.source.box import worth_skipping
+from bridge.stream.buffers import CHUNK
 from bridge.stream.moves import Moves
 
 if TYPE_CHECKING:

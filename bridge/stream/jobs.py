@@ -3,52 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
 from bridge.format.collector import collector_off
-from bridge.format.table import Table
-from bridge.mapping.arrays import Arrays, ArraySpec, ArrayTable, Numbers, groups
+from bridge.format.table import Form, Table
+from bridge.mapping.arrays import Arrays, ArrayTable, Numbers, groups
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap
-from bridge.source.bytes import ByteSource
-from bridge.stream.chunk import CHUNK
+from bridge.source.box import Files as Files
+from bridge.stream.buffers import CHUNK
 from bridge.stream.direct import Read, Runs, is_contiguous, reads, runs
 from bridge.stream.moves import Change, Moves, Rows, moves
 
 if TYPE_CHECKING:
+    from bridge.stream.computed import ComputedRead, ComputedSum
     from bridge.stream.scatter import Scatter
     from bridge.stream.through import TransformRead
 
-Job: TypeAlias = "Read | Scatter | TransformRead"
-
-
-class Files(Protocol):
-    """What hands out the bytes of a file by its name."""
-
-    def byte_source(self, file: str) -> ByteSource:
-        """The bytes of one file, open as long as the checkpoint is."""
-        ...
+Job: TypeAlias = "Read | Scatter | TransformRead | ComputedRead | ComputedSum"
 
 
 class Group(NamedTuple):
-    """Rows of a block whose tensors are stored in one dtype for each term, and whose leaves have one dtype."""
+    """Rows of a block whose tensors are stored alike for each term, and whose leaves have one dtype."""
 
     block: Block
     terms: tuple[Rows, ...]
-    stored: tuple[np.dtype, ...]
+    stored: tuple[Form, ...]
     dtype: np.dtype
 
     @property
     def is_bitwise(self) -> bool:
         """Whether the leaves get the bits of the tensors as they are."""
-        return self.stored == (self.dtype,) and not self.block.changes_values and not self.block.tie
-
-    @property
-    def change(self) -> Change:
-        """What becomes of the values."""
-        return Change(self.block.scale, self.block.add, self.block.tie)
+        same = len(self.stored) == 1 and self.stored[0].dtype == self.dtype
+        return same and not self.block.changes_values and not self.block.tie
 
 
 @collector_off(many=True)
@@ -67,61 +56,66 @@ def jobs(blocks: Sequence[Block], specs: Table, *, contiguous: int = CHUNK) -> l
     files, leaves = sorted(specs.files), blocks[0].leaves.table
     order = {file: rank for rank, file in enumerate(files)}
     ranks = np.array([order[file] for file in specs.files], np.intp)
-    alike: dict[tuple[int, np.dtype], tuple[IndexMap, list[Rows]]] = {}
+    alike: dict[tuple[object, ...], tuple[IndexMap, Form, list[Rows]]] = {}
     changing: list[tuple[Change, list[Moves]]] = []
+    computing: list[tuple[Block, Sequence[Rows]]] = []
     for group in _groups(blocks, specs, leaves):
-        maps = [term.index_map for term in group.block.terms]
-        if group.is_bitwise:
+        block, maps = group.block, [term.index_map for term in group.block.terms]
+        if any(form.view is not None for form in group.stored):
+            computing.append((block, group.terms))
+        elif group.is_bitwise:
             # Blocks may share a map: it is the same object.
-            alike.setdefault((id(maps[0]), group.dtype), (maps[0], []))[1].append(group.terms[0])
+            key = id(maps[0]), group.dtype, group.stored[0].strides
+            alike.setdefault(key, (maps[0], group.stored[0], []))[2].append(group.terms[0])
         else:
-            changing.append((group.change, list(map(moves, maps, group.terms))))
+            terms = zip(maps, group.terms, group.stored, strict=True)
+            change = Change(block.scale, block.add, block.tie)
+            changing.append((change, [moves(index_map, rows, form.strides) for index_map, rows, form in terms]))
     found: list[Runs] = []
-    for (_, dtype), (index_map, parts) in alike.items():
-        together = moves(index_map, Rows.joined(parts))
-        if is_contiguous(together, dtype.itemsize):
-            found.append(runs(together, dtype.itemsize, specs, ranks))
+    for index_map, form, parts in alike.values():
+        together = moves(index_map, Rows.joined(parts), form.strides)
+        if is_contiguous(together, form.dtype.itemsize):
+            found.append(runs(together, form.dtype.itemsize, specs, ranks))
         else:
             changing.append((Change(), [together]))
     made: list[Job] = list(reads(found, leaves.names, specs.names, files, contiguous)) if found else []
+    # The dtype that is stored, its axes in order: most loads change nothing.
     if changing:
-        from bridge.stream.through import (
-            through,  # the dtype that is stored, its axes in order: most loads change nothing
-        )
+        from bridge.stream.through import through
 
         made += through(changing, specs, leaves.names)
+    if computing:
+        from bridge.stream.computed import computed
+
+        made += computed(computing, specs, leaves.names)
     made.sort(key=lambda job: (order[job.file], job.offset))
     return made
 
 
 def _groups(blocks: Sequence[Block], specs: Table, leaves: ArrayTable) -> Iterator[Group]:
-    """The rows of all blocks, by what is stored and what is wanted."""
-    known: dict[np.dtype, int] = {}
-    of_form, of_leaf = _dtypes(specs.forms, known), _dtypes(leaves.specs, known)
-    dtypes = list(known)
-    numbers = located(specs)
+    """The rows of all blocks, by how they are stored and what is wanted."""
+    storages: dict[tuple[object, ...], int] = {}
+    first: list[Form] = []
+    of_form = np.empty(len(specs.forms), np.intp)
+    for number, form in enumerate(specs.forms):
+        storage = storages.setdefault((form.dtype, form.strides, id(form.view)), len(first))
+        first += [form] * (storage == len(first))
+        of_form[number] = storage
+    dtypes: dict[np.dtype, int] = {}
+    of_leaf = np.array([dtypes.setdefault(spec.dtype, len(dtypes)) for spec in leaves.specs], np.intp)
+    known, count, numbers = list(dtypes), len(first), located(specs)
     for block in blocks:
-        keys = [numbers(term.keys) for term in block.terms]
+        terms = [Rows(numbers(t.keys), block.leaves.numbers, t.starts, block.starts) for t in block.terms]
         labels = of_leaf[leaves.kinds[block.leaves.numbers]]
-        columns = [of_form[specs.kinds[column]] for column in keys]
-        for column in columns:
-            labels = labels * len(dtypes) + column
-        terms = [
-            Rows(column, block.leaves.numbers, term.starts, block.starts)
-            for term, column in zip(block.terms, keys, strict=True)
-        ]
+        for rows in terms:
+            labels = labels * count + of_form[specs.kinds[rows.keys]]
         for label, at in groups(labels):
-            stored: list[np.dtype] = []
+            stored: list[Form] = []
             for _ in terms:
-                label, number = divmod(label, len(dtypes))
-                stored.insert(0, dtypes[number])
+                label, storage = divmod(label, count)
+                stored.insert(0, first[storage])
             part = terms if len(at) == len(block) else [rows.at(at) for rows in terms]
-            yield Group(block, tuple(part), tuple(stored), dtypes[label])
-
-
-def _dtypes(specs: Sequence[ArraySpec], known: dict[np.dtype, int]) -> Numbers:
-    """The number of each spec's dtype."""
-    return np.array([known.setdefault(spec.dtype, len(known)) for spec in specs], np.intp)
+            yield Group(block, tuple(part), tuple(stored), known[label])
 
 
 def located(specs: Table) -> Callable[[Arrays], Numbers]:

@@ -34,7 +34,9 @@ def mapped(blocks: Sequence[Block], specs: Table, files: Files, leaves: Mapping[
         keys = numbers(block.terms[0].keys)
         for row in np.flatnonzero(specs.offsets[keys] % _ALIGNED == 0).tolist():
             spec, leaf = specs.spec(int(keys[row])), leaves.get(block.leaves[row])
-            if leaf is None or (spec.dtype, spec.shape) != (leaf.dtype, leaf.shape) or not spec.nbytes:
+            if leaf is None or not specs.forms[int(specs.kinds[keys[row]])].is_plain:
+                continue
+            if (spec.dtype, spec.shape) != (leaf.dtype, leaf.shape) or not spec.nbytes:
                 continue
             if spec.file not in memory:
                 source = files.byte_source(spec.file)

@@ -70,10 +70,10 @@ class Rows(NamedTuple):
         return Rows(*(column[rows] for column in self))
 
 
-def moves(index_map: IndexMap, rows: Rows) -> Moves:
-    """Rows that all have one map, over C-contiguous memory."""
-    extents, key, leaf = strided(index_map)
-    in_key = _offsets(rows.key_starts, row_major(index_map.key_shape))
+def moves(index_map: IndexMap, rows: Rows, key_strides: Shape | None = None) -> Moves:
+    """Rows that all have one map, over C-contiguous memory; `key_strides` are the tensors', stored otherwise."""
+    extents, key, leaf = strided(index_map, key_strides)
+    in_key = _offsets(rows.key_starts, row_major(index_map.key_shape) if key_strides is None else key_strides)
     in_leaf = _offsets(rows.leaf_starts, row_major(index_map.leaf_shape))
     return Moves(rows.keys, rows.leaves, extents, key.strides, leaf.strides, in_key, in_leaf)
 

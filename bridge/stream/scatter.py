@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from bridge._values import NamedTuple
+from bridge.source.box import Source
 from bridge.stream.buffers import as_bytes
-from bridge.stream.chunk import Source
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -36,6 +36,11 @@ class Scatter(NamedTuple):
     def sources(self) -> tuple[Source, ...]:
         """The stretch."""
         return (self.source,)
+
+    @property
+    def key(self) -> str:
+        """The key that the stretch starts with, for messages."""
+        return self.source.key
 
     @property
     def file(self) -> str:

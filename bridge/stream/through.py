@@ -10,9 +10,9 @@ import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
-from bridge.stream.chunk import CHUNK, Source
+from bridge.source.box import Source, worth_skipping
+from bridge.stream.buffers import CHUNK
 from bridge.stream.convert import assign, check_equal, combine
-from bridge.stream.gaps import worth_skipping
 from bridge.stream.moves import Change, Moves, view
 
 Shape = tuple[int, ...]
@@ -42,6 +42,11 @@ class TransformRead(NamedTuple):
 
     sources: tuple[Source, ...]
     pieces: tuple[Piece, ...]
+
+    @property
+    def key(self) -> str:
+        """The first source's key, for messages."""
+        return self.sources[0].key
 
     @property
     def file(self) -> str:
@@ -194,7 +199,8 @@ def _cuts(parts: Sequence[Piece], itemsize: int) -> Iterator[Cut]:
         if len(group) > 1 and axis > 0:
             pending += [[piece] for piece in group]  # below the rows they have nothing in common
             continue
-        each = 1 if gapped else min(max(limit // group[0].strides[axis], 1), group[0].extents[axis] - 1)
+        stride = max(group[0].strides[axis], 1)  # 0 where a tensor repeats
+        each = 1 if gapped else min(max(limit // stride, 1), group[0].extents[axis] - 1)
         if each > _LINE:  # a leaf that runs along this axis then gets whole lines of the cache
             each -= each % _LINE
         for first in reversed(range(0, group[0].extents[axis], each)):

@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 import bridge
 from bridge.cli.memory import forget_peak, peak_nbytes, resident_nbytes
+from tests.stream.views import Made
 
 MIB = 1 << 20
 SLACK = 2 * MIB  # threads, Python's own objects
@@ -31,7 +32,7 @@ def like(dtype: np.dtype, *shape: int) -> dict[str, Any]:
     return {"w": jax.ShapeDtypeStruct(shape, dtype)}
 
 
-def measured(source: Path, template: Any, rules: Any, **options: Any) -> tuple[int, int, int]:
+def measured(source: Any, template: Any, rules: Any, **options: Any) -> tuple[int, int, int]:
     """Bytes of the arrays, of the prediction, and of the peak over what the process had before; arrays are dropped."""
     bridge.load(source, template, rules, **options)  # what is compiled and imported once is no part of it
     plan = bridge.plan(source, template, rules, **options)
@@ -44,7 +45,7 @@ def measured(source: Path, template: Any, rules: Any, **options: Any) -> tuple[i
     return sum(leaf.nbytes for leaf in jax.tree.leaves(loaded)), plan.peak_nbytes, peak
 
 
-def held(name: str, source: Path, template: Any, rules: Any = None) -> None:
+def held(name: str, source: Any, template: Any, rules: Any = None) -> None:
     """Arrays that are host memory: they are the most of the peak."""
     final, predicted, peak = measured(source, template, rules)
     print(f"{name}: {final=:,} {predicted=:,} {peak=:,}")
@@ -52,7 +53,7 @@ def held(name: str, source: Path, template: Any, rules: Any = None) -> None:
     assert predicted - UNUSED <= peak <= predicted + SLACK, name
 
 
-def staged(name: str, source: Path, template: Any, rules: Any, budget: int) -> None:
+def staged(name: str, source: Any, template: Any, rules: Any, budget: int) -> None:
     """On the CPU what has been placed is host memory too: the prediction is about what comes on top."""
     final, predicted, peak = measured(source, template, rules, max_host_bytes=budget)
     print(f"{name}: {final=:,} {predicted=:,} {peak=:,}")
@@ -72,6 +73,13 @@ def main(folder: Path) -> None:
     save_file({name: np.ones((8 * ROWS, COLUMNS), F32) for name in "ab"}, pair)
     held("tied", pair, like(F32, 8 * ROWS, COLUMNS), ["a -> w", "b -> w ; tie=true"])
     held("summed", pair, like(F32, 8 * ROWS, COLUMNS), ["a + b -> w"])
+    made = Made()
+    for n in range(LAYERS):
+        made.scaled(f"h.{n}.w", (ROWS, COLUMNS), (128, 128), F32)
+    with made.open(folder / "computed") as computed:
+        held("computed", computed, like(F32, LAYERS, ROWS, COLUMNS), ["h.{l}.w -> w"])
+        held("computed and turned", computed, like(BF16, LAYERS, COLUMNS, ROWS), ["h.{l}.w [a b] -> w [l b a]"])
+        staged("computed, staged", computed, like(F32, LAYERS, ROWS, COLUMNS), ["h.{l}.w -> w"], 32 * MIB)
     staged("staged", f32, like(F32, LAYERS, ROWS, COLUMNS), ["h.{l}.w -> w"], 32 * MIB)
     staged("staged and transposed", f32, like(F32, LAYERS, COLUMNS, ROWS), ["h.{l}.w [a b] -> w [l b a]"], 32 * MIB)
     converted = folder / "converted"

@@ -14,7 +14,7 @@ from bridge.format.table import Table
 from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import open_checkpoint
-from bridge.stream.chunk import CHUNK
+from bridge.stream.buffers import CHUNK
 from bridge.stream.jobs import jobs
 from bridge.stream.scatter import Scatter
 from tests.craft import checkpoint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 
 import bridge
-from bridge.stream.direct import CHUNK, Read
+from bridge.source.bytes import LocalFile
+from bridge.stream.buffers import CHUNK
+from bridge.stream.coalesce import CoalescedRead, coalesced
+from bridge.stream.direct import Read
+from bridge.stream.fill import reads_at_once
 from bridge.stream.jobs import Job
 from bridge.stream.run import run
-from bridge.stream.together import Together, reads_at_once, together
+from tests.stream.views import KINDS, counted, layers, same
 
 
 class Distant:
@@ -58,38 +63,38 @@ def test_joined_reads_read_the_same(lengths: list[tuple[int, int, str]]):
     one, two = np.zeros(nbytes, np.uint8), np.zeros(nbytes, np.uint8)
     plain, joined = Distant(), Distant()
     run(jobs, plain, {"leaf": one}, threads=1)
-    found = together(jobs, joined)
+    found = coalesced(jobs, joined)
     run(found, joined, {"leaf": two}, threads=1)
     assert one.tobytes() == two.tobytes()
     assert sum(n for _, n in joined.reads) <= 1.04 * nbytes
     assert len(joined.reads) <= len(plain.reads)
     assert sum(job.nbytes for job in found) == nbytes
     for job in found:
-        assert not isinstance(job, Together) or max(job.gaps) <= joined.gap_nbytes
+        assert not isinstance(job, CoalescedRead) or job.gap_nbytes <= joined.gap_nbytes
 
 
 def test_neighbours_are_one_request():
     jobs, _ = laid_out([(0, 10, "a")] * 100)
-    (job,) = together(jobs, Distant())
-    assert isinstance(job, Together)
-    assert (job.offset, job.nbytes, set(job.gaps)) == (0, 1000, {0})
+    (job,) = coalesced(jobs, Distant())
+    assert isinstance(job, CoalescedRead)
+    assert (job.offset, job.nbytes, job.gap_nbytes) == (0, 1000, 0)
 
 
 def test_the_shortest_gaps_are_bridged_first():
     jobs, _ = laid_out([(0, 1000, "a"), (90, 1000, "a"), (20, 1000, "a"), (60, 1000, "a")])
-    assert [job.nbytes for job in together(jobs, Distant())] == [1000, 3000]  # 80 of 4000 bytes; 170 would be too many
+    assert [job.nbytes for job in coalesced(jobs, Distant())] == [1000, 3000]  # 80 of 4000 bytes; 170 would be too many
     jobs, _ = laid_out([(0, 10_000, "a"), (101, 10_000, "a")])
-    assert len(together(jobs, Distant())) == 2  # few enough, but a longer gap than the store says
+    assert len(coalesced(jobs, Distant())) == 2  # few enough, but a longer gap than the store says
 
 
 def test_no_read_is_longer_than_a_chunk():
     jobs, _ = laid_out([(0, CHUNK // 3, "a")] * 10)
-    assert [job.nbytes for job in together(jobs, Distant())] == [CHUNK // 3 * 3] * 3 + [CHUNK // 3]
+    assert [job.nbytes for job in coalesced(jobs, Distant())] == [CHUNK // 3 * 3] * 3 + [CHUNK // 3]
 
 
 def test_files_are_not_mixed():
     jobs = [Read(file, 0, "k", [("leaf", 0, 10)], 10) for file in "ab"]
-    assert together(jobs, Distant()) == jobs
+    assert coalesced(jobs, Distant()) == jobs
 
 
 def test_who_is_at_hand_says_nothing():
@@ -123,3 +128,19 @@ def test_many_small_tensors_are_few_requests(dtype: str, monkeypatch: pytest.Mon
     assert len(asked) == 2  # the header, and all the rest
     assert sum(asked) == len(save(TENSORS))
     fs.rm("/together", recursive=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_views_are_few_requests(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Codes and scales of neighbours are neighbours: asked for at once, whatever order the values are made in."""
+    monkeypatch.setattr(LocalFile, "parallel", 3)
+    monkeypatch.setattr(LocalFile, "gap_nbytes", 64)
+    made = layers(kind, 6, (40, 30))
+    with made.open(tmp_path / "views") as ckpt:
+        for rules in ([], ["h.{l}.w [a b] -> w [l b a]"], ["h.0.w + h.1.w -> s", "h.{l}.w -> w.{l}"]):
+            plan = bridge.plan(ckpt, None, rules)
+            expected = bridge.load(made.judge(tmp_path / "values.safetensors"), None, rules)
+            with counted(monkeypatch) as lengths:
+                same(bridge.load(ckpt, None, plan), expected)
+            assert plan.nbytes <= sum(lengths) <= 1.04 * plan.nbytes
+            assert len(lengths) < len(made.stored)

@@ -1,0 +1,212 @@
+"""A box of a tensor: which bytes of which files hold it, and how they become values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+from math import prod
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from bridge._errors import CheckpointError
+from bridge._text import quote
+from bridge.format.table import Part
+from bridge.format.view import Box, View
+from bridge.source.bytes import ByteSource
+
+Shape = tuple[int, ...]
+BAND_NBYTES = 1 << 20
+"""Bytes of values, in float32 at least, that are computed at a time: they are there a few times over."""
+# Bytes between those that are wanted, as columns of a matrix have them, are read over or skipped. A request costs what
+# reading some tens of kilobytes does, more on a network. So small gaps are read over, but never more than eight times
+# what is needed, where a disk could read less: it reads whole pages.
+_LONGEST = 64 << 10
+_SHARE = 8
+_PAGE = 4 << 10
+_REQUEST = 16 << 10
+
+
+class Files(Protocol):
+    """What hands out the bytes of a file by its name."""
+
+    def byte_source(self, file: str) -> ByteSource:
+        """The bytes of one file, open as long as the checkpoint is."""
+        ...
+
+
+class Source(NamedTuple):
+    """A run of a file, of elements of `dtype`. `key` is the one whose bytes it starts with."""
+
+    file: str
+    offset: int
+    nbytes: int
+    key: str
+    dtype: np.dtype
+
+
+def worth_skipping(gap_nbytes: int, run_nbytes: int) -> bool:
+    """Whether gaps of `gap_nbytes` between runs of `run_nbytes` are worth a request for every run."""
+    return gap_nbytes > max(_PAGE, min((_SHARE - 1) * run_nbytes, _LONGEST))
+
+
+class StoredBox(NamedTuple):
+    """A box of a stored tensor. `strides` are those in its sources, one after the other, in elements."""
+
+    sources: tuple[Source, ...]
+    shape: Shape
+    strides: Shape
+    dtype: np.dtype
+
+    @property
+    def scratch_nbytes(self) -> int:
+        """Memory to put it together in, beside what is read."""
+        return sum(source.nbytes for source in self.sources) if len(self.sources) > 1 else 0
+
+    def values(self, read: Iterator[np.ndarray]) -> np.ndarray:
+        """The box, of flat arrays that hold its sources in turn."""
+        runs = [next(read) for _ in self.sources]
+        flat = runs[0] if len(runs) == 1 else np.concatenate(runs)
+        steps = tuple(n * flat.dtype.itemsize for n in self.strides)
+        return np.ndarray(self.shape, flat.dtype, flat.view(np.uint8), 0, steps)
+
+
+class ComputedBox(NamedTuple):
+    """A box of a tensor that is computed from boxes of others."""
+
+    view: View
+    box: Box
+    dtype: np.dtype
+    parts: tuple[StoredBox | ComputedBox, ...]
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """What is read for it, part by part."""
+        return tuple([source for part in self.parts for source in part.sources])
+
+    @property
+    def scratch_nbytes(self) -> int:
+        """Memory to compute it in, its own values and those of its parts among it, beside what is read."""
+        own = 3 * prod(map(len, self.box)) * max(self.dtype.itemsize, 4)
+        return own + sum(part.scratch_nbytes for part in self.parts)
+
+    def values(self, read: Iterator[np.ndarray]) -> np.ndarray:
+        """The box, of flat arrays that hold its sources in turn."""
+        parts = [part.values(read) for part in self.parts]
+        out = np.empty(tuple(map(len, self.box)), self.dtype)
+        self.view.values(self.box, parts, out)
+        return out
+
+
+def box_of(tensor: Part, box: Box) -> StoredBox | ComputedBox:
+    """What is read for a box of a tensor that has elements."""
+    form = tensor.form
+    if form.view is not None:
+        boxes = form.view.boxes(box)
+        parts = tuple([box_of(part, inner) for part, inner in zip(tensor.parts, boxes, strict=True)])
+        return ComputedBox(form.view, box, form.dtype, parts)
+    strides, size = stored_strides(form.shape, form.strides), form.dtype.itemsize
+    start = sum(r.start * stride for r, stride in zip(box, strides, strict=True))
+    apart, run = _runs(box, strides, size)
+    firsts = [sum(steps) for steps in product(*([n * strides[a] for n in range(len(box[a]))] for a in apart))]
+    places = (tensor.offset + (start + first) * size for first in firsts)
+    sources = tuple([Source(tensor.file, place, run * size, tensor.name, form.dtype) for place in places])
+    inside, step = list(strides), run
+    for axis in reversed(apart):
+        inside[axis], step = step, step * len(box[axis])
+    return StoredBox(sources, tuple(map(len, box)), tuple(inside), form.dtype)
+
+
+def _runs(box: Box, strides: Shape, itemsize: int) -> tuple[list[int], int]:
+    """The axes along which each index is a run of its own, since what lies between is worth skipping, from the
+    outermost one on; and how many elements a run has.
+    """
+    axes = sorted(range(len(box)), key=lambda axis: -strides[axis])
+    run = 1 + sum((len(r) - 1) * stride for r, stride in zip(box, strides, strict=True))
+    for number, axis in enumerate(axes):
+        below = run - (len(box[axis]) - 1) * strides[axis]
+        gap = strides[axis] - below
+        if len(box[axis]) > 1 and not worth_skipping(gap * itemsize, below * itemsize):
+            return axes[:number], run
+        run = below
+    return axes, run
+
+
+def _cost(tensor: Part, box: Box) -> int:
+    """Bytes that are read for a box, and what it takes to ask for each run of them."""
+    form = tensor.form
+    if form.view is not None:
+        return sum(_cost(part, inner) for part, inner in zip(tensor.parts, form.view.boxes(box), strict=True))
+    apart, run = _runs(box, stored_strides(form.shape, form.strides), form.dtype.itemsize)
+    return prod(len(box[axis]) for axis in apart) * (run * form.dtype.itemsize + _REQUEST)
+
+
+def stored_strides(shape: Shape, strides: Shape | None) -> Shape:
+    """The strides of a stored tensor, in elements."""
+    if strides is not None:
+        return strides
+    return tuple([prod(shape[axis + 1 :]) for axis in range(len(shape))])
+
+
+def bands(tensor: Part, box: Box) -> Iterator[Box]:
+    """A box of a tensor cut into boxes that are computed at a time, at multiples of the grain as far as it goes."""
+    form = tensor.form
+    if 0 in form.shape:
+        return iter(())
+    grain = (1,) * len(box) if form.view is None else form.view.grain
+    limit = max(BAND_NBYTES // (max(form.dtype.itemsize, 4) * _levels(tensor)), 1)
+    if prod(map(len, box)) <= limit:
+        return iter([box])
+    axes = [axis for axis, r in enumerate(box) if _width(box, axis, grain[axis], limit) < len(r)]
+    # Cut along the axis where the bands read least, as whole rows do: a part may be stored in another order.
+    axes.sort(key=lambda axis: _cost_of_bands(tensor, box, axis, grain[axis], limit))
+    return _bands(box, grain, limit, axes)
+
+
+def _levels(tensor: Part) -> int:
+    """How many tensors are computed, one of the other."""
+    return (tensor.form.view is not None) + max((_levels(part) for part in tensor.parts), default=0) or 1
+
+
+def _width(box: Box, axis: int, unit: int, limit: int) -> int:
+    """How many indices along an axis make a band: a multiple of the grain, one of them at least."""
+    beside = prod(len(other) for n, other in enumerate(box) if n != axis)
+    return max(limit // (beside * unit), 1) * unit
+
+
+def _cost_of_bands(tensor: Part, box: Box, axis: int, unit: int, limit: int) -> float:
+    """What it takes to read all of a box by bands along an axis, as the first one tells."""
+    r = box[axis]
+    first = range(r.start, min(r.stop, r.start // unit * unit + _width(box, axis, unit, limit)))
+    return _cost(tensor, (*box[:axis], first, *box[axis + 1 :])) * len(r) / len(first)
+
+
+def _bands(box: Box, grain: Shape, limit: int, axes: Sequence[int]) -> Iterator[Box]:
+    if not axes or prod(map(len, box)) <= limit:
+        yield box
+        return
+    axis, unit = axes[0], grain[axes[0]]
+    r, each = box[axis], _width(box, axes[0], grain[axes[0]], limit)
+    for start in range(r.start // unit * unit, r.stop, each):
+        part = range(max(r.start, start), min(r.stop, start + each))
+        yield from _bands((*box[:axis], part, *box[axis + 1 :]), grain, limit, axes[1:])
+
+
+def read_box(files: Files, box: StoredBox | ComputedBox) -> np.ndarray:
+    """The values of a box. **Raises:** `CheckpointError` that names key and file."""
+    return box.values(iter([_read(files, source) for source in box.sources]))
+
+
+def _read(files: Files, source: Source) -> np.ndarray:
+    raw = np.empty(source.nbytes, np.uint8)
+    try:
+        files.byte_source(source.file).readinto([raw.data], source.offset)
+    except CheckpointError as error:
+        raise CheckpointError(f"key {quote(source.key)}: {error}") from error
+    return raw.view(source.dtype)
+
+
+def banded(files: Files, tensor: Part) -> Iterator[tuple[Box, np.ndarray]]:
+    """All values of a tensor, a box at a time."""
+    for box in bands(tensor, tuple(map(range, tensor.form.shape))):
+        yield box, read_box(files, box_of(tensor, box))
