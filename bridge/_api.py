@@ -175,7 +175,7 @@ def request_of(
 def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
     """The plan, and the template taken apart. A `Plan` as rules is proven again where not all is as it was."""
     from bridge.model.template import take_apart
-    from bridge.place.arrays import canonical
+    from bridge.place.work import canonical
 
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
@@ -219,8 +219,8 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
 
     **Raises:** `PlanError` where it is none, or cannot go where it should.
     """
-    from bridge.place.arrays import canonical
     from bridge.place.shards import spread
+    from bridge.place.work import canonical
 
     found, spec = _filler(name, made), made.leaves[name]
     if found is None:

@@ -16,9 +16,8 @@ from bridge.format.native import is_native
 from bridge.mapping.block import Block
 from bridge.mapping.memory import filled
 from bridge.mapping.template import Spec
-from bridge.place.arrays import in_default_memory
 from bridge.place.memory import check_memory, in_flight, taking
-from bridge.place.work import Work
+from bridge.place.work import Work, in_default_memory
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.buffers import THREADS, empty, taken_nbytes

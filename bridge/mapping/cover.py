@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge._values import NamedTuple
 from bridge.mapping.indexmap import IndexMap, Shape, row_major
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ back. A map is a set of *atoms*. Each runs over its extent and moves both arrays
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-
-from bridge._values import NamedTuple, Value
+from typing import NamedTuple
 
 Shape = tuple[int, ...]
 _MAX_AXES, _MAX_COUNT = 64, 2**59 - 1  # of an array, with elements of 16 bytes; an extent of 0 counts as 1
@@ -35,7 +35,8 @@ class Atom(NamedTuple):
     leaf_step: int
 
 
-class IndexMap(Value):
+@dataclass(frozen=True, slots=True)
+class IndexMap:
     """A bijection between a box of a tensor and a box of a leaf.
 
     Element `a` (one number per atom, `0 <= a[i] < atoms[i].extent`) lies in the tensor at

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from bridge._values import replace
 from bridge.mapping.indexmap import IndexMap, Shape
 from bridge.stream.gather import Part, Whole
 
@@ -82,4 +81,5 @@ class OnDevice:
         # Compiled once for all boxes of a size: where they start is an argument.
         box = self.shard if sizes == self.shape else jax.lax.dynamic_slice(self.shard, low, sizes)
         start = tuple(a - b for a, b in zip(index_map.leaf_start, low, strict=True))
-        return replace(index_map, leaf_shape=sizes, leaf_start=start), np.ascontiguousarray(box).reshape(sizes)
+        inside = IndexMap(index_map.key_shape, sizes, index_map.key_start, start, index_map.atoms)
+        return inside, np.ascontiguousarray(box).reshape(sizes)

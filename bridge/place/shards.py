@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from bridge._values import Record
 from bridge.mapping.shard import Grid
 from bridge.mapping.template import Spec
-from bridge.place.arrays import Device, canonical, place
+from bridge.place.work import Device, canonical, place
 
 
 def spread(value: Any, sharding: Any = None) -> jax.Array:
@@ -39,7 +39,8 @@ def spread(value: Any, sharding: Any = None) -> jax.Array:
     return shards.place([grid.take(host) for grid in shards.grids], host.dtype)
 
 
-class Shards(Record):
+@dataclass(frozen=True, slots=True)
+class Shards:
     """The shards of one leaf that this process holds.
 
     `grids` are the boxes that it reads, each box once whatever the number of its devices; `homes` says for every

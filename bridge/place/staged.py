@@ -19,7 +19,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from bridge.mapping.block import Block
 from bridge.mapping.shard import Box
 from bridge.mapping.template import Spec
-from bridge.place.arrays import Device
+from bridge.place.work import Device
 from bridge.stream.batches import Batches, Part, batches
 from bridge.stream.buffers import empty, room
 

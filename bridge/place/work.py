@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -12,12 +12,13 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from bridge.mapping.block import Block
 from bridge.mapping.memory import MemoryMap, filled
 from bridge.mapping.template import Spec
-from bridge.place.arrays import place
 
 if TYPE_CHECKING:
     from bridge.place.shards import Shards
 
 Memory = dict[str, np.ndarray]
+Device = Any
+"""A `jax.Device`, which is no type that a checker knows."""
 
 
 class Work:
@@ -93,3 +94,29 @@ class Work:
 
 def _is_single(sharding: Sharding) -> bool:
     return isinstance(sharding, SingleDeviceSharding) and sharding.is_fully_addressable
+
+
+def canonical(dtype: np.dtype) -> np.dtype:
+    """The dtype that JAX gives to `dtype`: without x64 there is no float64 and no int64."""
+    return np.dtype(jax.dtypes.canonicalize_dtype(dtype))
+
+
+def place(arrays: Sequence[np.ndarray], device: Any = None) -> list[jax.Array]:
+    """Hand `arrays` to JAX, in one call: one for each would take twice the time.
+
+    On the CPU the device arrays are the same memory: drop every other view of it.
+
+    **Arguments:**
+
+    - `arrays`: each C-contiguous, aligned to 64 bytes, of a dtype that JAX has as it is.
+    - `device`: a `jax.Device` or a `jax.sharding.Sharding` of one, for all or one for each; `None` is JAX's default
+        device.
+    """
+    return jax.device_put(list(arrays), device)
+
+
+def in_default_memory(sharding: jax.sharding.Sharding | None) -> bool:
+    """Whether arrays lie where devices compute; in the host's memory beside that, nothing is put together."""
+    if sharding is None or sharding.memory_kind is None:
+        return True
+    return all(device.default_memory().kind == sharding.memory_kind for device in sharding.addressable_devices)

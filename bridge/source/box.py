@@ -5,34 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.format.table import Part
-from bridge.format.view import Box, View
-from bridge.source.bytes import ByteSource
+from bridge.source.bytes import Files, worth_skipping
+
+if TYPE_CHECKING:
+    from bridge.format.table import Part
+    from bridge.format.view import Box, View
 
 Shape = tuple[int, ...]
 BAND_NBYTES = 1 << 20
 """Bytes of values, in float32 at least, that are computed at a time: they are there a few times over."""
-# Bytes between those that are wanted, as columns of a matrix have them, are read over or skipped. A request costs what
-# reading some tens of kilobytes does, more on a network. So small gaps are read over, but never more than eight times
-# what is needed, where a disk could read less: it reads whole pages.
-_LONGEST = 64 << 10
-_SHARE = 8
-_PAGE = 4 << 10
 _REQUEST = 16 << 10
-
-
-class Files(Protocol):
-    """What hands out the bytes of a file by its name."""
-
-    def byte_source(self, file: str) -> ByteSource:
-        """The bytes of one file, open as long as the checkpoint is."""
-        ...
 
 
 class Source(NamedTuple):
@@ -43,11 +31,6 @@ class Source(NamedTuple):
     nbytes: int
     key: str
     dtype: np.dtype
-
-
-def worth_skipping(gap_nbytes: int, run_nbytes: int) -> bool:
-    """Whether gaps of `gap_nbytes` between runs of `run_nbytes` are worth a request for every run."""
-    return gap_nbytes > max(_PAGE, min((_SHARE - 1) * run_nbytes, _LONGEST))
 
 
 class StoredBox(NamedTuple):

@@ -14,6 +14,12 @@ from bridge._text import printable, quote
 _VECTOR_LIMIT = max(16, os.sysconf("SC_IOV_MAX"))  # -1 where a system does not say; 16 is what POSIX grants
 # A FIFO or a device must not hold up `open`; it is refused right after.
 _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+# Bytes between those that are wanted, as columns of a matrix have them, are read over or skipped. A request costs what
+# reading some tens of kilobytes does, more on a network. So small gaps are read over, but never more than eight times
+# what is needed, where a disk could read less: it reads whole pages.
+_LONGEST = 64 << 10
+_SHARE = 8
+_PAGE = 4 << 10
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -67,6 +73,19 @@ class ByteSource(Protocol):
     def close(self) -> None:
         """Give back what the source holds. Reading is an error from then on; closing twice is none."""
         ...
+
+
+class Files(Protocol):
+    """What hands out the bytes of a file by its name."""
+
+    def byte_source(self, file: str) -> ByteSource:
+        """The bytes of one file, open as long as the checkpoint is."""
+        ...
+
+
+def worth_skipping(gap_nbytes: int, run_nbytes: int) -> bool:
+    """Whether gaps of `gap_nbytes` between runs of `run_nbytes` are worth a request for every run."""
+    return gap_nbytes > max(_PAGE, min((_SHARE - 1) * run_nbytes, _LONGEST))
 
 
 class LocalFile:

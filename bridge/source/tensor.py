@@ -11,8 +11,7 @@ from bridge._errors import CheckpointError
 from bridge._text import human_nbytes, quote
 from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
-from bridge.source.box import Files, banded
-from bridge.source.bytes import ByteSource
+from bridge.source.bytes import ByteSource, Files
 
 _ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a copy
 
@@ -22,6 +21,8 @@ def read_key(files: Files, specs: Table, key: str) -> np.ndarray:
     if specs.is_plain(key):
         spec = specs[key]
         return read_tensor(files.byte_source(spec.file), key, spec)
+    from bridge.source.box import banded  # most keys are stored as they are
+
     tensor = specs.part(specs.numbers[key])
     dtype, shape = tensor.form.dtype, tensor.form.shape
     nbytes = prod(shape) * dtype.itemsize

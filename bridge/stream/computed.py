@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bridge.format.table import Table
-from bridge.format.view import Box
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Atom, IndexMap, Shape, row_major, strided
 from bridge.mapping.shard import cut, parts
 from bridge.source.box import BAND_NBYTES, ComputedBox, Source, StoredBox, bands, box_of
 from bridge.stream.convert import assign, check_equal, combine
-from bridge.stream.moves import Change, Rows, view
+from bridge.stream.direct import Change, Rows, view
+
+if TYPE_CHECKING:
+    from bridge.format.view import Box
 
 
 class Piece(NamedTuple):

@@ -1,6 +1,6 @@
-"""Bytes that a file and a leaf hold in the same order: read straight where they belong.
+"""Blocks as strides over flat memory, and the bytes that a file and a leaf hold in the same order: read straight there.
 
-Everything here is done for all places of a block at once: a checkpoint may have 100,000 tensors of a kilobyte.
+Everything here is done for all rows of a block at once: a checkpoint may have 100,000 tensors of a kilobyte.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge.format.table import Numbers, Table
-from bridge.source.box import worth_skipping
+from bridge.format.table import Table
+from bridge.mapping.arrays import Numbers
+from bridge.mapping.block import Matrix
+from bridge.mapping.indexmap import IndexMap, Shape, row_major, strided
+from bridge.source.bytes import worth_skipping
 from bridge.stream.buffers import CHUNK
-from bridge.stream.moves import Moves
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -25,6 +27,81 @@ _VECTOR = 512  # buffers of one read: below every system's limit
 _DENSE = 16  # fewer short runs side by side are read one by one all the same
 
 Column: TypeAlias = "npt.NDArray[np.int64]"
+
+
+class Moves(NamedTuple):
+    """Rows of one term of a block over flat memory, in elements; keys and leaves by number.
+
+    All rows share `extents` and the strides of tensor and leaf; row `i` starts at `key_starts[i]` in the tensor of
+    `keys[i]` and at `leaf_starts[i]` in the memory of `leaves[i]`.
+    """
+
+    keys: Numbers
+    leaves: Numbers
+    extents: Shape
+    key_strides: Shape
+    leaf_strides: Shape
+    key_starts: npt.NDArray[np.int64]
+    leaf_starts: npt.NDArray[np.int64]
+
+    @property
+    def elements(self) -> int:
+        """Elements of one row."""
+        count = 1
+        for extent in self.extents:
+            count *= extent
+        return count
+
+
+class Change(NamedTuple):
+    """What becomes of values on their way: `values * scale + add`, or nothing where a tie compares them."""
+
+    scale: float | int = 1
+    add: float | int = 0
+    tie: bool = False
+
+    @property
+    def is_none(self) -> bool:
+        """Whether values are copied, and cast at most."""
+        return self.scale == 1 and self.add == 0 and not self.tie
+
+
+class Rows(NamedTuple):
+    """Rows of one term of a block: keys and leaves by number, and where the map starts in each."""
+
+    keys: Numbers
+    leaves: Numbers
+    key_starts: Matrix
+    leaf_starts: Matrix
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """One part after the other."""
+        return parts[0] if len(parts) == 1 else cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def at(self, rows: Numbers) -> Rows:
+        """Some of them."""
+        return Rows(*(column[rows] for column in self))
+
+
+def moves(index_map: IndexMap, rows: Rows, key_strides: Shape | None = None) -> Moves:
+    """Rows that all have one map, over C-contiguous memory; `key_strides` are the tensors', stored otherwise."""
+    extents, key, leaf = strided(index_map, key_strides)
+    in_key = _offsets(rows.key_starts, row_major(index_map.key_shape) if key_strides is None else key_strides)
+    in_leaf = _offsets(rows.leaf_starts, row_major(index_map.leaf_shape))
+    return Moves(rows.keys, rows.leaves, extents, key.strides, leaf.strides, in_key, in_leaf)
+
+
+def _offsets(starts: Matrix, strides: Shape) -> npt.NDArray[np.int64]:
+    """Where each start lies in memory of these strides."""
+    return starts @ np.array(strides, np.int64)
+
+
+def view(flat: np.ndarray, start: int, extents: Shape, strides: Shape) -> np.ndarray:
+    """Elements of flat memory as an array of `extents`; `start` and `strides` in elements."""
+    steps = tuple(n * flat.dtype.itemsize for n in strides)
+    # Not as_strided: numpy's array interface has no name for float8_e5m2.
+    return np.ndarray(extents, flat.dtype, flat.view(np.uint8), start * flat.dtype.itemsize, steps)
 
 
 class Read(NamedTuple):
@@ -154,7 +231,10 @@ def _dense(runs: Runs) -> Iterator[tuple[int, int]]:
     heads = np.flatnonzero(new)
     stops = np.append(heads[1:], len(short))
     chosen = short[heads] & (stops - heads >= _DENSE)
-    yield from zip(heads[chosen].tolist(), stops[chosen].tolist(), strict=True)
+    for first, stop in zip(heads[chosen].tolist(), stops[chosen].tolist(), strict=True):
+        # Copied leaf by leaf: of many leaves each would have a call of its own for a run or two.
+        if len(np.unique(runs.leaves[first:stop])) * _DENSE <= stop - first:
+            yield first, stop
 
 
 def _singly(runs: Runs, leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int) -> Iterator[Read]:

@@ -12,10 +12,9 @@ from bridge.format.table import Form, Table
 from bridge.mapping.arrays import Arrays, ArrayTable, Numbers, groups
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap
-from bridge.source.box import Files as Files
+from bridge.source.bytes import Files as Files
 from bridge.stream.buffers import CHUNK
-from bridge.stream.direct import Read, Runs, is_contiguous, reads, runs
-from bridge.stream.moves import Change, Moves, Rows, moves
+from bridge.stream.direct import Change, Moves, Read, Rows, Runs, is_contiguous, moves, reads, runs
 
 if TYPE_CHECKING:
     from bridge.stream.computed import ComputedRead, ComputedSum

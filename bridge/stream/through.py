@@ -10,10 +10,11 @@ import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
-from bridge.source.box import Source, worth_skipping
+from bridge.source.box import Source
+from bridge.source.bytes import worth_skipping
 from bridge.stream.buffers import CHUNK
 from bridge.stream.convert import assign, check_equal, combine
-from bridge.stream.moves import Change, Moves, view
+from bridge.stream.direct import Change, Moves, view
 
 Shape = tuple[int, ...]
 _LINE = 64  # elements: whole lines of the processor's cache, whatever an element's size

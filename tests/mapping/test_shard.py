@@ -15,7 +15,7 @@ from bridge.mapping.shard import Grid, shard
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.rules.rule import Rule
-from bridge.stream.moves import Rows, moves, view
+from bridge.stream.direct import Rows, moves, view
 
 F4 = np.dtype("f4")
 CASES = {

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bridge.place.arrays import place
+from bridge.place.work import place
 from bridge.stream.buffers import as_bytes, empty
 
 
