@@ -19,7 +19,7 @@ from bridge.stream.direct import Change, Moves, Read, Rows, Runs, is_contiguous,
 if TYPE_CHECKING:
     from bridge.stream.computed import ComputedRead, ComputedSum
     from bridge.stream.scatter import Scatter
-    from bridge.stream.through import TransformRead
+    from bridge.stream.transform import TransformRead
 
 Job: TypeAlias = "Read | Scatter | TransformRead | ComputedRead | ComputedSum"
 
@@ -80,9 +80,9 @@ def jobs(blocks: Sequence[Block], specs: Table, *, contiguous: int = CHUNK) -> l
     made: list[Job] = list(reads(found, leaves.names, specs.names, files, contiguous)) if found else []
     # The dtype that is stored, its axes in order: most loads change nothing.
     if changing:
-        from bridge.stream.through import through
+        from bridge.stream.transform import transformed
 
-        made += through(changing, specs, leaves.names)
+        made += transformed(changing, specs, leaves.names)
     if computing:
         from bridge.stream.computed import computed
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bridge.stream.coalesce import CoalescedRead
     from bridge.stream.computed import ComputedRead, ComputedSum
     from bridge.stream.scatter import Scatter
-    from bridge.stream.through import TransformRead
+    from bridge.stream.transform import TransformRead
 
     Changing = TransformRead | Scatter | ComputedRead | ComputedSum
 
