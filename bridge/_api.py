@@ -147,9 +147,9 @@ def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractC
     processes = spanned(where)
     if len(processes) < 2:
         return nullcontext()
-    from bridge.place.agreement import agreed
+    from bridge.place.agreement import same_load_everywhere
 
-    return agreed(ckpt, made, where, processes)
+    return same_load_everywhere(ckpt, made, where, processes)
 
 
 def request_of(

@@ -18,7 +18,7 @@ from bridge._text import quote
 from bridge.format.encode import encode_header, encode_index
 from bridge.mapping.template import Spec
 from bridge.place.held import Held, is_whole
-from bridge.place.meeting import Meeting
+from bridge.place.save_group import SaveGroup
 from bridge.planning.plan import Plan
 from bridge.stream.convert import DoesNotFitError
 from bridge.stream.gather import Piece, count, gather, runs
@@ -124,7 +124,7 @@ def write_alone(place: Target, files: Files, report: Progress | None, *, verify:
 
 
 def write_together(
-    meeting: Meeting, place: Target | None, target: Path, files: Files, report: Progress | None, *, verify: bool
+    group: SaveGroup, place: Target | None, target: Path, files: Files, report: Progress | None, *, verify: bool
 ) -> tuple[tuple[str, ...], int]:
     """Write what this process has of all files; the one that leads makes them and commits them, when all have written.
 
@@ -138,44 +138,44 @@ def write_together(
     **Raises:** `SaveError`, where another process has failed or died too.
     """
     whole = [name for name, leaf in files.leaves.items() if is_whole(leaf)]
-    meeting.say("decided", json.dumps([files.digest, whole]))
+    group.post("decided", json.dumps([files.digest, whole]))
     if place is None:
-        stage = json.loads(meeting.hear("staged", meeting.processes[0]))
-        meeting.all_are_here()
+        stage = json.loads(group.wait_for("staged", group.processes[0]))
+        group.all_are_here()
         folder = (target.parent if is_one_file(target) else target) / stage["folder"]
-        _await(folder, meeting.me)
-        own = stage["whole"].get(str(meeting.me), ())
-        _write_part(meeting, folder, stage["names"], files, own, report, verify=verify)
-        written = json.loads(meeting.hear("committed", meeting.processes[0]))
+        _await(folder, group.me)
+        own = stage["whole"].get(str(group.me), ())
+        _write_part(group, folder, stage["names"], files, own, report, verify=verify)
+        written = json.loads(group.wait_for("committed", group.processes[0]))
         return tuple(written["names"]), written["nbytes"]
-    decided = {process: json.loads(text) for process, text in meeting.hear_all("decided").items()}
+    decided = {process: json.loads(text) for process, text in group.wait_for_all("decided").items()}
     other = next((process for process, (digest, _) in decided.items() if digest != files.digest), None)
     if other is not None:
         raise SaveError(
-            f"processes {meeting.me} and {other} would save different files: call save with the same model, plan or "
+            f"processes {group.me} and {other} would save different files: call save with the same model, plan or "
             "rules, dtype, metadata and max_shard_size in every process"
         )
-    meeting.all_are_here()
-    owners = _owners({meeting.me: whole} | {process: names for process, (_, names) in decided.items()})
+    group.all_are_here()
+    owners = _owners({group.me: whole} | {process: names for process, (_, names) in decided.items()})
     with place.staged() as stage:
         names, indexed = place.names(stage, len(files.files))
         for name, file in zip(names, files.files, strict=True):
             make_file(stage.path / name, file.head, file.nbytes, shown=name)
-        meeting.say("staged", json.dumps({"folder": stage.path.name, "names": names, "whole": owners}))
-        own = _write_part(meeting, stage.path, names, files, owners[meeting.me], report, verify=verify)
-        found = own + sum(map(int, meeting.hear_all("written").values()))
+        group.post("staged", json.dumps({"folder": stage.path.name, "names": names, "whole": owners}))
+        own = _write_part(group, stage.path, names, files, owners[group.me], report, verify=verify)
+        found = own + sum(map(int, group.wait_for_all("written").values()))
         if found != files.held_nbytes:
             raise SaveError(
                 f"the processes have {found:,} of {files.held_nbytes:,} bytes together: give save the same model in "
                 "all of them"
             )
         if verify:
-            meeting.hear_all("verified")
+            group.wait_for_all("verified")
         for name, file in zip(names, files.files, strict=True):
             check_length(stage.path / name, file.nbytes, shown=name)
         written = sum(file.nbytes for file in files.files)
         done = _committed(place, stage, files, names, written, indexed=indexed)
-    meeting.say("committed", json.dumps({"names": done[0], "nbytes": done[1]}))
+    group.post("committed", json.dumps({"names": done[0], "nbytes": done[1]}))
     return done
 
 
@@ -190,7 +190,7 @@ def _owners(whole: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
 
 
 def _write_part(
-    meeting: Meeting,
+    group: SaveGroup,
     folder: Path,
     names: Sequence[str],
     files: Files,
@@ -209,13 +209,13 @@ def _write_part(
     wrote = _counting(report, own)
     for name, file in zip(names, files.files, strict=True):
         write_ranges(folder / name, _ranges(files, parts, file), shown=name, wrote=wrote)
-    meeting.say("written", str(own))
+    group.post("written", str(own))
     if verify:
         # Not before all have written: who comes last could have spoilt what another one read back well.
-        meeting.hear_all("written")
+        group.wait_for_all("written")
         for name, file in zip(names, files.files, strict=True):
             verify_ranges(folder / name, _ranges(files, parts, file), shown=name)
-        meeting.say("verified")
+        group.post("verified")
     return own
 
 

@@ -98,13 +98,13 @@ def save(
     from bridge._files import Files, write_alone, write_together
     from bridge.model.template import take_apart
     from bridge.place.held import processes
-    from bridge.place.meeting import Meeting
+    from bridge.place.save_group import SaveGroup
 
     leaves = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
     team = processes(leaves)
-    with Meeting(team) if team else nullcontext() as meeting:
+    with SaveGroup(team) if team else nullcontext() as group:
         # The target comes first: of several processes the one that commits looks at it, for all.
-        place = Target(target, overwrite=overwrite) if meeting is None or meeting.leads else None
+        place = Target(target, overwrite=overwrite) if group is None or group.is_leader else None
         _check_leaves(leaves, model)
         plan = rules_or_plan if isinstance(rules_or_plan, Plan) else _planned(model, rules_of(rules_or_plan), target)
         _check_model(plan, leaves)
@@ -117,11 +117,11 @@ def save(
         single = Path(target).name if one else SINGLE
         files = Files.of(specs, plan, held, leaves, meta, limit=None if one else limit, single=single)
         with reporting(progress, "writing") as report:
-            if meeting is None:
+            if group is None:
                 assert place is not None
                 names, nbytes = write_alone(place, files, report, verify=verify)
             else:
-                names, nbytes = write_together(meeting, place, Path(target), files, report, verify=verify)
+                names, nbytes = write_together(group, place, Path(target), files, report, verify=verify)
     return SaveReport(names, nbytes, tuple(_left_out(plan, held, leaves, by_rules=by_rules)))
 
 

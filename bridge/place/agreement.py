@@ -40,7 +40,7 @@ _FACTS = {
 
 
 @contextmanager
-def agreed(
+def same_load_everywhere(
     ckpt: Checkpoint, made: Plan, where: Mapping[str, Sharding | None], processes: tuple[int, ...]
 ) -> Iterator[None]:
     """Around reading: **Raises:** `CheckpointError` or `PlanError` where another of `processes` loads something else.

@@ -95,7 +95,9 @@ class TransformRead(NamedTuple):
         combine(terms, first.change.scale, first.change.add, out)
 
 
-def transformed(changing: Sequence[tuple[Change, list[Moves]]], specs: Table, leaves: Sequence[str]) -> list[TransformRead]:
+def transformed(
+    changing: Sequence[tuple[Change, list[Moves]]], specs: Table, leaves: Sequence[str]
+) -> list[TransformRead]:
     """Rows whose bytes change; leaves by number. What several of them take from one tensor is read once."""
     found: list[TransformRead] = []
     single: list[tuple[Change, Moves]] = []

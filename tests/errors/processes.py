@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import bridge
 import bridge._files
-from bridge.place import agreement, meeting, sharding
+from bridge.place import agreement, save_group, sharding
 from bridge.place.coordination import Coordination
 from tests.errors.situations import situation
 from tests.place.test_coordination import Client
@@ -43,7 +43,7 @@ def meet(patch: pytest.MonkeyPatch, client: Client, me: int = 0) -> None:
     patch.setattr(Coordination, "found", classmethod(lambda cls: cls(client)))
     patch.setattr(sharding, "spanned", lambda _: (0, 1))
     patch.setattr(agreement, "_loads", {})
-    patch.setattr(meeting, "_before", {})
+    patch.setattr(save_group, "_before", {})
     patch.setattr("bridge.place.held.processes", lambda _: (0, 1))
     patch.setattr(jax, "process_index", lambda: me)
 
@@ -53,7 +53,7 @@ def _saving(name: str, words: Words, *, me: int = 0, value: int = 1) -> None:
 
     @situation(f"processes: {name}")
     def _(patch: pytest.MonkeyPatch) -> None:
-        for module, limit in ((meeting, "LATENESS"), (meeting, "PATIENCE"), (bridge._files, "VISIBLE")):
+        for module, limit in ((save_group, "LATENESS"), (save_group, "PATIENCE"), (bridge._files, "VISIBLE")):
             patch.setattr(module, limit, 0.0)
         write(Path("x.safetensors"), {"a": np.zeros(8, np.int8)})
         plan = bridge.plan("x.safetensors", {"a": jax.ShapeDtypeStruct((8,), jnp.int32)})

@@ -19,6 +19,7 @@ from bridge.source import tensor
 from tests.attacks.test_header import ABUSES, Abuse
 from tests.craft import checkpoint, craft, entry, ours
 from tests.errors.situations import situation
+from tests.stream.views import Made
 
 INDEX = "model.safetensors.index.json"
 A = np.arange(3, dtype=np.float32)
@@ -219,6 +220,29 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(tensor, "_empty", full)
     bridge.open(good())["a"]
+
+
+def computed() -> Any:
+    """A checkpoint of one key, which is computed."""
+    made = Made()
+    made.scaled("w", (4, 6), (2, 2), np.dtype("f4"))
+    return made.open(Path())
+
+
+@situation("read: more memory than there is, for a computed key")
+def _(patch: pytest.MonkeyPatch) -> None:
+    def full(_nbytes: int) -> None:
+        raise MemoryError
+
+    patch.setattr(tensor, "_empty", full)
+    computed()["w"]
+
+
+@situation("read: a computed key, of whose parts one is cut off")
+def _(patch: pytest.MonkeyPatch) -> None:
+    ckpt = computed()
+    os.truncate("b.safetensors", 20)
+    ckpt["w"]
 
 
 @situation("read: a shape that numpy cannot hold", until="cannot hold:")

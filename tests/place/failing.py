@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import bridge
 import bridge._files
-from bridge.place import meeting
+from bridge.place import save_group
 from tests.place.processes import joined, wait
 
 
@@ -49,17 +49,17 @@ def main(arguments: list[str]) -> None:
     spread = model | {"n": jax.make_array_from_process_local_data(model["n"].sharding, large)}
     attempt("value", lambda: bridge.save(spread, out, plan, overwrite=True))
     attempt("elsewhere", lambda: bridge.save(model, Path(folder, f"own-{rank}", "out"), plan))
-    meeting.LATENESS = 1.0
+    save_group.LATENESS = 1.0
     if rank == 0:
         attempt("late", lambda: bridge.save(model, out, plan, overwrite=True))
     else:
         time.sleep(3)
         attempt("late", lambda: bridge.save(model, out, plan, overwrite=True))
-    meeting.LATENESS = 60.0
+    save_group.LATENESS = 60.0
     assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("bridge")]
     attempt("after", lambda: bridge.save(model, out, plan, max_shard_size="400KB", overwrite=True))
     wait()
-    meeting.PATIENCE = 2.0
+    save_group.PATIENCE = 2.0
     die = {"progress": lambda *_: os.kill(os.getpid(), signal.SIGKILL)} if rank == 1 else {}
     attempt("death", lambda: bridge.save(model, out, plan, overwrite=True, **die))
     sys.stdout.flush()

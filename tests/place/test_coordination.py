@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bridge
-from bridge.place import agreement, meeting, sharding
+from bridge.place import agreement, save_group, sharding
 from bridge.place.coordination import Coordination
 from tests.save.files import write
 
@@ -50,7 +50,7 @@ def spread(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(sharding, "spanned", lambda _: (0, 1))
     monkeypatch.setattr(agreement, "_loads", {})
-    monkeypatch.setattr(meeting, "_before", {})
+    monkeypatch.setattr(save_group, "_before", {})
     return answering
 
 

@@ -24,7 +24,7 @@ ASIDE = (
     *("bridge.source.distant", "bridge.source.download", "bridge.source.hub", "bridge.source.ranged"),
     *("bridge.source.remote", "bridge.source.suggest", "bridge.source.verify"),
     *("bridge.format.view", "bridge.source.box", "bridge.mapping.shard"),
-    *(f"bridge.place.{name}" for name in ("agreement", "coordination", "held", "meeting", "shards", "staged")),
+    *(f"bridge.place.{name}" for name in ("agreement", "coordination", "held", "save_group", "shards", "staged")),
     *(f"bridge.stream.{name}" for name in ("batches", "coalesce", "computed", "convert", "gather", "mapped")),
     *(f"bridge.stream.{name}" for name in ("scatter", "strides", "transform")),
     "tomllib",

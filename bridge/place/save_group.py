@@ -26,18 +26,18 @@ _FIRST_LOOK, _LAST_LOOK = 0.01, 0.5
 _UNTOUCHED = "The target is as it was"
 _EITHER = "It was to commit: the target is the old checkpoint or the new one, whole"
 _before: dict[tuple[int, ...], list[int]] = {}
-"""By who takes part, the numbers of meetings whose words may still stand; the last is the next one's."""
+"""By who takes part, the numbers of saves whose words may still stand; the last is the next one's."""
 
 
-class Meeting:
+class SaveGroup:
     """One of the processes of one save, as the others see it.
 
-    The n-th meeting of the same processes is the same for all of them: every one of them has to call `save`. Leaving
+    The n-th save of the same processes is the same one for all of them: every one of them has to call `save`. Leaving
     it with an error tells the others.
     """
 
     def __init__(self, processes: Sequence[int]) -> None:
-        """**Raises:** `SaveError` where this process is none of them, or there is nothing to meet by."""
+        """**Raises:** `SaveError` where this process is none of them, or there is nothing to agree by."""
         self.me, self.processes = jax.process_index(), tuple(processes)
         if self.me not in self.processes:
             raise SaveError(
@@ -60,7 +60,7 @@ class Meeting:
         self.beating = threading.Thread(target=self._beat, name="bridge-save-alive", daemon=True)
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process is the one that commits."""
         return self.me == self.processes[0]
 
@@ -79,7 +79,7 @@ class Meeting:
                 pass  # then the others cannot be reached by anything
 
     def all_are_here(self) -> None:
-        """Everybody has come, and so has left the meetings before: what was said there can go."""
+        """Everybody has come, and so has left the saves before: what was said there can go."""
         group = self.folder.rpartition("/")[0]
         try:
             for number in self.before[:-2]:
@@ -88,14 +88,14 @@ class Meeting:
             raise self._unreachable(error) from error
         del self.before[:-2]
 
-    def say(self, topic: str, text: str = "") -> None:
+    def post(self, topic: str, text: str = "") -> None:
         """Tell the others that this process has come to `topic`. **Raises:** `SaveError`."""
         try:
             self.service.put(f"{self.folder}/{self.me}/{topic}", text)
         except UnreachableError as error:
             raise self._unreachable(error) from error
 
-    def hear(self, topic: str, process: int) -> str:
+    def wait_for(self, topic: str, process: int) -> str:
         """What a process says when it has come to `topic`.
 
         **Raises:** `SaveError` where that or another one has failed, has died, or has never come.
@@ -129,9 +129,9 @@ class Meeting:
             waited, silent = waited + pause, silent + pause
             pause = min(1.2 * pause, _LAST_LOOK)
 
-    def hear_all(self, topic: str) -> dict[int, str]:
-        """What each of the others says when it has come to `topic`. **Raises:** as `hear`."""
-        return {process: self.hear(topic, process) for process in self.processes if process != self.me}
+    def wait_for_all(self, topic: str) -> dict[int, str]:
+        """What each of the others says when it has come to `topic`. **Raises:** as `wait_for`."""
+        return {process: self.wait_for(topic, process) for process in self.processes if process != self.me}
 
     def _words(self) -> dict[str, str]:
         try:
