@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -96,11 +95,11 @@ class Table(Mapping[str, TensorSpec]):
         files: Sequence[str],
         ranks: Numbers,
         offsets: npt.NDArray[np.int64],
-        parts: Mapping[int, tuple[Part, ...]] = MappingProxyType({}),
+        parts: Mapping[int, tuple[Part, ...]] | None = None,
     ) -> None:
         self.names, self.kinds, self.forms = names, kinds, forms
         self.files, self.ranks, self.offsets = files, ranks, offsets
-        self.parts = parts
+        self.parts = parts or {}
         self._made: dict[str, TensorSpec] = {}
 
     @classmethod
