@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from functools import cached_property
 
 import numpy as np
@@ -11,8 +11,7 @@ import numpy as np
 from bridge._text import quote
 from bridge._values import Record
 from bridge.format.collector import collector_off
-from bridge.mapping.arrays import Arrays
-from bridge.mapping.block import Block, Term
+from bridge.mapping.block import Block
 from bridge.mapping.blocks import Prover
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.keys import KeyTable
@@ -75,7 +74,6 @@ def prove(
     proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems, hollow)
     drops = [sent for sent in sents if sent.target is None]
     check_keys(proof.blocks, drops, table, proof.problems, told=prover.alone)
-    proof.blocks = _joined(proof.blocks)
     proof.rules = _Spelled(prover, delivery.rules)
     used = {sent.number for sent in sents}
     proof.idle = tuple(str(rule) for number, rule in enumerate(rules) if number not in used)
@@ -167,25 +165,3 @@ def _settle_ties(proof: Proof) -> None:
         if block.tie and block.leaves[0] not in filled:
             block.tie = False
             filled.add(block.leaves[0])
-
-
-def _joined(blocks: Sequence[Block]) -> list[Block]:
-    """Blocks that share their maps and differ in nothing else, such as those of layers in a list, as one."""
-    alike: dict[tuple[object, ...], list[Block]] = {}
-    for block in blocks:
-        maps = tuple([id(term.index_map) for term in block.terms])
-        alike.setdefault((maps, block.scale, block.add, block.tie, block.copy), []).append(block)
-    found: list[Block] = []
-    for members in alike.values():
-        first = members[0]
-        if len(members) > 1:
-            terms = tuple([_joined_term([m.terms[n] for m in members]) for n in range(len(first.terms))])
-            starts = np.concatenate([m.starts for m in members])
-            first = replace(first, leaves=Arrays.joined([m.leaves for m in members]), terms=terms, starts=starts)
-        found.append(first)
-    return found
-
-
-def _joined_term(terms: Sequence[Term]) -> Term:
-    keys = Arrays.joined([term.keys for term in terms])
-    return Term(terms[0].index_map, keys, np.concatenate([term.starts for term in terms]))
