@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridge._errors import BridgeError, CheckpointError
 from bridge.format.header import read_header
-from bridge.format.native import BESIDE, is_beside
 from bridge.source.bytes import LocalFile
 from bridge.source.hub import HubOptions
 from bridge.source.resolve import locate
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+BESIDE = "eqx-bridge.beside"
+"""The name in `__metadata__` whose value is a JSON list of the files that go with a converted one."""
 _SUFFIX = ".safetensors"
+_BESIDE_NAME = re.compile(r"bridge(-\w+)*\.(json|original)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,11 @@ def inside(folder: Path, name: str) -> bool:
     """Whether a name stays in the folder though links may lead out of it: names come from strangers."""
     parent = os.path.realpath((folder / name).parent)
     return os.path.commonpath([parent, os.path.realpath(folder)]) == os.path.realpath(folder)
+
+
+def is_beside(name: object) -> bool:
+    """Whether `name` is one that convert gives to a file beside the leaves: metadata may say anything."""
+    return isinstance(name, str) and _BESIDE_NAME.fullmatch(name) is not None
 
 
 def _beside(path: Path) -> list[str]:

@@ -111,7 +111,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise MemoryError
 
-    patch.setattr("bridge._read.empty", full)
+    patch.setattr("bridge.api.read.empty", full)
     bridge.load(good(), None)
 
 

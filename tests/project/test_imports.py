@@ -17,7 +17,14 @@ HEAVY = (
 )
 # What a load that goes through has no use for, of bridge and of the standard library.
 ASIDE = (
-    *("bridge._diff", "bridge._native", "bridge._record", "bridge._save", "bridge.cli", "bridge.target"),
+    *(
+        "bridge.api.convert",
+        "bridge.api.diff",
+        "bridge.api.save",
+        "bridge.converted.record",
+        "bridge.cli",
+        "bridge.target",
+    ),
     *("bridge.model.layouts", "bridge.model.placing", "bridge.model.shared"),
     *("bridge.planning.recipe", "bridge.planning.report", "bridge.planning.reverse", "bridge.planning.spell"),
     *("bridge.planning.store", "bridge.planning.suggest"),

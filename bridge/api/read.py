@@ -11,9 +11,9 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from bridge._progress import Progress, fetch, reporting
 from bridge._values import replace
-from bridge.format.native import is_native
+from bridge.api.progress import Progress, fetch, reporting
+from bridge.converted import is_converted
 from bridge.mapping.block import Block
 from bridge.mapping.template import Spec
 from bridge.place.arrays import in_default_memory
@@ -111,7 +111,7 @@ def read_leaves(
 
 def _mapped(ckpt: Checkpoint, work: Work, leaves: Mapping[str, Spec]) -> dict[str, np.ndarray]:
     """The leaves that a converted checkpoint's files are the memory of."""
-    if not is_native(ckpt.metadata):
+    if not is_converted(ckpt.metadata):
         return {}
     from bridge.stream.mapped import mapped
 

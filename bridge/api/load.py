@@ -10,11 +10,11 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from bridge._errors import PlanError
-from bridge._progress import Progress
 from bridge._text import quote
 from bridge._values import replace
+from bridge.api.progress import Progress
+from bridge.converted import is_converted
 from bridge.format.collector import collector_off
-from bridge.format.native import is_native
 from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
@@ -83,7 +83,7 @@ def plan(
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
-    from bridge._read import predicted
+    from bridge.api.read import predicted
     from bridge.place.sharding import placements
 
     with opened(source, options) as ckpt:
@@ -127,7 +127,7 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
-    from bridge._read import read_leaves
+    from bridge.api.read import read_leaves
     from bridge.place.sharding import placements
 
     with collector_off(many=True), opened(source, options) as ckpt:
@@ -179,15 +179,15 @@ def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tupl
 
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
-    native = is_native(ckpt.metadata)
-    if native and template is not None:
+    converted = is_converted(ckpt.metadata)
+    if converted and template is not None:
         # Its keys are leaf names and its tensors leaves: no layout has a say any more.
         template = Template(template.leaves, kind=template.kind)
     if isinstance(rules, Plan):
         if rules.holds_for(ckpt.specs, template, request, canonical):
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
         request = replace(request, rules=rules.rules)
-    if native:
+    if converted:
         request = _of_its_own(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model
 
@@ -195,7 +195,7 @@ def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tupl
 def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
     if not all(map(_names_one, request.rules)):
-        from bridge._record import read_record
+        from bridge.converted.record import read_record
 
         record = read_record(ckpt)
         given = [str(rule) for rule in request.rules]

@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from bridge._errors import CheckpointError, SaveError
-from bridge._progress import Progress
 from bridge._text import quote
+from bridge.api.progress import Progress
 from bridge.format.encode import encode_header, encode_index
 from bridge.mapping.template import Spec
 from bridge.place.held import Held, is_whole

@@ -13,9 +13,9 @@ import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
-from bridge._progress import Progress, reporting
 from bridge._text import quote
 from bridge._values import NamedTuple
+from bridge.api.progress import Progress, reporting
 from bridge.mapping.template import Spec
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
@@ -91,7 +91,7 @@ def save(
     report = bridge.save(model, "tuned.safetensors", plan)
     ```
     """
-    from bridge._files import Files, write_alone, write_together
+    from bridge.api.files import Files, write_alone, write_together
     from bridge.model.template import take_apart
     from bridge.place.held import processes
     from bridge.place.meeting import Meeting

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
 
-from bridge._progress import Progress
 from bridge._values import NamedTuple, replace
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import row_major
@@ -19,6 +18,7 @@ from bridge.stream.buffers import empty
 from bridge.stream.fill import fill
 
 _ALIGNED = 64
+Report = Callable[[int, int], None]
 Flat = tuple[str, int, np.ndarray]
 """A leaf's name, the first of its elements, and they as a flat array that holds until the next one is asked for."""
 
@@ -32,8 +32,8 @@ class _Part(NamedTuple):
     nbytes: int
 
 
-def streamed(
-    ckpt: Checkpoint, plan: Plan, order: Sequence[str], *, max_nbytes: int, report: Progress | None
+def leaves_of(
+    ckpt: Checkpoint, plan: Plan, order: Sequence[str], *, max_nbytes: int, report: Report | None
 ) -> Iterator[Flat]:
     """The leaves of `order` that keys fill.
 
