@@ -14,7 +14,7 @@ from bridge._text import quote
 from bridge._values import replace
 from bridge.api.progress import Progress
 from bridge.converted import is_converted
-from bridge.format.collector import collector_off
+from bridge.format.table import collector_off
 from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan

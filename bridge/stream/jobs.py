@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import numpy as np
 
-from bridge.format.collector import collector_off
-from bridge.format.table import Table
+from bridge.format.table import Table, collector_off
 from bridge.mapping.block import Block
 from bridge.source.bytes import ByteSource
 from bridge.stream.chunk import CHUNK

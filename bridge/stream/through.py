@@ -9,8 +9,7 @@ from typing import TypeAlias
 import numpy as np
 
 from bridge._values import NamedTuple
-from bridge.format.spec import TensorSpec
-from bridge.format.table import Numbers, Table
+from bridge.format.table import Numbers, Table, TensorSpec
 from bridge.mapping.block import Block
 from bridge.stream.chunk import CHUNK, Source
 from bridge.stream.convert import assign, check_equal, combine

@@ -11,8 +11,8 @@ from pathlib import Path
 from bridge._errors import BridgeError, CheckpointError
 from bridge.format.header import read_header
 from bridge.source.bytes import LocalFile
-from bridge.source.hub import HubOptions
-from bridge.source.resolve import locate
+from bridge.source.folder import LocalFolder
+from bridge.source.resolve import in_folder
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -44,7 +44,7 @@ def standing(folder: Path) -> Standing:
     if not folder.is_dir():
         return Standing()
     try:
-        located = locate(str(folder), subfolder=None, variant=None, hub=HubOptions())
+        located = in_folder(LocalFolder(str(folder)), variant=None)
         index, names = located.index_name or None, located.files
     except CheckpointError as error:
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
