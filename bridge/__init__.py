@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bridge.api.convert import revert as revert
     from bridge.api.diff import diff as diff
     from bridge.api.load import load as load
-    from bridge.api.load import open as open
     from bridge.api.load import plan as plan
     from bridge.api.save import SaveReport as SaveReport
     from bridge.api.save import save as save
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from bridge.rules.rule import Rule as Rule
     from bridge.rules.toml import load_rules as load_rules
     from bridge.source.checkpoint import Checkpoint as Checkpoint
+    from bridge.source.checkpoint import open as open
 
 _HOMES = {
     "BridgeError": "_errors",
@@ -49,7 +49,7 @@ _HOMES = {
     "diff": "api.diff",
     "load": "api.load",
     "load_rules": "rules.toml",
-    "open": "api.load",
+    "open": "source.checkpoint",
     "plan": "api.load",
     "revert": "api.convert",
     "save": "api.save",

@@ -16,6 +16,7 @@ from bridge.api.save import LeftOut, SaveReport
 from bridge.converted import is_converted
 from bridge.converted.restore import restore
 from bridge.converted.write import write_converted
+from bridge.place.memory import in_flight
 from bridge.source.checkpoint import open_checkpoint
 from bridge.target.commit import Target
 
@@ -57,8 +58,6 @@ def convert(
     bridge.revert("native", "original")
     ```
     """
-    from bridge.place.memory import in_flight
-
     place = Target(target, overwrite=overwrite)
     if place.single:
         raise SaveError(f"{quote(str(target))} is one file: the converted form is a folder, name one")

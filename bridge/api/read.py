@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ import numpy as np
 from jax.sharding import Sharding
 
 from bridge._values import replace
-from bridge.api.progress import Progress, fetch, reporting
 from bridge.converted import is_converted
 from bridge.mapping.block import Block
 from bridge.mapping.template import Spec
@@ -28,6 +28,7 @@ from bridge.stream.jobs import Job, jobs
 from bridge.stream.run import THREADS
 
 if TYPE_CHECKING:
+    from bridge.api.progress import Progress
     from bridge.place.staged import Fill, Staging
 
 Placements = Mapping[str, Sharding | None]
@@ -41,7 +42,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     """
     if not made.ok:
         return made
-    from bridge.stream.budget import readers_nbytes
+    from bridge.stream.budget import readers_nbytes  # a load predicts nothing
 
     held, staged, budget = _split(made, where, max_host_bytes)
     leaves = _leaves(made, held)
@@ -98,7 +99,7 @@ def read_leaves(
     for name, value in made.fills.items():
         for buffer in work.memory(name, memory):
             buffer.fill(value)
-    with reporting(progress, before=fetched) as report:
+    with _reporting(progress, fetched) as report:
         total = 0 if report is None or staging is None else predicted(ckpt, made, where, max_host_bytes).nbytes
         read = _reader(ckpt, total, report)
         read(blocks, memory)
@@ -109,11 +110,19 @@ def read_leaves(
     return values
 
 
+def _reporting(progress: Progress | bool | None, before: int) -> AbstractContextManager[Progress | None]:
+    if progress is None or progress is False:
+        return nullcontext()
+    from bridge.api.progress import reporting  # most loads are silent
+
+    return reporting(progress, before=before)
+
+
 def _mapped(ckpt: Checkpoint, work: Work, leaves: Mapping[str, Spec]) -> dict[str, np.ndarray]:
     """The leaves that a converted checkpoint's files are the memory of."""
     if not is_converted(ckpt.metadata):
         return {}
-    from bridge.stream.mapped import mapped
+    from bridge.stream.mapped import mapped  # converted checkpoints alone
 
     return mapped(work.whole, ckpt.specs, ckpt, leaves)
 
@@ -132,6 +141,8 @@ def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, pr
     if staging is not None:
         blocks += [block for piece in staging.pieces() for block in staging.cut(piece)]
     files = {ckpt.specs[key].file for block in blocks for term in block.terms for key in term.keys}
+    from bridge.api.progress import fetch  # for what is on the Hub and not in its cache
+
     return fetch(ckpt, files, progress, after=after)
 
 

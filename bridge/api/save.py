@@ -7,16 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
-from bridge._values import NamedTuple
+from bridge.api.files import Files, write_alone, write_together
 from bridge.api.progress import Progress, reporting
 from bridge.mapping.template import Spec
+from bridge.model.template import take_apart
+from bridge.place.held import processes
+from bridge.place.meeting import Meeting
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.planning.reverse import saved_specs
@@ -91,11 +95,6 @@ def save(
     report = bridge.save(model, "tuned.safetensors", plan)
     ```
     """
-    from bridge.api.files import Files, write_alone, write_together
-    from bridge.model.template import take_apart
-    from bridge.place.held import processes
-    from bridge.place.meeting import Meeting
-
     leaves = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
     team = processes(leaves)
     with Meeting(team) if team else nullcontext() as meeting:
@@ -145,8 +144,6 @@ def _check_leaves(leaves: Mapping[str, Any], model: Any) -> None:
 
 def _problem(value: Any) -> str | None:
     """Why an array cannot be saved."""
-    import jax
-
     if isinstance(value, jax.ShapeDtypeStruct):
         return "is abstract: a model to save has arrays, not shapes"
     if isinstance(value, jax.Array) and value.is_deleted():
@@ -162,8 +159,6 @@ def _problem(value: Any) -> str | None:
 
 def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str]) -> Plan:
     """The plan by which `rules` would read what they are about to write."""
-    from bridge.model.template import take_apart
-
     template = take_apart(model).template
     if not rules:
         raise PlanError("save needs rules or a plan: '** -> **' saves all leaves by their own names")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
-from bridge._values import NamedTuple, replace
+from bridge._values import replace
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import row_major
 from bridge.mapping.shard import Grid, parts, shard

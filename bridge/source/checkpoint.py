@@ -286,3 +286,6 @@ def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> T
             f"where the index has it; {found}. Index and files do not belong together: fetch all of them again."
         )
     return joined
+
+
+open = open_checkpoint

@@ -25,11 +25,12 @@ ASIDE = (
         "bridge.cli",
         "bridge.target",
     ),
-    *("bridge.model.layouts", "bridge.model.placing", "bridge.model.shared"),
+    *("bridge.format.exact", "bridge.format.index", "bridge.format.strict_json"),
+    *("bridge.model.layouts", "bridge.model.placing", "bridge.model.shared", "bridge.model.state"),
     *("bridge.planning.recipe", "bridge.planning.report", "bridge.planning.reverse", "bridge.planning.spell"),
     *("bridge.planning.store", "bridge.planning.suggest"),
     *("bridge.source.distant", "bridge.source.download", "bridge.source.hub", "bridge.source.ranged"),
-    *("bridge.source.remote", "bridge.source.suggest", "bridge.source.verify"),
+    *("bridge.source.remote", "bridge.source.suggest", "bridge.source.tensor", "bridge.source.verify"),
     "tomllib",
 )
 LOAD = """
