@@ -28,8 +28,8 @@ from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
 from bridge.stream.gather import pieces
 from bridge.target.commit import Target, is_one_file
-from bridge.target.shards import parse_nbytes
-from bridge.target.standing import SINGLE
+from bridge.target.existing import SINGLE
+from bridge.target.files import parse_nbytes
 
 
 class LeftOut(NamedTuple):

@@ -16,7 +16,7 @@ from bridge.converted import MARK
 from bridge.format.index import parse_index
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.target.standing import BESIDE, INDEX, is_beside
+from bridge.target.existing import BESIDE, INDEX, is_beside
 
 VERSION = 1
 

@@ -20,8 +20,8 @@ from bridge.source.bytes import ByteSource, LocalFile
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import Whole, gather, pieces
 from bridge.target.commit import Target
+from bridge.target.existing import INDEX
 from bridge.target.stage import Stage
-from bridge.target.standing import INDEX
 from bridge.target.writer import write_file
 
 

@@ -18,9 +18,8 @@ from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import exact_keys
 from bridge.target.commit import Target
-from bridge.target.ranges import check_length, make_file, write_ranges
-from bridge.target.standing import BESIDE, INDEX
-from bridge.target.writer import write_file
+from bridge.target.existing import BESIDE, INDEX
+from bridge.target.writer import check_length, make_file, write_file, write_ranges
 
 _ALIGNED = 64
 _PART = 4 << 20

@@ -12,7 +12,7 @@ import pytest
 
 import bridge
 from bridge.converted import MARK
-from bridge.target.standing import BESIDE
+from bridge.target.existing import BESIDE
 from tests.save.files import INDEX, finite, metadata, read, struct, write
 
 TENSORS = {"x.0": finite((4,)), "x.1": finite((4,), seed=1), "drop": finite((3,))}

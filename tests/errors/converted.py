@@ -12,7 +12,7 @@ import pytest
 
 import bridge
 from bridge.converted import MARK
-from bridge.target.standing import BESIDE
+from bridge.target.existing import BESIDE
 from tests.converted.test_damage import DAMAGES, LIKE, RULES, TENSORS, changed
 from tests.errors.reading import INDEX, A, good
 from tests.errors.situations import situation

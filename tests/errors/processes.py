@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 import bridge
 import bridge.api.files
-from bridge.place import agreement, meeting, sharding
+from bridge.place import agreement, meeting
 from bridge.place.coordination import Coordination
 from tests.errors.situations import situation
 from tests.place.test_coordination import Client
@@ -41,10 +41,10 @@ class Company(Client):
 def meet(patch: pytest.MonkeyPatch, client: Client, me: int = 0) -> None:
     """This process is `me` of two that have parts of the model."""
     patch.setattr(Coordination, "found", classmethod(lambda cls: cls(client)))
-    patch.setattr(sharding, "spanned", lambda _: (0, 1))
+    patch.setattr("bridge.api.load.spanned", lambda _: (0, 1))
     patch.setattr(agreement, "_loads", {})
     patch.setattr(meeting, "_before", {})
-    patch.setattr("bridge.place.held.processes", lambda _: (0, 1))
+    patch.setattr("bridge.api.save.processes", lambda _: (0, 1))
     patch.setattr(jax, "process_index", lambda: me)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
     *("aiohttp", "equinox", "fsspec", "huggingface_hub", "jax", "optax", "rich", "safetensors", "scipy"),
     *("tensorflow", "torch", "transformers"),
@@ -59,11 +60,18 @@ def test_this_test_can_fail() -> None:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> str:
-    """A program that loads `FILE`, the parameters of a convolution, into a dict."""
-    file = tmp_path / "model.safetensors"
-    save_file({"conv.weight": np.ones((1, 1, 1), np.float32), "conv.bias": np.full(1, 2, np.float32)}, file)
-    return f"FILE = {str(file)!r}\n{LOAD}"
+def file(tmp_path: Path) -> str:
+    """A line that names `FILE`, the parameters of a convolution."""
+    path = tmp_path / "model.safetensors"
+    tensors = {"conv.weight": np.ones((1, 1, 1), np.float32), "conv.bias": np.full(1, 2, np.float32)}
+    save_file(tensors, path, {"format": "pt"})
+    return f"FILE = {str(path)!r}\n"
+
+
+@pytest.fixture
+def load(file: str) -> str:
+    """A program that loads it into a dict."""
+    return file + LOAD
 
 
 def test_a_load_into_plain_containers_imports_jax_and_what_it_uses(load: str) -> None:
@@ -96,3 +104,26 @@ def test_public_names_are_all_there_and_listed() -> None:
     for name in bridge.__all__:
         assert getattr(bridge, name).__doc__, name
     assert set(bridge.__all__) <= set(dir(bridge))
+
+
+SAVE = """
+import jax, bridge
+bridge.save({"w": jax.numpy.ones(3)}, FOLDER, "** -> **")
+bridge.save({"w": jax.numpy.zeros(3)}, FOLDER, "** -> **", overwrite=True)
+"""
+NETWORK = ("aiohttp", "fsspec", "huggingface_hub", "bridge.source.distant", "bridge.source.hub", "bridge.source.retry")
+
+
+def test_a_save_into_a_folder_needs_no_network(tmp_path: Path) -> None:
+    assert heavy_after(f"FOLDER = {str(tmp_path / 'out')!r}\n{SAVE}", NETWORK) == []
+
+
+def test_the_room_of_targets_needs_no_network_and_no_jax() -> None:
+    rooms = [f"bridge.target.{path.stem}" for path in (ROOT / "bridge" / "target").glob("*.py") if path.stem[0] != "_"]
+    assert "bridge.target.existing" in rooms
+    assert heavy_after(f"import {', '.join(rooms)}", (*NETWORK, *HEAVY)) == []
+    assert "bridge.source.hub" in heavy_after(f"import {', '.join(rooms)}, bridge.source.distant", NETWORK)
+
+
+def test_an_open_checkpoint_needs_no_jax(file: str) -> None:
+    assert heavy_after(f"{file}import bridge\nwith bridge.open(FILE) as ckpt:\n    assert ckpt['conv.bias'] == 2") == []

@@ -1,4 +1,4 @@
-"""What stands in a folder: the checkpoint that a reader would find there, and the files that go with it."""
+"""The checkpoint that a reader would find in a folder, and the files that go with it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BESIDE_NAME = re.compile(r"bridge(-\w+)*\.(json|original)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExistingCheckpoint:
     """A checkpoint in a folder.
 
     - `index`: the name of the index that decides, if one does.
@@ -36,13 +36,13 @@ class Standing:
     files: tuple[str, ...] = ()
 
 
-def standing(folder: Path) -> Standing:
-    """The checkpoint that stands in `folder`; an index that nobody can read stands there alone.
+def existing_checkpoint(folder: Path) -> ExistingCheckpoint:
+    """The checkpoint that stands in `folder`. An index that nobody can read stands there alone.
 
     Only names that a writer may remove: safetensors files that lie in the folder, or below it.
     """
     if not folder.is_dir():
-        return Standing()
+        return ExistingCheckpoint()
     try:
         located = in_folder(LocalFolder(str(folder)), variant=None)
         index, names = located.index_name or None, located.files
@@ -56,7 +56,7 @@ def standing(folder: Path) -> Standing:
     # transformers prefers it to an index: it must not outlive a checkpoint of several files.
     stale = [SINGLE] if counted and os.path.lexists(folder / SINGLE) else []
     beside = [name for file in files[:1] for name in _beside(folder / file) if os.path.lexists(folder / name)]
-    return Standing(index, counted, tuple(dict.fromkeys((*counted, *stale, *beside))))
+    return ExistingCheckpoint(index, counted, tuple(dict.fromkeys((*counted, *stale, *beside))))
 
 
 def indices(folder: Path) -> list[str]:
