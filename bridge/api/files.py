@@ -21,7 +21,7 @@ from bridge.place.held import Held, is_whole
 from bridge.place.meeting import Meeting
 from bridge.planning.plan import Plan
 from bridge.stream.convert import DoesNotFitError
-from bridge.stream.gather import Piece, count, gather, pieces, runs
+from bridge.stream.gather import Piece, count, gather, runs
 from bridge.target.commit import Target, is_one_file
 from bridge.target.existing import INDEX
 from bridge.target.files import split_into_files, stored_nbytes
@@ -59,6 +59,7 @@ class Files:
         cls,
         specs: Mapping[str, Spec],
         plan: Plan,
+        held: Mapping[str, Sequence[Piece]],
         leaves: Mapping[str, Any],
         metadata: Mapping[str, str],
         *,
@@ -69,6 +70,7 @@ class Files:
 
         **Arguments:**
 
+        - `held`: where the leaves have the elements of each key that `plan` reads.
         - `limit`: how many bytes a file may have.
         - `single`: what a single file is called, in messages.
 
@@ -82,7 +84,7 @@ class Files:
             head, offsets = encode_header(tensors, metadata, file=name)
             files.append(Tensors(dealt, head, offsets, len(head) + sum(map(stored_nbytes, dealt.values()))))
         decided = json.dumps([[file.head.hex() for file in files], plan.texts])
-        return cls(files, pieces(plan.blocks), leaves, hashlib.sha256(decided.encode()).hexdigest())
+        return cls(files, held, leaves, hashlib.sha256(decided.encode()).hexdigest())
 
     @property
     def nbytes(self) -> int:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from math import prod
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -15,6 +14,7 @@ from jax.sharding import Sharding
 from bridge._values import replace
 from bridge.converted import is_converted
 from bridge.mapping.block import Block
+from bridge.mapping.memory import filled
 from bridge.mapping.template import Spec
 from bridge.place.arrays import in_default_memory
 from bridge.place.memory import check_memory, in_flight, taking
@@ -45,24 +45,20 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     from bridge.stream.budget import readers_nbytes  # a load predicts nothing
 
     held, staged, budget = _split(made, where, max_host_bytes)
-    leaves = _leaves(made, held)
-    work = Work(held, leaves, where)
-    dtypes = {name: dtype for name, (_, dtype) in work.buffers.items()}
+    work = Work(made.blocks, held, where)
     # What is still on the Hub is not fetched to be looked at; it counts as if it were read.
-    in_files = _mapped(ckpt, work, leaves) if ckpt.absent_nbytes(ckpt.files) == 0 else {}
-    found = jobs(work.blocks, ckpt.specs, dtypes)
+    in_files = _mapped(ckpt, work) if ckpt.absent_nbytes(ckpt.files) == 0 else {}
+    found = jobs(work.blocks, ckpt.specs)
     nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), readers_nbytes(ckpt.parallel))
     if staged:
         scratch_nbytes = _scratch_nbytes(found) if ckpt.parallel is None else beside
-        staging = _staging(staged, _leaves(made, staged), where, budget, ckpt.parallel)
+        staging = _staging(made.blocks, staged, where, budget, ckpt.parallel)
         for batch in staging.batches():
-            kinds = {piece.name: made.leaves[piece.leaf].dtype for piece in batch}
-            blocks = [block for piece in batch for block in staging.cut(piece)]
-            found = jobs(blocks, ckpt.specs, kinds)
+            found = jobs(staging.made.of(batch), ckpt.specs)
             nbytes += sum(job.nbytes for job in found)
             scratch_nbytes = max(scratch_nbytes, _scratch_nbytes(found))
         beside = max(budget, staging.max_nbytes + scratch_nbytes)
-    arrays = (prod(shape) * dtype.itemsize for name, (shape, dtype) in work.buffers.items() if name not in in_files)
+    arrays = (spec.nbytes for name, spec in work.buffers.items() if name not in in_files)
     return replace(made, nbytes=nbytes, peak_nbytes=sum(map(taken_nbytes, arrays)) + beside)
 
 
@@ -86,16 +82,15 @@ def read_leaves(
     **Raises:** `CheckpointError` for what reading finds; `PlanError` for memory that cannot be had.
     """
     held, staged, budget = _split(made, where, max_host_bytes)
-    leaves = _leaves(made, held) | {name: made.leaves[name] for name in made.fills}
-    work = Work(held, leaves, where)
-    staging = _staging(staged, _leaves(made, staged), where, budget, ckpt.parallel) if staged else None
+    work = Work(made.blocks, held | {name: made.leaves[name] for name in made.fills}, where)
+    staging = _staging(made.blocks, staged, where, budget, ckpt.parallel) if staged else None
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
-    memory = _mapped(ckpt, work, leaves) if mmap else {}
-    blocks = [block for block in work.blocks if block.leaf not in memory]
+    memory = _mapped(ckpt, work) if mmap else {}
+    blocks = _without(work.blocks, memory) if memory else work.blocks
     needed = work.nbytes - sum(a.nbytes for a in memory.values()) + (budget + staging.host_nbytes if staging else 0)
     check_memory(needed, ckpt.source)
     with taking(needed, ckpt.source):
-        memory |= {name: empty(shape, dtype) for name, (shape, dtype) in work.buffers.items() if name not in memory}
+        memory |= {name: empty(spec.shape, spec.dtype) for name, spec in work.buffers.items() if name not in memory}
     for name, value in made.fills.items():
         for buffer in work.memory(name, memory):
             buffer.fill(value)
@@ -118,13 +113,13 @@ def _reporting(progress: Progress | bool | None, before: int) -> AbstractContext
     return reporting(progress, before=before)
 
 
-def _mapped(ckpt: Checkpoint, work: Work, leaves: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+def _mapped(ckpt: Checkpoint, work: Work) -> dict[str, np.ndarray]:
     """The leaves that a converted checkpoint's files are the memory of."""
     if not is_converted(ckpt.metadata):
         return {}
     from bridge.stream.mapped import mapped  # converted checkpoints alone
 
-    return mapped(work.whole, ckpt.specs, ckpt, leaves)
+    return mapped(work.blocks, ckpt.specs, ckpt, work.single)
 
 
 def _staging(*arguments: Any) -> Staging:
@@ -139,7 +134,8 @@ def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, pr
         return 0
     blocks = list(work.blocks)
     if staging is not None:
-        blocks += [block for piece in staging.pieces() for block in staging.cut(piece)]
+        for batch in staging.batches():
+            blocks += staging.made.of(batch)
     files = {ckpt.specs[key].file for block in blocks for term in block.terms for key in term.keys}
     from bridge.api.progress import fetch  # for what is on the Hub and not in its cache
 
@@ -164,23 +160,33 @@ def _reader(ckpt: Checkpoint, nbytes: int, report: Progress | None) -> Fill:
     return read
 
 
-def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[list[Block], list[Block], int]:
-    """The blocks whose leaves are made in host memory, those that are staged, and what may be in flight for them."""
+def _without(blocks: Sequence[Block], names: Container[str]) -> list[Block]:
+    """The rows of blocks whose memory is not among `names`."""
+    found: list[Block] = []
+    for block in blocks:
+        kept = np.array([name not in names for name in block.leaves], bool)
+        if kept.all():
+            found.append(block)
+        elif kept.any():
+            found.append(block.at(np.flatnonzero(kept)))
+    return found
+
+
+Leaves = dict[str, Spec]
+
+
+def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[Leaves, Leaves, int]:
+    """The leaves that are made in host memory, those that are staged, and what may be in flight for them."""
     budget = in_flight(max_host_bytes)
+    leaves = {name: made.leaves[name] for name in filled(made.blocks)}
     if max_host_bytes is None and all(map(_on_host, where.values())):
-        return list(made.blocks), [], 0
-    whole = {block.leaf for block in made.blocks if block.uncut or not in_default_memory(where[block.leaf])}
-    held = [block for block in made.blocks if block.leaf in whole]
-    staged = [block for block in made.blocks if block.leaf not in whole]
-    return held, staged, budget
+        return leaves, {}, 0
+    whole = set(filled(block for block in made.blocks if block.needs_whole))
+    held = {n: spec for n, spec in leaves.items() if n in whole or not in_default_memory(where[n])}
+    return held, {n: spec for n, spec in leaves.items() if n not in held}, budget
 
 
 def _on_host(sharding: Sharding | None) -> bool:
     """Whether arrays of this sharding lie in the host's own memory."""
     devices = jax.local_devices()[:1] if sharding is None else list(sharding.addressable_devices)
     return all(device.platform == "cpu" for device in devices)
-
-
-def _leaves(made: Plan, blocks: list[Block]) -> dict[str, Spec]:
-    """The leaves that `blocks` fill."""
-    return {name: made.leaves[name] for name in dict.fromkeys(block.leaf for block in blocks)}

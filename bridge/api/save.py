@@ -17,6 +17,7 @@ from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.files import Files, write_alone, write_together
 from bridge.api.progress import Progress, reporting
+from bridge.mapping.memory import filled
 from bridge.mapping.template import Spec
 from bridge.model.template import take_apart
 from bridge.place.held import processes
@@ -26,10 +27,13 @@ from bridge.planning.policy import DtypePolicy, refusal
 from bridge.planning.reverse import saved_specs
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
-from bridge.stream.gather import pieces
+from bridge.stream.gather import Piece, pieces
 from bridge.target.commit import Target, is_one_file
 from bridge.target.existing import SINGLE
 from bridge.target.files import parse_nbytes
+
+Pieces = Mapping[str, Sequence[Piece]]
+"""For every key, where the leaves have its elements."""
 
 
 class LeftOut(NamedTuple):
@@ -104,19 +108,20 @@ def save(
         plan = rules_or_plan if isinstance(rules_or_plan, Plan) else _planned(model, rules_of(rules_or_plan), target)
         _check_model(plan, leaves)
         by_rules = plan is not rules_or_plan
-        specs = _specs(plan, leaves, dtype, by_rules=by_rules)
+        held = pieces(plan.blocks)
+        specs = _specs(plan, held, leaves, dtype, by_rules=by_rules)
         meta = {"format": "pt"} if metadata is None else _text_only(metadata)
         limit = parse_nbytes(max_shard_size)
         one = is_one_file(target)
         single = Path(target).name if one else SINGLE
-        files = Files.of(specs, plan, leaves, meta, limit=None if one else limit, single=single)
+        files = Files.of(specs, plan, held, leaves, meta, limit=None if one else limit, single=single)
         with reporting(progress, "writing") as report:
             if meeting is None:
                 assert place is not None
                 names, nbytes = write_alone(place, files, report, verify=verify)
             else:
                 names, nbytes = write_together(meeting, place, Path(target), files, report, verify=verify)
-    return SaveReport(names, nbytes, tuple(_left_out(plan, leaves, by_rules=by_rules)))
+    return SaveReport(names, nbytes, tuple(_left_out(plan, held, leaves, by_rules=by_rules)))
 
 
 def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -179,19 +184,18 @@ def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str]
 def _check_model(plan: Plan, leaves: Mapping[str, Any]) -> None:
     """The model has the leaves that the plan filled."""
     plan.check()
-    for block in plan.blocks:
-        if block.leaf not in leaves:
+    for name in filled(plan.blocks):
+        if name not in leaves:
             raise PlanError(
-                f"the model has no leaf {quote(block.leaf)}, which the plan fills: save the model it was made for"
+                f"the model has no leaf {quote(name)}, which the plan fills: save the model it was made for"
             )
-        shape, wanted = tuple(leaves[block.leaf].shape), plan.leaves[block.leaf].shape
+        shape, wanted = tuple(leaves[name].shape), plan.leaves[name].shape
         if shape != wanted:
-            raise PlanError(f"leaf {quote(block.leaf)} is {shape}, the plan has {wanted}: make a plan for this model")
+            raise PlanError(f"leaf {quote(name)} is {shape}, the plan has {wanted}: make a plan for this model")
 
 
-def _specs(plan: Plan, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
+def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
     """What every key is written as, in the order of the checkpoint."""
-    held = pieces(plan.blocks)
     policy = DtypePolicy.of(None if dtype == "model" else dtype)
     specs: dict[str, Spec] = {}
     spent = plan.spent
@@ -209,11 +213,13 @@ def _specs(plan: Plan, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool)
     return specs
 
 
-def _left_out(plan: Plan, leaves: Mapping[str, Any], *, by_rules: bool) -> Iterator[LeftOut]:
+def _left_out(plan: Plan, held: Pieces, leaves: Mapping[str, Any], *, by_rules: bool) -> Iterator[LeftOut]:
     """What the files do not hold, or not as it was."""
-    held = pieces(plan.blocks)
     saved = {piece.leaf for found in held.values() for piece in found}
-    copied = {block.leaf: block.terms[0].keys[0] for block in plan.blocks if block.copy}
+    copied: dict[str, str] = {}
+    for block in plan.blocks:
+        if block.copy:
+            copied |= zip(reversed(block.leaves), reversed(block.terms[0].keys), strict=True)
     for name in leaves:
         if name in saved or name in plan.fills:
             continue

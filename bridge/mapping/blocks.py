@@ -8,6 +8,7 @@ import numpy as np
 
 from bridge._text import fold, quote
 from bridge._values import NamedTuple
+from bridge.mapping.arrays import Arrays, ArrayTable
 from bridge.mapping.block import Block, Term
 from bridge.mapping.cover import repeated
 from bridge.mapping.families import Families, Shaped
@@ -56,6 +57,8 @@ class Prover:
         self.families = Families(leaves, problems)
         self.behind: dict[object, tuple[Relation, Sequence[Slot], Sequence[Landed]]] = {}
         self.alone: set[str] = set()
+        self._leaves = ArrayTable.of({} if leaves is None else leaves)
+        self._numbers = {} if leaves is None else self._leaves.numbers
 
     def blocks(self, relation: Relation) -> list[Block]:
         """The blocks of one relation: one for each of its leaves and each rule that sent keys there."""
@@ -83,10 +86,23 @@ class Prover:
         elif self.leaves[leaf].shape != shape:
             return None
         index_map = stacked(shape, shape, ()).index_map
-        term = Term(index_map, landed.keys, Places((index_map.key_start,)))
+        term = Term(index_map, landed.keys, Places((index_map.key_start,)).matrix)
         self.said(relation, [slot], [landed])
         flags = relation.scale, relation.add, relation.tie, relation.copy
-        return Block(leaf, (term,), Places((index_map.leaf_start,)), *flags)
+        return Block(self.arrays(leaf, 1), (term,), Places((index_map.leaf_start,)).matrix, *flags)
+
+    def arrays(self, leaf: str, count: int) -> Arrays:
+        """`count` times one leaf; where there is no model, leaves are numbered as they come."""
+        if leaf not in self._numbers:
+            self._numbers[leaf] = len(self._numbers)
+        return Arrays(self._leaves, np.full(count, self._numbers[leaf], np.intp))
+
+    def finish(self) -> None:
+        """Give the leaves that keys made their shapes; their dtypes are settled later."""
+        if self.leaves is None:
+            specs = {leaf: Spec(np.dtype(np.float32), self.families.derived[leaf]) for leaf in self._numbers}
+            made = ArrayTable.of(specs)
+            self._leaves.names, self._leaves.kinds, self._leaves.specs = made.names, made.kinds, made.specs
 
     def all_terms(self, relation: Relation) -> bool:
         """Whether every term of a sum has a key; reports the leaves where one has none."""
@@ -134,7 +150,7 @@ class Prover:
                     self.problems.unexpected += [Unexpected(key, reason) for key in outside]
                     filling = filling.at(np.flatnonzero(starts.inside))
                 found.append(filling)
-        return self.once(leaf, found) if repeated([filling.leaf_starts for filling in found]) else found
+        return self.once(leaf, found) if repeated([filling.leaf_starts.matrix for filling in found]) else found
 
     def once(self, leaf: str, found: Sequence[Filling]) -> list[Filling]:
         """Report places that are filled twice; the last one counts."""
@@ -203,10 +219,11 @@ class Prover:
 
     def block(self, relation: Relation, leaf: str, slots: Sequence[Slot], terms: Sequence[Filling]) -> Block:
         """The places of one leaf that one rule fills; each term fills the same places in the same order."""
-        made = tuple([Term(filling.family.index_map, filling.keys, filling.starts) for filling in terms])
+        made = tuple([Term(filling.family.index_map, filling.keys, filling.starts.matrix) for filling in terms])
         self.said(relation, slots, [filling.landed for filling in terms])
-        starts = terms[0].leaf_starts
-        return Block(leaf, made, starts, relation.scale, relation.add, relation.tie, relation.copy)
+        starts = terms[0].leaf_starts.matrix
+        flags = relation.scale, relation.add, relation.tie, relation.copy
+        return Block(self.arrays(leaf, len(starts)), made, starts, *flags)
 
     def said(self, relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> None:
         """Remember the rule behind a block. Leaves that differ only in indices share it."""

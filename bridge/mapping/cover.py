@@ -15,28 +15,28 @@ import numpy as np
 
 from bridge._values import NamedTuple
 from bridge.mapping.indexmap import IndexMap, Shape, row_major
-from bridge.mapping.places import Places
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 Column: TypeAlias = "npt.NDArray[np.int64]"
+Matrix: TypeAlias = "npt.NDArray[np.int64]"
 Steps = tuple[tuple[int, int], ...]
 """Extents and steps of the atoms along one axis."""
 _MAX_FLAT = 1 << 62  # places that one number can tell apart
 
 
 class Boxes(NamedTuple):
-    """Where boxes start that all run alike along each axis of one array."""
+    """Where boxes start that all run alike along each axis of one array; `starts` has a row for each."""
 
     steps: tuple[Steps, ...]
-    starts: Places
+    starts: Matrix
 
     def holding(self, point: Shape) -> list[int]:
         """The boxes that have an element at `point`, by number."""
         inside = np.ones(len(self.starts), bool)
         for axis, steps in enumerate(self.steps):
-            inside &= np.isin(point[axis] - self.starts.matrix[:, axis], _indices(0, steps))
+            inside &= np.isin(point[axis] - self.starts[:, axis], _indices(0, steps))
         return [int(n) for n in np.flatnonzero(inside)]
 
 
@@ -72,7 +72,7 @@ def cover(shape: Shape, groups: Sequence[Boxes]) -> Cover:
         return Cover((), ())
     if len(groups) == 1 and _stacked(shape, groups[0]):
         return Cover((), ())
-    found = [[_distinct(g.starts.matrix[:, axis], extent) for axis, extent in enumerate(shape)] for g in groups]
+    found = [[distinct(g.starts[:, axis], extent) for axis, extent in enumerate(shape)] for g in groups]
     axes = [
         _Cells(extent, [(int(n), g.steps[axis]) for g, f in zip(groups, found, strict=True) for n in f[axis][0]])
         for axis, extent in enumerate(shape)
@@ -106,7 +106,7 @@ def _count(
             counts[np.ix_(*(runs[inverse[number]] for runs, (_, inverse) in zip(cells, uniques, strict=True)))] += 1
 
 
-def _distinct(column: Column, extent: int) -> tuple[Column, npt.NDArray[np.intp]]:
+def distinct(column: Column, extent: int) -> tuple[Column, npt.NDArray[np.intp]]:
     """The values of a column of starts, sorted, and which of them each start has. `extent` is that of its axis."""
     low = int(column.min())
     if (column == low).all():
@@ -119,11 +119,11 @@ def _distinct(column: Column, extent: int) -> tuple[Column, npt.NDArray[np.intp]
     return np.flatnonzero(there), (np.cumsum(there) - 1)[column]
 
 
-def repeated(starts: Sequence[Places]) -> bool:
+def repeated(starts: Sequence[Matrix]) -> bool:
     """Whether some start stands twice."""
     if sum(map(len, starts)) < 2:
         return False
-    matrix = Places.joined(starts).matrix
+    matrix = starts[0] if len(starts) == 1 else np.concatenate(starts)
     low = matrix.min(axis=0)
     widths = tuple((matrix.max(axis=0) - low + 1).tolist())
     if prod(widths) > _MAX_FLAT:
@@ -137,7 +137,7 @@ def _stacked(shape: Shape, group: Boxes) -> bool:
     """Whether boxes, each one index or the whole of every axis, fill the array: as many as there is room for, no two
     alike. Most leaves are filled so.
     """
-    room, starts = 1, group.starts.matrix
+    room, starts = 1, group.starts
     first, last = starts.min(axis=0).tolist(), starts.max(axis=0).tolist()
     for extent, steps, low, high in zip(shape, group.steps, first, last, strict=True):
         if not steps:

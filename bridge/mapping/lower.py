@@ -202,4 +202,5 @@ def key_box(rule: Rule, shape: Shape) -> Boxes:
     steps: list[list[tuple[int, int]]] = [[] for _ in shape]
     for extent, axis, step in walk.steps.values():
         steps[axis].append((extent, step))
-    return Boxes(tuple(tuple(sorted(found)) for found in steps), Places([tuple(walk.start)]))
+    start = np.array([walk.start], np.int64).reshape(1, len(shape))
+    return Boxes(tuple(tuple(sorted(found)) for found in steps), start)

@@ -7,16 +7,17 @@ is memory of its own, and the index maps are cut and refined to say so. Everythi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, pairwise, product
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
-from bridge._values import NamedTuple, replace
+from bridge.mapping.arrays import Numbers, groups
 from bridge.mapping.block import Block, Term
+from bridge.mapping.cover import distinct
 from bridge.mapping.indexmap import Atom, IndexMap, Shape
-from bridge.mapping.keys import Keys, KeyTable
-from bridge.mapping.places import Places
 
 Box = tuple[range, ...]
 
@@ -60,7 +61,7 @@ class Grid(NamedTuple):
 
 
 class _Cut(NamedTuple):
-    """Part of a map: which values its atoms have left, as new atoms and moves of both starts."""
+    """Part of a map along one leaf axis: which values its atoms have left, as new atoms and moves of both starts."""
 
     key_moves: tuple[tuple[int, int], ...]  # (key axis, elements)
     box: int
@@ -73,39 +74,81 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
 
     Atoms and starts are those of a leaf of shape `grid.shape`. Places outside the grid are gone.
     """
-    if block.uncut:
+    if block.needs_whole:
         return None
-    atoms, rank = block.terms[0].index_map.atoms, len(grid.box)
-    by_axis = [tuple([a._replace(leaf_axis=rank + n) for a in atoms if a.leaf_axis == n]) for n in range(rank)]
-    # Places share most of their starts: what becomes of a start along an axis is found once.
-    known: list[dict[int, list[_Cut]]] = [{} for _ in by_axis]
-    groups: dict[tuple[tuple[Atom, ...], ...], list[_Member]] = {}
-    for place, leaf_start in enumerate(block.starts):
-        cuts: list[list[_Cut]] = []
-        for axis, (start, found) in enumerate(zip(leaf_start, known, strict=True)):
-            if start not in found:
-                found[start] = _cut_axis(by_axis[axis], start, grid, axis)
-            cuts.append(found[start])
-        for parts in product(*cuts):
-            start = tuple([cut.box for cut in parts] + [cut.start for cut in parts])
-            moves = [move for cut in parts for move in cut.key_moves]
-            groups.setdefault(tuple([cut.atoms for cut in parts]), []).append(_Member(place, moves, start))
-    return [_block(block, grid, tuple(chain(*left)), members) for left, members in groups.items()]
+    rank = len(grid.box)
+    by_axis = _by_axis(block.terms[0].index_map, rank)
+    rows = np.arange(len(block))  # one for each part of a row that is left
+    cuts: list[list[_Cut]] = []
+    chosen: list[Numbers] = []
+    for axis, atoms in enumerate(by_axis):
+        # Rows share most of their starts: what becomes of a start along an axis is found once.
+        extent = block.terms[0].index_map.leaf_shape[axis]
+        starts, which = distinct(block.starts[rows, axis], extent) if len(rows) else _NONE
+        found = [_cut_axis(atoms, start, grid, axis) for start in starts.tolist()]
+        cuts.append([cut for part in found for cut in part])
+        counts = np.array([len(part) for part in found], np.intp)
+        times = counts[which]
+        again = np.repeat(np.arange(len(rows)), times)
+        number = np.arange(len(again)) - np.repeat(np.cumsum(times) - times, times)
+        rows, chosen = rows[again], [column[again] for column in chosen]
+        chosen.append((np.cumsum(counts) - counts)[which[again]] + number)
+    kinds = np.zeros(len(rows), np.intp)
+    for found, column in zip(cuts, chosen, strict=True):
+        known: dict[tuple[Atom, ...], int] = {}
+        numbers = np.array([known.setdefault(cut.atoms, len(known)) for cut in found], np.intp)
+        kinds = kinds * len(known) + numbers[column]
+    return [_block(block, grid, rows[at], cuts, [column[at] for column in chosen]) for _, at in groups(kinds)]
 
 
-_FIRST = np.zeros(1, np.intp)
+_NONE = np.empty(0, np.int64), np.empty(0, np.intp)
+
+
+def _by_axis(index_map: IndexMap, shift: int) -> list[tuple[Atom, ...]]:
+    """The atoms along each axis of the leaf, which is axis `shift + n` of the memory."""
+    rank = len(index_map.leaf_shape)
+    return [tuple([a._replace(leaf_axis=shift + n) for a in index_map.atoms if a.leaf_axis == n]) for n in range(rank)]
+
+
+def _block(block: Block, grid: Grid, rows: Numbers, cuts: Sequence[Sequence[_Cut]], chosen: Sequence[Numbers]) -> Block:
+    """What is left of some rows of a block, by the cut of each along each axis; all have the same atoms."""
+    columns = [np.array([cut.box for cut in found])[column] for found, column in zip(cuts, chosen, strict=True)]
+    columns += [np.array([cut.start for cut in found])[column] for found, column in zip(cuts, chosen, strict=True)]
+    starts = np.array(columns, np.int64).reshape(2 * len(cuts), len(rows)).T
+    atoms = tuple(chain(*(found[int(column[0])].atoms for found, column in zip(cuts, chosen, strict=True))))
+    moved = np.zeros((len(rows), len(block.terms[0].index_map.key_shape)), np.int64)
+    for found, column in zip(cuts, chosen, strict=True):
+        moves = np.zeros((len(found), moved.shape[1]), np.int64)
+        for number, cut in enumerate(found):
+            for axis, elements in cut.key_moves:
+                moves[number, axis] += elements
+        moved += moves[column]
+    terms: list[Term] = []
+    for term in block.terms:
+        key_starts = term.starts[rows] + moved
+        first = tuple(key_starts[0].tolist()), tuple(starts[0].tolist())
+        index_map = IndexMap(term.index_map.key_shape, grid.shape, *first, atoms)
+        terms.append(Term(index_map, term.keys.at(rows), key_starts))
+    return replace(block, leaves=block.leaves.at(rows), terms=tuple(terms), starts=starts)
 
 
 def cut(index_map: IndexMap, start: Shape, shape: Shape) -> list[IndexMap]:
     """What of a map lies in a box of the leaf: maps to the box's own memory, of `shape`, which starts at `start`."""
-    rank = len(shape)
-    term = Term(index_map, Keys(KeyTable([""], _FIRST, []), _FIRST), Places((index_map.key_start,)))
-    block = Block("", (term,), Places((index_map.leaf_start,)))
+    if shape == index_map.leaf_shape:
+        return [index_map]
+    grid = Grid(start, (1,) * len(shape), shape)
+    axes = [
+        _cut_axis(atoms, first, grid, axis)
+        for axis, (atoms, first) in enumerate(zip(_by_axis(index_map, 0), index_map.leaf_start, strict=True))
+    ]
     found: list[IndexMap] = []
-    for part in shard(block, Grid(start, (1,) * rank, shape)) or []:
-        atoms = tuple(atom._replace(leaf_axis=atom.leaf_axis % rank) for atom in part.terms[0].index_map.atoms)
-        starts = zip(part.terms[0].starts, part.starts, strict=True)
-        found += [IndexMap(index_map.key_shape, shape, key, leaf[rank:], atoms) for key, leaf in starts]
+    for parts in product(*axes):
+        key_start = list(index_map.key_start)
+        for axis, elements in chain(*(part.key_moves for part in parts)):
+            key_start[axis] += elements
+        atoms = tuple(chain(*(part.atoms for part in parts)))
+        leaf_start = tuple(part.start for part in parts)
+        found.append(IndexMap(index_map.key_shape, shape, tuple(key_start), leaf_start, atoms))
     return found
 
 
@@ -118,33 +161,6 @@ def parts(box: Box, limit: int) -> Iterator[Box]:
     each = max(limit // prod(map(len, box[axis + 1 :])), 1)
     for start in range(box[axis].start, box[axis].stop, each):
         yield from parts((*box[:axis], range(start, min(start + each, box[axis].stop)), *box[axis + 1 :]), limit)
-
-
-class _Member(NamedTuple):
-    """What is left of one place of a block: how its starts in the tensors move, and where it starts in memory."""
-
-    place: int
-    key_moves: Sequence[tuple[int, int]]
-    leaf_start: Shape
-
-
-def _block(block: Block, grid: Grid, atoms: tuple[Atom, ...], members: list[_Member]) -> Block:
-    starts = tuple(member.leaf_start for member in members)
-    terms: list[Term] = []
-    for term in block.terms:
-        key_starts = tuple(_moved(term.starts[member.place], member.key_moves) for member in members)
-        index_map = IndexMap(term.index_map.key_shape, grid.shape, key_starts[0], starts[0], atoms)
-        terms.append(Term(index_map, term.keys.at([member.place for member in members]), Places(key_starts)))
-    return replace(block, terms=tuple(terms), starts=Places(starts))
-
-
-def _moved(start: Shape, moves: Sequence[tuple[int, int]]) -> Shape:
-    if not moves:
-        return start
-    moved = list(start)
-    for axis, elements in moves:
-        moved[axis] += elements
-    return tuple(moved)
 
 
 def _cut_axis(atoms: tuple[Atom, ...], start: int, grid: Grid, axis: int) -> list[_Cut]:

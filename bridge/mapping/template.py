@@ -5,34 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from math import prod
-from typing import Protocol
 
 import numpy as np
 
 from bridge._values import NamedTuple, Value
+from bridge.mapping.arrays import ArraySpec as ArraySpec
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Name
-
-
-class ArraySpec(Protocol):
-    """Whatever has a dtype and a shape: a `Spec`, a `TensorSpec`."""
-
-    @property
-    def dtype(self) -> np.dtype:
-        """A numpy dtype."""
-        ...
-
-    @property
-    def shape(self) -> Shape:
-        """A tuple of ints."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes it takes where it is stored."""
-        ...
 
 
 class Spec(Value):

@@ -1,7 +1,7 @@
-"""The host as a staging area: pieces of leaves are read, sent to their device and written into the final array there.
+"""The host as a staging area: parts of leaves are read, sent to their device and written into the final array there.
 
 For devices with memory of their own, or where `max_host_bytes` says how much may be in flight. The host holds at most
-that much at once; a device holds the final array and one piece.
+that much at once; a device holds the final array and one part.
 """
 
 from __future__ import annotations
@@ -16,34 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from bridge._values import NamedTuple, replace
 from bridge.mapping.block import Block
-from bridge.mapping.shard import Box, Grid, parts, shard
+from bridge.mapping.shard import Box
 from bridge.mapping.template import Spec
 from bridge.place.arrays import Device
-from bridge.stream.budget import part_nbytes, room
+from bridge.stream.batches import Batches, Part, batches
+from bridge.stream.budget import room
 from bridge.stream.buffers import empty
 
 Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
-
-
-class Piece(NamedTuple):
-    """Part of one leaf: a box of it, which lies in the shard `within` of each of `devices`."""
-
-    leaf: str
-    box: Box
-    within: Box
-    devices: tuple[Device, ...]
-
-    @property
-    def name(self) -> str:
-        """A name for its memory."""
-        return f"{self.leaf}@{','.join(f'{r.start}:{r.stop}' for r in self.box)}"
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Its shape."""
-        return tuple(map(len, self.box))
 
 
 class Staging:
@@ -61,9 +42,8 @@ class Staging:
         self.leaves = leaves
         self.max_nbytes = room(max_nbytes, parallel)
         self.placements = {name: placements.get(name) or SingleDeviceSharding(_default()) for name in leaves}
-        self.blocks: dict[str, list[Block]] = {name: [] for name in leaves}
-        for block in blocks:
-            self.blocks[block.leaf].append(block)
+        self.made = Batches(blocks, leaves)
+        self.devices: dict[str, dict[Box, list[Device]]] = {name: self._devices(name) for name in leaves}
         self.shards: dict[str, dict[Device, jax.Array]] = {name: {} for name in leaves}
 
     @property
@@ -87,62 +67,51 @@ class Staging:
         sent: list[jax.Array] = []
         for batch in self.batches():
             with taking():
-                memory = {piece.name: empty(piece.shape, self.leaves[piece.leaf].dtype) for piece in batch}
-            fill([block for piece in batch for block in self.cut(piece)], memory)
+                memory = {part.name: empty(part.shape, part.spec.dtype) for part in batch}
+            fill(self.made.of(batch), memory)
             # The batch before must have left the host before this one doubles what is in flight.
             jax.block_until_ready(sent)
-            sent = [self.send(piece, memory[piece.name], device) for piece in batch for device in piece.devices]
+            sent = [
+                self.send(part, memory[part.name], device)
+                for part in batch
+                for device in self.devices[part.leaf][part.within]
+            ]
             del memory
         jax.block_until_ready(sent)
         return {name: self.whole(name) for name in self.leaves}
 
-    def batches(self) -> Iterator[list[Piece]]:
-        """Pieces of at most half of what may be in flight: one half is read while the other is sent."""
-        batch: list[Piece] = []
-        nbytes = 0
-        for piece in self.pieces():
-            more = prod(piece.shape) * self.leaves[piece.leaf].dtype.itemsize
-            if batch and nbytes + more > self.max_nbytes // 2:
-                yield batch
-                batch, nbytes = [], 0
-            batch.append(piece)
-            nbytes += more
-        if batch:
-            yield batch
+    def batches(self) -> Iterator[list[Part]]:
+        """Parts of at most half of what may be in flight: one half is read while the other is sent."""
+        return batches(self.parts(), self.max_nbytes // 2)
 
-    def pieces(self) -> Iterator[Piece]:
-        """All pieces of the shards that this process holds, each box once whatever the number of its devices."""
-        for name, spec in self.leaves.items():
-            boxes: dict[Box, list[Device]] = {}
-            index_map = self.placements[name].addressable_devices_indices_map(spec.shape)
-            for device, index in index_map.items():
-                box = tuple(range(*part.indices(n)) for part, n in zip(index or (), spec.shape, strict=True))
-                boxes.setdefault(box, []).append(device)
-            for box, devices in boxes.items():
-                limit = max(part_nbytes(self.blocks[name], self.max_nbytes // 2) // spec.dtype.itemsize, 1)
-                for part in parts(box, limit):
-                    yield Piece(name, part, box, tuple(devices))
+    def parts(self) -> Iterator[Part]:
+        """All parts of the shards that this process holds, each box once whatever the number of its devices."""
+        for name, boxes in self.devices.items():
+            for box in boxes:
+                yield from self.made.parts(name, box, self.max_nbytes // 2)
 
-    def cut(self, piece: Piece) -> Iterator[Block]:
-        """The blocks that fill one piece."""
-        grid = Grid(tuple(r.start for r in piece.box), (1,) * len(piece.box), piece.shape)
-        for block in self.blocks[piece.leaf]:
-            for part in shard(block, grid) or []:
-                yield replace(part, leaf=piece.name)
+    def _devices(self, name: str) -> dict[Box, list[Device]]:
+        """The shards of a leaf that this process holds, each with the devices that have it."""
+        shape = self.leaves[name].shape
+        found: dict[Box, list[Device]] = {}
+        for device, index in self.placements[name].addressable_devices_indices_map(shape).items():
+            box = tuple(range(*part.indices(n)) for part, n in zip(index or (), shape, strict=True))
+            found.setdefault(box, []).append(device)
+        return found
 
-    def send(self, piece: Piece, memory: np.ndarray, device: Device) -> jax.Array:
-        """Put a piece where it belongs on `device`; returns the shard as far as it is there."""
-        part = jax.device_put(memory, device)
-        shards = self.shards[piece.leaf]
-        if piece.box == piece.within:
-            shards[device] = part
-            return part
+    def send(self, part: Part, memory: np.ndarray, device: Device) -> jax.Array:
+        """Put a part where it belongs on `device`; returns the shard as far as it is there."""
+        sent = jax.device_put(memory, device)
+        shards = self.shards[part.leaf]
+        if part.box == part.within:
+            shards[device] = sent
+            return sent
         if device not in shards:
-            shape = tuple(map(len, piece.within))
+            shape = tuple(map(len, part.within))
             with jax.default_device(device):
-                shards[device] = jnp.zeros(shape, self.leaves[piece.leaf].dtype)
-        start = [r.start - w.start for r, w in zip(piece.box, piece.within, strict=True)]
-        shards[device] = _write(shards[device], part, [jnp.asarray(n, jnp.int32) for n in start])
+                shards[device] = jnp.zeros(shape, self.leaves[part.leaf].dtype)
+        start = [r.start - w.start for r, w in zip(part.box, part.within, strict=True)]
+        shards[device] = _write(shards[device], sent, [jnp.asarray(n, jnp.int32) for n in start])
         return shards[device]
 
     def whole(self, name: str) -> jax.Array:

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
-from bridge._values import replace
 from bridge.mapping.block import Block
+from bridge.mapping.memory import MemoryMap, filled
 from bridge.mapping.template import Spec
 from bridge.place.arrays import place
 
@@ -23,8 +23,8 @@ Memory = dict[str, np.ndarray]
 class Work:
     """Leaves and where they go, as memory of this process.
 
-    - `buffers`: shape and dtype of every piece of memory, by a name: the leaf's own, or one for each grid of shards.
-    - `blocks`: what fills them. `whole` are those of leaves that are one array on one device.
+    - `buffers`: dtype and shape of every piece of memory, by a name: the leaf's own, or one for each grid of shards.
+    - `blocks`: what fills them.
     """
 
     def __init__(
@@ -32,47 +32,42 @@ class Work:
     ) -> None:
         self.leaves, self.placements = leaves, placements
         self.shards: dict[str, Shards] = {}
-        self.buffers: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-        self.whole: list[Block] = []
-        self.blocks: list[Block] = []
         self._names: dict[str, list[str]] = {}
-        by_leaf: dict[str, list[Block]] = {}
-        for block in blocks:
-            by_leaf.setdefault(block.leaf, []).append(block)
+        self._map = MemoryMap()
+        whole = set(filled(block for block in blocks if block.needs_whole))
         for name, spec in leaves.items():
-            self._add(name, spec, by_leaf.get(name, []), placements.get(name))
+            self._add(name, spec, placements.get(name), whole=name in whole)
+        self.blocks = self._map.over(blocks)
 
-    def _add(self, name: str, spec: Spec, blocks: list[Block], sharding: Sharding | None) -> None:
-        single = isinstance(sharding, SingleDeviceSharding) and sharding.is_fully_addressable
-        if sharding is None or single:
-            self._whole(name, spec, blocks)
-            self.whole += blocks
-            return
-        # One array on one device, which most loads make, needs none of this.
-        from bridge.mapping.shard import shard
-        from bridge.place.shards import Shards
+    def _add(self, name: str, spec: Spec, sharding: Sharding | None, *, whole: bool) -> None:
+        if sharding is not None and not _is_single(sharding):
+            # One array on one device, which most loads make, needs none of this.
+            from bridge.place.shards import Shards
 
-        self.shards[name] = Shards.of(spec, sharding)
-        if any(block.uncut for block in blocks):
-            self._whole(name, spec, blocks)
-            return
-        self._names[name] = []
-        for number, grid in enumerate(self.shards[name].grids):
-            memory = f"{name}@{number}"
-            self.buffers[memory] = grid.shape, spec.dtype
-            self._names[name].append(memory)
-            for block in blocks:
-                self.blocks += [replace(part, leaf=memory) for part in shard(block, grid) or []]
-
-    def _whole(self, name: str, spec: Spec, blocks: list[Block]) -> None:
-        self.buffers[name] = spec.shape, spec.dtype
+            self.shards[name] = Shards.of(spec, sharding)
+            if not whole:
+                self._names[name] = []
+                for number, grid in enumerate(self.shards[name].grids):
+                    self._names[name].append(f"{name}@{number}")
+                    self._map.add(name, f"{name}@{number}", Spec(spec.dtype, grid.shape), grid)
+                return
         self._names[name] = [name]
-        self.blocks += blocks
+        self._map.add(name, name, spec)
+
+    @property
+    def buffers(self) -> Mapping[str, Spec]:
+        """All memory, by name."""
+        return self._map.specs
+
+    @property
+    def single(self) -> dict[str, Spec]:
+        """The leaves that are one array on one device."""
+        return {name: spec for name, spec in self.leaves.items() if name not in self.shards}
 
     @property
     def nbytes(self) -> int:
         """How much memory the buffers take."""
-        return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in self.buffers.values())
+        return sum(spec.nbytes for spec in self.buffers.values())
 
     def memory(self, name: str, memory: Memory) -> list[np.ndarray]:
         """The buffers of one leaf."""
@@ -94,3 +89,7 @@ class Work:
         for sharding, names in alike.items():
             found |= zip(names, place([memory.pop(name) for name in names], sharding), strict=True)
         return {name: found[name] for name in self.leaves}
+
+
+def _is_single(sharding: Sharding) -> bool:
+    return isinstance(sharding, SingleDeviceSharding) and sharding.is_fully_addressable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
@@ -11,10 +11,10 @@ import numpy as np
 
 from bridge._text import plural, quote, template
 from bridge._values import NamedTuple
+from bridge.mapping.arrays import ArrayTable, groups
 from bridge.mapping.block import Block
 from bridge.mapping.cover import Boxes, Cover, cover, key_steps, leaf_steps, spans
 from bridge.mapping.indexmap import Shape
-from bridge.mapping.keys import KeyTable
 from bridge.mapping.lower import key_box
 from bridge.mapping.pattern import Names as Patterns
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
@@ -29,7 +29,7 @@ _MANY = 100_000  # more places than that are reported as one
 
 
 def check_leaves(
-    blocks: Iterable[Block],
+    blocks: Sequence[Block],
     leaves: Mapping[str, Shape],
     model: Template,
     allow_missing: Patterns,
@@ -40,32 +40,47 @@ def check_leaves(
 
     Places in `hollow` (`w[3]`) are known to be empty.
     """
-    by_leaf = _by_leaf(blocks)
+    filling = [block for block in blocks if not block.tie]
+    whole, in_part = _filled(filling)
     reported = _Reported.of(problems, hollow)
     siblings: _Siblings | None = None
     kept: list[str] = []
     for name, shape in leaves.items():
-        found = by_leaf.get(name)
-        if found is not None:
-            if not _whole(found, shape):
-                _check_leaf(name, shape, found, problems, reported)
+        if name in whole:
+            continue
+        if name in in_part:
+            _check_leaf(name, shape, in_part[name], problems, reported)
         elif name in model.fills:
             continue
         elif name in allow_missing:
             kept.append(name)
         elif name not in reported.leaves:
-            siblings = siblings or _Siblings(by_leaf, model)
+            siblings = siblings or _Siblings(filling, model)
             problems.missing.append(Missing(name, siblings.key(name)))
     return tuple(kept)
 
 
-def _by_leaf(blocks: Iterable[Block]) -> dict[str, list[Block]]:
-    """The blocks that fill each leaf."""
-    found: dict[str, list[Block]] = {}
+def _filled(blocks: Sequence[Block]) -> tuple[set[str], dict[str, list[Block]]]:
+    """Leaves that one row fills, whole: a map is one to one, so that counting its elements is enough. And the rows of
+    all others.
+    """
+    if not blocks:
+        return set(), {}
+    table = blocks[0].leaves.table
+    rows, maps = np.zeros(len(table), np.intp), np.zeros(len(table), np.intp)
     for block in blocks:
-        if not block.tie:
-            found.setdefault(block.leaf, []).append(block)
-    return found
+        np.add.at(rows, block.leaves.numbers, 1)
+        one = block.terms[0].index_map
+        if one.count == prod(one.leaf_shape):
+            np.add.at(maps, block.leaves.numbers, 1)
+    whole = (rows == 1) & (maps == 1)
+    in_part: dict[str, list[Block]] = {}
+    for block in blocks:
+        rest = np.flatnonzero(~whole[block.leaves.numbers])
+        for _, at in groups(block.leaves.numbers[rest]):
+            part = block if len(at) == len(block) else block.at(rest[at])
+            in_part.setdefault(part.leaves[0], []).append(part)
+    return {table.names[n] for n in np.flatnonzero(whole).tolist()}, in_part
 
 
 class _Reported(NamedTuple):
@@ -91,15 +106,16 @@ class _Reported(NamedTuple):
 class _Siblings:
     """Leaves whose names differ only in indices, to tell which key a missing one would have."""
 
-    def __init__(self, by_leaf: Mapping[str, Sequence[Block]], model: Template) -> None:
+    def __init__(self, blocks: Sequence[Block], model: Template) -> None:
         from bridge.mapping.fit import Fit  # for reports, as below
 
-        groups: dict[str, dict[Shape, str]] = {}
-        for leaf, blocks in by_leaf.items():
-            text, indices = template(leaf)
-            if indices:
-                groups.setdefault(text, {})[indices] = blocks[0].terms[0].keys[0]
-        self.fits = {text: Fit(samples) for text, samples in groups.items()}
+        samples: dict[str, dict[Shape, str]] = {}
+        for block in blocks:
+            for leaf, key in zip(block.leaves, block.terms[0].keys, strict=True):
+                text, indices = template(leaf)
+                if indices:
+                    samples.setdefault(text, {}).setdefault(indices, key)
+        self.fits = {text: Fit(found) for text, found in samples.items()}
         self.keys = model.keys()
 
     def key(self, name: str) -> str:
@@ -107,11 +123,6 @@ class _Siblings:
         text, indices = template(name)
         fit = self.fits.get(text)
         return (fit and fit.key(indices)) or self.keys.get(name, name)
-
-
-def _whole(blocks: Sequence[Block], shape: Shape) -> bool:
-    """Whether one map fills the leaf: a map is one to one, so that counting its elements is enough."""
-    return len(blocks) == 1 and len(blocks[0].starts) == 1 and blocks[0].terms[0].index_map.count == prod(shape)
 
 
 def _check_leaf(name: str, shape: Shape, blocks: Sequence[Block], problems: Problems, reported: _Reported) -> None:
@@ -139,7 +150,7 @@ def _holes(
         return
     from bridge.mapping.fit import Fit
 
-    samples = {start: key for block in blocks for start, key in zip(block.starts, block.terms[0].keys, strict=True)}
+    samples = {tuple(start): key for b in blocks for start, key in zip(b.starts.tolist(), b.terms[0].keys, strict=True)}
     fit, there = Fit(samples), set(samples.values())
     for hole in found.holes:
         apart = [[range(n, n + 1) for n in r] if axis in fit.axes else [r] for axis, r in enumerate(hole)]
@@ -154,7 +165,7 @@ def _holes(
 def check_keys(
     blocks: Sequence[Block],
     drops: Sequence[Sent],
-    table: KeyTable,
+    table: ArrayTable,
     problems: Problems,
     *,
     told: Collection[str] = (),
@@ -196,7 +207,7 @@ def check_keys(
     covers: dict[object, tuple[Cover, Cover]] = {}
     for number, boxes in once.items():
         shape, others = table.spec(number).shape, copied[number]
-        alike = (shape, tuple((b.steps, *b.starts) for b in boxes), tuple((b.steps, *b.starts) for b in others))
+        alike = (shape, *(tuple((b.steps, b.starts.tobytes()) for b in group) for group in (boxes, others)))
         if alike not in covers:
             all_ = cover(shape, [*boxes, *others])
             covers[alike] = all_, cover(shape, boxes) if others else all_
@@ -224,7 +235,7 @@ def _selected(shape: Shape, ranges: Sequence[range]) -> str:
     return f"[{' '.join(shown)}]"
 
 
-def _read_in_part(blocks: Sequence[Block], table: KeyTable) -> npt.NDArray[np.bool_]:
+def _read_in_part(blocks: Sequence[Block], table: ArrayTable) -> npt.NDArray[np.bool_]:
     """For each key of the table whether some map does not read it whole, or several read it."""
     found = np.zeros(len(table), bool)
     times = np.zeros(len(table), np.intp)

@@ -10,8 +10,8 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._values import NamedTuple, Record, Value
+from bridge.mapping.arrays import ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.keys import KeyTable
 from bridge.mapping.pattern import Names
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import ArraySpec, Spec, Template
@@ -151,16 +151,20 @@ class Plan(Value):
         found: dict[str, str] = {}
         narrowed = {cast.leaf: cast for cast in self.casts}
         for block in self.blocks:
-            reasons: list[str] = []
-            if len(block.terms) > 1:
-                reasons.append("a sum: saved as the sum and zeros")
-            if block.scale != 1 or (block.add != 0 and is_float(self.leaves[block.leaf].dtype)):
-                reasons.append("scale and add round")
-            if block.leaf in narrowed:
-                cast = narrowed[block.leaf]
-                reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
-            if reasons:
-                found |= {key: "; ".join(reasons) for term in block.terms for key in term.keys}
+            if not narrowed and not block.changes_values:
+                continue
+            for term in block.terms:
+                for key, leaf in zip(term.keys, block.leaves, strict=True):
+                    reasons: list[str] = []
+                    if len(block.terms) > 1:
+                        reasons.append("a sum: saved as the sum and zeros")
+                    if block.scale != 1 or (block.add != 0 and is_float(self.leaves[leaf].dtype)):
+                        reasons.append("scale and add round")
+                    if leaf in narrowed:
+                        cast = narrowed[leaf]
+                        reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
+                    if reasons:
+                        found[key] = "; ".join(reasons)
         spent = self.spent
         return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
             Lossy(key, "used up by its layer: saved as 0" if key in spent else f"dropped by '{rule}'")
@@ -194,7 +198,7 @@ class Plan(Value):
         return (
             self.x64 == _keeps_64_bits(canonical)
             and self.request.asks_like(request)
-            and KeyTable.of(self.specs).is_like(KeyTable.of(specs))
+            and ArrayTable.of(self.specs).is_like(ArrayTable.of(specs))
             and self.template == model
         )
 
@@ -221,9 +225,8 @@ class Plan(Value):
     def _moves(self) -> tuple[object, ...]:
         moves: set[tuple[object, ...]] = set()
         for block in self.blocks:
-            for place in range(len(block.starts)):
-                maps = tuple(block.maps(place))
-                moves.add((block.leaf, maps, block.scale, block.add, block.tie, block.copy))
+            for row, leaf in enumerate(block.leaves):
+                moves.add((leaf, tuple(block.maps(row)), block.scale, block.add, block.tie, block.copy))
         specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
         return moves, specs, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
 
@@ -246,7 +249,7 @@ def make_plan(
     - `source`: the checkpoint's name for messages.
     - `canonical`: the dtype that an array library gives to a dtype (JAX without x64 has no float64).
     """
-    table = KeyTable.of(specs)
+    table = ArrayTable.of(specs)
     proof = prove(
         table, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
     )
@@ -276,7 +279,7 @@ def _keeps_64_bits(canonical: Canonical) -> bool:
     return canonical(np.dtype("i8")) == np.dtype("i8")
 
 
-def _nbytes(blocks: Iterable[Block], table: KeyTable) -> int:
+def _nbytes(blocks: Iterable[Block], table: ArrayTable) -> int:
     """Bytes of all keys that blocks read, each counted once."""
     read = np.zeros(len(table), bool)
     for block in blocks:
@@ -291,4 +294,4 @@ def _keys(blocks: Iterable[Block]) -> tuple[str, ...]:
 
 
 def _written(proof: Proof) -> set[str]:
-    return {block.leaf for block in proof.blocks}
+    return {leaf for block in proof.blocks for leaf in block.leaves}

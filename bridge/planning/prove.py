@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from bridge._text import quote
-from bridge._values import Record, replace
+from bridge._values import Record
 from bridge.format.table import collector_off
 from bridge.mapping.block import Block
 from bridge.mapping.blocks import Prover
@@ -63,6 +63,7 @@ def prove(
     prover = Prover(None if model is None else model.leaves, proof.problems)
     for relation in delivery.relations.found.values():
         proof.blocks += prover.blocks(relation)
+    prover.finish()
     proof.derived = prover.families.derived
     delivery.settle(allow_unexpected)
     _settle_ties(proof)
@@ -159,8 +160,8 @@ class _Delivery:
 
 def _settle_ties(proof: Proof) -> None:
     """A tie whose leaf has no other key is that leaf's key."""
-    filled = {block.leaf for block in proof.blocks if not block.tie}
-    for number, block in enumerate(proof.blocks):
-        if block.tie and block.leaf not in filled:
-            proof.blocks[number] = replace(block, tie=False)
-            filled.add(block.leaf)
+    filled = {block.leaves[0] for block in proof.blocks if not block.tie}
+    for block in proof.blocks:
+        if block.tie and block.leaves[0] not in filled:
+            block.tie = False
+            filled.add(block.leaves[0])

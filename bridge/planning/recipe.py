@@ -32,13 +32,18 @@ def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:
     groups: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     for block in blocks:
         for number, term in enumerate(block.terms):
-            spec = plan.specs[term.keys[0]]
-            note = _note(block, spec.dtype.name, plan.leaves[block.leaf].dtype.name, number)
-            texts = dict.fromkeys(template(key)[0] for key in term.keys)
-            kinds = (*texts, template(block.leaf)[0], _spelled(spec), _spelled(plan.leaves[block.leaf]), note)
-            keys, leaves = groups.setdefault(kinds, ([], []))
-            keys += term.keys
-            leaves.append(block.leaf)
+            # Rows of one leaf stand together, for they are one tensor of the model.
+            by_leaf: dict[str, list[str]] = {}
+            for key, leaf in zip(term.keys, block.leaves, strict=True):
+                by_leaf.setdefault(leaf, []).append(key)
+            for leaf, members in by_leaf.items():
+                spec = plan.specs[members[0]]
+                note = _note(block, spec.dtype.name, plan.leaves[leaf].dtype.name, number)
+                texts = dict.fromkeys(template(key)[0] for key in members)
+                kinds = (*texts, template(leaf)[0], _spelled(spec), _spelled(plan.leaves[leaf]), note)
+                keys, leaves = groups.setdefault(kinds, ([], []))
+                keys += members
+                leaves.append(leaf)
     rows: list[tuple[str, str]] = []
     for (*_, key_spec, leaf_spec, note), (keys, leaves) in groups.items():
         left = ", ".join(printable(name) for name, _ in fold(dict.fromkeys(keys)))

@@ -103,7 +103,12 @@ class _Report:
     @cached_property
     def taken(self) -> dict[str, str]:
         """The leaf that each key goes to."""
-        return {key: block.leaf for block in self.plan.blocks for term in block.terms for key in term.keys}
+        return {
+            key: leaf
+            for block in self.plan.blocks
+            for term in block.terms
+            for key, leaf in zip(term.keys, block.leaves, strict=True)
+        }
 
     def near(self, members: Sequence[Missing], keys: Sequence[str]) -> Group | None:
         """The unused keys that look most like the missing ones and fit in their place."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from bridge._values import NamedTuple
+from bridge.mapping.arrays import ArraySpec
+from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import Shape, oversized
 from bridge.mapping.problem import Conflict, Mismatched
 from bridge.mapping.template import Spec, Template
@@ -28,12 +32,11 @@ def settled(
     told = {conflict.subject for conflict in proof.problems.conflicts}
     for block in proof.blocks:
         for term in block.terms:
-            for spec, place in term.keys.kinds():
-                key = term.keys[place]
-                stored.setdefault(block.leaf, {}).setdefault(spec.dtype, (key, spec.shape))
+            for leaf, key, spec in _pairs(block, term):
+                stored.setdefault(leaf, {}).setdefault(spec.dtype, (key, spec.shape))
                 reason = oversized(spec.shape)
-                if reason is not None and block.leaf not in told:
-                    proof.problems.mismatched.append(Mismatched(block.leaf, key, spec.shape, spec.shape, reason))
+                if reason is not None and leaf not in told:
+                    proof.problems.mismatched.append(Mismatched(leaf, key, spec.shape, spec.shape, reason))
     shapes = dict(proof.derived) if model is None else {name: spec.shape for name, spec in model.leaves.items()}
     leaves: dict[str, Spec] = {}
     casts: list[Cast] = []
@@ -58,3 +61,14 @@ def settled(
             elif narrows(source, dtype):
                 casts.append(Cast(leaf, source, dtype))
     return leaves, tuple(casts)
+
+
+def _pairs(block: Block, term: Term) -> Iterator[tuple[str, str, ArraySpec]]:
+    """Each leaf of a block, with the first key of each dtype and shape that fills it."""
+    if len(block) == 1:
+        yield block.leaves[0], term.keys[0], term.keys.spec(0)
+        return
+    table = term.keys.table
+    _, first = np.unique(block.leaves.numbers * len(table.specs) + table.kinds[term.keys.numbers], return_index=True)
+    for row in sorted(first.tolist()):
+        yield block.leaves[row], term.keys[row], term.keys.spec(row)

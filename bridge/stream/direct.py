@@ -6,16 +6,13 @@ Everything here is done for all places of a block at once: a checkpoint may have
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge._values import NamedTuple
 from bridge.format.table import Numbers, Table
-from bridge.mapping.block import Block
-from bridge.mapping.keys import Keys
 from bridge.stream.chunk import CHUNK
-from bridge.stream.gaps import skipped
+from bridge.stream.gaps import worth_skipping
 from bridge.stream.moves import Moves
 
 if TYPE_CHECKING:
@@ -65,24 +62,16 @@ class Runs(NamedTuple):
         return zip(*(column.tolist() for column in self), strict=True)
 
 
-def located(specs: Table, keys: Keys) -> Numbers:
-    """The numbers in `specs` of keys that a plan knows by those of its own table."""
-    if keys.table.names is specs.names:
-        return keys.numbers
-    return np.array([specs.numbers[key] for key in keys], np.intp)
-
-
-def runs(moves: Moves, leaves: Column, specs: Table, ranks: Numbers) -> Runs:
-    """Straight moves as runs. `leaves` has a number for each place; `ranks` are those of the files among all read."""
-    itemsize = moves.keys.spec(0).dtype.itemsize
-    numbers = located(specs, moves.keys)
+def runs(moves: Moves, itemsize: int, specs: Table, ranks: Numbers) -> Runs:
+    """Contiguous moves as runs; `ranks` are those of the files among all read."""
+    numbers = moves.keys
     outer, length = _split(moves)
     grid = np.indices(outer).reshape(len(outer), -1) if outer else np.zeros((0, 1), np.int64)
     in_key = np.array(moves.key_strides[: len(outer)], np.int64) @ grid
     in_leaf = np.array(moves.leaf_strides[: len(outer)], np.int64) @ grid
     each, count = grid.shape[1], len(numbers)
     return Runs(
-        np.repeat(leaves, each),
+        np.repeat(moves.leaves, each),
         np.repeat(ranks[specs.ranks[numbers]], each),
         (specs.offsets[numbers][:, None] + (moves.key_starts[:, None] + in_key) * itemsize).ravel(),
         ((moves.leaf_starts[:, None] + in_leaf) * itemsize).ravel(),
@@ -91,22 +80,17 @@ def runs(moves: Moves, leaves: Column, specs: Table, ranks: Numbers) -> Runs:
     )
 
 
-def is_bitwise(block: Block, dtype: np.dtype) -> bool:
-    """Whether a leaf of `dtype` gets the bits of the block's tensors as they are."""
-    return not block.valued and all(spec.dtype == dtype for spec, _ in block.terms[0].keys.kinds())
-
-
-def is_straight(moves: Moves, dtype: np.dtype) -> bool:
-    """Whether a leaf of `dtype`, which gets the bits as they are, gets them in runs long enough to read one by one."""
+def is_contiguous(moves: Moves, itemsize: int) -> bool:
+    """Whether leaves get their bits in runs long enough to read one by one."""
     outer, length = _split(moves)
-    if length == 0 or not outer or length * dtype.itemsize >= _RUN:
+    if length == 0 or not outer or length * itemsize >= _RUN:
         return length > 0
-    return skipped((moves.key_strides[len(outer) - 1] - length) * dtype.itemsize, length * dtype.itemsize)
+    return worth_skipping((moves.key_strides[len(outer) - 1] - length) * itemsize, length * itemsize)
 
 
 def _split(moves: Moves) -> tuple[tuple[int, ...], int]:
     """The outer extents, and how many elements lie as one run in both arrays below them."""
-    if moves.count == 0:
+    if moves.elements == 0:
         return (), 0
     if not moves.extents:
         return (), 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from bridge.format.table import Table
 from bridge.mapping.block import Block
-from bridge.stream.chunk import STRAIGHT
+from bridge.stream.chunk import CONTIGUOUS
 from bridge.stream.jobs import jobs
 from bridge.stream.residency import is_cold
 from bridge.stream.run import THREADS, Files, Progress, run
@@ -27,20 +27,19 @@ def fill(
 
     **Arguments:**
 
-    - `blocks`, `specs`: the mapping, and where each key lies.
+    - `blocks`, `specs`: the mapping over `leaves`, all of one table, and where each key lies.
     - `files`: hands out the files' bytes.
     - `leaves`: C-contiguous arrays by name, of the leaves' final dtypes and shapes.
     - `progress`: called with `(done_nbytes, nbytes)`.
 
     **Raises:** `CheckpointError`, naming key and file; the contents of `leaves` are then undefined.
     """
-    dtypes = {name: leaf.dtype for name, leaf in leaves.items()}
     filling, comparing = [block for block in blocks if not block.tie], [block for block in blocks if block.tie]
-    work, ties = (jobs(part, specs, dtypes, straight=STRAIGHT) for part in (filling, comparing))
+    work, ties = (jobs(part, specs, contiguous=CONTIGUOUS) for part in (filling, comparing))
     distant = reads_at_once([*work, *ties], files)
     threads = distant or (1 if is_cold(work, files) else THREADS)
     if distant is not None:
-        work, ties = (together(jobs(part, specs, dtypes), files) for part in (filling, comparing))
+        work, ties = (together(jobs(part, specs), files) for part in (filling, comparing))
     if ties and progress is not None:
         filled, total = (sum(job.nbytes for job in part) for part in (work, [*work, *ties]))
         run(work, files, leaves, threads=threads, progress=lambda done, _: progress(done, total))

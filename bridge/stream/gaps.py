@@ -11,6 +11,6 @@ _SHARE = 8
 _PAGE = 4 << 10
 
 
-def skipped(gap_nbytes: int, run_nbytes: int) -> bool:
+def worth_skipping(gap_nbytes: int, run_nbytes: int) -> bool:
     """Whether gaps of `gap_nbytes` between runs of `run_nbytes` are worth a request for every run."""
     return gap_nbytes > max(_PAGE, min((_SHARE - 1) * run_nbytes, _LONGEST))

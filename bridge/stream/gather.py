@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from math import prod
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from bridge._values import NamedTuple
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap, Shape, Strided, strided
 from bridge.mapping.shard import cut
@@ -60,9 +59,9 @@ def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
     copies: dict[str, list[Piece]] = {}
     for block in blocks:
         into = copies if block.copy else found
-        for place in range(len(block.starts)):
-            for term, (key, index_map) in enumerate(block.maps(place)):
-                into.setdefault(key, []).append(Piece(block.leaf, index_map, block.scale, block.add, term > 0))
+        for row, leaf in enumerate(block.leaves):
+            for term, (key, index_map) in enumerate(block.maps(row)):
+                into.setdefault(key, []).append(Piece(leaf, index_map, block.scale, block.add, term > 0))
     return {key: _enough(held) for key, held in copies.items()} | found
 
 

@@ -12,9 +12,10 @@ import numpy as np
 
 from bridge.format.table import Table
 from bridge.mapping.block import Block
+from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.template import Spec
 from bridge.source.bytes import LocalFile
-from bridge.stream.run import Files
+from bridge.stream.jobs import Files, located
 
 _ALIGNED = 64  # where JAX takes memory over without a copy
 
@@ -26,24 +27,26 @@ def mapped(blocks: Sequence[Block], specs: Table, files: Files, leaves: Mapping[
     """
     memory: dict[str, np.ndarray] = {}
     found: dict[str, np.ndarray] = {}
+    numbers = located(specs)
     for block in blocks:
-        key, leaf = block.terms[0].keys[0], leaves[block.leaf]
-        spec = specs[key]
-        whole = len(block.starts) == 1 and (spec.dtype, spec.shape) == (leaf.dtype, leaf.shape)
-        # One key of the leaf's own shape, by a map without axes of its own: the elements lie as the leaf has them.
-        if not whole or block.valued or spec.offset % _ALIGNED or not spec.nbytes or not _straight(block):
+        if block.changes_values or block.tie or not _in_order(block.terms[0].index_map):
             continue
-        if spec.file not in memory:
-            source = files.byte_source(spec.file)
-            if not isinstance(source, LocalFile):
+        keys = numbers(block.terms[0].keys)
+        for row in np.flatnonzero(specs.offsets[keys] % _ALIGNED == 0).tolist():
+            spec, leaf = specs.spec(int(keys[row])), leaves.get(block.leaves[row])
+            if leaf is None or (spec.dtype, spec.shape) != (leaf.dtype, leaf.shape) or not spec.nbytes:
                 continue
-            memory[spec.file] = np.frombuffer(source.map(), np.uint8)
-        part = memory[spec.file][spec.offset : spec.offset + spec.nbytes]
-        found[block.leaf] = part.view(spec.dtype).reshape(spec.shape)
+            if spec.file not in memory:
+                source = files.byte_source(spec.file)
+                if not isinstance(source, LocalFile):
+                    continue
+                memory[spec.file] = np.frombuffer(source.map(), np.uint8)
+            part = memory[spec.file][spec.offset : spec.offset + spec.nbytes]
+            found[block.leaves[row]] = part.view(spec.dtype).reshape(spec.shape)
     return found
 
 
-def _straight(block: Block) -> bool:
-    """Whether every axis of the key is the same axis of the leaf, forwards."""
-    atoms = block.terms[0].index_map.atoms
-    return all((a.key_axis, a.key_step) == (a.leaf_axis, 1) and a.leaf_step == 1 for a in atoms)
+def _in_order(index_map: IndexMap) -> bool:
+    """Whether a tensor is the leaf as it is: every axis of the one is the same axis of the other, forwards."""
+    alike = index_map.key_shape == index_map.leaf_shape and index_map.whole_key
+    return alike and all((a.key_axis, a.key_step, a.leaf_step) == (a.leaf_axis, 1, 1) for a in index_map.atoms)

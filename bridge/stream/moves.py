@@ -1,30 +1,29 @@
-"""Blocks as strides: where in a file's tensor and where in a leaf's memory the elements of every place lie."""
+"""Blocks as strides: where in a file's tensor and where in a leaf's memory the elements of every row lie."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bridge._values import Record
-from bridge.mapping.block import Block, Term
-from bridge.mapping.indexmap import Shape, row_major, strided
-from bridge.mapping.keys import Keys
-from bridge.mapping.places import Places
+from bridge.mapping.arrays import Numbers
+from bridge.mapping.block import Matrix
+from bridge.mapping.indexmap import IndexMap, Shape, row_major, strided
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-class Moves(Record):
-    """One term of a block over C-contiguous memory, in elements.
+class Moves(NamedTuple):
+    """Rows of one term of a block over flat memory, in elements; keys and leaves by number.
 
-    All places share `extents` and the strides of tensor and leaf; place `i` starts at `key_starts[i]` in the tensor of
-    `keys[i]` and at `leaf_starts[i]` in the leaf.
+    All rows share `extents` and the strides of tensor and leaf; row `i` starts at `key_starts[i]` in the tensor of
+    `keys[i]` and at `leaf_starts[i]` in the memory of `leaves[i]`.
     """
 
-    keys: Keys
+    keys: Numbers
+    leaves: Numbers
     extents: Shape
     key_strides: Shape
     leaf_strides: Shape
@@ -32,38 +31,56 @@ class Moves(Record):
     leaf_starts: npt.NDArray[np.int64]
 
     @property
-    def count(self) -> int:
-        """Elements of one place."""
+    def elements(self) -> int:
+        """Elements of one row."""
         count = 1
         for extent in self.extents:
             count *= extent
         return count
 
 
-def moves(block: Block) -> list[Moves]:
-    """The terms of a block."""
-    return [_moves(term, block.starts) for term in block.terms]
+class Change(NamedTuple):
+    """What becomes of values on their way: `values * scale + add`, or nothing where a tie compares them."""
+
+    scale: float | int = 1
+    add: float | int = 0
+    tie: bool = False
+
+    @property
+    def is_none(self) -> bool:
+        """Whether values are copied, and cast at most."""
+        return self.scale == 1 and self.add == 0 and not self.tie
 
 
-def joined(blocks: Sequence[Block]) -> Moves:
-    """Blocks of one term, which have the same map, as one: the places of the first block, then those of the second."""
-    terms = [block.terms[0] for block in blocks]
-    keys, starts = Keys.joined([term.keys for term in terms]), Places.joined([term.starts for term in terms])
-    return _moves(Term(terms[0].index_map, keys, starts), Places.joined([block.starts for block in blocks]))
+class Rows(NamedTuple):
+    """Rows of one term of a block: keys and leaves by number, and where the map starts in each."""
+
+    keys: Numbers
+    leaves: Numbers
+    key_starts: Matrix
+    leaf_starts: Matrix
+
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """One part after the other."""
+        return parts[0] if len(parts) == 1 else cls(*map(np.concatenate, zip(*parts, strict=True)))
+
+    def at(self, rows: Numbers) -> Rows:
+        """Some of them."""
+        return Rows(*(column[rows] for column in self))
 
 
-def _moves(term: Term, leaf_starts: Places) -> Moves:
-    extents, key, leaf = strided(term.index_map)
-    in_key = _offsets(term.starts, term.index_map.key_shape)
-    in_leaf = _offsets(leaf_starts, term.index_map.leaf_shape)
-    return Moves(term.keys, extents, key.strides, leaf.strides, in_key, in_leaf)
+def moves(index_map: IndexMap, rows: Rows) -> Moves:
+    """Rows that all have one map, over C-contiguous memory."""
+    extents, key, leaf = strided(index_map)
+    in_key = _offsets(rows.key_starts, row_major(index_map.key_shape))
+    in_leaf = _offsets(rows.leaf_starts, row_major(index_map.leaf_shape))
+    return Moves(rows.keys, rows.leaves, extents, key.strides, leaf.strides, in_key, in_leaf)
 
 
-def _offsets(starts: Places, shape: Shape) -> npt.NDArray[np.int64]:
-    """Where each start lies in a C-contiguous array of `shape`."""
-    if not shape:
-        return np.zeros(len(starts), np.int64)
-    return starts.matrix @ np.array(row_major(shape), np.int64)
+def _offsets(starts: Matrix, strides: Shape) -> npt.NDArray[np.int64]:
+    """Where each start lies in memory of these strides."""
+    return starts @ np.array(strides, np.int64)
 
 
 def view(flat: np.ndarray, start: int, extents: Shape, strides: Shape) -> np.ndarray:

@@ -19,7 +19,7 @@ from bridge.stream.together import Together
 
 if TYPE_CHECKING:
     from bridge.stream.scatter import Scatter
-    from bridge.stream.through import Through
+    from bridge.stream.through import TransformRead
 
 Progress = Callable[[int, int], None]
 THREADS = 2
@@ -118,7 +118,7 @@ class _Work:
             if progress is not None:
                 progress(done, self.total)
 
-    def change(self, job: Through | Scatter, scratch: _Scratch) -> None:
+    def change(self, job: TransformRead | Scatter, scratch: _Scratch) -> None:
         """Read the sources of a job into scratch and let it finish."""
         arrays: list[np.ndarray] = []
         for source, part in zip(job.sources, scratch.parts([source.nbytes for source in job.sources]), strict=True):
@@ -126,7 +126,7 @@ class _Work:
             arrays.append(np.frombuffer(part, source.dtype))
         self.finish(job, arrays)
 
-    def finish(self, job: Through | Scatter, arrays: Sequence[np.ndarray]) -> None:
+    def finish(self, job: TransformRead | Scatter, arrays: Sequence[np.ndarray]) -> None:
         """Copy what was read to its places; an error names key and file."""
         try:
             job.finish(arrays, self.leaves)

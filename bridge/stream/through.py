@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge._values import NamedTuple
-from bridge.format.table import Numbers, Table, TensorSpec
-from bridge.mapping.block import Block
+from bridge.format.table import Table, TensorSpec
 from bridge.stream.chunk import CHUNK, Source
 from bridge.stream.convert import assign, check_equal, combine
-from bridge.stream.direct import located
-from bridge.stream.gaps import skipped
-from bridge.stream.moves import Moves, view
+from bridge.stream.gaps import worth_skipping
+from bridge.stream.moves import Change, Moves, view
 
 Shape = tuple[int, ...]
 _LINE = 64  # elements: whole lines of the processor's cache, whatever an element's size
@@ -26,7 +23,8 @@ _COMPUTED = CHUNK // 8
 class Piece(NamedTuple):
     """Elements of a run in scratch and their place in a leaf, all in elements."""
 
-    block: Block
+    leaf: str
+    change: Change
     extents: Shape
     start: int
     strides: Shape
@@ -38,7 +36,7 @@ Cut: TypeAlias = tuple[int, int, list[Piece]]
 """Elements `[low, high)` of a tensor, and its pieces there, which count their start from `low`."""
 
 
-class Through(NamedTuple):
+class TransformRead(NamedTuple):
     """One source and the pieces of it that go to leaves; or the terms of a sum, a source and a piece for each."""
 
     sources: tuple[Source, ...]
@@ -62,8 +60,8 @@ class Through(NamedTuple):
     @property
     def scratch_nbytes(self) -> int:
         """What it takes to carry this out: what is read and, where that is computed with, its wider forms."""
-        block = self.pieces[0].block
-        return (4 if block.valued or block.tie else 1) * self.nbytes
+        plain = len(self.sources) == 1 and self.pieces[0].change.is_none
+        return (1 if plain else 4) * self.nbytes
 
     def finish(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
         """Write what was read, a flat array for each source, to its places.
@@ -75,73 +73,70 @@ class Through(NamedTuple):
             return
         for piece in self.pieces:
             values = view(read[0], piece.start, piece.extents, piece.strides)
-            out = view(leaves[piece.block.leaf].reshape(-1), piece.leaf_start, piece.extents, piece.leaf_strides)
-            if piece.block.tie:
-                check_equal(out, values)
-            elif piece.block.valued:
-                combine([values], piece.block.scale, piece.block.add, out)
-            else:
+            out = view(leaves[piece.leaf].reshape(-1), piece.leaf_start, piece.extents, piece.leaf_strides)
+            if piece.change.is_none:
                 assign(out, values)
+            elif piece.change.tie:
+                check_equal(out, values)
+            else:
+                combine([values], piece.change.scale, piece.change.add, out)
 
     def _add(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
         first = self.pieces[0]
-        out = view(leaves[first.block.leaf].reshape(-1), first.leaf_start, first.extents, first.leaf_strides)
+        out = view(leaves[first.leaf].reshape(-1), first.leaf_start, first.extents, first.leaf_strides)
         terms = [_reordered(array, piece, first) for array, piece in zip(read, self.pieces, strict=True)]
-        combine(terms, first.block.scale, first.block.add, out)
+        combine(terms, first.change.scale, first.change.add, out)
 
 
-def through(blocks: Sequence[tuple[Block, list[Moves]]], specs: Table) -> list[Through]:
-    """Blocks whose bytes change. What several of them take from one tensor is read once."""
-    found: list[Through] = []
-    single: list[tuple[Block, Moves, Numbers]] = []
+def through(changing: Sequence[tuple[Change, list[Moves]]], specs: Table, leaves: Sequence[str]) -> list[TransformRead]:
+    """Rows whose bytes change; leaves by number. What several of them take from one tensor is read once."""
+    found: list[TransformRead] = []
+    single: list[tuple[Change, Moves]] = []
     uses = np.zeros(len(specs), np.intp)
-    for block, terms in blocks:
+    for change, terms in changing:
         if len(terms) > 1:
-            found += [made for place in range(len(block.starts)) for made in _sums(block, terms, place, specs)]
-        elif terms[0].count:
-            numbers = located(specs, terms[0].keys)
-            single.append((block, terms[0], numbers))
-            np.add.at(uses, numbers, 1)
+            found += [made for row in range(len(terms[0].keys)) for made in _sums(change, terms, row, specs, leaves)]
+        elif terms[0].elements:
+            single.append((change, terms[0]))
+            np.add.at(uses, terms[0].keys, 1)
     # Tensors of one form are cut alike, and most have a form in common with others.
     cuts: dict[tuple[object, ...], list[Cut]] = {}
     shared: dict[tuple[int, object], list[Piece]] = {}
-    for block, term, numbers in single:
-        whole = Piece(block, term.extents, 0, term.key_strides, 0, term.leaf_strides)
-        columns = numbers.tolist(), term.key_starts.tolist(), term.leaf_starts.tolist()
-        places: Iterator[tuple[int, int, int]] = zip(*columns, strict=True)
-        for number, start, leaf_start in places:
+    for change, term in single:
+        whole = Piece("", change, term.extents, 0, term.key_strides, 0, term.leaf_strides)
+        columns = term.keys.tolist(), term.leaves.tolist(), term.key_starts.tolist(), term.leaf_starts.tolist()
+        rows: Iterator[tuple[int, int, int, int]] = zip(*columns, strict=True)
+        for number, leaf, start, leaf_start in rows:
             if uses[number] > 1:
                 # Parts side by side along the tensor's rows have the same outermost axis.
-                rows = (term.extents[0], term.key_strides[0]) if term.extents else ()
-                members = shared.setdefault((number, rows), [])
-                members.append(whole._replace(start=start, leaf_start=leaf_start))
+                outer = (term.extents[0], term.key_strides[0]) if term.extents else ()
+                members = shared.setdefault((number, outer), [])
+                members.append(whole._replace(leaf=leaves[leaf], start=start, leaf_start=leaf_start))
                 continue
             spec, key = specs.spec(number), specs.names[number]
-            form = whole.extents, whole.strides, whole.leaf_strides, spec.dtype.itemsize, _is_computed(block)
+            form = whole.extents, whole.strides, whole.leaf_strides, spec.dtype.itemsize, change.is_none
             if form not in cuts:
                 cuts[form] = list(_cuts([whole], spec.dtype.itemsize))
-            for low, high, ((_, extents, _, strides, at, leaf_strides),) in cuts[form]:
-                piece = Piece(block, extents, 0, strides, leaf_start + at, leaf_strides)
-                found.append(Through((_source(key, spec, start + low, start + high),), (piece,)))
+            for low, high, ((_, _, extents, _, strides, at, leaf_strides),) in cuts[form]:
+                piece = Piece(leaves[leaf], change, extents, 0, strides, leaf_start + at, leaf_strides)
+                found.append(TransformRead((_source(key, spec, start + low, start + high),), (piece,)))
     for (number, _), members in shared.items():
         spec, key = specs.spec(number), specs.names[number]
         for low, high, pieces in _cuts(members, spec.dtype.itemsize):
-            found.append(Through((_source(key, spec, low, high),), tuple(pieces)))
+            found.append(TransformRead((_source(key, spec, low, high),), tuple(pieces)))
     return found
 
 
-def _is_computed(block: Block) -> bool:
-    return block.valued or block.tie
-
-
-def _sums(block: Block, terms: Sequence[Moves], place: int, specs: Table) -> Iterator[Through]:
-    """One place of a sum, with all of its terms, since none alone is what the leaf holds.
+def _sums(
+    change: Change, terms: Sequence[Moves], row: int, specs: Table, leaves: Sequence[str]
+) -> Iterator[TransformRead]:
+    """One row of a sum, with all of its terms, since none alone is what the leaf holds.
 
     It is cut along its outermost axes into chunks, where all terms run through the leaf alike.
     """
-    keys = [term.keys[place] for term in terms]
+    keys, leaf = [specs.names[int(term.keys[row])] for term in terms], leaves[int(terms[0].leaves[row])]
     whole = [
-        Piece(block, t.extents, int(t.key_starts[place]), t.key_strides, int(t.leaf_starts[place]), t.leaf_strides)
+        Piece(leaf, change, t.extents, int(t.key_starts[row]), t.key_strides, int(t.leaf_starts[row]), t.leaf_strides)
         for t in terms
     ]
     alike = len({(piece.extents, piece.leaf_strides) for piece in whole}) == 1
@@ -152,7 +147,7 @@ def _sums(block: Block, terms: Sequence[Moves], place: int, specs: Table) -> Ite
         sources = tuple(_source(key, specs[key], *span) for key, span in zip(keys, spans, strict=True))
         axis = next((n for n, extent in enumerate(group[0].extents) if extent > 1), None)
         if axis is None or not alike or sum(source.nbytes for source in sources) <= _COMPUTED:
-            yield Through(sources, tuple(piece._replace(start=0) for piece in group))
+            yield TransformRead(sources, tuple(piece._replace(start=0) for piece in group))
             continue
         extent = group[0].extents[axis]
         each = min(max(extent * _COMPUTED // sum(source.nbytes for source in sources), 1), extent - 1)
@@ -184,7 +179,7 @@ def _span(extents: Shape, strides: Shape) -> int:
 
 def _cuts(parts: Sequence[Piece], itemsize: int) -> Iterator[Cut]:
     """What is taken from one tensor, cut along its outermost axes into sources of at most one chunk."""
-    limit = max((_COMPUTED if any(_is_computed(piece.block) for piece in parts) else CHUNK) // itemsize, 1)
+    limit = max((_COMPUTED if not all(piece.change.is_none for piece in parts) else CHUNK) // itemsize, 1)
     pending = [list(parts)]
     while pending:
         group = pending.pop()
@@ -209,7 +204,7 @@ def _gapped(group: Sequence[Piece], axis: int, itemsize: int) -> bool:
     """Whether what the tensor holds between two steps along `axis` is worth skipping."""
     low = min(piece.start for piece in group)
     run = max(piece.start + _span(piece.extents[axis + 1 :], piece.strides[axis + 1 :]) for piece in group) - low
-    return skipped((group[0].strides[axis] - run) * itemsize, run * itemsize)
+    return worth_skipping((group[0].strides[axis] - run) * itemsize, run * itemsize)
 
 
 def _part(piece: Piece, axis: int, first: int, count: int) -> Piece:

@@ -73,20 +73,20 @@ def loaded(plan: Plan, arrays: Mapping[str, np.ndarray]) -> Arrays:
     """The leaves that a plan makes of tensors: what its index maps mean, and nothing faster."""
     leaves = {name: np.full(spec.shape, HOLE, spec.dtype) for name, spec in plan.leaves.items()}
     for block in plan.blocks:
-        for place in range(len(block.starts)):
+        for row, leaf in enumerate(block.leaves):
             total: np.ndarray | None = None
-            for key, index_map in block.maps(place):
-                into = np.zeros_like(leaves[block.leaf])
+            for key, index_map in block.maps(row):
+                into = np.zeros_like(leaves[leaf])
                 source, target = elements(index_map)
                 into[target] = arrays[key][source]
                 total = into if total is None else total + into
                 written = target
             assert total is not None
             if block.tie:
-                assert (leaves[block.leaf][written] == total[written]).all()
+                assert (leaves[leaf][written] == total[written]).all()
                 continue
-            assert (leaves[block.leaf][written] == HOLE).all(), "written twice"
-            leaves[block.leaf][written] = total[written] * block.scale + block.add
+            assert (leaves[leaf][written] == HOLE).all(), "written twice"
+            leaves[leaf][written] = total[written] * block.scale + block.add
     return leaves
 
 
@@ -94,11 +94,11 @@ def saved(plan: Plan, leaves: Mapping[str, np.ndarray]) -> Arrays:
     """The tensors that a plan reads, made of the leaves."""
     arrays = {key: np.full(spec.shape, HOLE, spec.dtype) for key, spec in plan.specs.items()}
     for block in plan.blocks:
-        assert not block.valued
-        for place in range(len(block.starts)):
-            for key, index_map in block.maps(place):
+        assert not block.changes_values
+        for row, leaf in enumerate(block.leaves):
+            for key, index_map in block.maps(row):
                 source, target = elements(index_map)
-                arrays[key][source] = leaves[block.leaf][target]
+                arrays[key][source] = leaves[leaf][target]
     return arrays
 
 

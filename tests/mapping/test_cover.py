@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.mapping.cover import Boxes, cover, spans
-from bridge.mapping.places import Places
+
+
+def matrix(starts: list[tuple[int, ...]]) -> np.ndarray:
+    return np.array(starts, np.int64).reshape(len(starts), -1 if starts[0] else 0)
 
 
 @st.composite
@@ -22,7 +25,7 @@ def coverings(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Boxes]]:
             for _ in range(draw(st.integers(1, 3)))
         ]
         if all(extent > 0 for extent in shape):
-            groups.append(Boxes(steps, Places(starts)))
+            groups.append(Boxes(steps, matrix(starts)))
     return shape, groups
 
 
@@ -85,15 +88,15 @@ def test_the_boxes_that_hold_a_point(case: tuple[tuple[int, ...], list[Boxes]]):
     shape, groups = case
     for group in groups:
         for point in np.ndindex(*shape):
-            alone = [counted(shape, [Boxes(group.steps, Places([start]))])[point] > 0 for start in group.starts]
+            alone = [counted(shape, [Boxes(group.steps, start[None])])[point] > 0 for start in group.starts]
             assert group.holding(point) == [n for n, inside in enumerate(alone) if inside]
 
 
 def test_a_stack_of_many_is_counted_at_once():
     steps = ((), (), ((4, 1),))
     starts = [(a, b, 0) for a in range(300) for b in range(300)]
-    assert cover((300, 300, 4), [Boxes(steps, Places(starts))])
-    found = cover((300, 300, 4), [Boxes(steps, Places([*starts[:7], *starts[8:], starts[0]]))])
+    assert cover((300, 300, 4), [Boxes(steps, matrix(starts))])
+    found = cover((300, 300, 4), [Boxes(steps, matrix([*starts[:7], *starts[8:], starts[0]]))])
     assert found.holes == ((range(1), range(7, 8), range(4)),)
     assert found.overlaps == ((range(1), range(1), range(4)),)
 

@@ -15,7 +15,7 @@ from bridge.mapping.shard import Grid, shard
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.rules.rule import Rule
-from bridge.stream.moves import moves, view
+from bridge.stream.moves import Rows, moves, view
 
 F4 = np.dtype("f4")
 CASES = {
@@ -44,8 +44,9 @@ def apply(blocks: list[Block], tensors: dict[str, np.ndarray], out: np.ndarray) 
     """Carry out blocks by strides alone; every element of `out` must be written once."""
     written = np.zeros(out.shape, int)
     for block in blocks:
-        (term,) = moves(block)
-        for place, key in enumerate(term.keys):
+        (one,) = block.terms
+        term = moves(one.index_map, Rows(one.keys.numbers, block.leaves.numbers, one.starts, block.starts))
+        for place, key in enumerate(one.keys):
             values = view(tensors[key].reshape(-1), int(term.key_starts[place]), term.extents, term.key_strides)
             for memory, source in ((out, values), (written, 1)):
                 into = view(memory.reshape(-1), int(term.leaf_starts[place]), term.extents, term.leaf_strides)
@@ -75,7 +76,7 @@ def boxes(shape: tuple[int, ...], counts: tuple[int, ...]) -> list[tuple[range, 
 def test_any_grid_of_any_mapping(data: st.DataObject, name: str):
     plan, tensors = plan_of(name), tensors_of(name)
     for leaf, spec in plan.leaves.items():
-        blocks = [block for block in plan.blocks if block.leaf == leaf]
+        blocks = [block for block in plan.blocks if set(block.leaves) == {leaf}]
         whole = apply(blocks, tensors, np.zeros(spec.shape, F4))
         counts = tuple(data.draw(st.sampled_from([c for c in (1, 2, 3, 4, 6) if n % c == 0])) for n in spec.shape)
         tiles = boxes(spec.shape, counts)
@@ -93,7 +94,7 @@ def test_any_grid_of_any_mapping(data: st.DataObject, name: str):
 def test_the_whole_leaf_is_one_box(name: str):
     plan, tensors = plan_of(name), tensors_of(name)
     for leaf, spec in plan.leaves.items():
-        blocks = [block for block in plan.blocks if block.leaf == leaf]
+        blocks = [block for block in plan.blocks if set(block.leaves) == {leaf}]
         grid = Grid((0,) * len(spec.shape), (1,) * len(spec.shape), spec.shape)
         cut = [part for block in blocks for part in shard(block, grid) or []]
         whole = apply(blocks, tensors, np.zeros(spec.shape, F4))

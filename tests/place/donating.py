@@ -21,7 +21,8 @@ from safetensors.numpy import save_file
 import bridge
 from bridge.cli.memory import forget_peak, peak_nbytes, resident_nbytes
 from bridge.place import staged
-from bridge.place.staged import Piece, Staging
+from bridge.place.staged import Staging
+from bridge.stream.batches import Part
 
 MIB = 1 << 20
 BUDGET = 32 * MIB
@@ -48,11 +49,11 @@ class Watched(Staging):
     written = 0
     most = 0
 
-    def send(self, piece: Piece, memory: np.ndarray, device: Any) -> jax.Array:
+    def send(self, part: Part, memory: np.ndarray, device: Any) -> jax.Array:
         """As it is, and what it must be: copied, and written into the shard that is there."""
-        before = self.shards[piece.leaf].get(device)
+        before = self.shards[part.leaf].get(device)
         where = None if before is None else before.unsafe_buffer_pointer()
-        shard = jax.block_until_ready(super().send(piece, memory, device))
+        shard = jax.block_until_ready(super().send(part, memory, device))
         assert shard.unsafe_buffer_pointer() != memory.ctypes.data, "the piece was taken over, not sent"
         if before is not None:
             assert before.is_deleted(), "the shard was not donated"

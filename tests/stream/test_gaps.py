@@ -27,7 +27,7 @@ def read_nbytes(rule: str, key: tuple[int, ...], leaf: tuple[int, ...], box: tup
     assert plan.ok, str(plan)
     grid = Grid(tuple(r.start for r in box), (1,) * len(box), tuple(map(len, box)))
     cut = [part for block in plan.blocks for part in shard(block, grid) or []]
-    return sum(job.nbytes for job in jobs(cut, specs, {"w": dtype}))
+    return sum(job.nbytes for job in jobs(cut, specs))
 
 
 @pytest.mark.parametrize("dtype", [F4, np.dtype("f2")], ids=["as they are", "cast"])

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 import bridge
 from bridge.format.table import Table
+from bridge.place.work import Work
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import open_checkpoint
 from bridge.stream.chunk import CHUNK
@@ -26,8 +27,7 @@ def kinds(path: Path, plan: Plan) -> list[type]:
     with open_checkpoint(path) as ckpt:
         assert isinstance(ckpt.specs, Table)
         again = bridge.plan(ckpt, None, plan)
-        dtypes = {name: spec.dtype for name, spec in again.leaves.items()}
-        return [type(job) for job in jobs(again.blocks, ckpt.specs, dtypes)]
+        return [type(job) for job in jobs(Work(again.blocks, again.leaves, {}).blocks, ckpt.specs)]
 
 
 @pytest.mark.parametrize("layers", [5, 6, 400])
