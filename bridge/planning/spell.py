@@ -13,7 +13,7 @@ from bridge.mapping.send import Sender
 from bridge.mapping.solve import Layout, ShapeConflict, factors, solve
 from bridge.mapping.template import Port, Spec, Template, branch_names
 from bridge.planning.rivals import Rivals
-from bridge.planning.way import Way, counted, part, whole
+from bridge.planning.way import Way, check_counted, counted, part, whole
 from bridge.rules.check import picked_labels, shaped_branch
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Choice, Hole, Index, Name, Wild
@@ -249,6 +249,7 @@ class Speller:
                 elif isinstance(piece, Choice):
                     text += next(chosen)
                 else:
+                    check_counted(piece, sender.rule, way)
                     # An index that the leaf does not have is the one that its selection picks.
                     number = Codec.of(piece, counts).encode([values.get(index.name, 0) for index in piece.indices])
                     if number is None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from bridge._errors import PlanError
+from bridge._text import quote
 from bridge._values import NamedTuple
 from bridge.mapping.pattern import Pattern
 from bridge.mapping.send import Sender
 from bridge.mapping.solve import factors
 from bridge.mapping.template import Spec
+from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axes, Hole, Index, Name
 
 
@@ -52,3 +55,13 @@ def whole(way: Way, ways: Sequence[Way], counted: Mapping[str, int]) -> bool:
             if len({w.texts[place] for w in ways if w.texts[:place] + w.texts[place + 1 :] == others}) != count:
                 return False
     return True
+
+
+def check_counted(hole: Hole, rule: Rule, way: Way) -> None:
+    """How many indices a key's name has is known where a selection counts from the end. **Raises:** `PlanError`."""
+    for index in hole.indices:
+        if index.selection is not None and not index.selection.bounded and index.name not in dict(rule.sizes):
+            raise PlanError(
+                f"leaf {quote(way.name)} cannot be saved by the rule '{rule}': '{index}' counts from the end, and the "
+                f"model does not say of how many: add their number to the rule, such as '; {index.name}=4'"
+            )
