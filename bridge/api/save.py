@@ -167,7 +167,8 @@ def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str]
     template = take_apart(model).template
     if not rules:
         raise PlanError("save needs rules or a plan: '** -> **' saves all leaves by their own names")
-    specs = saved_specs(rules, template)
+    # The models that come with bridge have rules for old spellings too, below those that are to be written.
+    specs = saved_specs(rules, template, first_wins=type(model).__module__.startswith("bridge.models."))
     if not specs:
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
         raise PlanError(f"{template.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
