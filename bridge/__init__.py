@@ -13,25 +13,25 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bridge._api import load as load
-    from bridge._api import open as open
-    from bridge._api import plan as plan
-    from bridge._diff import diff as diff
     from bridge._errors import BridgeError as BridgeError
     from bridge._errors import CheckpointError as CheckpointError
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
-    from bridge._native import convert as convert
-    from bridge._native import revert as revert
-    from bridge._save import SaveReport as SaveReport
-    from bridge._save import save as save
-    from bridge.format.spec import TensorSpec as TensorSpec
+    from bridge.api.convert import convert as convert
+    from bridge.api.convert import revert as revert
+    from bridge.api.diff import diff as diff
+    from bridge.api.load import load as load
+    from bridge.api.load import plan as plan
+    from bridge.api.save import SaveReport as SaveReport
+    from bridge.api.save import save as save
+    from bridge.format.table import TensorSpec as TensorSpec
     from bridge.mapping.template import Spec as Spec
     from bridge.planning.plan import Plan as Plan
     from bridge.rules.rule import Rule as Rule
     from bridge.rules.toml import load_rules as load_rules
     from bridge.source.checkpoint import Checkpoint as Checkpoint
+    from bridge.source.checkpoint import open as open
 
 _HOMES = {
     "BridgeError": "_errors",
@@ -42,17 +42,17 @@ _HOMES = {
     "Rule": "rules.rule",
     "RuleError": "_errors",
     "SaveError": "_errors",
-    "SaveReport": "_save",
+    "SaveReport": "api.save",
     "Spec": "mapping.template",
-    "TensorSpec": "format.spec",
-    "convert": "_native",
-    "diff": "_diff",
-    "load": "_api",
+    "TensorSpec": "format.table",
+    "convert": "api.convert",
+    "diff": "api.diff",
+    "load": "api.load",
     "load_rules": "rules.toml",
-    "open": "_api",
-    "plan": "_api",
-    "revert": "_native",
-    "save": "_save",
+    "open": "source.checkpoint",
+    "plan": "api.load",
+    "revert": "api.convert",
+    "save": "api.save",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

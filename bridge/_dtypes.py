@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge._values import NamedTuple
 
 
 class DType(NamedTuple):

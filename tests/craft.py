@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 
 from bridge._dtypes import dtype_name
-from bridge.format import Header, read_header
+from bridge.format.header import Header, read_header
 from bridge.source import LocalFile
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bridge._api import OpenOptions
+    from bridge.api.load import OpenOptions
 
 # "SubParsersAction" is private to argparse; what `add_subparsers` returns is only ever handed on.
 Commands = Any

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge._values import Record
 from bridge.format.strict_json import is_object, kind, loads
 
 MAX_INDEX_NBYTES = 100_000_000  # as for headers; 100,000 keys take a tenth of it
@@ -20,7 +19,7 @@ _ADVICE = "The index is damaged or was written by a faulty tool: fetch it again,
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-class Index(Record):
+class Index(NamedTuple):
     """Which file each key lies in.
 
     - `weight_map`: key to the name of a file, relative to the index's folder and below it.

@@ -1,16 +1,15 @@
-"""All tensors of one header as columns, and a mapping that makes a `TensorSpec` when asked."""
+"""What headers say of their tensors: as columns, and as a mapping that makes a `TensorSpec` when asked."""
 
 from __future__ import annotations
 
-from collections.abc import ItemsView, Iterator, Mapping, Sequence, ValuesView
+import gc
+from collections.abc import Generator, ItemsView, Iterator, Mapping, Sequence, ValuesView
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
-
-from bridge._values import Record
-from bridge.format.collector import collector_off
-from bridge.format.spec import TensorSpec
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -18,6 +17,37 @@ if TYPE_CHECKING:
     from bridge.format.view import View
 
 _MAX_COUNT = 2**64 - 1  # the reference counts in 64 bits
+
+
+@contextmanager
+def collector_off(many: bool) -> Generator[None]:
+    """For code that makes `many` objects, all live: the garbage collector, looking for dead ones, doubles its time."""
+    if not many or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """dtype, shape and place of one tensor.
+
+    - `dtype`: a numpy dtype; bf16, fp8 and the like are ml_dtypes' types.
+    - `shape`: a tuple of ints.
+    - `nbytes`: what the tensor takes in the file.
+    - `file`: the name of its file, one of `Checkpoint.files`.
+    - `offset`: where its first byte lies in that file, in bytes from the file's start.
+    """
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    nbytes: int
+    file: str
+    offset: int
 
 
 def element_count(shape: Sequence[int]) -> int:
@@ -69,7 +99,7 @@ class Part(NamedTuple):
         return set[str]().union(*(part.files for part in self.parts)) if self.parts else {self.file}
 
 
-class Columns(Record):
+class Columns(NamedTuple):
     """A checked header. Tensor `n` is `keys[n]` and has `forms[kinds[n]]`; `starts` are int64, in bytes of the data."""
 
     metadata: dict[str, str]

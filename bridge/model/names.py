@@ -1,19 +1,57 @@
-"""Leaves by name: a walk over any pytree that says what PyTorch would call each array."""
+"""Leaves by name: a walk over any pytree that says what PyTorch would call each array.
+
+A tree holds the modules of Equinox only where somebody has imported it. Plain trees do without: importing it takes
+longer than all that a small load does.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from dataclasses import field
-from typing import Any
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge._values import NamedTuple, Record
-from bridge.model.kinds import ARRAYS, hidden, kind_of
+
+ARRAYS = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
+
+
+def equinox_in_use() -> ModuleType | None:
+    """Equinox, if the program has imported it."""
+    if "equinox" not in sys.modules:
+        return None
+    import equinox as eqx  # waits where another thread is still at it
+
+    return eqx
+
+
+# Models have many nodes of few types, and asking JAX's abstract classes takes time.
+@cache
+def kind_of(kind: type) -> str:
+    """What a node of this type is to the walk: an `"index"` into a state, a `"state"`, a `"module"`, an `"array"`."""
+    eqx = equinox_in_use()
+    # By its bases: `issubclass` would ask all classes that derive from `eqx.Module`, a hundred of them, one by one.
+    bases = kind.__mro__
+    if eqx is not None and (eqx.Module in bases or eqx.nn.State in bases):
+        return "index" if eqx.nn.StateIndex in bases else "state" if eqx.nn.State in bases else "module"
+    return "array" if issubclass(kind, ARRAYS) else ""
+
+
+@cache
+def hidden(kind: type) -> tuple[str] | None:
+    """The attribute of a module that PyTorch's names do not show."""
+    eqx = equinox_in_use()
+    if eqx is None:
+        return None
+    names = {eqx.nn.Sequential: "layers", eqx.nn.Shared: "pytree"}
+    return next(((name,) for base, name in names.items() if base in kind.__mro__), None)
 
 
 class Leaf(NamedTuple):
@@ -25,16 +63,17 @@ class Leaf(NamedTuple):
     place: int
 
 
-class Walked(Record):
+class Walked:
     """All leaves of a tree, in JAX's order, its modules by name (outermost first), and where it points into a `State`.
 
     `indices` have a leaf's form; their values are `eqx.nn.StateIndex`es, whose own leaves are none of the model's.
     """
 
-    leaves: list[Leaf] = field(default_factory=list[Leaf])
-    modules: list[tuple[str, Any]] = field(default_factory=list[tuple[str, Any]])
-    indices: list[Leaf] = field(default_factory=list[Leaf])
-    count: int = 0
+    def __init__(self) -> None:
+        self.leaves: list[Leaf] = []
+        self.modules: list[tuple[str, Any]] = []
+        self.indices: list[Leaf] = []
+        self.count = 0
 
 
 def walk(tree: Any) -> Walked:

@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import jax.tree_util as jtu
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.model.kinds import kind_of
 from bridge.model.names import Leaf, joined, walk
 
 PAIR = "pass the pair (model, state) that eqx.nn.make_with_state gives"
 
 
-def split(like: Any) -> tuple[Any, Any]:
-    """The model and its state; `None` for a tree that has no state."""
-    if isinstance(like, tuple) and len(like) == 2 and kind_of(type(like[1])) == "state":
-        return like
-    return like, None
-
-
-def check_stateless(like: Any, indices: Sequence[Leaf]) -> None:
+def refuse_stateless(like: Any, indices: Sequence[Leaf]) -> NoReturn:
     """Refuse a model whose layers keep state that was not given.
 
     **Raises:** `PlanError`.
     """
-    if not indices:
-        return
     name = indices[0].name
     more = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
     raise PlanError(

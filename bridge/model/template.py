@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.tree_util as jtu
@@ -11,10 +11,8 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge._values import NamedTuple
 from bridge.mapping.template import Spec, Template
-from bridge.model.names import Leaf, Walked, is_array, walk
-from bridge.model.state import check_stateless, split, state_leaves
+from bridge.model.names import Leaf, Walked, is_array, kind_of, walk
 
 if TYPE_CHECKING:
     from bridge.model.placing import Placing
@@ -54,12 +52,10 @@ def take_apart(like: Any) -> Model:
 
     **Raises:** `PlanError` where two leaves have one name, where a model's state is not given or not its own.
     """
-    model, state = split(like)
+    model, state = _split(like)
     walked = walk(model)
-    if state is None:
-        check_stateless(like, walked.indices)
-    else:
-        walked.leaves += state_leaves(state, walked.indices, walked.count)
+    if state is not None or walked.indices:
+        _add_state(walked, like, state)
     kind, placing = type(model).__name__, _placing(walked)
     arrays = _arrays(walked, {} if placing is None else placing.shown, kind)
     leaves = {name: Spec(np.dtype(leaf.value.dtype), tuple(leaf.value.shape)) for name, leaf in arrays.items()}
@@ -67,6 +63,22 @@ def take_apart(like: Any) -> Model:
         return Model(Template(leaves, kind=kind), arrays, like)
     own = {leaf.alias: name for name, leaf in arrays.items() if leaf.alias != name}
     return Model(placing.template(leaves, own, kind), arrays, like)
+
+
+def _split(like: Any) -> tuple[Any, Any]:
+    """The model and its state; `None` for a tree that has no state."""
+    if isinstance(like, tuple) and len(like) == 2 and kind_of(type(like[1])) == "state":
+        return like
+    return like, None
+
+
+def _add_state(walked: Walked, like: Any, state: Any) -> None:
+    """The leaves of the model's state among the others. **Raises:** `PlanError` where it was not given."""
+    from bridge.model.state import refuse_stateless, state_leaves  # few models have any
+
+    if state is None:
+        refuse_stateless(like, walked.indices)
+    walked.leaves += state_leaves(state, walked.indices, walked.count)
 
 
 def _placing(walked: Walked) -> Placing | None:

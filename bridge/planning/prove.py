@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge._text import quote
 from bridge._values import Record
-from bridge.format.collector import collector_off
+from bridge.format.table import collector_off
 from bridge.mapping.block import Block
 from bridge.mapping.blocks import Prover
 from bridge.mapping.indexmap import Shape

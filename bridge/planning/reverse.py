@@ -18,16 +18,19 @@ from bridge.mapping.relate import Relation, Relations
 from bridge.mapping.send import send
 from bridge.mapping.solve import ShapeConflict, solve
 from bridge.mapping.template import Spec, Template
+from bridge.planning.rivals import Rivals
 from bridge.planning.spell import Speller
 from bridge.rules.rule import Rule
 
 
-def saved_specs(rules: Sequence[Rule], model: Template) -> dict[str, Spec]:
+def saved_specs(rules: Sequence[Rule], model: Template, *, first_wins: bool = False) -> dict[str, Spec]:
     """What every key looks like that `rules` name for the leaves of `model`; dtypes are the leaves'.
 
-    **Raises:** `PlanError` where the leaves do not tell a key's shape.
+    A leaf that several rules name equally well goes to the first of them if `first_wins`.
+
+    **Raises:** `PlanError` where the leaves do not tell a key's shape, or the rules do not tell its key.
     """
-    found = Speller(model)
+    found = Speller(model, None if first_wins else Rivals(rules))
     for number, rule in enumerate(rules):
         if rule.leaf is not None and not rule.copy:
             for side in range(len(rule.keys)):

@@ -7,61 +7,25 @@ from itertools import combinations, product
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge._values import NamedTuple
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.pattern import Codec, Pattern
 from bridge.mapping.send import Sender
 from bridge.mapping.solve import Layout, ShapeConflict, factors, solve
 from bridge.mapping.template import Port, Spec, Template, branch_names
+from bridge.planning.rivals import Rivals
+from bridge.planning.way import Way, check_counted, counted, part, whole
 from bridge.rules.check import picked_labels, shaped_branch
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Choice, Hole, Index, Name, Wild
+from bridge.rules.syntax import Choice, Hole, Index, Name, Wild
 
 _OPEN = 1 << 40  # how many indices an open selection may have: more than any model
-
-
-class Way(NamedTuple):
-    """How a name of the model matches a rule's leaf side, whose holes `axes` are leading axes of the leaf."""
-
-    name: str
-    pattern: Pattern
-    axes: tuple[Hole, ...]
-    texts: tuple[str, ...]
-    leaf: Spec
-
-
-def _counted(sender: Sender) -> dict[str, int]:
-    """How many positions each index of the key's name has, where its size is an option."""
-    sizes = dict(sender.rule.sizes)
-    indices = [index for index in sender.name.indices() if index.name in sizes]
-    return {i.name: len(i.selection.positions(sizes[i.name])) if i.selection else sizes[i.name] for i in indices}
-
-
-def _whole(way: Way, ways: Sequence[Way], counted: Mapping[str, int]) -> bool:
-    """Whether every index that a rule counts is there as often as it says, as an axis or in names."""
-    for axis, hole in enumerate(way.axes):
-        count = counted.get(hole.indices[0].name) if len(hole.indices) == 1 else None
-        if count is not None and way.leaf.shape[axis] != count:
-            return False
-    for place, variable in enumerate(way.pattern.variables):
-        count = counted.get(variable.indices[0].name) if isinstance(variable, Hole) else None
-        if count is not None:
-            others = way.texts[:place] + way.texts[place + 1 :]
-            if len({w.texts[place] for w in ways if w.texts[:place] + w.texts[place + 1 :] == others}) != count:
-                return False
-    return True
-
-
-def _part(axes: Axes | None) -> str:
-    """Which part of a leaf axes with selections speak of; rules that fill all of it are alternatives."""
-    return " ".join(str(f) for f in factors(axes or ()) if isinstance(f, Index) and f.selection is not None)
 
 
 class Speller:
     """Names that are still to be saved, and the keys found so far: `shapes` has them."""
 
-    def __init__(self, model: Template) -> None:
-        self.model = model
+    def __init__(self, model: Template, rivals: Rivals | None) -> None:
+        self.model, self.rivals = model, rivals
         # What a layout drops has no values to save.
         self.ports = {
             name: kept
@@ -95,7 +59,7 @@ class Speller:
             for out in combinations(holes, count):
                 kept = Name(tuple(s for n, s in enumerate(name.segments) if n not in out) or ((),))
                 axes = tuple(piece for n in out if isinstance(piece := name.segments[n][0], Hole))
-                for way in self.ways(sender, Pattern(kept), axes):
+                for way in self.ways(sender, kept, axes):
                     if way.name in found:
                         raise PlanError(
                             f"leaf {quote(way.name)} can be saved in two ways by the rule '{rule}': write rules that "
@@ -106,13 +70,16 @@ class Speller:
             # An index that stands in the leaf's name is no axis: fewer axes go first.
             taken |= found
         for visible in self.visible:
-            if visible in taken and self.free(visible, explicit=rule.leaf.axes is not None):
-                self.keys(sender, taken[visible])
+            if visible in taken:
+                free = self.free(visible, explicit=rule.leaf.axes is not None)
+                if free or not rule.tie:
+                    self.keys(sender, taken[visible], free=free)
 
-    def ways(self, sender: Sender, pattern: Pattern, axes: tuple[Hole, ...]) -> list[Way]:
+    def ways(self, sender: Sender, kept: Name, axes: tuple[Hole, ...]) -> list[Way]:
         """The names that one reading of the leaf side matches: `axes` are the holes that are leading axes there."""
         explicit = sender.rule.leaf is not None and sender.rule.leaf.axes is not None
         depth = len(axes) + len(sender.stacked)
+        pattern = Pattern(kept)
         found: list[Way] = []
         for name in self.visible:
             texts = pattern.match(name)
@@ -128,11 +95,12 @@ class Speller:
                     self.stacked.setdefault(leaf_name, sender.rule)
                 if depth not in self.depths[leaf_name] or name in self.ports:
                     continue
-            leaf = self.model.leaves.get(self.leaf_name(ports[0]) if ports else leaf_name)
+            filled = self.leaf_name(ports[0]) if ports else leaf_name
+            leaf = self.model.leaves.get(filled)
             if leaf is None or len(leaf.shape) < depth:
                 continue
-            found.append(Way(name, pattern, axes, texts, leaf))
-        return [way for way in found if _whole(way, found, _counted(sender))]
+            found.append(Way(name, kept, pattern, axes, texts, filled, leaf))
+        return [way for way in found if whole(way, found, counted(sender))]
 
     def free(self, name: str, *, explicit: bool) -> bool:
         """Whether what a name's ports fill is not saved under other names yet: a layer may have several spellings."""
@@ -141,7 +109,7 @@ class Speller:
             placed = self.model.placed[port.placed]
             rule = placed.rules[port.rule]
             assert rule.leaf is not None
-            claims[self.leaf_name(port), _part(rule.leaf.axes), placed.tied_at] = (port.placed, port.rule)
+            claims[self.leaf_name(port), part(rule.leaf.axes), placed.tied_at] = (port.placed, port.rule)
         if any(self.regions.get(region, owner) != owner for region, owner in claims.items()):
             return False
         self.regions |= claims
@@ -160,16 +128,15 @@ class Speller:
         assert leaf is not None
         return placed.leaf(branch_names(placed.rules[port.rule], -1, leaf.name)[port.branch])
 
-    def keys(self, sender: Sender, way: Way) -> None:
-        """The keys that one name is saved as."""
-        name, pattern, axes, texts, leaf = way
-        rule = sender.rule
+    def keys(self, sender: Sender, way: Way, *, free: bool) -> None:
+        """The keys that one name is saved as; where it is not `free`, those that another rule could mean as well."""
+        rule, axes, leaf = sender.rule, way.axes, way.leaf
         counts = dict.fromkeys((i.name for s in (*rule.keys, rule.leaf) if s for i in s.name.indices()), _OPEN)
         counts |= dict(rule.sizes)
         values: dict[str, int] = {}
         wilds: dict[bool, list[str]] = {False: [], True: []}
         labels: list[str] = []
-        for variable, text in zip(pattern.variables, texts, strict=True):
+        for variable, text in zip(way.pattern.variables, way.texts, strict=True):
             if isinstance(variable, Hole):
                 positions = Codec.of(variable, counts).decode(int(text))
                 if positions is None:
@@ -182,11 +149,35 @@ class Speller:
         ranges = [range(n) for n in leaf.shape[: len(axes) + len(sender.stacked)]]
         for stack in product(*ranges):
             more = self.leading(sender, axes, counts, stack)
-            if more is None or not (self.claim(name, stack, sender.number) or rule.tie):
+            if more is None:
                 continue
-            for picks in self.picks(rule, labels):
-                for bound in self.bound(sender, leaf, len(ranges), shaped_branch(rule.pairing, picks)):
-                    self.add(sender, values | more | bound, wilds, picks, counts, leaf)
+            found = self.spelled(sender, way, values | more, wilds, labels, counts)
+            # A tie takes nothing away: its key is written beside the other.
+            if free and (rule.tie or self.claim(way.name, stack, sender.number)):
+                new = dict(found)
+                self.shapes |= new
+                if self.rivals is not None and not rule.tie:
+                    self.rivals.first(sender, way, stack, new)
+            elif self.rivals is not None and not rule.tie:
+                new = ((key, shape) for key, shape in found if key not in self.shapes)
+                self.rivals.check(sender, way, stack if free else None, new)
+
+    def spelled(
+        self,
+        sender: Sender,
+        way: Way,
+        values: dict[str, int],
+        wilds: Mapping[bool, Sequence[str]],
+        labels: Sequence[str],
+        counts: Mapping[str, int],
+    ) -> Iterator[tuple[str, Shape]]:
+        """The keys, with their shapes, of one place of a leaf's stack."""
+        depth = len(way.axes) + len(sender.stacked)
+        for picks in self.picks(sender.rule, labels):
+            for bound in self.bound(sender, way.leaf, depth, shaped_branch(sender.rule.pairing, picks)):
+                key = self.key(sender, way, values | bound, wilds, picks, counts)
+                if key is not None:
+                    yield key, self.unstacked(sender, values | bound, way.leaf)
 
     def claim(self, name: str, stack: Shape, rule: int) -> bool:
         """Whether one place of a leaf's stack, with all below it, is this rule's: the first that names it has it."""
@@ -236,16 +227,16 @@ class Speller:
             options.append(range(pair.count) if place is None else [pair.labels[-1].index(labels[place])])
         yield from product(*options)
 
-    def add(
+    def key(
         self,
         sender: Sender,
-        values: dict[str, int],
+        way: Way,
+        values: Mapping[str, int],
         wilds: Mapping[bool, Sequence[str]],
         picks: Sequence[int],
         counts: Mapping[str, int],
-        leaf: Spec,
-    ) -> None:
-        """Spell one key."""
+    ) -> str | None:
+        """Spell one key; `None` where a selection leaves it out."""
         left = {deep: iter(texts) for deep, texts in wilds.items()}
         chosen = iter(picked_labels(sender.rule.pairing, sender.side, picks))
         text = ""
@@ -258,14 +249,15 @@ class Speller:
                 elif isinstance(piece, Choice):
                     text += next(chosen)
                 else:
+                    check_counted(piece, sender.rule, way)
                     # An index that the leaf does not have is the one that its selection picks.
                     number = Codec.of(piece, counts).encode([values.get(index.name, 0) for index in piece.indices])
                     if number is None:
-                        return
+                        return None
                     text += str(number)
             deep = len(segment) == 1 and isinstance(segment[0], Wild) and segment[0].deep
             text += "" if deep else "."
-        self.shapes[text.removesuffix(".")] = self.unstacked(sender, values, leaf)
+        return text.removesuffix(".")
 
     def unstacked(self, sender: Sender, values: Mapping[str, int], leaf: Spec) -> Shape:
         """The key's shape where its indices need one: as long an axis as it has leaves."""

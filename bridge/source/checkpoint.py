@@ -13,15 +13,13 @@ import numpy as np
 from bridge._errors import CheckpointError, UnknownKeyError
 from bridge._text import plural, quote
 from bridge.format.header import Header, read_header
-from bridge.format.index import Index
 from bridge.format.table import Numbers, Table
 from bridge.source.bytes import ByteSource
 from bridge.source.folder import LocalFiles, LocalFolder
-from bridge.source.options import HubOptions
-from bridge.source.resolve import Located, locate
-from bridge.source.tensor import read_key, read_tensor
+from bridge.source.resolve import HubOptions, Located, locate
 
 if TYPE_CHECKING:
+    from bridge.format.index import Index
     from bridge.source.hubfolder import HubFile
 
 _MAX_BESIDE_NBYTES = 1 << 30  # it is read whole: as many bytes as a record of ten of the longest headers has
@@ -46,7 +44,7 @@ class Checkpoint:
         self.source = located.text
         self.files = located.files
         self.commit = located.commit
-        self.index: Index | None = located.index
+        self.index: Index | None = located.parsed_index
         self._folder = located.folder
         self._sources: dict[str, ByteSource] = {}
         self._closed = False
@@ -80,6 +78,8 @@ class Checkpoint:
         spec = self.specs.get(key)
         if spec is None:
             raise UnknownKeyError(self._unknown(key))
+        from bridge.source.tensor import read_key, read_tensor  # a load reads no tensor alone
+
         source = self._source(spec.file)
         if not self.specs.is_plain(key):
             return read_key(self, self.specs, key)
@@ -244,7 +244,7 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
     try:
         return located.folder.open(name, hold=hold)
     except CheckpointError as e:
-        if located.index is None:
+        if located.parsed_index is None:
             raise
         raise CheckpointError(
             f"{quote(located.index_name)} of {quote(located.text)} lists a file that fails: {e}"
@@ -253,8 +253,8 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
 
 def _specs(located: Located, headers: Mapping[str, Header]) -> Table:
     """All tensors of all files."""
-    if located.index is not None:
-        return _indexed(located, located.index, headers)
+    if located.parsed_index is not None:
+        return _indexed(located, located.parsed_index, headers)
     tables = [header.tensors for header in headers.values()]
     if len(tables) == 1:
         return tables[0]
@@ -288,3 +288,6 @@ def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> T
             f"where the index has it; {found}. Index and files do not belong together: fetch all of them again."
         )
     return joined
+
+
+open = open_checkpoint

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge._values import NamedTuple
 from bridge.source.folder import Folder
 from bridge.source.http import shown_url
 from bridge.source.hub import find_repo
 from bridge.source.hubfolder import HubFolder
 from bridge.source.huburl import HubUrl
-from bridge.source.options import HubOptions
 from bridge.source.remote import remote_folder
+from bridge.source.resolve import HubOptions
 
 _SUFFIX = ".safetensors"
 

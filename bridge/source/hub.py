@@ -12,8 +12,8 @@ from typing import Any
 from bridge._errors import CheckpointError
 from bridge._text import printable, quote
 from bridge.source.hubcache import HubCache
-from bridge.source.options import HubOptions
 from bridge.source.ranged import BUSY, busy
+from bridge.source.resolve import HubOptions
 from bridge.source.retry import PassingError, Tries
 
 _LOG_IN = "log in: `hf auth login`, or `token=`"

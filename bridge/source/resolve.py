@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import NoReturn, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge._values import Record
-from bridge.format.index import MAX_INDEX_NBYTES, Index, parse_index
 from bridge.source.folder import Folder, LocalFiles, LocalFolder
-from bridge.source.options import HubOptions
+
+if TYPE_CHECKING:
+    from bridge.format.index import Index
 
 _SUFFIX = ".safetensors"
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
@@ -20,13 +20,35 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
 
 
-class Located(Record):
+class HubOptions:
+    """How to ask the Hub; the names and meanings are huggingface_hub's. Its repr shows no token."""
+
+    __slots__ = ("cache_dir", "local_files_only", "revision", "token")
+
+    def __init__(
+        self,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | None = None,
+        local_files_only: bool = False,
+    ) -> None:
+        self.revision = revision
+        self.token = token
+        self.cache_dir = cache_dir
+        self.local_files_only = local_files_only
+
+    def at(self, revision: str | None) -> HubOptions:
+        """The same for another revision."""
+        return HubOptions(revision, self.token, self.cache_dir, self.local_files_only)
+
+
+class Located(NamedTuple):
     """The files of a checkpoint. `text` is the source as messages show it, `files` names in `folder`, in order."""
 
     text: str
     folder: Folder
     files: tuple[str, ...]
-    index: Index | None = None
+    parsed_index: Index | None = None
     index_name: str = ""
     commit: str | None = None
 
@@ -49,16 +71,16 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
     if subfolder is not None:
         _check_subfolder(subfolder)
     if kind == "directory":
-        return _in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
+        return in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
     named = isinstance(source, str) and _REPO.fullmatch(path) and not path.endswith((_SUFFIX, *_PICKLED, ".json"))
     if named or "://" in path:
-        from bridge.source.distant import by_repo, by_url  # only those who read over a network wait for it
+        from bridge.source.distant import by_repo, by_url  # only those who read over a network
 
         found = by_repo(path, subfolder, hub) if named else by_url(path, subfolder, hub)
         if found.name is None:
-            return _in_folder(found.folder, variant, found.commit)
+            return in_folder(found.folder, variant, found.commit)
         return Located(found.text, found.folder, (found.name,), commit=found.commit)
     raise CheckpointError(f"{quote(path)} does not exist. Name a file, a folder, a URL or a Hub repo like 'org/name'.")
 
@@ -110,7 +132,7 @@ def _listed(paths: Sequence[str]) -> Located:
     return Located(text, LocalFiles(dict(zip(names, paths, strict=True)), label=text), tuple(names))
 
 
-def _in_folder(folder: Folder, variant: str | None, commit: str | None = None) -> Located:
+def in_folder(folder: Folder, variant: str | None, commit: str | None = None) -> Located:
     """An index decides; without one `model.safetensors`, else the only `.safetensors` there."""
     default = f"model.{variant}{_SUFFIX}" if variant else f"model{_SUFFIX}"
     # A web server may not list what it has; then it is asked for what a model's files are called.
@@ -188,6 +210,8 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _read_index(folder: Folder, name: str) -> Index:
+    from bridge.format.index import MAX_INDEX_NBYTES, parse_index  # for checkpoints of several files
+
     source = folder.open(name)
     try:
         if source.nbytes > MAX_INDEX_NBYTES:

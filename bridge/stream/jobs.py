@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge.format.collector import collector_off
-from bridge.format.table import Form, Table
+from bridge.format.table import Form, Table, collector_off
 from bridge.mapping.arrays import Arrays, ArrayTable, Numbers, groups
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from bridge._errors import SaveError
 from bridge._text import quote
+from bridge.target.existing import INDEX, SINGLE, ExistingCheckpoint, existing_checkpoint, indices, inside, tensor_files
 from bridge.target.explain import explained, sync
-from bridge.target.journal import forget, note
-from bridge.target.stage import Stage, staged, sweep, turn
-from bridge.target.standing import INDEX, SINGLE, Standing, indices, inside, standing, tensor_files
+from bridge.target.journal import recover, write_journal
+from bridge.target.stage import Stage, folder_lock, staged, sweep
 
 
 def is_one_file(target: str | os.PathLike[str]) -> bool:
@@ -59,7 +59,9 @@ class Target:
 
     def check_free(self) -> None:
         """**Raises:** `SaveError` where a checkpoint stands that may not be replaced."""
-        if not self.overwrite and (os.path.lexists(self.path) if self.single else standing(self.folder).files):
+        if not self.overwrite and (
+            os.path.lexists(self.path) if self.single else existing_checkpoint(self.folder).files
+        ):
             raise SaveError(
                 f"{quote(str(self.path))} holds a checkpoint already: name another place, or give overwrite=True"
             )
@@ -87,7 +89,7 @@ class Target:
         """Whether `model.safetensors` decides once the index that stands there, if any, is gone."""
         found = indices(self.folder)
         with explained(self.folder, "cannot be looked at"):
-            old = standing(self.folder)
+            old = existing_checkpoint(self.folder)
         return not found or (found == [old.index] and SINGLE not in old.counted)
 
     def commit(self, stage: Stage, files: Sequence[str], deciding: str) -> None:
@@ -100,28 +102,28 @@ class Target:
 
         **Raises:** `SaveError`; what stood there then stands there still, unless it says otherwise.
         """
-        with explained(self.path, "cannot be written to"), turn(self.folder):
+        with explained(self.path, "cannot be written to"), folder_lock(self.folder):
             self.check_free()
             self._check_fresh(files, deciding)
             for name in (*files, deciding):
                 sync(stage.path / name)
-            old = Standing() if self.single else standing(self.folder)
+            old = ExistingCheckpoint() if self.single else existing_checkpoint(self.folder)
             try:
                 self._move(stage.path, files, deciding, old)
             except BaseException:
                 # An interrupt may come right after the rename that commits: then this finishes, else it undoes.
-                forget(stage.path)
+                recover(stage.path)
                 raise
             with explained(
                 self.path, "cannot be tidied up", "The new checkpoint stands there, whole; the next save tries again"
             ):
                 # Not before the new names are there for good do the old files go.
                 _sync_folders(self.folder, [self.path.name] if self.single else [*files, deciding])
-                forget(stage.path)
+                recover(stage.path)
                 sync(self.folder)
 
     def _check_fresh(self, files: Sequence[str], deciding: str) -> None:
-        """What was free when the names were given is so still, for all who do not wait their turn."""
+        """What was free when the names were given is so still, for all who do not wait for the lock."""
         taken = next((name for name in files if os.path.lexists(self.folder / name)), None)
         away = next((name for name in files if not inside(self.folder, name)), None)
         if away is not None:
@@ -132,24 +134,24 @@ class Target:
                 "else writes there. Nothing of theirs has changed; save again, or name another place"
             )
 
-    def _move(self, stage: Path, files: Sequence[str], deciding: str, old: Standing) -> None:
+    def _move(self, stage: Path, files: Sequence[str], deciding: str, old: ExistingCheckpoint) -> None:
         """All renames up to the one that commits."""
         new = [*files, deciding]
         if self.single:
             os.replace(stage / deciding, self.path)
         elif deciding != INDEX and old.index is not None:
-            note(stage, new, old.files, leaving=old.index)
+            write_journal(stage, new, old.files, index_to_remove=old.index)
             _out(stage, new)
             sync(self.folder)
             os.rename(self.folder / old.index, stage / ".old-index")
         elif deciding == INDEX and not old.files:
-            note(stage, new, ())
+            write_journal(stage, new, ())
             _out(stage, [deciding, *files])
         else:
             # A file that counts as the only one would not when others come: it gets the name that counts.
-            lent = deciding == INDEX and old.index is None and SINGLE not in old.files
-            note(stage, new, old.files, lent={SINGLE: old.files[0]} if lent else {})
-            if lent:
+            needs_link = deciding == INDEX and old.index is None and SINGLE not in old.files
+            write_journal(stage, new, old.files, temporary_links={SINGLE: old.files[0]} if needs_link else {})
+            if needs_link:
                 os.link(self.folder / old.files[0], self.folder / SINGLE)
             _out(stage, new)
 

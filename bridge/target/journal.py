@@ -12,19 +12,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bridge.target.standing import standing
+from bridge.target.existing import existing_checkpoint
 
 _JOURNAL = ".journal"
 Identity = tuple[int, ...]
 
 
-def note(
+def write_journal(
     stage: Path,
     new: Sequence[str],
     old: Sequence[str],
     *,
-    leaving: str | None = None,
-    lent: Mapping[str, str] | None = None,
+    index_to_remove: str | None = None,
+    temporary_links: Mapping[str, str] | None = None,
 ) -> None:
     """Write the journal of `stage`.
 
@@ -32,35 +32,35 @@ def note(
 
     - `new`: names in `stage` of the files that the commit brings.
     - `old`: names in the folder of those that it replaces.
-    - `leaving`: the old index, where its going away is what commits.
-    - `lent`: names that old files get besides their own until then.
+    - `index_to_remove`: the old index, where its going away is what commits.
+    - `temporary_links`: names that old files get besides their own until then.
     """
     folder = stage.parent
     document = {
         "new": {name: _identity(stage / name) for name in new},
         "old": {name: _identity(folder / name) for name in old},
-        "leaving": leaving,
-        "lent": {name: _identity(folder / own) for name, own in (lent or {}).items()},
+        "leaving": index_to_remove,
+        "lent": {name: _identity(folder / own) for name, own in (temporary_links or {}).items()},
     }
     (stage / _JOURNAL).write_text(json.dumps(document))
 
 
-def forget(stage: Path) -> None:
+def recover(stage: Path) -> None:
     """Finish or undo the commit of a writer at its end: the old files go if the new ones count, else these do."""
     try:
         document: Any = json.loads((stage / _JOURNAL).read_bytes())
-        new, old, lent = (_files(document[part]) for part in ("new", "old", "lent"))
-        leaving = document["leaving"]
+        new, old, links = (_files(document[part]) for part in ("new", "old", "lent"))
+        index_to_remove = document["leaving"]
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return  # it never came to a commit
     folder = stage.parent
     done = all(_is(folder / name, identity) for name, identity in new.items())
-    if done and not (leaving in old and _is(folder / leaving, old[leaving])):
-        kept = {*new, *standing(folder).counted}
+    if done and not (index_to_remove in old and _is(folder / index_to_remove, old[index_to_remove])):
+        kept = {*new, *existing_checkpoint(folder).counted}
         gone = [entry for entry in old.items() if entry[0] not in kept]
     else:
         gone = list(new.items())
-    for name, identity in (*gone, *lent.items()):
+    for name, identity in (*gone, *links.items()):
         if _is(folder / name, identity):
             os.unlink(folder / name)
 

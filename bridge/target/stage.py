@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.target.explain import explained
-from bridge.target.journal import forget
+from bridge.target.journal import recover
 
 _PREFIX = ".eqx-bridge-"
 _LOCK = ".lock"
@@ -71,7 +71,7 @@ def staged(folder: Path) -> Iterator[Stage]:
 def _make(folder: Path) -> tuple[Stage, int]:
     token = secrets.token_hex(8)
     path = folder / f"{_PREFIX}{token}"
-    with turn(folder):
+    with folder_lock(folder):
         crowded = _sweep(folder)
         path.mkdir()
         lock = os.open(path / _LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -80,7 +80,7 @@ def _make(folder: Path) -> tuple[Stage, int]:
 
 
 @contextmanager
-def turn(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """One writer at a time: while a stage is made or committed, nobody else does so in this folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -96,7 +96,7 @@ def turn(folder: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove what writers left in `folder` that are no more. **Raises:** `SaveError`."""
     if folder.is_dir() and any(folder.glob(f"{_PREFIX}*")):
-        with explained(folder, "cannot be tidied up"), turn(folder):
+        with explained(folder, "cannot be tidied up"), folder_lock(folder):
             _sweep(folder)
 
 
@@ -107,7 +107,7 @@ def _sweep(folder: Path) -> bool:
         try:
             lock = os.open(stage / _LOCK, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            _clear(stage)  # who makes one holds the turn: this one was never finished
+            _clear(stage)  # who makes one holds the folder's lock: this one was never finished
             continue
         except OSError:
             alive = True  # another user's
@@ -125,7 +125,7 @@ def _sweep(folder: Path) -> bool:
 
 def _clear(stage: Path) -> None:
     try:
-        forget(stage)
+        recover(stage)
         shutil.rmtree(stage)
     except OSError:
         pass  # nothing reads what is left of it, and the next writer tries again

@@ -1,9 +1,13 @@
-"""One file, straight from memory, and its length checked."""
+"""Files straight from memory: whole ones, and parts of one that several processes fill, each where its bytes belong.
+
+By writes at an offset and no others. A page that two hosts had mapped would reach the disk as one of them saw it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +16,17 @@ from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.explain import explained
 
+Ranges = Iterable[tuple[int, np.ndarray]]
+"""C-contiguous arrays, each with the byte of the file where it starts; asked for one at a time, so that one is held."""
+Wrote = Callable[[int], None]
+
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 _COMPARED = 4 << 20
 _PIECE = 64 << 20  # Linux writes at most 2 GiB at a call; smaller pieces let progress be seen
 
 
 def write_file(
-    path: Path,
-    head: bytes,
-    arrays: Iterable[np.ndarray],
-    *,
-    shown: str,
-    wrote: Callable[[int], None] = lambda nbytes: None,
+    path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown: str, wrote: Wrote = lambda nbytes: None
 ) -> int:
     """Write `head`, then every array's bytes.
 
@@ -36,25 +40,43 @@ def write_file(
 
     **Returns:** the file's length in bytes. **Raises:** `SaveError`.
     """
-    with explained(Path(shown), "cannot be written"):
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        try:
-            length = _write(descriptor, memoryview(head))
-            for array in arrays:
-                raw = _bytes(array)
-                for start in range(0, raw.nbytes, _PIECE):
-                    nbytes = _write(descriptor, raw[start : start + _PIECE])
-                    length += nbytes
-                    wrote(nbytes)
-            found = os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
-    if found != length:
+    with explained(Path(shown), "cannot be written"), _opened(path, _NEW) as descriptor:
+        _write(descriptor, memoryview(head), 0)
+        nbytes = max(len(head), _write_all(descriptor, _in_order(len(head), arrays), wrote))
+        _check_length(os.fstat(descriptor), nbytes, shown)
+    return nbytes
+
+
+def make_file(path: Path, head: bytes, nbytes: int, *, shown: str) -> None:
+    """Make a file of `nbytes` bytes that starts with `head` and is zero beyond. **Raises:** `SaveError`."""
+    with explained(Path(shown), "cannot be written"), _opened(path, _NEW) as descriptor:
+        _write(descriptor, memoryview(head), 0)
+        os.truncate(descriptor, nbytes)
+
+
+def write_ranges(path: Path, ranges: Ranges, *, shown: str, wrote: Wrote = lambda nbytes: None) -> None:
+    """Fill ranges of a file that stands, and have the disk hold them.
+
+    **Raises:** `SaveError`.
+    """
+    # Not for reading: a network disk would then write whole pages, and with them what others wrote.
+    with explained(Path(shown), "cannot be written"), _opened(path, os.O_WRONLY) as descriptor:
+        _write_all(descriptor, ranges, wrote)
+        os.fsync(descriptor)
+
+
+def check_length(path: Path, nbytes: int, *, shown: str) -> None:
+    """**Raises:** `SaveError` where a file has not the length that was written."""
+    with explained(Path(shown), "cannot be looked at"):
+        _check_length(os.stat(path), nbytes, shown)
+
+
+def _check_length(status: os.stat_result, nbytes: int, shown: str) -> None:
+    if status.st_size != nbytes:
         raise SaveError(
-            f"{quote(shown)} has {found:,} bytes where {length:,} were written: the disk is faulty or full, "
+            f"{quote(shown)} has {status.st_size:,} bytes where {nbytes:,} were written: the disk is faulty or full, "
             "name a place on another"
         )
-    return length
 
 
 def verify_file(path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown: str) -> None:
@@ -62,36 +84,66 @@ def verify_file(path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown:
 
     **Raises:** `SaveError` where it is not the same.
     """
-    with explained(Path(shown), "cannot be read back"):
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            at = _compare(descriptor, memoryview(head), 0, shown)
-            for array in arrays:
-                at = _compare(descriptor, _bytes(array), at, shown)
-        finally:
-            os.close(descriptor)
+    _verify(path, _in_order(0, [np.frombuffer(head, np.uint8)], arrays), shown, "name a place on another")
 
 
-def _compare(descriptor: int, expected: memoryview, at: int, shown: str) -> int:
-    for start in range(0, expected.nbytes, _COMPARED):
-        part = expected[start : start + _COMPARED]
-        if os.pread(descriptor, part.nbytes, at + start) != part:
-            raise SaveError(
-                f"{quote(shown)} reads back otherwise than it was written, near byte {at + start:,}: "
-                "the disk is faulty, name a place on another"
-            )
-    return at + expected.nbytes
+def verify_ranges(path: Path, ranges: Ranges, *, shown: str) -> None:
+    """Read back what `write_ranges` wrote, from the disk where the system lets go of its memory of it.
+
+    **Raises:** `SaveError` where it is not the same.
+    """
+    _verify(path, ranges, shown, "or does not keep what several hosts write to one file")
 
 
-def _bytes(array: np.ndarray) -> memoryview:
-    return array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+def _verify(path: Path, ranges: Ranges, shown: str, or_else: str) -> None:
+    with explained(Path(shown), "cannot be read back"), _opened(path, os.O_RDONLY) as descriptor:
+        os.fsync(descriptor)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        for at, part in _pieces(ranges, _COMPARED):
+            if os.pread(descriptor, part.nbytes, at) != part:
+                raise SaveError(
+                    f"{quote(shown)} reads back otherwise than it was written, near byte {at:,}: the disk is faulty, "
+                    f"{or_else}"
+                )
 
 
-def _write(descriptor: int, data: memoryview) -> int:
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _in_order(start: int, *parts: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
+    """Arrays that lie one after the other, the first at byte `start`."""
+    for arrays in parts:
+        for array in arrays:
+            yield start, array
+            start += array.nbytes
+
+
+def _pieces(ranges: Ranges, nbytes: int) -> Iterator[tuple[int, memoryview]]:
+    """The bytes of all ranges, at most so many at a time."""
+    for start, array in ranges:
+        raw = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+        for at in range(0, raw.nbytes, nbytes):
+            yield start + at, raw[at : at + nbytes]
+
+
+def _write_all(descriptor: int, ranges: Ranges, wrote: Wrote) -> int:
+    """Write all ranges; returns where the last byte of them ends."""
+    stop = 0
+    for at, piece in _pieces(ranges, _PIECE):
+        _write(descriptor, piece, at)
+        wrote(piece.nbytes)
+        stop = max(stop, at + piece.nbytes)
+    return stop
+
+
+def _write(descriptor: int, data: memoryview, at: int) -> None:
     done = 0
     while done < data.nbytes:
-        done += os.write(descriptor, data[done:])
-    return done
+        done += os.pwrite(descriptor, data[done:], at + done)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge.format.native import BESIDE, MARK
+from bridge.converted import MARK
+from bridge.target.existing import BESIDE
+from tests.converted.test_damage import DAMAGES, LIKE, RULES, TENSORS, changed
 from tests.errors.reading import INDEX, A, good
 from tests.errors.situations import situation
-from tests.native.test_damage import DAMAGES, LIKE, RULES, TENSORS, changed
 from tests.save.files import write
 
 

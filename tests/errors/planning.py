@@ -111,7 +111,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise MemoryError
 
-    patch.setattr("bridge._read.empty", full)
+    patch.setattr("bridge.api.read.empty", full)
     bridge.load(good(), None)
 
 
@@ -192,3 +192,5 @@ _save("an extent that nothing says", {"q": np.zeros((2, 3), np.float32)}, "q [(h
 _save("an index with two readings", {"m": [np.zeros((2, 3), np.float32)]}, "k.{i}.{j} -> m.{i}.{j}")
 _save("an extent that the model does not tell", {"w": np.zeros((2, 3), np.float32)}, "k [m v[1:]] -> w [m v]")
 _save("a stack of layers", {"layers": LAYERS}, "net.** -> **")
+_save("an index that counts from the end", {"last": A}, "h.{l[-1]}.w -> last")
+_save("two rules for one leaf", {"x": A}, "a.w -> x", "b.w -> x")

@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bridge
-import bridge._files
-from bridge.place import agreement, save_group, sharding
+import bridge.api.files
+from bridge.place import agreement, save_group
 from bridge.place.coordination import Coordination
 from tests.errors.situations import situation
 from tests.place.test_coordination import Client
@@ -41,10 +41,10 @@ class Company(Client):
 def meet(patch: pytest.MonkeyPatch, client: Client, me: int = 0) -> None:
     """This process is `me` of two that have parts of the model."""
     patch.setattr(Coordination, "found", classmethod(lambda cls: cls(client)))
-    patch.setattr(sharding, "spanned", lambda _: (0, 1))
+    patch.setattr("bridge.api.load.spanned", lambda _: (0, 1))
     patch.setattr(agreement, "_loads", {})
     patch.setattr(save_group, "_before", {})
-    patch.setattr("bridge.place.held.processes", lambda _: (0, 1))
+    patch.setattr("bridge.api.save.processes", lambda _: (0, 1))
     patch.setattr(jax, "process_index", lambda: me)
 
 
@@ -53,7 +53,7 @@ def _saving(name: str, words: Words, *, me: int = 0, value: int = 1) -> None:
 
     @situation(f"processes: {name}")
     def _(patch: pytest.MonkeyPatch) -> None:
-        for module, limit in ((save_group, "LATENESS"), (save_group, "PATIENCE"), (bridge._files, "VISIBLE")):
+        for module, limit in ((save_group, "LATENESS"), (save_group, "PATIENCE"), (bridge.api.files, "VISIBLE")):
             patch.setattr(module, limit, 0.0)
         write(Path("x.safetensors"), {"a": np.zeros(8, np.int8)})
         plan = bridge.plan("x.safetensors", {"a": jax.ShapeDtypeStruct((8,), jnp.int32)})

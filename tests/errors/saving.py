@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge.target.ranges import check_length, verify_ranges
+from bridge.target.writer import check_length, verify_ranges
 from tests.errors.reading import INDEX, A, failing, good
 from tests.errors.situations import situation
 from tests.save.files import write
@@ -79,14 +79,14 @@ def _disk(name: str, call: str, number: int) -> None:
         bridge.save({"a": A}, ".", ALL, overwrite=True)
 
 
-_disk("a full disk", "write", errno.ENOSPC)
+_disk("a full disk", "pwrite", errno.ENOSPC)
 _disk("a read-only folder", "mkdir", errno.EROFS)
 _disk("a rename that fails", "rename", errno.EACCES)
 
 
 @situation("save: a disk that loses bytes")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(os, "write", lambda _descriptor, data: len(data))
+    patch.setattr(os, "pwrite", lambda _descriptor, data, _at: len(data))
     bridge.save({"a": A}, "out", ALL)
 
 

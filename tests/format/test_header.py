@@ -14,11 +14,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from bridge import _errors
-from bridge.format import TensorSpec, read_header
 from bridge.format.exact import parse_exact
-from bridge.format.fast import parse_fast
-from bridge.format.header import FIRST_READ_NBYTES
-from bridge.format.table import Columns
+from bridge.format.header import FIRST_READ_NBYTES, parse_fast, read_header
+from bridge.format.table import Columns, TensorSpec
 from tests.craft import craft, entry, ours, reference, seen
 from tests.format.mutants import mutant
 
@@ -139,7 +137,7 @@ def test_both_readers_see_the_same():
     assert told > 100
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt", "é": "a,b"}])
+@pytest.mark.parametrize("metadata", [None, {"format": "pt", "é": "a,b"}, {"format": "pt", "names": '["a", "b"]'}])
 @pytest.mark.parametrize("count", [1, 3000])
 def test_the_fast_reader_knows_what_writers_write(metadata: dict[str, str] | None, count: int, tmp_path: Path):
     tensors = {f"layers.{i}.weight": np.zeros((i % 5, 2), np.float32) for i in range(count)}
@@ -150,6 +148,16 @@ def test_the_fast_reader_knows_what_writers_write(metadata: dict[str, str] | Non
     for raw in (content[8:stop], spaced):
         fast = parse_fast(raw, len(content) - stop)
         assert columns(fast) == columns(parse_exact(raw, len(content) - stop, file="x"))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ['{"a": "1", "a": "2"}', '{"a": "1",, "b": "2"}', '{"a": 1}', '{"a": "\x00"}', '{"a": "1",}', '{"a" : "1"}}', "[]"],
+)
+def test_metadata_that_the_fast_reader_leaves_to_the_exact_one(metadata: str):
+    tensors = json.dumps({"a": entry("F32", [2], 0, 8)})
+    assert parse_fast(f'{{"__metadata__": {{"a": "1"}}, {tensors[1:]}'.encode(), 8) is not None
+    assert parse_fast(f'{{"__metadata__": {metadata}, {tensors[1:]}'.encode(), 8) is None
 
 
 @pytest.mark.parametrize("enabled", [True, False])

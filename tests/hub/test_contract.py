@@ -9,8 +9,9 @@ import pytest
 
 from bridge.source import ByteSource
 from bridge.source.http import HttpFile
-from bridge.source.hub import HubOptions, find_repo
+from bridge.source.hub import find_repo
 from bridge.source.hubfolder import HubFile, StreamedHubFile
+from bridge.source.resolve import HubOptions
 from tests.hub.server import Hub
 from tests.source.contract import ByteSourceContract
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bridge
-from bridge.place import agreement, save_group, sharding
+from bridge.place import agreement, save_group
 from bridge.place.coordination import Coordination
 from tests.save.files import write
 
@@ -48,7 +48,7 @@ def spread(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Coordination, "found", classmethod(lambda cls: cls(client)))
         return client
 
-    monkeypatch.setattr(sharding, "spanned", lambda _: (0, 1))
+    monkeypatch.setattr("bridge.api.load.spanned", lambda _: (0, 1))
     monkeypatch.setattr(agreement, "_loads", {})
     monkeypatch.setattr(save_group, "_before", {})
     return answering
@@ -80,7 +80,7 @@ def test_load_takes_back_what_it_has_said(tmp_path, spread):
 
 def test_save(tmp_path, spread, monkeypatch: pytest.MonkeyPatch):
     array = jax.device_put(np.ones(8, np.float32), NamedSharding(Mesh(np.array(jax.devices()[:1]), "a"), P("a")))
-    monkeypatch.setattr("bridge.place.held.processes", lambda _: (0, 1))
+    monkeypatch.setattr("bridge.api.save.processes", lambda _: (0, 1))
     spread(0)
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save({"a": array}, tmp_path / "out", ["** -> **"])

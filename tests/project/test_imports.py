@@ -11,18 +11,27 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+ROOT = Path(__file__).resolve().parents[2]
 HEAVY = (
     *("aiohttp", "equinox", "fsspec", "huggingface_hub", "jax", "optax", "rich", "safetensors", "scipy"),
     *("tensorflow", "torch", "transformers"),
 )
 # What a load that goes through has no use for, of bridge and of the standard library.
 ASIDE = (
-    *("bridge._diff", "bridge._native", "bridge._record", "bridge._save", "bridge.cli", "bridge.target"),
-    *("bridge.model.layouts", "bridge.model.placing", "bridge.model.shared"),
+    *(
+        "bridge.api.convert",
+        "bridge.api.diff",
+        "bridge.api.save",
+        "bridge.converted.record",
+        "bridge.cli",
+        "bridge.target",
+    ),
+    *("bridge.format.exact", "bridge.format.index", "bridge.format.strict_json"),
+    *("bridge.model.layouts", "bridge.model.placing", "bridge.model.shared", "bridge.model.state"),
     *("bridge.planning.recipe", "bridge.planning.report", "bridge.planning.reverse", "bridge.planning.spell"),
     *("bridge.planning.store", "bridge.planning.suggest"),
     *("bridge.source.distant", "bridge.source.download", "bridge.source.hub", "bridge.source.ranged"),
-    *("bridge.source.remote", "bridge.source.suggest", "bridge.source.verify"),
+    *("bridge.source.remote", "bridge.source.suggest", "bridge.source.tensor", "bridge.source.verify"),
     *("bridge.format.view", "bridge.source.box", "bridge.mapping.shard"),
     *(f"bridge.place.{name}" for name in ("agreement", "coordination", "held", "save_group", "shards", "staged")),
     *(f"bridge.stream.{name}" for name in ("batches", "coalesce", "computed", "convert", "gather", "mapped")),
@@ -55,11 +64,18 @@ def test_this_test_can_fail() -> None:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> str:
-    """A program that loads `FILE`, the parameters of a convolution, into a dict."""
-    file = tmp_path / "model.safetensors"
-    save_file({"conv.weight": np.ones((1, 1, 1), np.float32), "conv.bias": np.full(1, 2, np.float32)}, file)
-    return f"FILE = {str(file)!r}\n{LOAD}"
+def file(tmp_path: Path) -> str:
+    """A line that names `FILE`, the parameters of a convolution."""
+    path = tmp_path / "model.safetensors"
+    tensors = {"conv.weight": np.ones((1, 1, 1), np.float32), "conv.bias": np.full(1, 2, np.float32)}
+    save_file(tensors, path, {"format": "pt"})
+    return f"FILE = {str(path)!r}\n"
+
+
+@pytest.fixture
+def load(file: str) -> str:
+    """A program that loads it into a dict."""
+    return file + LOAD
 
 
 def test_a_load_into_plain_containers_imports_jax_and_what_it_uses(load: str) -> None:
@@ -92,3 +108,26 @@ def test_public_names_are_all_there_and_listed() -> None:
     for name in bridge.__all__:
         assert getattr(bridge, name).__doc__, name
     assert set(bridge.__all__) <= set(dir(bridge))
+
+
+SAVE = """
+import jax, bridge
+bridge.save({"w": jax.numpy.ones(3)}, FOLDER, "** -> **")
+bridge.save({"w": jax.numpy.zeros(3)}, FOLDER, "** -> **", overwrite=True)
+"""
+NETWORK = ("aiohttp", "fsspec", "huggingface_hub", "bridge.source.distant", "bridge.source.hub", "bridge.source.retry")
+
+
+def test_a_save_into_a_folder_needs_no_network(tmp_path: Path) -> None:
+    assert heavy_after(f"FOLDER = {str(tmp_path / 'out')!r}\n{SAVE}", NETWORK) == []
+
+
+def test_the_room_of_targets_needs_no_network_and_no_jax() -> None:
+    rooms = [f"bridge.target.{path.stem}" for path in (ROOT / "bridge" / "target").glob("*.py") if path.stem[0] != "_"]
+    assert "bridge.target.existing" in rooms
+    assert heavy_after(f"import {', '.join(rooms)}", (*NETWORK, *HEAVY)) == []
+    assert "bridge.source.hub" in heavy_after(f"import {', '.join(rooms)}, bridge.source.distant", NETWORK)
+
+
+def test_an_open_checkpoint_needs_no_jax(file: str) -> None:
+    assert heavy_after(f"{file}import bridge\nwith bridge.open(FILE) as ckpt:\n    assert ckpt['conv.bias'] == 2") == []

@@ -12,7 +12,7 @@ import pytest
 
 from bridge import _errors
 from bridge.source import open_checkpoint
-from bridge.source.options import HubOptions
+from bridge.source.resolve import HubOptions
 from tests.craft import checkpoint
 
 A = np.arange(3, dtype=np.float32)

@@ -22,7 +22,7 @@ BUILDS = {"nothing": nothing} | {name: STANDING[name] for name in ("other_name",
 CALLS: list[tuple[ModuleType | type, str, int]] = [
     (os, "open", errno.EACCES),
     (os, "mkdir", errno.EROFS),
-    (os, "write", errno.ENOSPC),
+    (os, "pwrite", errno.ENOSPC),
     (os, "fstat", errno.EIO),
     (os, "fsync", errno.EIO),
     (os, "rename", errno.EACCES),
@@ -108,7 +108,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path, limit: int | str)
 
 
 def test_a_failed_first_save_leaves_no_folder(tmp_path: Path):
-    with failing(os, "write", errno.ENOSPC, 0), pytest.raises(bridge.SaveError) as caught:
+    with failing(os, "pwrite", errno.ENOSPC, 0), pytest.raises(bridge.SaveError) as caught:
         save(NEW, tmp_path / "a/b/c", ONE)
     assert str(caught.value) == (
         "'model.safetensors' cannot be written: No space left on device. "

@@ -21,7 +21,7 @@ CALLS: list[tuple[ModuleType, str, int]] = [
     (mmap, "mmap", errno.ENOMEM),
     (os, "open", errno.EACCES),
     (os, "mkdir", errno.EROFS),
-    (os, "write", errno.ENOSPC),
+    (os, "pwrite", errno.ENOSPC),
     (os, "fsync", errno.EIO),
     (os, "rename", errno.EACCES),
     (os, "unlink", errno.EACCES),

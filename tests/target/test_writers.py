@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge.format.native import BESIDE
+from bridge.target.existing import BESIDE
 from tests.save.files import INDEX, read
 from tests.target import killing
 from tests.target.places import MANY, NEW, OLD, ONE, STANDING, expected, held, names, save

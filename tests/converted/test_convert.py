@@ -136,7 +136,7 @@ def test_over_a_checkpoint_of_many_files(tmp_path: Path, source: Path):
     assert len(list(target.iterdir())) == N + 1
 
 
-@pytest.mark.parametrize("name", ["pwrite", "write", "rename"])
+@pytest.mark.parametrize("name", ["pwrite", "rename"])
 def test_a_full_disk(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

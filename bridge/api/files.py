@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 
 from bridge._errors import CheckpointError, SaveError
-from bridge._progress import Progress
 from bridge._text import quote
+from bridge.api.progress import Progress
 from bridge.format.encode import encode_header, encode_index
 from bridge.mapping.template import Spec
 from bridge.place.held import Held, is_whole
@@ -23,11 +23,10 @@ from bridge.planning.plan import Plan
 from bridge.stream.convert import DoesNotFitError
 from bridge.stream.gather import Piece, count, gather, runs
 from bridge.target.commit import Target, is_one_file
-from bridge.target.ranges import check_length, make_file, verify_ranges, write_ranges
-from bridge.target.shards import shards, stored_nbytes
+from bridge.target.existing import INDEX
+from bridge.target.files import split_into_files, stored_nbytes
 from bridge.target.stage import Stage
-from bridge.target.standing import INDEX
-from bridge.target.writer import verify_file, write_file
+from bridge.target.writer import check_length, make_file, verify_file, verify_ranges, write_file, write_ranges
 
 VISIBLE = 30.0
 """Seconds that a network file system may take to show one host what another has made."""
@@ -78,7 +77,7 @@ class Files:
         **Raises:** `SaveError` for what no file can hold.
         """
         files: list[Tensors] = []
-        parts = shards(specs, limit, metadata)
+        parts = split_into_files(specs, limit, metadata)
         for number, dealt in enumerate(parts):
             tensors = {key: (spec.dtype, spec.shape) for key, spec in dealt.items()}
             name = single if len(parts) == 1 else f"model-{number + 1:05}-of-{len(parts):05}.safetensors"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge.format.native import BESIDE, MARK
+from bridge.converted import MARK
+from bridge.target.existing import BESIDE
 from tests.save.files import INDEX, finite, metadata, read, struct, write
 
 TENSORS = {"x.0": finite((4,)), "x.1": finite((4,), seed=1), "drop": finite((3,))}

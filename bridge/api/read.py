@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,8 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from bridge._progress import Progress, fetch, reporting
 from bridge._values import replace
-from bridge.format.native import is_native
+from bridge.converted import is_converted
 from bridge.mapping.block import Block
 from bridge.mapping.memory import filled
 from bridge.mapping.template import Spec
@@ -26,6 +26,7 @@ from bridge.stream.fill import fill
 from bridge.stream.jobs import Job, jobs, located
 
 if TYPE_CHECKING:
+    from bridge.api.progress import Progress
     from bridge.place.staged import Fill, Staging
 
 Placements = Mapping[str, Sharding | None]
@@ -39,7 +40,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     """
     if not made.ok:
         return made
-    from bridge.stream.buffers import readers_nbytes
+    from bridge.stream.buffers import readers_nbytes  # a load predicts nothing
 
     held, staged, budget = _split(made, where, max_host_bytes)
     work = Work(made.blocks, held, where)
@@ -91,7 +92,7 @@ def read_leaves(
     for name, value in made.fills.items():
         for buffer in work.memory(name, memory):
             buffer.fill(value)
-    with reporting(progress, before=fetched) as report:
+    with _reporting(progress, fetched) as report:
         total = 0 if report is None or staging is None else predicted(ckpt, made, where, max_host_bytes).nbytes
         read = _reader(ckpt, total, report)
         read(blocks, memory)
@@ -102,11 +103,19 @@ def read_leaves(
     return values
 
 
+def _reporting(progress: Progress | bool | None, before: int) -> AbstractContextManager[Progress | None]:
+    if progress is None or progress is False:
+        return nullcontext()
+    from bridge.api.progress import reporting  # most loads are silent
+
+    return reporting(progress, before=before)
+
+
 def _mapped(ckpt: Checkpoint, work: Work) -> dict[str, np.ndarray]:
     """The leaves that a converted checkpoint's files are the memory of."""
-    if not is_native(ckpt.metadata):
+    if not is_converted(ckpt.metadata):
         return {}
-    from bridge.stream.mapped import mapped
+    from bridge.stream.mapped import mapped  # converted checkpoints alone
 
     return mapped(work.blocks, ckpt.specs, ckpt, work.single)
 
@@ -128,6 +137,8 @@ def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, pr
     numbers = located(ckpt.specs)
     keys = [numbers(term.keys) for block in blocks for term in block.terms]
     files = ckpt.specs.files_of(np.concatenate(keys)) if keys else ()
+    from bridge.api.progress import fetch  # for what is on the Hub and not in its cache
+
     return fetch(ckpt, files, progress, after=after)
 
 

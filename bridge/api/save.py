@@ -7,17 +7,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
-from bridge._progress import Progress, reporting
 from bridge._text import quote
-from bridge._values import NamedTuple
+from bridge.api.files import Files, write_alone, write_together
+from bridge.api.progress import Progress, reporting
 from bridge.mapping.memory import filled
 from bridge.mapping.template import Spec
+from bridge.model.template import take_apart
+from bridge.place.held import processes
+from bridge.place.save_group import SaveGroup
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.planning.reverse import saved_specs
@@ -25,8 +29,8 @@ from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
 from bridge.stream.gather import Piece, pieces
 from bridge.target.commit import Target, is_one_file
-from bridge.target.shards import parse_nbytes
-from bridge.target.standing import SINGLE
+from bridge.target.existing import SINGLE
+from bridge.target.files import parse_nbytes
 
 Pieces = Mapping[str, Sequence[Piece]]
 """For every key, where the leaves have its elements."""
@@ -95,11 +99,6 @@ def save(
     report = bridge.save(model, "tuned.safetensors", plan)
     ```
     """
-    from bridge._files import Files, write_alone, write_together
-    from bridge.model.template import take_apart
-    from bridge.place.held import processes
-    from bridge.place.save_group import SaveGroup
-
     leaves = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
     team = processes(leaves)
     with SaveGroup(team) if team else nullcontext() as group:
@@ -150,8 +149,6 @@ def _check_leaves(leaves: Mapping[str, Any], model: Any) -> None:
 
 def _problem(value: Any) -> str | None:
     """Why an array cannot be saved."""
-    import jax
-
     if isinstance(value, jax.ShapeDtypeStruct):
         return "is abstract: a model to save has arrays, not shapes"
     if isinstance(value, jax.Array) and value.is_deleted():
@@ -167,12 +164,11 @@ def _problem(value: Any) -> str | None:
 
 def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str]) -> Plan:
     """The plan by which `rules` would read what they are about to write."""
-    from bridge.model.template import take_apart
-
     template = take_apart(model).template
     if not rules:
         raise PlanError("save needs rules or a plan: '** -> **' saves all leaves by their own names")
-    specs = saved_specs(rules, template)
+    # The models that come with bridge have rules for old spellings too, below those that are to be written.
+    specs = saved_specs(rules, template, first_wins=type(model).__module__.startswith("bridge.models."))
     if not specs:
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
         raise PlanError(f"{template.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")

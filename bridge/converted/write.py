@@ -1,108 +1,40 @@
-"""The converted form: a checkpoint in a model's own leaves. It loads without rules and, on the CPU, without a copy.
-
-model.safetensors       the leaves, aligned so that they can be mapped; its metadata say that it is converted
-bridge.json             the plan, the headers and the index of the files that it came from
-bridge.original         what the leaves cannot give back bit for bit: dropped keys, rounded ones, terms of sums
-"""
+"""A checkpoint written in the converted form: its leaves, what they cannot give back, and the record."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, Unpack
 
 import numpy as np
 
-from bridge._api import AllowMissing, OpenOptions, Rules, Source, kept_value, opened, planned, request_of
-from bridge._errors import PlanError, SaveError
-from bridge._progress import Progress, fetch, reporting
-from bridge._record import VERSION, read_record, record_of, stale_name
-from bridge._revert import revert
-from bridge._save import LeftOut, SaveReport
-from bridge._streamed import streamed
-from bridge._text import quote
+from bridge.converted import COMMIT, MARK, ORIGINALS, RECORD
+from bridge.converted.leaves import Report, leaves_of
+from bridge.converted.record import VERSION, record_of, stale_name
 from bridge.format.encode import encode_header, encode_index
-from bridge.format.native import BESIDE, COMMIT, MARK, ORIGINALS, RECORD, is_native
-from bridge.format.spec import TensorSpec
+from bridge.format.table import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import exact_keys
 from bridge.target.commit import Target
-from bridge.target.ranges import check_length, make_file, write_ranges
-from bridge.target.standing import INDEX
-from bridge.target.writer import write_file
+from bridge.target.existing import BESIDE, INDEX
+from bridge.target.writer import check_length, make_file, write_file, write_ranges
 
 _ALIGNED = 64
 _PART = 4 << 20
-_DEFAULT_NBYTES = 48 << 20
-"""What leaves are made in: more makes nothing faster, but where a tensor is larger and transposed."""
-
-__all__ = ["convert", "read_record", "revert"]
 
 
-def convert(
-    source: Source,
-    target: str | os.PathLike[str],
-    like: Any = None,
-    rules: Rules = None,
-    *,
-    dtype: Any = None,
-    allow_missing: AllowMissing = (),
-    allow_unexpected: Sequence[str] | str = (),
-    max_host_bytes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | bool | None = None,
-    **options: Unpack[OpenOptions],
-) -> SaveReport:
-    """Write a checkpoint in the form of a model's own leaves. `bridge.load(target, like)` then needs no rules.
-
-    **Arguments:** as for `bridge.load`, and
-
-    - `target`: a folder, made if need be.
-    - `overwrite`: replace a checkpoint that stands there.
-
-    - `max_host_bytes`: memory to make leaves in, 48 MiB by default: a checkpoint may be larger than memory.
-        A transposed tensor that is larger than this is read again for each part of it.
-
-    **Returns:** a `SaveReport`.
-
-    **Raises:** `CheckpointError`, `PlanError`, `RuleError` as `bridge.load` does; `SaveError` for the target.
-
-    ```python
-    bridge.convert("model.safetensors", "native", like)
-    model = bridge.load("native", like)
-    bridge.revert("native", "original")
-    ```
-    """
-    from bridge.place.memory import in_flight
-
-    place = Target(target, overwrite=overwrite)
-    if place.single:
-        raise SaveError(f"{quote(str(target))} is one file: the converted form is a folder, name one")
-    with opened(source, options) as ckpt:
-        if is_native(ckpt.metadata):
-            raise PlanError(f"{quote(ckpt.source)} is converted already: load it as it is, or revert it first")
-        plan, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected))
-        plan.check()
-        kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
-        fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
-        with reporting(progress, "converting", before=fetched) as report:
-            return _write(place, ckpt, plan, kept, max_nbytes=in_flight(max_host_bytes, _DEFAULT_NBYTES), report=report)
-
-
-def _write(
+def write_converted(
     place: Target,
     ckpt: Checkpoint,
     plan: Plan,
     kept: Mapping[str, np.ndarray],
     *,
     max_nbytes: int,
-    report: Progress | None,
-) -> SaveReport:
-    """Write and commit all files."""
+    report: Report | None,
+) -> tuple[tuple[str, ...], int]:
+    """Write and commit all files; their names and how many bytes they have together."""
     with place.staged() as stage:
         (main,), indexed = place.names(stage, 1)
         record, originals = stage.free_name(RECORD), stage.free_name(ORIGINALS)
@@ -119,7 +51,7 @@ def _write(
             names.append(INDEX)
         nbytes = sum((stage.path / name).stat().st_size for name in names)
         place.commit(stage, names[:-1], names[-1])
-    return SaveReport((main, *names[3:], record, originals), nbytes, tuple(LeftOut(*lossy) for lossy in plan.lossy))
+    return (main, *names[3:], record, originals), nbytes
 
 
 def _write_leaves(
@@ -131,7 +63,7 @@ def _write_leaves(
     *,
     beside: Sequence[str],
     max_nbytes: int,
-    report: Progress | None,
+    report: Report | None,
 ) -> None:
     """The leaves, those of whole alignments first: so all of them start on one, and the small rest behind them."""
 
@@ -151,7 +83,7 @@ def _write_leaves(
             yield offsets[leaf], np.full(prod(plan.leaves[leaf].shape), value, plan.leaves[leaf].dtype)
         for leaf, values in kept.items():
             yield offsets[leaf], np.ascontiguousarray(values).reshape(-1)
-        for leaf, first, values in streamed(ckpt, plan, order, max_nbytes=max_nbytes, report=report):
+        for leaf, first, values in leaves_of(ckpt, plan, order, max_nbytes=max_nbytes, report=report):
             yield offsets[leaf] + first * values.itemsize, values
 
     write_ranges(stage / name, ranges(), shown=name)

@@ -33,7 +33,9 @@ def stored_nbytes(spec: Spec) -> int:
     return prod(spec.shape) * DTYPES[dtype_name(spec.dtype)].bits // 8
 
 
-def shards(specs: Mapping[str, Spec], limit: int | None, metadata: Mapping[str, str]) -> list[dict[str, Spec]]:
+def split_into_files(
+    specs: Mapping[str, Spec], limit: int | None, metadata: Mapping[str, str]
+) -> list[dict[str, Spec]]:
     """Keys dealt to files of at most `limit` bytes, headers counted, in order; a larger tensor has its own file."""
     found: list[dict[str, Spec]] = [{}]
     empty = 8 + 8 + len(json.dumps({"__metadata__": dict(metadata)}, ensure_ascii=False).encode())

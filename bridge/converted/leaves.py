@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 
 import numpy as np
 
-from bridge._progress import Progress
 from bridge.mapping.indexmap import row_major
 from bridge.mapping.memory import filled
 from bridge.planning.plan import Plan
@@ -16,12 +15,13 @@ from bridge.stream.batches import Batches, batches
 from bridge.stream.buffers import empty, room
 from bridge.stream.fill import fill
 
+Report = Callable[[int, int], None]
 Flat = tuple[str, int, np.ndarray]
 """A leaf's name, the first of its elements, and they as a flat array that holds until the next one is asked for."""
 
 
-def streamed(
-    ckpt: Checkpoint, plan: Plan, order: Sequence[str], *, max_nbytes: int, report: Progress | None
+def leaves_of(
+    ckpt: Checkpoint, plan: Plan, order: Sequence[str], *, max_nbytes: int, report: Report | None
 ) -> Iterator[Flat]:
     """The leaves of `order` that keys fill.
 

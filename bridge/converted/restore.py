@@ -1,9 +1,8 @@
-"""`revert`: from the converted form back to the files that it came from, byte for byte."""
+"""From the converted form back to the files that it came from, byte for byte."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,59 +10,40 @@ from typing import Any
 import numpy as np
 
 from bridge._errors import CheckpointError, SaveError
-from bridge._record import beside, plan_of, read_record, stale_name
-from bridge._save import SaveReport
 from bridge._text import quote
+from bridge.converted.record import beside, plan_of, read_record, stale_name
 from bridge.format.encode import encode_index
 from bridge.format.header import read_header
-from bridge.format.native import is_native
-from bridge.format.spec import TensorSpec
+from bridge.format.table import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.bytes import ByteSource, LocalFile
-from bridge.source.checkpoint import Checkpoint, open_checkpoint
+from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import Whole, gather, pieces
 from bridge.target.commit import Target
+from bridge.target.existing import INDEX
 from bridge.target.stage import Stage
-from bridge.target.standing import INDEX
 from bridge.target.writer import write_file
 
 
-def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> SaveReport:
-    """Write what was converted as it was: keys, dtypes, files and metadata, bit for bit.
+def restore(ckpt: Checkpoint, place: Target) -> tuple[tuple[str, ...], int]:
+    """Write all files that a converted checkpoint came from; their names, an index among them, and their bytes.
 
-    **Arguments:**
-
-    - `converted`: a folder that `bridge.convert` wrote.
-    - `target`: a folder, made if need be; for a checkpoint of one file also a name that ends in `.safetensors`.
-    - `overwrite`: replace a checkpoint that stands in the target.
-
-    Files keep their names where the target is empty; over another checkpoint they may get others. Several files that
-    had no index get one.
-
-    **Returns:** a `SaveReport`.
-
-    **Raises:** `CheckpointError` where `converted` is no such folder; `SaveError` for the target.
+    **Raises:** `CheckpointError` where it does not have all that they need; `SaveError` for the target.
     """
-    place = Target(target, overwrite=overwrite)
-    with open_checkpoint(converted) as ckpt:
-        if not is_native(ckpt.metadata):
-            raise CheckpointError(f"{quote(ckpt.source)} was not written by convert: name a folder that was")
-        record = read_record(ckpt)
-        files = record["files"]
-        if place.single and len(files) > 1:
-            raise SaveError(f"{quote(str(target))} is one file, the checkpoint had {len(files)}: name a folder")
-        main = ckpt.byte_source(ckpt.files[0])
-        if not isinstance(main, LocalFile) or len(ckpt.files) > 1:
-            raise CheckpointError(
-                f"{quote(ckpt.source)} is no folder on this machine that convert wrote: fetch it first"
-            )
-        kept = ckpt.open_beside(beside(ckpt)[1])
-        try:
-            back = _Back(ckpt, plan_of(record, ckpt), np.frombuffer(main.map(), np.uint8), kept)
-            with place.staged() as stage:
-                return _write(place, stage, record, back)
-        finally:
-            kept.close()
+    record = read_record(ckpt)
+    files = record["files"]
+    if place.single and len(files) > 1:
+        raise SaveError(f"{quote(str(place.path))} is one file, the checkpoint had {len(files)}: name a folder")
+    main = ckpt.byte_source(ckpt.files[0])
+    if not isinstance(main, LocalFile) or len(ckpt.files) > 1:
+        raise CheckpointError(f"{quote(ckpt.source)} is no folder on this machine that convert wrote: fetch it first")
+    kept = ckpt.open_beside(beside(ckpt)[1])
+    try:
+        back = _Back(ckpt, plan_of(record, ckpt), np.frombuffer(main.map(), np.uint8), kept)
+        with place.staged() as stage:
+            return _write(place, stage, record, back)
+    finally:
+        kept.close()
 
 
 class _Back:
@@ -91,7 +71,7 @@ class _Back:
         )
 
 
-def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) -> SaveReport:
+def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) -> tuple[tuple[str, ...], int]:
     """All files of the record, and their index."""
     files = record["files"]
     names, indexed = _names(place, stage, record)
@@ -115,11 +95,11 @@ def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) 
         _check(path, back.ckpt.source)
     if not indexed:
         place.commit(stage, [], names[0])
-        return SaveReport(tuple(names), nbytes, ())
+        return tuple(names), nbytes
     raw = _index(record, names, keys, nbytes)
     write_file(stage.path / INDEX, raw, (), shown=INDEX)
     place.commit(stage, names, INDEX)
-    return SaveReport((*names, INDEX), nbytes + len(raw), ())
+    return (*names, INDEX), nbytes + len(raw)
 
 
 def _names(place: Target, stage: Stage, record: Mapping[str, Any]) -> tuple[list[str], bool]:

@@ -12,11 +12,11 @@ from typing import Any, cast
 
 from bridge._errors import BridgeError, CheckpointError
 from bridge._text import quote
+from bridge.converted import MARK
 from bridge.format.index import parse_index
-from bridge.format.native import BESIDE, MARK, is_beside
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.target.standing import INDEX
+from bridge.target.existing import BESIDE, INDEX, is_beside
 
 VERSION = 1
 

@@ -1,26 +1,29 @@
-"""What stands in a folder: the checkpoint that a reader would find there, and the files that go with it."""
+"""The checkpoint that a reader would find in a folder, and the files that go with it."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from bridge._errors import BridgeError, CheckpointError
 from bridge.format.header import read_header
-from bridge.format.native import BESIDE, is_beside
 from bridge.source.bytes import LocalFile
-from bridge.source.hub import HubOptions
-from bridge.source.resolve import locate
+from bridge.source.folder import LocalFolder
+from bridge.source.resolve import in_folder
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+BESIDE = "eqx-bridge.beside"
+"""The name in `__metadata__` whose value is a JSON list of the files that go with a converted one."""
 _SUFFIX = ".safetensors"
+_BESIDE_NAME = re.compile(r"bridge(-\w+)*\.(json|original)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ExistingCheckpoint:
     """A checkpoint in a folder.
 
     - `index`: the name of the index that decides, if one does.
@@ -33,15 +36,15 @@ class Standing:
     files: tuple[str, ...] = ()
 
 
-def standing(folder: Path) -> Standing:
-    """The checkpoint that stands in `folder`; an index that nobody can read stands there alone.
+def existing_checkpoint(folder: Path) -> ExistingCheckpoint:
+    """The checkpoint that stands in `folder`. An index that nobody can read stands there alone.
 
     Only names that a writer may remove: safetensors files that lie in the folder, or below it.
     """
     if not folder.is_dir():
-        return Standing()
+        return ExistingCheckpoint()
     try:
-        located = locate(str(folder), subfolder=None, variant=None, hub=HubOptions())
+        located = in_folder(LocalFolder(str(folder)), variant=None)
         index, names = located.index_name or None, located.files
     except CheckpointError as error:
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
@@ -53,7 +56,7 @@ def standing(folder: Path) -> Standing:
     # transformers prefers it to an index: it must not outlive a checkpoint of several files.
     stale = [SINGLE] if counted and os.path.lexists(folder / SINGLE) else []
     beside = [name for file in files[:1] for name in _beside(folder / file) if os.path.lexists(folder / name)]
-    return Standing(index, counted, tuple(dict.fromkeys((*counted, *stale, *beside))))
+    return ExistingCheckpoint(index, counted, tuple(dict.fromkeys((*counted, *stale, *beside))))
 
 
 def indices(folder: Path) -> list[str]:
@@ -70,6 +73,11 @@ def inside(folder: Path, name: str) -> bool:
     """Whether a name stays in the folder though links may lead out of it: names come from strangers."""
     parent = os.path.realpath((folder / name).parent)
     return os.path.commonpath([parent, os.path.realpath(folder)]) == os.path.realpath(folder)
+
+
+def is_beside(name: object) -> bool:
+    """Whether `name` is one that convert gives to a file beside the leaves: metadata may say anything."""
+    return isinstance(name, str) and _BESIDE_NAME.fullmatch(name) is not None
 
 
 def _beside(path: Path) -> list[str]:

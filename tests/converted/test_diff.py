@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge._diff import Diff
+from bridge.api.diff import Diff
 from tests.craft import craft, entry
 from tests.save.files import finite, random, write
 

@@ -1,27 +1,33 @@
-"""`open`, `plan`, `load`: the straight line from a source to a model."""
+"""`plan`, `load`: the straight line from a source to a model."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
 from bridge._errors import PlanError
-from bridge._progress import Progress
 from bridge._text import quote
 from bridge._values import replace
-from bridge.format.collector import collector_off
-from bridge.format.native import is_native
+from bridge.api.read import predicted, read_leaves
+from bridge.converted import is_converted
+from bridge.format.table import collector_off
 from bridge.mapping.pattern import Names
 from bridge.mapping.template import Spec, Template
+from bridge.model.template import take_apart
+from bridge.place.sharding import placements, spanned
+from bridge.place.work import canonical
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
 from bridge.rules.toml import rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from bridge.api.progress import Progress
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
 Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
@@ -83,9 +89,6 @@ def plan(
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
-    from bridge._read import predicted
-    from bridge.place.sharding import placements
-
     with opened(source, options) as ckpt:
         made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         where = placements(made.request.sharding, made.leaves, model)
@@ -127,9 +130,6 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
-    from bridge._read import read_leaves
-    from bridge.place.sharding import placements
-
     with collector_off(many=True), opened(source, options) as ckpt:
         made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
         made.check()
@@ -142,12 +142,10 @@ def load(
 
 def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Around reading: whether all processes load the same, where several do."""
-    from bridge.place.sharding import spanned
-
     processes = spanned(where)
     if len(processes) < 2:
         return nullcontext()
-    from bridge.place.agreement import same_load_everywhere
+    from bridge.place.agreement import same_load_everywhere  # several processes alone have to agree
 
     return same_load_everywhere(ckpt, made, where, processes)
 
@@ -174,20 +172,17 @@ def request_of(
 
 def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
     """The plan, and the template taken apart. A `Plan` as rules is proven again where not all is as it was."""
-    from bridge.model.template import take_apart
-    from bridge.place.work import canonical
-
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
-    native = is_native(ckpt.metadata)
-    if native and template is not None:
+    converted = is_converted(ckpt.metadata)
+    if converted and template is not None:
         # Its keys are leaf names and its tensors leaves: no layout has a say any more.
         template = Template(template.leaves, kind=template.kind)
     if isinstance(rules, Plan):
         if rules.holds_for(ckpt.specs, template, request, canonical):
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
         request = replace(request, rules=rules.rules)
-    if native:
+    if converted:
         request = _of_its_own(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model
 
@@ -195,7 +190,7 @@ def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tupl
 def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
     if not all(map(_names_one, request.rules)):
-        from bridge._record import read_record
+        from bridge.converted.record import read_record  # rules for a converted checkpoint are rare
 
         record = read_record(ckpt)
         given = [str(rule) for rule in request.rules]
@@ -219,8 +214,7 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
 
     **Raises:** `PlanError` where it is none, or cannot go where it should.
     """
-    from bridge.place.shards import spread
-    from bridge.place.work import canonical
+    from bridge.place.shards import spread  # most loads fill all leaves
 
     found, spec = _filler(name, made), made.leaves[name]
     if found is None:
@@ -245,6 +239,3 @@ def _filler(name: str, made: Plan) -> tuple[str, Filler] | None:
         if name in Names.of(pattern):
             return pattern, function
     return None
-
-
-open = open_checkpoint

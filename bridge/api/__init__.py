@@ -1,0 +1,1 @@
+"""The public functions, and how each joins the rooms below."""
