@@ -101,8 +101,8 @@ def replayed(work: Work) -> Run:
     For work whose bytes all go straight into their places: nothing is cast, turned or scattered.
     """
     import bridge
+    from bridge.stream.buffers import CONTIGUOUS as STRAIGHT
     from bridge.stream.buffers import as_bytes, empty
-    from bridge.stream.chunk import STRAIGHT
     from bridge.stream.jobs import jobs
 
     with bridge.open(work.folder) as ckpt:

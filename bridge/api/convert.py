@@ -16,7 +16,7 @@ from bridge.api.save import LeftOut, SaveReport
 from bridge.converted import is_converted
 from bridge.converted.restore import restore
 from bridge.converted.write import write_converted
-from bridge.place.memory import in_flight
+from bridge.place.work import in_flight
 from bridge.source.checkpoint import open_checkpoint
 from bridge.target.commit import Target
 
@@ -53,9 +53,9 @@ def convert(
     **Raises:** `CheckpointError`, `PlanError`, `RuleError` as `bridge.load` does; `SaveError` for the target.
 
     ```python
-    bridge.convert("model.safetensors", "native", like)
-    model = bridge.load("native", like)
-    bridge.revert("native", "original")
+    bridge.convert("model.safetensors", "converted", like)
+    model = bridge.load("converted", like)
+    bridge.revert("converted", "original")
     ```
     """
     place = Target(target, overwrite=overwrite)

@@ -5,25 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge._values import replace
-from bridge.api.read import predicted, read_leaves
-from bridge.converted import is_converted
+from bridge.api.read import is_converted, predicted, read_leaves
 from bridge.format.table import collector_off
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
 from bridge.model.template import take_apart
 from bridge.place.sharding import placements, spanned
 from bridge.place.work import canonical
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
-from bridge.rules.rule import Rule
-from bridge.rules.toml import rules_of
+from bridge.rules.rule import Rule, rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
@@ -154,7 +152,7 @@ def request_of(
     rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str, sharding: Any = None
 ) -> Request:
     """What is asked for; a `Plan` as rules brings along what was asked when it was made."""
-    missing, unexpected = Names.of(allow_missing), Names.of(allow_unexpected)
+    missing, unexpected = NamePatterns.of(allow_missing), NamePatterns.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
     fillers = dict(allow_missing) if isinstance(allow_missing, Mapping) else {}
     if not isinstance(rules, Plan):
@@ -163,8 +161,8 @@ def request_of(
     return Request(
         before.rules,
         policy if dtype is not None else before.dtype,
-        Names.of((*before.allow_missing.texts, *missing.texts)),
-        Names.of((*before.allow_unexpected.texts, *unexpected.texts)),
+        NamePatterns.of((*before.allow_missing.texts, *missing.texts)),
+        NamePatterns.of((*before.allow_unexpected.texts, *unexpected.texts)),
         {**before.fillers, **fillers},
         before.sharding if sharding is None else sharding,
     )
@@ -174,7 +172,7 @@ def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tupl
     """The plan, and the template taken apart. A `Plan` as rules is proven again where not all is as it was."""
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
-    converted = is_converted(ckpt.metadata)
+    converted = is_converted(ckpt)
     if converted and template is not None:
         # Its keys are leaf names and its tensors leaves: no layout has a say any more.
         template = Template(template.leaves, kind=template.kind)
@@ -236,6 +234,6 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
 def _filler(name: str, made: Plan) -> tuple[str, Filler] | None:
     """The caller's function for a leaf that may be missing, and its pattern."""
     for pattern, function in made.request.fillers.items():
-        if name in Names.of(pattern):
+        if name in NamePatterns.of(pattern):
             return pattern, function
     return None

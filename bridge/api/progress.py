@@ -24,7 +24,7 @@ def reporting(
     elif callable(progress):
         yield lambda done, total: progress(before + done, before + total + after)
     else:
-        from rich.console import Console
+        from rich.console import Console  # silent programs need none of it
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
         from rich.progress import Progress as Bar
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,19 +12,14 @@ import jax
 import numpy as np
 from jax.sharding import Sharding
 
-from bridge._values import replace
-from bridge.converted import is_converted
-from bridge.mapping.block import Block
-from bridge.mapping.memory import filled
+from bridge.mapping.block import Block, filled
 from bridge.mapping.template import Spec
-from bridge.place.memory import check_memory, in_flight, taking
-from bridge.place.work import Work, in_default_memory
+from bridge.place.work import Work, check_memory, in_default_memory, in_flight, taking
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.buffers import THREADS, empty, taken_nbytes
 from bridge.stream.direct import Read
-from bridge.stream.fill import fill
-from bridge.stream.jobs import Job, jobs, located
+from bridge.stream.jobs import Job, fill, jobs, located
 
 if TYPE_CHECKING:
     from bridge.api.progress import Progress
@@ -113,7 +109,7 @@ def _reporting(progress: Progress | bool | None, before: int) -> AbstractContext
 
 def _mapped(ckpt: Checkpoint, work: Work) -> dict[str, np.ndarray]:
     """The leaves that a converted checkpoint's files are the memory of."""
-    if not is_converted(ckpt.metadata):
+    if not is_converted(ckpt):
         return {}
     from bridge.stream.mapped import mapped  # converted checkpoints alone
 
@@ -134,11 +130,11 @@ def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, pr
     if staging is not None:
         for batch in staging.batches():
             blocks += staging.made.of(batch)
+    from bridge.api.progress import fetch  # for what is on the Hub and not in its cache
+
     numbers = located(ckpt.specs)
     keys = [numbers(term.keys) for block in blocks for term in block.terms]
     files = ckpt.specs.files_of(np.concatenate(keys)) if keys else ()
-    from bridge.api.progress import fetch  # for what is on the Hub and not in its cache
-
     return fetch(ckpt, files, progress, after=after)
 
 
@@ -191,3 +187,12 @@ def _on_host(sharding: Sharding | None) -> bool:
     """Whether arrays of this sharding lie in the host's own memory."""
     devices = jax.local_devices()[:1] if sharding is None else list(sharding.addressable_devices)
     return all(device.platform == "cpu" for device in devices)
+
+
+def is_converted(ckpt: Checkpoint) -> bool:
+    """Whether a checkpoint is of the converted form."""
+    if ckpt.metadata.keys() <= {"format"}:
+        return False  # what most files say, and then the room of that form is not needed
+    from bridge.converted import is_converted
+
+    return is_converted(ckpt.metadata)

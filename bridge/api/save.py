@@ -17,16 +17,15 @@ from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.files import Files, write_alone, write_together
 from bridge.api.progress import Progress, reporting
-from bridge.mapping.memory import filled
+from bridge.mapping.block import filled
 from bridge.mapping.template import Spec
 from bridge.model.template import take_apart
 from bridge.place.held import processes
 from bridge.place.save_group import SaveGroup
+from bridge.planning.backwards import saved_specs
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
-from bridge.planning.reverse import saved_specs
-from bridge.rules.rule import Rule
-from bridge.rules.toml import rules_of
+from bridge.rules.rule import Rule, rules_of
 from bridge.stream.gather import Piece, pieces
 from bridge.target.commit import Target, is_one_file
 from bridge.target.existing import SINGLE

@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _load(arguments: argparse.Namespace, console: Console | None) -> Loaded:
-    import equinox as eqx
+    import equinox as eqx  # seconds, and a wrong spelling is told before
     import jax
 
     from bridge.models import bert

@@ -7,13 +7,13 @@ from math import prod
 
 import numpy as np
 
+from bridge.mapping.block import filled
 from bridge.mapping.indexmap import row_major
-from bridge.mapping.memory import filled
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.batches import Batches, batches
 from bridge.stream.buffers import empty, room
-from bridge.stream.fill import fill
+from bridge.stream.jobs import fill
 
 Report = Callable[[int, int], None]
 Flat = tuple[str, int, np.ndarray]

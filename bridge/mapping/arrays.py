@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, overload, runtime_checkab
 
 import numpy as np
 
-from bridge.mapping.indexmap import Shape
-
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+Shape = tuple[int, ...]
 Numbers: TypeAlias = "npt.NDArray[np.intp]"
+_FLAT = 1 << 62  # rows that one number can tell apart
 
 
 class ArraySpec(Protocol):
@@ -151,3 +151,23 @@ def groups(column: Numbers) -> list[tuple[int, Numbers]]:
     heads = np.flatnonzero(np.diff(column[order], prepend=column[order[0]] - 1))
     found = [(int(column[rows[0]]), rows) for rows in np.split(order, heads[1:])]
     return sorted(found, key=lambda pair: pair[1][0])
+
+
+def repeats(columns: Sequence[Numbers]) -> bool:
+    """Whether some row of these columns stands twice."""
+    count = len(columns[0]) if columns else 0
+    if count < 2:
+        return False
+    flat, width = np.zeros(count, np.int64), 1
+    for column in columns:
+        low, high = int(column.min()), int(column.max())
+        if low == high:
+            continue
+        width *= high - low + 1
+        if width >= _FLAT:
+            return len(np.unique(np.column_stack(columns), axis=0)) < count
+        flat = flat * (high - low + 1) + (column - low)
+    if width <= 16 * count:
+        return bool((np.bincount(flat) > 1).any())
+    flat = np.sort(flat)
+    return bool((flat[1:] == flat[:-1]).any())

@@ -1,243 +1,243 @@
-"""From relations to blocks: every key gets its place, and what does not fit is reported."""
+"""Equations to blocks: every key gets its place in a leaf, and what does not fit is reported."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from bridge._text import fold, quote
-from bridge._values import NamedTuple
-from bridge.mapping.arrays import Arrays, ArrayTable
+from bridge.mapping.arrays import Arrays, ArrayTable, Numbers, repeats
 from bridge.mapping.block import Block, Term
-from bridge.mapping.cover import repeated
-from bridge.mapping.families import Families, Shaped
-from bridge.mapping.indexmap import Shape
-from bridge.mapping.keys import Keys, Numbers
-from bridge.mapping.land import Landed
-from bridge.mapping.lower import Family, stacked
-from bridge.mapping.places import Places
+from bridge.mapping.equation import KeyRun, LeafEquation, Leaves, PlainSolver, TermPosition
+from bridge.mapping.indexmap import IndexMap, ParametricMap
+from bridge.mapping.pattern import Matrix, formatted
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
-from bridge.mapping.relate import Relation, Slot
-from bridge.mapping.template import Spec
+
+if TYPE_CHECKING:
+    from bridge.mapping.shapes import AxesSolver, Maps
 
 
 class Filling(NamedTuple):
-    """Keys that one map brings to places of a leaf; `places` are theirs in `landed`.
+    """Rows that one map brings to places of leaves: where it starts in each tensor and in each leaf."""
 
-    `starts` are where the map starts in their tensors, `leaf_starts` where in the leaf.
-    """
+    run: KeyRun
+    index_map: IndexMap
+    starts: Matrix
+    leaf_starts: Matrix
 
-    landed: Landed
-    family: Family
-    places: Numbers
-    starts: Places
-    leaf_starts: Places
-
-    @property
-    def keys(self) -> Keys:
-        """The keys."""
-        return self.landed.keys if len(self.places) == len(self.landed.keys) else self.landed.keys.at(self.places)
-
-    def at(self, kept: Numbers) -> Filling:
-        """Some of them."""
-        return self._replace(
-            places=self.places[kept], starts=self.starts.at(kept), leaf_starts=self.leaf_starts.at(kept)
-        )
+    def at(self, rows: Numbers) -> Filling:
+        """Some of the rows."""
+        return Filling(self.run.at(rows), self.index_map, self.starts[rows], self.leaf_starts[rows])
 
 
-class Prover:
-    """Makes blocks of relations. `leaves` is `None` where there is no model: leaves are then what the keys make them.
+class BlockBuilder:
+    """Makes blocks of equations. `reported` are keys that problems speak of already."""
 
-    `alone` are keys whose sum lacks another.
-    """
+    def __init__(self, table: ArrayTable, leaves: Leaves, problems: Problems) -> None:
+        self.table, self.leaves, self.problems = table, leaves, problems
+        self.solver = PlainSolver(table, leaves, problems)
+        self.axes: AxesSolver | None = None
+        self.reported: set[str] = set()
 
-    def __init__(self, leaves: Mapping[str, Spec] | None, problems: Problems) -> None:
-        self.leaves, self.problems = leaves, problems
-        self.families = Families(leaves, problems)
-        self.behind: dict[object, tuple[Relation, Sequence[Slot], Sequence[Landed]]] = {}
-        self.alone: set[str] = set()
-        self._leaves = ArrayTable.of({} if leaves is None else leaves)
-        self._numbers = {} if leaves is None else self._leaves.numbers
+    def blocks(self, equation: LeafEquation) -> Iterator[Block]:
+        """The blocks of one equation, by branch."""
+        runs = {position: joined_runs(found) for position, found in sorted(equation.runs.items())}
+        if equation.terms > 1:
+            runs = self.with_all_terms(equation, runs)
+        for part in _copies_apart(runs) if equation.tie else (runs,):
+            yield from self.by_branch(equation, part)
 
-    def blocks(self, relation: Relation) -> list[Block]:
-        """The blocks of one relation: one for each of its leaves and each rule that sent keys there."""
-        if relation.layout is None and relation.terms == 1 and (block := self.single(relation)):
-            return [block]
-        if not self.all_terms(relation):
-            return []
-        families = self.families.of(relation)
-        blocks: list[Block] = []
-        for branch in sorted({slot.branch for slot in relation.slots}):
-            slots = sorted(slot for slot in relation.slots if slot.branch == branch)
-            filled = [self.filled(relation, slot, families.get((slot.side, branch), {})) for slot in slots]
-            blocks += self.joined(relation, slots, filled)
-        return blocks
+    def by_branch(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Iterator[Block]:
+        """The blocks of some layers of an equation."""
+        found = self.maps(equation, runs)
+        for branch in sorted({position.branch for position in runs}):
+            terms = [
+                self.filled(run, found.get(position, ())) for position, run in runs.items() if position.branch == branch
+            ]
+            yield from self.joined(equation, [position for position in runs if position.branch == branch], terms)
 
-    def single(self, relation: Relation) -> Block | None:
-        """The block of one key that fills one leaf whole, as most do where layers are lists; `None` for all others."""
-        slot, (landed, *others) = next(iter(relation.slots.items()))
-        leaf = relation.leaves[slot.branch]
-        if others or len(landed.keys) > 1 or relation.depth or len(relation.slots) > 1:
-            return None
-        shape = landed.keys.shape(0)
-        if self.leaves is None:
-            self.families.derive(leaf, shape)
-        elif self.leaves[leaf].shape != shape:
-            return None
-        index_map = stacked(shape, shape, ()).index_map
-        term = Term(index_map, landed.keys, Places((index_map.key_start,)).matrix)
-        self.said(relation, [slot], [landed])
-        flags = relation.scale, relation.add, relation.tie, relation.copy
-        return Block(self.arrays(leaf, 1), (term,), Places((index_map.leaf_start,)).matrix, *flags)
+    def maps(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Maps:
+        """The maps of all keys of an equation."""
+        if equation.layout is None or not runs:
+            return {position: self.solver.plain(equation, run) for position, run in runs.items()}
+        if self.axes is None:
+            from bridge.mapping.shapes import AxesSolver  # many loads have neither axes nor layouts
 
-    def arrays(self, leaf: str, count: int) -> Arrays:
-        """`count` times one leaf; where there is no model, leaves are numbered as they come."""
-        if leaf not in self._numbers:
-            self._numbers[leaf] = len(self._numbers)
-        return Arrays(self._leaves, np.full(count, self._numbers[leaf], np.intp))
+            self.axes = AxesSolver(self.solver)
+        return self.axes.maps(equation, runs)
 
-    def finish(self) -> None:
-        """Give the leaves that keys made their shapes; their dtypes are settled later."""
-        if self.leaves is None:
-            specs = {leaf: Spec(np.dtype(np.float32), self.families.derived[leaf]) for leaf in self._numbers}
-            made = ArrayTable.of(specs)
-            self._leaves.names, self._leaves.kinds, self._leaves.specs = made.names, made.kinds, made.specs
+    def with_all_terms(self, equation: LeafEquation, runs: dict[TermPosition, KeyRun]) -> dict[TermPosition, KeyRun]:
+        """The runs without the layers where a term of a sum has no key; reports their leaves."""
+        incomplete: set[int] = set()
+        for branch in sorted({position.branch for position in runs}):
+            present: dict[int, list[TermPosition]] = {}
+            leaf_of: dict[int, int] = {}
+            for position, run in runs.items():
+                if position.branch == branch:
+                    for group, leaf in dict(zip(run.groups.tolist(), run.leaves.tolist(), strict=True)).items():
+                        present.setdefault(group, []).append(position)
+                        leaf_of[group] = leaf
+            for group, positions in present.items():
+                if len(positions) < equation.terms:
+                    incomplete.add(group)
+                    run = runs[positions[0]]
+                    key = int(run.ids[run.groups == group][0])
+                    absent = self.absent(equation, positions, key)
+                    self.problems.missing.append(Missing(self.leaf(leaf_of[group]), absent))
+        if not incomplete:
+            return runs
+        out = np.array(sorted(incomplete))
+        for run in runs.values():
+            self.reported |= self.keys(run, np.flatnonzero(np.isin(run.groups, out)))
+        kept = {position: run.at(np.flatnonzero(~np.isin(run.groups, out))) for position, run in runs.items()}
+        return {position: run for position, run in kept.items() if len(run.ids)}
 
-    def all_terms(self, relation: Relation) -> bool:
-        """Whether every term of a sum has a key; reports the leaves where one has none."""
-        if relation.terms == 1:
-            return True
-        whole = True
-        for branch, leaf in relation.leaves.items():
-            slots = [slot for slot in relation.slots if slot.branch == branch]
-            if slots and len(slots) < relation.terms:
-                self.problems.missing.append(Missing(leaf, self.absent(relation, slots)))
-                self.alone.update(key for slot in slots for landed in relation.slots[slot] for key in landed.keys)
-                whole = False
-        return whole
-
-    def absent(self, relation: Relation, slots: Sequence[Slot], key: str | None = None) -> str:
+    def absent(self, equation: LeafEquation, positions: Sequence[TermPosition], key: int) -> str:
         """The key of the term that a sum lacks beside `key`, as far as its rule says."""
-        landed = relation.slots[slots[0]][0]
-        here = landed.keys[0] if key is None else key
-        if len(landed.sent.rule.keys) > 1:
-            there = {slot.side if relation.rule is landed.sent.rule else slot.term for slot in slots}
-            names = [side.name for side in landed.sent.rule.keys]
-            other = next(name for n, name in enumerate(names) if n not in there)
-            row = landed.rows[list(landed.keys).index(here)]
-            from bridge.mapping.respell import spelled
-
-            return spelled(other, dict(zip(landed.sent.variables, row, strict=False)))
-        assert relation.rule is not None
-        ends = [str(side.name) for side in relation.rule.keys]
-        tail, other = ends[slots[0].side], next(n for s, n in enumerate(ends) if s not in {x.side for x in slots})
+        run = next(run for run in equation.runs[positions[0]] if (run.ids == key).any())
+        assert run.bound is not None
+        bound, row = run.bound, int(np.flatnonzero(run.ids == key)[0])
+        if len(bound.keys) > 1:
+            own = equation.rule is bound.rule
+            there = {position.side if own else position.term for position in positions}
+            name = next(name for n, name in enumerate(bound.keys) if n not in there)
+            columns = {index: column[row : row + 1] for index, column in run.columns.items()}
+            if all(index.name in columns or index.single for index in name.indices()):
+                return formatted(name, bound.sizes, columns, 1)[0]
+            return str(name)
+        assert equation.rule is not None
+        ends = [str(side.name) for side in equation.rule.keys]
+        here, tail = self.table.names[key], ends[positions[0].side]
+        other = next(name for side, name in enumerate(ends) if side not in {each.side for each in positions})
         return here.removesuffix(tail) + other if here.endswith(tail) else other
 
-    def filled(self, relation: Relation, slot: Slot, families: Shaped) -> list[Filling]:
-        """What a slot fills of its leaf, each place once."""
-        leaf = relation.leaves[slot.branch]
+    def filled(self, run: KeyRun, maps: Sequence[tuple[ParametricMap, Numbers | None]]) -> list[Filling]:
+        """What the keys of one position fill, each place once."""
         found: list[Filling] = []
-        for landed in relation.slots[slot]:
-            for family, places in self.by_family(landed, families):
-                whole = len(places) == len(landed.keys)
-                rows, stacks = (x if whole else x.at(places) for x in (landed.rows, landed.stacks))
-                starts = family.places(landed.sent.variables, rows, stacks)
-                filling = Filling(landed, family, places, starts.keys, starts.leaf)
-                if not starts.inside.all():
-                    reason = f"{quote(leaf)} has no place for it: its shape is {family.index_map.leaf_shape}"
-                    outside = filling.at(np.flatnonzero(~starts.inside)).keys
-                    self.problems.unexpected += [Unexpected(key, reason) for key in outside]
-                    filling = filling.at(np.flatnonzero(starts.inside))
-                found.append(filling)
-        return self.once(leaf, found) if repeated([filling.leaf_starts.matrix for filling in found]) else found
+        for parametric, rows in maps:
+            part = run if rows is None else run.at(rows)
+            starts = parametric.starts(part.columns, len(part.ids))
+            filling = Filling(part, parametric.index_map, starts.keys, starts.leaves)
+            if not starts.inside.all():
+                shape = parametric.index_map.leaf_shape
+                for row in np.flatnonzero(~starts.inside).tolist():
+                    reason = f"{quote(self.leaf(int(part.leaves[row])))} has no place for it: its shape is {shape}"
+                    self.problems.unexpected.append(Unexpected(self.table.names[int(part.ids[row])], reason))
+                filling = filling.at(np.flatnonzero(starts.inside))
+            found.append(filling)
+        return self.once(found) if _repeated(found) else found
 
-    def once(self, leaf: str, found: Sequence[Filling]) -> list[Filling]:
+    def once(self, found: Sequence[Filling]) -> list[Filling]:
         """Report places that are filled twice; the last one counts."""
-        first: dict[Shape, str] = {}
-        twice: dict[str, str] = {}
-        last: dict[Shape, tuple[int, int]] = {}
+        first: dict[tuple[int, ...], int] = {}
+        last: dict[tuple[int, ...], tuple[int, int]] = {}
+        twice: dict[int, dict[int, int]] = {}
         for number, filling in enumerate(found):
-            for place, (start, key) in enumerate(zip(filling.leaf_starts, filling.keys, strict=True)):
-                if start in first:
-                    twice[key] = first[start]
-                first[start] = key
-                last[start] = number, place
-        one, other = (" and ".join(quote(name) for name, _ in fold(names)) for names in (twice.values(), twice))
-        text = f"filled by {one} and by {other}: drop one of them on purpose, with '-> _'"
-        self.problems.conflicts.append(Conflict(leaf, text, (*twice, *twice.values())))
-        kept = [sorted(place for n, place in last.values() if n == number) for number in range(len(found))]
-        return [filling.at(np.array(places, np.intp)) for filling, places in zip(found, kept, strict=True) if places]
+            rows = zip(filling.run.leaves.tolist(), filling.run.ids.tolist(), filling.leaf_starts.tolist(), strict=True)
+            for row, (leaf, key, start) in enumerate(rows):
+                place = (leaf, *start)
+                if place in first:
+                    twice.setdefault(leaf, {})[key] = first[place]
+                first[place] = key
+                last[place] = number, row
+        for leaf, pairs in twice.items():
+            others, keys = ([self.table.names[n] for n in side] for side in (pairs.values(), pairs))
+            one, other = (" and ".join(quote(name) for name, _ in fold(names)) for names in (others, keys))
+            text = f"filled by {one} and by {other}: drop one of them on purpose, with '-> _'"
+            self.problems.conflicts.append(Conflict(self.leaf(leaf), text, (*keys, *others)))
+        kept = [sorted(row for n, row in last.values() if n == number) for number in range(len(found))]
+        return [filling.at(np.array(rows, np.intp)) for filling, rows in zip(found, kept, strict=True) if rows]
 
-    def by_family(self, landed: Landed, families: Shaped) -> list[tuple[Family, Numbers]]:
-        """The keys of `landed`, by place, that have each shape for which there is a map."""
-        by_shape = landed.keys.by_shape().items()
-        return [(families[shape], places) for shape, places in by_shape if shape in families]
-
-    def joined(self, relation: Relation, slots: Sequence[Slot], filled: Sequence[Sequence[Filling]]) -> list[Block]:
-        """One leaf's blocks; places that a term of a sum leaves empty are reported."""
-        leaf = relation.leaves[slots[0].branch]
-        if len(filled) == 1:
-            return [self.block(relation, leaf, slots, [filling]) for filling in filled[0] if len(filling.places)]
-        by_start = [
-            {start: (n, place) for n, f in enumerate(fillings) for place, start in enumerate(f.leaf_starts)}
-            for fillings in filled
-        ]
+    def joined(
+        self, equation: LeafEquation, positions: Sequence[TermPosition], terms: Sequence[list[Filling]]
+    ) -> Iterator[Block]:
+        """The blocks of one branch; places that a term of a sum leaves empty are reported."""
+        if len(terms) == 1:
+            yield from (self.block(equation, [filling]) for filling in terms[0] if len(filling.run.ids))
+            return
+        by_place = [_by_place(fillings) for fillings in terms]
         groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
-        for start in dict.fromkeys(start for places in by_start for start in places):
-            there = [start in places for places in by_start]
+        for place in dict.fromkeys(place for found in by_place for place in found):
+            there = [place in found for found in by_place]
             if all(there):
-                numbers, places = zip(*(found[start] for found in by_start), strict=True)
-                groups.setdefault(numbers, []).append(places)
-            else:
-                term = there.index(True)
-                number, place = by_start[term][start]
-                self.incomplete(relation, slots, there, filled[term][number], place)
-        return [
-            self.block(
-                relation,
-                leaf,
-                slots,
-                [
-                    filled[term][number].at(np.array(places, np.intp))
-                    for term, (number, places) in enumerate(zip(numbers, zip(*rows, strict=True), strict=True))
-                ],
-            )
-            for numbers, rows in groups.items()
-        ]
+                numbers, rows = zip(*(found[place] for found in by_place), strict=True)
+                groups.setdefault(numbers, []).append(rows)
+                continue
+            term = there.index(True)
+            number, row = by_place[term][place]
+            run = terms[term][number].run
+            present = [position for position, is_there in zip(positions, there, strict=True) if is_there]
+            absent = self.absent(equation, present, int(run.ids[row]))
+            self.problems.missing.append(Missing(self.leaf(place[0]), absent, stack_text(run, equation.depth, row)))
+            self.reported.add(self.table.names[int(run.ids[row])])
+        for numbers, rows in groups.items():
+            columns = zip(*rows, strict=True)
+            picked = [
+                terms[term][number].at(np.array(column, np.intp))
+                for term, (number, column) in enumerate(zip(numbers, columns, strict=True))
+            ]
+            yield self.block(equation, picked)
 
-    def incomplete(
-        self, relation: Relation, slots: Sequence[Slot], there: Sequence[bool], filling: Filling, place: int
-    ) -> None:
-        """Report a place of a leaf where a term of a sum is missing."""
-        present = [slot for slot, is_there in zip(slots, there, strict=True) if is_there]
-        key, stack = filling.keys[place], filling.landed.stacks[int(filling.places[place])]
-        shown = f"[{', '.join(map(str, stack))}]" if stack else ""
-        absent = self.absent(relation, present, key)
-        self.problems.missing.append(Missing(relation.leaves[slots[0].branch], absent, shown))
-        self.alone.add(key)
+    def block(self, equation: LeafEquation, terms: Sequence[Filling]) -> Block:
+        """Places that one rule fills; each term fills the same ones in the same order."""
+        made = tuple([Term(term.index_map, Arrays(self.table, term.run.ids), term.starts) for term in terms])
+        leaves = Arrays(self.leaves.table, terms[0].run.leaves)
+        flags = equation.scale, equation.add, equation.tie, equation.copy
+        return Block(leaves, made, terms[0].leaf_starts, *flags)
 
-    def block(self, relation: Relation, leaf: str, slots: Sequence[Slot], terms: Sequence[Filling]) -> Block:
-        """The places of one leaf that one rule fills; each term fills the same places in the same order."""
-        made = tuple([Term(filling.family.index_map, filling.keys, filling.starts.matrix) for filling in terms])
-        self.said(relation, slots, [filling.landed for filling in terms])
-        starts = terms[0].leaf_starts.matrix
-        flags = relation.scale, relation.add, relation.tie, relation.copy
-        return Block(self.arrays(leaf, len(starts)), made, starts, *flags)
+    def leaf(self, number: int) -> str:
+        """The name of a leaf."""
+        return self.leaves.name(number)
 
-    def said(self, relation: Relation, slots: Sequence[Slot], arrived: Sequence[Landed]) -> None:
-        """Remember the rule behind a block. Leaves that differ only in indices share it."""
-        one, real = arrived[0], relation.leaves[slots[0].branch]
-        same = one.name == real or (relation.rule is not None and relation.rule is not one.sent.rule)
-        sents = one.sent if len(arrived) == 1 else tuple([landed.sent for landed in arrived])
-        key = (sents, *slots, relation.rule, relation.tie, None if same else one.name)
-        self.behind.setdefault(key, (relation, slots, arrived))
+    def keys(self, run: KeyRun, rows: Numbers) -> set[str]:
+        """The names of the keys in some rows."""
+        return set(Arrays(self.table, run.ids[rows]))
 
-    def rules(self) -> dict[str, int]:
-        """The texts of the rules that the blocks came from, each with the number of the user's rule behind it."""
-        from bridge.mapping.respell import respell  # a load asks for no texts
 
-        found: dict[str, int] = {}
-        for relation, slots, arrived in self.behind.values():
-            found.setdefault(respell(relation, slots, arrived), arrived[0].sent.number)
-        return found
+def joined_runs(runs: Sequence[KeyRun]) -> KeyRun:
+    """Keys of one position, one run after the other."""
+    if len(runs) == 1:
+        return runs[0]
+    names = [name for name in runs[0].columns if all(name in run.columns for run in runs)]
+    columns = {name: np.concatenate([run.columns[name] for run in runs]) for name in names}
+    ids, groups = np.concatenate([run.ids for run in runs]), np.concatenate([run.groups for run in runs])
+    return KeyRun(runs[0].bound, runs[0].side, ids, groups, np.concatenate([run.leaves for run in runs]), columns)
+
+
+def _copies_apart(runs: Mapping[TermPosition, KeyRun]) -> Iterator[Mapping[TermPosition, KeyRun]]:
+    """Runs in which no leaf has several layers: each copy that shares a leaf is compared with it by itself."""
+    pairs = np.concatenate([np.column_stack([run.leaves, run.groups]) for run in runs.values()])
+    if len(np.unique(pairs, axis=0)) == len(np.unique(pairs[:, 0])):
+        yield runs
+        return
+    for group in np.unique(pairs[:, 1]):
+        parts = {position: np.flatnonzero(run.groups == group) for position, run in runs.items()}
+        yield {position: runs[position].at(rows) for position, rows in parts.items() if len(rows)}
+
+
+def stack_text(run: KeyRun, depth: int, row: int) -> str:
+    """A place along the leading axes: `[7]`, or nothing."""
+    place: list[int] = run.at(np.array([row])).stacks(depth)[0].tolist() if depth else []
+    return f"[{', '.join(map(str, place))}]" if place else ""
+
+
+def _by_place(fillings: Sequence[Filling]) -> dict[tuple[int, ...], tuple[int, int]]:
+    """For each place of a leaf the filling and the row that fills it."""
+    found: dict[tuple[int, ...], tuple[int, int]] = {}
+    for number, filling in enumerate(fillings):
+        rows = zip(filling.run.leaves.tolist(), filling.leaf_starts.tolist(), strict=True)
+        found |= {(leaf, *start): (number, row) for row, (leaf, start) in enumerate(rows)}
+    return found
+
+
+def _repeated(found: Sequence[Filling]) -> bool:
+    """Whether some place of a leaf stands twice."""
+    # Leaves of different ranks are different leaves.
+    for rank in {filling.leaf_starts.shape[1] for filling in found}:
+        alike = [filling for filling in found if filling.leaf_starts.shape[1] == rank]
+        leaves = np.concatenate([filling.run.leaves for filling in alike])
+        if repeats([leaves, *np.concatenate([filling.leaf_starts for filling in alike]).T]):
+            return True
+    return False

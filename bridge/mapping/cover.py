@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge.mapping.indexmap import IndexMap, Shape, row_major
+from bridge.mapping.arrays import repeats
+from bridge.mapping.indexmap import IndexMap, Shape
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -22,7 +23,6 @@ Column: TypeAlias = "npt.NDArray[np.int64]"
 Matrix: TypeAlias = "npt.NDArray[np.int64]"
 Steps = tuple[tuple[int, int], ...]
 """Extents and steps of the atoms along one axis."""
-_MAX_FLAT = 1 << 62  # places that one number can tell apart
 
 
 class Boxes(NamedTuple):
@@ -118,20 +118,6 @@ def distinct(column: Column, extent: int) -> tuple[Column, npt.NDArray[np.intp]]
     return np.flatnonzero(there), (np.cumsum(there) - 1)[column]
 
 
-def repeated(starts: Sequence[Matrix]) -> bool:
-    """Whether some start stands twice."""
-    if sum(map(len, starts)) < 2:
-        return False
-    matrix = starts[0] if len(starts) == 1 else np.concatenate(starts)
-    low = matrix.min(axis=0)
-    widths = tuple((matrix.max(axis=0) - low + 1).tolist())
-    if prod(widths) > _MAX_FLAT:
-        return len(np.unique(matrix, axis=0)) < len(matrix)
-    flat = (matrix - low) @ np.array(row_major(widths), np.int64)
-    flat.sort()
-    return bool((flat[1:] == flat[:-1]).any())
-
-
 def _stacked(shape: Shape, group: Boxes) -> bool:
     """Whether boxes, each one index or the whole of every axis, fill the array: as many as there is room for, no two
     alike. Most leaves are filled so.
@@ -145,7 +131,7 @@ def _stacked(shape: Shape, group: Boxes) -> bool:
                 return False
         elif low != high or not _full(extent, steps, low):
             return False
-    return room == len(starts) and not repeated([group.starts])
+    return room == len(starts) and not repeats(list(group.starts.T))
 
 
 def _full(extent: int, steps: Steps, start: int) -> bool:

@@ -11,7 +11,11 @@ from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
-Shape = tuple[int, ...]
+import numpy as np
+
+from bridge.mapping.arrays import Shape as Shape
+from bridge.mapping.pattern import Columns, Mask, Matrix
+
 _MAX_AXES, _MAX_COUNT = 64, 2**59 - 1  # of an array, with elements of 16 bytes; an extent of 0 counts as 1
 
 
@@ -105,3 +109,54 @@ def strided(index_map: IndexMap, key_strides: Shape | None = None) -> tuple[Shap
     extents = tuple(n for _, _, n in joined)
     key, leaf = tuple(k for k, _, _ in joined), tuple(lf for _, lf, _ in joined)
     return extents, Strided(key_offset, key), Strided(leaf_offset, leaf)
+
+
+class BoundIndex(NamedTuple):
+    """A factor of an axis that is one number for each tensor, because the name on the other side holds its index."""
+
+    variable: str
+    on_leaf: bool
+    axis: int
+    step: int
+    start: int
+    extent: int
+
+
+class Starts(NamedTuple):
+    """Where a map starts in its tensor and in its leaf, row by row; whether each index lies in its axis."""
+
+    keys: Matrix
+    leaves: Matrix
+    inside: Mask
+
+
+class ParametricMap(NamedTuple):
+    """One index map for many tensors that differ only in where their indices put them."""
+
+    index_map: IndexMap
+    bound: tuple[BoundIndex, ...]
+
+    def starts(self, columns: Columns, rows: int) -> Starts:
+        """Where the map starts, by the positions of the indices."""
+        one = self.index_map
+        keys, leaves = np.empty((rows, len(one.key_start)), np.int64), np.empty((rows, len(one.leaf_start)), np.int64)
+        keys[:], leaves[:] = one.key_start, one.leaf_start
+        inside = np.ones(rows, bool)
+        for bound in self.bound:
+            values = columns[bound.variable]
+            inside &= values < bound.extent
+            (leaves if bound.on_leaf else keys)[:, bound.axis] += bound.start + bound.step * values
+        return Starts(keys, leaves, inside)
+
+
+@lru_cache(maxsize=4096)
+def stacked(key_shape: Shape, leaf_shape: Shape, variables: tuple[str, ...]) -> ParametricMap | None:
+    """The map of a rule without axes: the tensor as it is, at one place of the leading axes; `None` where the shapes do
+    not agree.
+    """
+    depth = len(variables)
+    if leaf_shape[depth:] != key_shape or len(leaf_shape) < depth:
+        return None
+    atoms = tuple(Atom(n, axis, 1, axis + depth, 1) for axis, n in enumerate(key_shape))
+    bound = tuple(BoundIndex(v, True, axis, 1, 0, leaf_shape[axis]) for axis, v in enumerate(variables))
+    return ParametricMap(IndexMap(key_shape, leaf_shape, (0,) * len(key_shape), (0,) * len(leaf_shape), atoms), bound)

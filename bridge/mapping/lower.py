@@ -3,88 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
-from functools import lru_cache
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bridge._values import NamedTuple, Record
 from bridge.mapping.cover import Boxes
-from bridge.mapping.indexmap import Atom, IndexMap, Shape
-from bridge.mapping.places import Places
+from bridge.mapping.indexmap import Atom, BoundIndex, IndexMap, ParametricMap, Shape
 from bridge.mapping.solve import Extents, Layout, Place, ShapeConflict, solve
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Index, Part, Parts, Rest
 
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
-
-class Bound(NamedTuple):
-    """An axis factor that is one number for each tensor, because the name on the other side holds its index."""
-
-    variable: str
-    on_leaf: bool
-    axis: int
-    step: int
-    start: int
-    extent: int
-
-
-class Starts(NamedTuple):
-    """Where a map starts in its tensor and in its leaf, for each of some keys; whether each index lies in its axis."""
-
-    keys: Places
-    leaf: Places
-    inside: npt.NDArray[np.bool_]
-
-
-class Family(Record):
-    """One index map for many tensors that differ only in where their indices put them."""
-
-    index_map: IndexMap
-    bound: tuple[Bound, ...]
-
-    def places(self, variables: Sequence[str], rows: Places, stacks: Places) -> Starts:
-        """Where the map starts.
-
-        `rows` are the positions of the indices `variables`, `stacks` those of the leading axes.
-        """
-        count, inside = len(rows), np.ones(len(rows), bool)
-        key, leaf = Places.repeated(self.index_map.key_start, count), Places.repeated(self.index_map.leaf_start, count)
-        if not self.bound:
-            return Starts(key, leaf, inside)
-        columns = dict(zip(variables, rows.matrix.T, strict=False))
-        columns |= {f"@{n}": column for n, column in enumerate(stacks.matrix.T)}
-        for bound in self.bound:
-            values = columns[bound.variable]
-            inside &= values < bound.extent
-            (leaf if bound.on_leaf else key).matrix[:, bound.axis] += bound.start + bound.step * values
-        return Starts(key, leaf, inside)
-
-
-@lru_cache(maxsize=4096)
-def stacked(key_shape: Shape, leaf_shape: Shape, variables: tuple[str, ...]) -> Family:
-    """The map of a rule without axes: the tensor as it is, at one place of the leading axes.
-
-    **Raises:** `ShapeConflict` where the shapes do not agree.
-    """
-    depth = len(variables)
-    if leaf_shape[depth:] != key_shape or len(leaf_shape) < depth:
-        raise ShapeConflict("shapes differ")
-    atoms = tuple(Atom(n, axis, 1, axis + depth, 1) for axis, n in enumerate(key_shape))
-    bound = tuple(Bound(v, True, axis, 1, 0, leaf_shape[axis]) for axis, v in enumerate(variables))
-    return Family(IndexMap(key_shape, leaf_shape, (0,) * len(key_shape), (0,) * len(leaf_shape), atoms), bound)
-
-
-class _Walk(Record):
+@dataclass(slots=True)
+class _Walk:
     """One side's axes as steps: where it starts, and how each free factor moves along it."""
 
     start: list[int] = field(default_factory=list[int])
     steps: dict[str, tuple[int, int, int]] = field(default_factory=dict[str, "tuple[int, int, int]"])
-    bound: list[Bound] = field(default_factory=list[Bound])
+    bound: list[BoundIndex] = field(default_factory=list[BoundIndex])
 
 
 def lower(
@@ -94,8 +31,8 @@ def lower(
     shapes: tuple[Shape, Shape],
     variables: frozenset[str],
     flip: Sequence[str],
-) -> Family:
-    """The family of maps between key side and branch `place` and the leaf; `variables` are the bound indices."""
+) -> ParametricMap:
+    """The map between key side and branch `place` and the leaf; `variables` are the bound indices."""
     key_shape, leaf_shape = shapes
     side, branch = place
     key = _walk(layout, extents, (side, branch), key_shape, variables, on_leaf=False)
@@ -117,7 +54,7 @@ def lower(
             key_step, leaf_step = -key_step, -leaf_step
         atoms.append(Atom(extent, key_axis, key_step, leaf_axis, leaf_step))
     index_map = IndexMap(key_shape, leaf_shape, tuple(key.start), tuple(leaf.start), tuple(atoms))
-    return Family(index_map, (*key.bound, *leaf.bound))
+    return ParametricMap(index_map, (*key.bound, *leaf.bound))
 
 
 def _walk(
@@ -155,7 +92,7 @@ def _walk_axis(
         if isinstance(factor, Index):
             start, stride, count = _selected(factor, extent)
             if factor.name in variables:
-                walk.bound.append(Bound(factor.name, on_leaf, number, step * stride, step * start, count))
+                walk.bound.append(BoundIndex(factor.name, on_leaf, number, step * stride, step * start, count))
             else:
                 walk.start[number] += step * start
                 walk.steps[factor.name] = (count, number, step * stride)

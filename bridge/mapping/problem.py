@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from bridge._values import NamedTuple, Record
 from bridge.mapping.indexmap import Shape
 
 
@@ -60,7 +60,8 @@ class Conflict(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-class Problems(Record):
+@dataclass(slots=True)
+class Problems:
     """All that was found wrong, by kind."""
 
     missing: list[Missing] = field(default_factory=list[Missing])

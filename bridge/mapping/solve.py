@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from bridge._text import plural
-from bridge._values import Record
+from bridge.mapping.equation import stack_names
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import Pairing, branch_count, branch_picks
 from bridge.rules.rule import Rule
@@ -20,7 +20,8 @@ class ShapeConflict(Exception):  # noqa: N818 - internal: becomes an entry of a 
     """Shapes do not fit a rule's axes; the message says where and why."""
 
 
-class Layout(Record):
+@dataclass(slots=True)
+class Layout:
     """The axes of a rule, side by side, with what shapes cannot say.
 
     `sides` are the key sides' axes and, last, the leaf's. Branches number the combinations of the choices that an axis
@@ -55,7 +56,8 @@ class Layout(Record):
         raise AssertionError("checked when the rule was made")
 
 
-class Extents(Record):
+@dataclass(slots=True)
+class Extents:
     """Known extents by symbol, and how a factor of an axis is spelled as symbols."""
 
     layout: Layout
@@ -76,7 +78,7 @@ class Extents(Record):
                 if isinstance(f, Part)
             }
             wide = number in spoken or None not in pair.parts
-            for branch in range(pair.count):
+            for branch in range(pair.branches):
                 if not wide:
                     self.known[f"|{number}:{branch}"] = 1
                 for side, parts in enumerate(pair.parts):
@@ -103,7 +105,7 @@ class Extents(Record):
         number = self.layout.pair_of(side, factor)
         if isinstance(factor, Part):
             return (f"|{number}:{self.layout.picks(branch)[number]}",)
-        return tuple(f"|{number}:{other}" for other in range(self.layout.pairing[number].count))
+        return tuple(f"|{number}:{other}" for other in range(self.layout.pairing[number].branches))
 
     def extent(self, factor: Factor, place: Place) -> int | None:
         """The extent of `factor`, as far as it is known."""
@@ -240,11 +242,6 @@ def expected(layout: Layout, shapes: Mapping[Place, Shape], place: Place, same: 
     except ShapeConflict:
         return None
     return extents.shape(place, rests.get(place[1]))
-
-
-def stack_names(depth: int) -> tuple[str, ...]:
-    """The variables of the leading axes of a stacked leaf; no rule can spell them."""
-    return tuple(f"@{n}" for n in range(depth))
 
 
 def prepended(axes: Axes, names: Sequence[str]) -> Axes:

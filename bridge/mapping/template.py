@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
+from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
-from bridge._values import NamedTuple, Value
 from bridge.mapping.arrays import ArraySpec as ArraySpec
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Name
 
 
-class Spec(Value):
+@dataclass(frozen=True, slots=True)
+class Spec:
     """dtype (a numpy dtype) and shape of an array."""
 
     dtype: np.dtype
@@ -61,7 +62,8 @@ class Port(NamedTuple):
     branch: int
 
 
-class Template(Value):
+@dataclass(frozen=True, slots=True)
+class Template:
     """A model's leaves by name, its layouts, and other spellings of its names.
 
     `aliases` lead from other names of a leaf to its own; those in `tied` are the names of copies that share it.
@@ -82,8 +84,8 @@ class Template(Value):
         ports: dict[str, list[Port]] = {}
         for n, placed in enumerate(self.placed):
             for r, rule in enumerate(placed.rules):
-                for side, key in enumerate(rule.keys):
-                    for branch, name in enumerate(branch_names(rule, side, key.name)):
+                for side in range(len(rule.keys)):
+                    for branch, name in enumerate(branch_names(rule, side)):
                         entry = ports.setdefault(placed.key(name), [])
                         if Port(n, r, side, branch) not in entry:
                             entry.append(Port(n, r, side, branch))
@@ -95,8 +97,8 @@ class Template(Value):
         for placed in self.placed:
             for rule in placed.rules if placed.tied_at is None else ():
                 if rule.leaf is not None:
-                    for branch, name in enumerate(branch_names(rule, -1, rule.leaf.name)):
-                        key = branch_names(rule, 0, rule.keys[0].name)[branch]
+                    for branch, name in enumerate(branch_names(rule, -1)):
+                        key = branch_names(rule, 0)[branch]
                         keys.setdefault(placed.leaf(name), placed.key(key))
         return keys
 
@@ -105,10 +107,14 @@ def _joined(prefix: str, name: str) -> str:
     return f"{prefix}.{name}" if prefix and name else prefix or name
 
 
-def branch_names(rule: Rule, side: int, name: Name) -> list[str]:
-    """A name without indices or wildcards, once for each branch; side -1 is the leaf's."""
+@lru_cache(maxsize=1024)
+def branch_names(rule: Rule, side: int) -> tuple[str, ...]:
+    """The name of a side without indices or wildcards, once for each branch; side -1 is the leaf's."""
     names: list[str] = []
+    found = rule.keys[side] if side >= 0 else rule.leaf
+    assert found is not None
     for branch in range(branch_count(rule.pairing)):
         labels = iter(picked_labels(rule.pairing, side, branch_picks(rule.pairing, branch)))
-        names.append(".".join("".join(p if isinstance(p, str) else next(labels) for p in s) for s in name.segments))
-    return names
+        segments = found.name.segments
+        names.append(".".join("".join(p if isinstance(p, str) else next(labels) for p in s) for s in segments))
+    return tuple(names)

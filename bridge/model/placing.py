@@ -8,8 +8,8 @@ import equinox as eqx
 
 from bridge.mapping.template import Placed, Spec, Template, branch_names
 from bridge.model.layouts import Layout, layout_of, parsed
-from bridge.model.names import joined
 from bridge.model.shared import Tie, ties
+from bridge.model.template import joined
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Side, literal
 
@@ -84,7 +84,7 @@ def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator
     depth = 0
     for rule in map(parsed, layout.rules):
         if rule.leaf is not None:
-            names = [joined(prefix, name) for name in branch_names(rule, -1, rule.leaf.name)]
+            names = [joined(prefix, name) for name in branch_names(rule, -1)]
             if not all(name in leaves for name in names):
                 continue
             # What a leaf has more than its layer's axes are a stack's.
@@ -102,7 +102,7 @@ def _tied_layouts(placed: Iterable[Placed], tied: Mapping[str, str]) -> Iterator
         for rule in one.rules:
             if rule.leaf is None:
                 continue
-            names = branch_names(rule, -1, rule.leaf.name)
+            names = branch_names(rule, -1)
             places = [_copies(one.leaf(name), name, tied) for name in names]
             yield from (Placed(one.prefix, (rule,), one.depth, at) for at in places[0] if all(at in p for p in places))
 

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.tree_util as jtu
 
-from bridge.model.names import is_array, joined, walk
+from bridge.model.template import is_array, joined, walk
 
 
 class Tie(NamedTuple):

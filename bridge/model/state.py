@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.model.names import Leaf, joined, walk
+from bridge.model.template import Leaf, joined, walk
 
 PAIR = "pass the pair (model, state) that eqx.nn.make_with_state gives"
 

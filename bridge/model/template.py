@@ -1,21 +1,131 @@
-"""The `Template` of a model, and the model again with its arrays filled."""
+"""A model's tree: its leaves by the names that PyTorch would give them, its `Template`, and the model filled again."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.template import Spec, Template
-from bridge.model.names import Leaf, Walked, is_array, kind_of, walk
 
 if TYPE_CHECKING:
     from bridge.model.placing import Placing
+
+ARRAYS = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
+
+
+def equinox_in_use() -> ModuleType | None:
+    """Equinox, if the program has imported it."""
+    if "equinox" not in sys.modules:
+        return None
+    import equinox as eqx  # waits where another thread is still at it
+
+    return eqx
+
+
+# Models have many nodes of few types, and asking JAX's abstract classes takes time.
+@cache
+def kind_of(kind: type) -> str:
+    """What a node of this type is to the walk: an `"index"` into a state, a `"state"`, a `"module"`, an `"array"`."""
+    eqx = equinox_in_use()
+    # By its bases: `issubclass` would ask all classes that derive from `eqx.Module`, a hundred of them, one by one.
+    bases = kind.__mro__
+    if eqx is not None and (eqx.Module in bases or eqx.nn.State in bases):
+        return "index" if eqx.nn.StateIndex in bases else "state" if eqx.nn.State in bases else "module"
+    return "array" if issubclass(kind, ARRAYS) else ""
+
+
+@cache
+def hidden(kind: type) -> tuple[str] | None:
+    """The attribute of a module that PyTorch's names do not show."""
+    eqx = equinox_in_use()
+    if eqx is None:
+        return None
+    names = {eqx.nn.Sequential: "layers", eqx.nn.Shared: "pytree"}
+    return next(((name,) for base, name in names.items() if base in kind.__mro__), None)
+
+
+class Leaf(NamedTuple):
+    """One leaf: its name as PyTorch would write it, keystr's own spelling, and its place among all leaves."""
+
+    name: str
+    alias: str
+    value: Any
+    place: int
+
+
+class Walked:
+    """All leaves of a tree, in JAX's order, its modules by name (outermost first), and where it points into a `State`.
+
+    `indices` have a leaf's form; their values are `eqx.nn.StateIndex`es, whose own leaves are none of the model's.
+    """
+
+    def __init__(self) -> None:
+        self.leaves: list[Leaf] = []
+        self.modules: list[tuple[str, Any]] = []
+        self.indices: list[Leaf] = []
+        self.count = 0
+
+
+def walk(tree: Any) -> Walked:
+    """Name every leaf of `tree`.
+
+    A name is `jax.tree_util.keystr(path, simple=True, separator=".")` without what PyTorch's names do not show: the
+    `.layers` of `eqx.nn.Sequential` and the `.pytree` of `eqx.nn.Shared`.
+    """
+    walked = Walked()
+    _walk(tree, (), (), walked)
+    return walked
+
+
+def is_array(value: Any) -> bool:
+    """Whether a leaf is an array that a checkpoint can fill: PRNG keys and Python numbers are not."""
+    if not isinstance(value, ARRAYS):
+        return False
+    return not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def joined(prefix: str, name: str) -> str:
+    """A name below a prefix; either may be empty."""
+    return f"{prefix}.{name}" if prefix and name else prefix or name
+
+
+def _walk(node: Any, name: tuple[str, ...], alias: tuple[str, ...], walked: Walked) -> None:
+    kind = kind_of(type(node))
+    if kind == "index":
+        walked.indices.append(Leaf(".".join(name), ".".join(alias), node, walked.count))
+        # An initial value that nobody has deleted: the state holds what counts.
+        walked.count += len(jtu.tree_leaves(node))
+        return
+    if kind == "state":
+        at = quote(".".join(alias))
+        raise PlanError(f"{at} is an equinox State within a larger tree: pass the pair (model, state)")
+    if kind == "module":
+        walked.modules.append((".".join(name), node))
+    children = [] if kind == "array" else list(_children(node))
+    if kind == "array" or (len(children) == 1 and children[0][1] is node):
+        walked.leaves.append(Leaf(".".join(name), ".".join(alias), node, walked.count))
+        walked.count += 1
+        return
+    unseen = hidden(type(node)) if kind == "module" else None
+    for path, child in children:
+        shown = tuple(jtu.keystr((entry,), simple=True) for entry in path)
+        visible = shown[1:] if shown[:1] == unseen else shown
+        _walk(child, name + visible, alias + shown, walked)
+
+
+def _children(node: Any) -> Iterator[tuple[Any, Any]]:
+    """The direct children of a node, with their paths; a leaf is its own only child."""
+    yield from jtu.tree_leaves_with_path(node, is_leaf=lambda child: child is not node)
 
 
 class Model(NamedTuple):
@@ -85,7 +195,7 @@ def _placing(walked: Walked) -> Placing | None:
     """The layouts of the tree's modules. One of plain containers has none, and needs no Equinox."""
     if not walked.modules:
         return None
-    from bridge.model.placing import Placing
+    from bridge.model.placing import Placing  # it imports Equinox
 
     return Placing(walked.modules)
 

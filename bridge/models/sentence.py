@@ -89,7 +89,7 @@ def _power_of_two(n: int) -> int:
 
 def _tokenizer(path: str) -> Any:
     try:
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer  # an extra: other models do without
     except ImportError as e:
         raise bridge.BridgeError("tokenizing needs the 'tokenizers' library: pip install 'eqx-bridge[demo]'.") from e
     if not os.path.isfile(path):

@@ -11,7 +11,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec, Shard
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec
 from bridge.model.template import Model
 
@@ -100,7 +100,7 @@ def _by_pattern(mesh: Mesh, specs: Any, leaves: Mapping[str, Spec]) -> dict[str,
     for text, spec in specs.items():
         if not isinstance(spec, PartitionSpec):
             raise PlanError(f"sharding: pattern {quote(text)} has {spec!r}: give a jax.sharding.PartitionSpec")
-    patterns = [(text, Names.of(text), spec) for text, spec in specs.items()]
+    patterns = [(text, NamePatterns.of(text), spec) for text, spec in specs.items()]
     unused = dict.fromkeys(specs)
     found: dict[str, Placement] = {}
     for name, leaf in leaves.items():

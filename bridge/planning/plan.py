@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bridge._errors import PlanError
-from bridge._values import NamedTuple, Record, Value
-from bridge.mapping.arrays import ArrayTable
+from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Problems
-from bridge.mapping.template import ArraySpec, Spec, Template
-from bridge.planning.policy import Canonical, DtypePolicy, is_float
+from bridge.mapping.template import Spec, Template
+from bridge.planning.policy import Canonical, DtypePolicy, is_float, settled
+from bridge.planning.policy import Cast as Cast
 from bridge.planning.prove import Proof, Spelling, prove
-from bridge.planning.settle import Cast as Cast
-from bridge.planning.settle import settled
 from bridge.rules.rule import Rule
 
 
@@ -29,13 +27,14 @@ class Lossy(NamedTuple):
     reason: str
 
 
-class Request(Record):
+@dataclass(frozen=True, slots=True)
+class Request:
     """What was asked for, besides the checkpoint and the model: enough to ask again."""
 
     rules: tuple[Rule, ...] = ()
     dtype: DtypePolicy = field(default_factory=DtypePolicy)
-    allow_missing: Names = field(default_factory=lambda: Names.of(()))
-    allow_unexpected: Names = field(default_factory=lambda: Names.of(()))
+    allow_missing: NamePatterns = field(default_factory=lambda: NamePatterns.of(()))
+    allow_unexpected: NamePatterns = field(default_factory=lambda: NamePatterns.of(()))
     fillers: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
     sharding: Any = None
@@ -50,7 +49,8 @@ class Request(Record):
         )
 
 
-class Plan(Value):
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
     """What goes where, proven from headers alone. Made by `bridge.plan`; `print(plan)` shows it.
 
     - `ok`: whether every leaf element is written exactly once and no key is forgotten.
@@ -78,6 +78,8 @@ class Plan(Value):
     request: Request
     blocks: tuple[Block, ...]
     spelling: Spelling
+    spent: frozenset[str]
+    """Keys that no leaf holds because their layer's layout uses them up; the way back writes zeros."""
     kept: tuple[str, ...]
     dropped: Mapping[str, str]
     allowed: tuple[str, ...]
@@ -106,7 +108,7 @@ class Plan(Value):
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts of `rules`."""
-        return self.spelling()
+        return self.spelling.texts
 
     @property
     def rules(self) -> tuple[Rule, ...]:
@@ -140,31 +142,24 @@ class Plan(Value):
         return _keys(self.blocks)
 
     @property
-    def spent(self) -> frozenset[str]:
-        """Keys that no leaf holds because their layer's layout uses them up; the way back writes zeros."""
-        texts = {text for text in self.dropped.values() if Rule(text).leaf is not None}
-        return frozenset(key for key, text in self.dropped.items() if text in texts)
-
-    @property
     def lossy(self) -> tuple[Lossy, ...]:
         """What the way back cannot restore bit for bit, and why."""
         found: dict[str, str] = {}
         narrowed = {cast.leaf: cast for cast in self.casts}
         for block in self.blocks:
-            if not narrowed and not block.changes_values:
+            if not (block.changes_values or narrowed):
                 continue
-            for term in block.terms:
-                for key, leaf in zip(term.keys, block.leaves, strict=True):
-                    reasons: list[str] = []
-                    if len(block.terms) > 1:
-                        reasons.append("a sum: saved as the sum and zeros")
-                    if block.scale != 1 or (block.add != 0 and is_float(self.leaves[leaf].dtype)):
-                        reasons.append("scale and add round")
-                    if leaf in narrowed:
-                        cast = narrowed[leaf]
-                        reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
-                    if reasons:
-                        found[key] = "; ".join(reasons)
+            for row, leaf in enumerate(block.leaves):
+                reasons: list[str] = []
+                if len(block.terms) > 1:
+                    reasons.append("a sum: saved as the sum and zeros")
+                if block.scale != 1 or (block.add != 0 and is_float(self.leaves[leaf].dtype)):
+                    reasons.append("scale and add round")
+                if leaf in narrowed:
+                    cast = narrowed[leaf]
+                    reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
+                if reasons:
+                    found |= {term.keys[row]: "; ".join(reasons) for term in block.terms}
         spent = self.spent
         return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
             Lossy(key, "used up by its layer: saved as 0" if key in spent else f"dropped by '{rule}'")
@@ -264,6 +259,7 @@ def make_plan(
         request=request,
         blocks=tuple(proof.blocks),
         spelling=proof.rules,
+        spent=proof.spent,
         kept=proof.kept,
         dropped=proof.dropped,
         allowed=proof.allowed,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import ml_dtypes
 import numpy as np
 
 from bridge._dtypes import DTYPES
 from bridge._errors import PlanError
-from bridge._values import NamedTuple
-from bridge.mapping.pattern import Names
+from bridge.mapping.arrays import Numbers
+from bridge.mapping.indexmap import Shape, oversized
+from bridge.mapping.pattern import NamePatterns
+from bridge.mapping.problem import Conflict, Mismatched
+from bridge.mapping.template import Spec, Template
+from bridge.planning.prove import Proof
 
 Wanted = np.dtype | str | None
 Canonical = Callable[[np.dtype], np.dtype]
@@ -71,8 +75,8 @@ class DtypePolicy(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def _names(pattern: str) -> Names:
-    return Names.of(pattern)
+def _names(pattern: str) -> NamePatterns:
+    return NamePatterns.of(pattern)
 
 
 def _wanted(dtype: Any) -> Wanted:
@@ -126,3 +130,124 @@ def narrows(stored: np.dtype, dtype: np.dtype) -> bool:
 @lru_cache(maxsize=64)
 def _finfo(dtype: np.dtype) -> Any:
     return cast("Any", ml_dtypes.finfo)(dtype)  # its stubs do not say what it has
+
+
+class Cast(NamedTuple):
+    """A narrowing cast: values may be rounded on the way from `stored` to `dtype`."""
+
+    leaf: str
+    stored: np.dtype
+    dtype: np.dtype
+
+
+class _Stored(NamedTuple):
+    """For each leaf the first of its keys, -1 without one, and whether other keys of it have other dtypes."""
+
+    first: Numbers
+    mixed: Numbers
+
+    @classmethod
+    def of(cls, proof: Proof, dtypes: Numbers) -> _Stored:
+        """`dtypes` numbers the dtype of each key."""
+        first = np.full(len(proof.leaves.table.names), -1, np.intp)
+        mixed = np.zeros(len(first), bool)
+        for block in proof.blocks:
+            leaves = block.leaves.numbers
+            for term in block.terms:
+                fresh = np.flatnonzero(first[leaves] < 0)[::-1]  # the first row of several counts
+                first[leaves[fresh]] = term.keys.numbers[fresh]
+                mixed[leaves[dtypes[first[leaves]] != dtypes[term.keys.numbers]]] = True
+        return cls(first, mixed)
+
+
+def settled(
+    proof: Proof, model: Template | None, policy: DtypePolicy, canonical: Canonical
+) -> tuple[dict[str, Spec], tuple[Cast, ...]]:
+    """The spec that each leaf gets. Casts that are not taken become problems."""
+    _report_oversized(proof)
+    table = proof.keys
+    known: dict[np.dtype, int] = {}
+    numbered = np.array([known.setdefault(spec.dtype, len(known)) for spec in table.specs], np.intp)
+    dtypes = numbered[table.kinds]
+    stored = _Stored.of(proof, dtypes)
+    settling = _Settling(proof, model, policy, canonical)
+    by_kind: dict[tuple[int, int], Spec] = {}
+    kinds: list[int] = dtypes[stored.first].tolist() if len(table) else []
+    own: list[int] = proof.leaves.table.kinds.tolist() if model is not None else []
+    for number, (name, first) in enumerate(zip(proof.leaves.table.names, stored.first.tolist(), strict=True)):
+        # Leaves of one spec whose keys have one dtype get one spec, unless a pattern has a say in it.
+        alike = (own[number], kinds[number]) if own and first >= 0 else None
+        spec = None if alike is None or stored.mixed[number] or policy.by_leaf else by_kind.get(alike)
+        if spec is None:
+            clean, spec = settling.leaf(number, name, first, mixed=bool(stored.mixed[number]))
+            if clean and spec is not None and alike is not None and not stored.mixed[number]:
+                by_kind[alike] = spec
+        if spec is not None:
+            settling.leaves[name] = spec
+    return settling.leaves, tuple(settling.casts)
+
+
+class _Settling:
+    """The leaves settled so far, and their narrowing casts."""
+
+    def __init__(self, proof: Proof, model: Template | None, policy: DtypePolicy, canonical: Canonical) -> None:
+        self.proof, self.model, self.policy, self.canonical = proof, model, policy, canonical
+        self.leaves: dict[str, Spec] = {}
+        self.casts: list[Cast] = []
+
+    def leaf(self, number: int, name: str, first: int, *, mixed: bool) -> tuple[bool, Spec | None]:
+        """The spec of one leaf whose first key is `first`, and whether nothing is to be said of it."""
+        proof, policy, shape = self.proof, self.policy, self.proof.leaves.shape(number)
+        own = None if self.model is None else proof.leaves.table.spec(number).dtype
+        if shape is None:
+            return False, None
+        if first < 0:
+            return False, Spec(own if own is not None else np.dtype("f4"), shape)
+        keys = {proof.keys.spec(first).dtype: first} if not mixed else dict(_keys_by_dtype(proof, number))
+        dtype, wanted = self.canonical(policy.dtype(name, next(iter(keys)), own)), policy.wanted(name)
+        names = proof.keys.names
+        if len(keys) > 1 and (wanted == "checkpoint" or (wanted is None and own is None)):
+            shown = ", ".join(f"{d.name} of '{names[key]}'" for d, key in keys.items())
+            text = f"its keys have different dtypes ({shown}): say which it gets, dtype={{'{name}': …}}"
+            proof.problems.conflicts.append(Conflict(name, text, tuple(names[key] for key in keys.values())))
+        clean = True
+        for source, key in keys.items():
+            reason, stored_shape = refusal(source, dtype), proof.keys.spec(key).shape
+            if reason is not None:
+                clean = False
+                proof.problems.mismatched.append(Mismatched(name, names[key], stored_shape, stored_shape, reason))
+            elif narrows(source, dtype):
+                clean = False
+                self.casts.append(Cast(name, source, dtype))
+        return clean, Spec(dtype, shape)
+
+
+def _keys_by_dtype(proof: Proof, leaf: int) -> Iterator[tuple[np.dtype, int]]:
+    """The dtypes of a leaf's keys, each with the first key that has it."""
+    seen: set[np.dtype] = set()
+    for block in proof.blocks:
+        rows = np.flatnonzero(block.leaves.numbers == leaf)
+        for term in block.terms:
+            for key in term.keys.numbers[rows].tolist():
+                dtype = proof.keys.spec(key).dtype
+                if dtype not in seen:
+                    seen.add(dtype)
+                    yield dtype, key
+
+
+def _report_oversized(proof: Proof) -> None:
+    """Keys that no array can have the shape of, though they have no elements."""
+    reasons = {kind: oversized(spec.shape) for kind, spec in enumerate(proof.keys.specs)}
+    large = np.array([kind for kind, reason in reasons.items() if reason is not None], np.intp)
+    if not len(large):
+        return
+    told = {conflict.subject for conflict in proof.problems.conflicts}
+    for block in proof.blocks:
+        for term in block.terms:
+            kinds = proof.keys.kinds[term.keys.numbers]
+            for row in np.flatnonzero(np.isin(kinds, large)).tolist():
+                leaf, spec = block.leaves[row], term.keys.spec(row)
+                if leaf not in told:
+                    reason = reasons[int(kinds[row])] or ""
+                    shape: Shape = spec.shape
+                    proof.problems.mismatched.append(Mismatched(leaf, term.keys[row], shape, shape, reason))

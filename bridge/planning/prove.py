@@ -2,166 +2,197 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from math import prod
 
 import numpy as np
 
-from bridge._text import quote
-from bridge._values import Record
 from bridge.format.table import collector_off
+from bridge.mapping.arrays import Arrays, ArrayTable, Numbers, repeats
+from bridge.mapping.bind import bind_keys
 from bridge.mapping.block import Block
-from bridge.mapping.blocks import Prover
-from bridge.mapping.indexmap import Shape
-from bridge.mapping.keys import KeyTable
-from bridge.mapping.land import Names, derive, land, spelled
-from bridge.mapping.pattern import Names as Patterns
-from bridge.mapping.problem import Conflict, Problems, Unexpected
-from bridge.mapping.relate import Relations
-from bridge.mapping.send import INFERENCE, infer, send
-from bridge.mapping.sent import Sent
+from bridge.mapping.blocks import BlockBuilder
+from bridge.mapping.bound import BoundRule
+from bridge.mapping.desugar import ConcreteRule, Desugar
+from bridge.mapping.equation import Leaves
+from bridge.mapping.landing import ModelNames
+from bridge.mapping.names import NameIndex
+from bridge.mapping.pattern import Mask, NamePatterns
+from bridge.mapping.problem import Problems, Unexpected
 from bridge.mapping.template import Template
-from bridge.planning.complete import check_keys, check_leaves
 from bridge.rules.rule import Rule
 
-Spelling = Callable[[], tuple[str, ...]]
+
+class Spelling:
+    """Concrete rules by the user's order; spelled when somebody asks, which a load does not."""
+
+    def __init__(self, concrete: Sequence[ConcreteRule]) -> None:
+        self.concrete = concrete
+
+    def __reduce__(self) -> tuple[type[Spelling], tuple[tuple[ConcreteRule, ...]]]:
+        return type(self), (tuple(ConcreteRule(n, partial(tuple, (text,))) for n, text in enumerate(self.texts)),)
+
+    @cached_property
+    def texts(self) -> tuple[str, ...]:
+        """The rules as texts, each once."""
+        order = sorted(self.concrete, key=lambda concrete: concrete.number)
+        return tuple(dict.fromkeys(text for concrete in order for text in concrete.texts()))
 
 
-class Proof(Record):
-    """What a mapping came to: `blocks`, keys dropped on purpose, leaves kept, rules that matched nothing.
+@dataclass(slots=True)
+class Proof:
+    """What a mapping came to.
 
-    `rules` spells the rules that say just this, in the order in which they hold. `derived` are the shapes of
-    leaves where there is no model.
+    `dropped` are keys that no leaf gets, with the rule that says so; `spent` those of them that are saved as zeros.
+    `kept` are leaves that may be missing and are, `allowed` keys that may be left over, `idle` rules without a key.
     """
 
-    blocks: list[Block] = field(default_factory=list[Block])
-    rules: Spelling = tuple
+    blocks: list[Block]
+    keys: ArrayTable
+    leaves: Leaves
+    rules: Spelling
     dropped: dict[str, str] = field(default_factory=dict[str, str])
+    spent: frozenset[str] = frozenset()
     kept: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
     idle: tuple[str, ...] = ()
-    derived: dict[str, Shape] = field(default_factory=dict[str, Shape])
     problems: Problems = field(default_factory=Problems)
 
 
 @collector_off(many=True)
 def prove(
-    table: KeyTable,
+    table: ArrayTable,
     model: Template | None,
     rules: Sequence[Rule],
     *,
-    allow_missing: Patterns,
-    allow_unexpected: Patterns,
+    allow_missing: NamePatterns,
+    allow_unexpected: NamePatterns,
 ) -> Proof:
     """Map every key to the model's leaves, or to leaves of their own where there is no model, and check it all."""
-    proof = Proof()
-    sents, left = send(rules, table)
-    delivery = _Delivery(table, model, proof)
-    for sent in (*sents, *infer(left, len(rules), table)):
-        delivery.deliver(sent)
-    prover = Prover(None if model is None else model.leaves, proof.problems)
-    for relation in delivery.relations.found.values():
-        proof.blocks += prover.blocks(relation)
-    prover.finish()
-    proof.derived = prover.families.derived
-    delivery.settle(allow_unexpected)
-    _settle_ties(proof)
-    unclear = delivery.unclear | prover.families.failed
-    leaves = prover.families.derived if model is None else {name: spec.shape for name, spec in model.leaves.items()}
-    leaves = {name: shape for name, shape in leaves.items() if name not in unclear}
-    hollow = prover.families.hollow
-    proof.kept = check_leaves(proof.blocks, leaves, model or Template({}), allow_missing, proof.problems, hollow)
-    drops = [sent for sent in sents if sent.target is None]
-    check_keys(proof.blocks, drops, table, proof.problems, told=prover.alone)
-    proof.rules = _Spelled(prover, delivery.rules)
-    used = {sent.number for sent in sents}
-    proof.idle = tuple(str(rule) for number, rule in enumerate(rules) if number not in used)
+    problems = Problems()
+    names = None if model is None else ModelNames(model)
+    desugar = Desugar(table, names, problems)
+    bindings = bind_keys(rules, NameIndex(table.names), desugar.leaves.number if names is None else names.leaf)
+    for one in sorted((*bindings.rules, *bindings.renamed), key=lambda one: one.number):
+        if isinstance(one, BoundRule):
+            desugar.add(one)
+        else:
+            desugar.rename(one)
+    builder = BlockBuilder(table, desugar.leaves, problems)
+    blocks = [block for equation in desugar.equations.values() for block in builder.blocks(equation)]
+    proof = Proof(settled_ties(blocks), table, desugar.leaves, Spelling(desugar.concrete), problems=problems)
+    spent: list[str] = []
+    for drop in desugar.drops:
+        keys = list(Arrays(table, drop.ids))
+        proof.dropped |= dict.fromkeys(keys, drop.text())
+        spent += keys if drop.zeros else []
+    proof.spent = frozenset(spent)
+    _report_lost(desugar, proof, allow_unexpected)
+    _check_whole(desugar, builder, proof, model, allow_missing)
+    proof.idle = tuple(str(rule) for number, rule in enumerate(rules) if number not in bindings.used)
     return proof
 
 
-class _Spelled:
-    """The rules behind the blocks, and those that use keys up; spelled when somebody asks, which a load does not."""
+def _check_whole(
+    desugar: Desugar, builder: BlockBuilder, proof: Proof, model: Template | None, allow_missing: NamePatterns
+) -> None:
+    """Look closer at leaves that are not filled whole at first sight, and keys that are not read whole, or not once."""
+    unclear = desugar.unclear | builder.solver.failed
+    filling = [block for block in proof.blocks if not block.tie]
+    names = proof.leaves.table.names
+    leaves = [n for n in np.flatnonzero(~_whole(filling, proof.leaves)).tolist() if names[n] not in unclear]
+    keys = _read_in_part(proof.blocks, proof.keys)
+    for drop in desugar.drops:
+        if drop.bound.rule.keys[0].axes:
+            keys[drop.ids] = True
+    if not leaves and not keys.any():
+        return
+    from bridge.planning.complete import (  # most leaves are filled whole, or stacks of whole keys
+        check_keys,
+        check_leaves,
+    )
 
-    def __init__(self, prover: Prover, used: Mapping[str, int]) -> None:
-        self.prover, self.used = prover, used
-
-    def __call__(self) -> tuple[str, ...]:
-        return self.texts
-
-    @cached_property
-    def texts(self) -> tuple[str, ...]:
-        numbered = [*self.prover.rules().items(), *self.used.items()]
-        return tuple(dict.fromkeys(text for text, _ in sorted(numbered, key=lambda entry: entry[1])))
-
-
-class _Delivery:
-    """Brings what was sent to the relations, and remembers what landed nowhere.
-
-    `rules` are the texts of rules that use keys up, with the number of the user's rule behind each; `unclear` are
-    leaves that keys may be meant for, where their names can be read in several ways.
-    """
-
-    def __init__(self, table: KeyTable, model: Template | None, proof: Proof) -> None:
-        self.proof = proof
-        self.names = None if model is None else Names(model)
-        self.relations = Relations(self.names)
-        self.table = table
-        self.arrived = np.zeros(len(table), bool)
-        self.unclear: set[str] = set()
-        self.lost: dict[int, str] = {}
-        self.rules: dict[str, int] = {}
-
-    def deliver(self, sent: Sent) -> None:
-        """Land what was sent; what lands nowhere is `lost`, with the rule that sent it."""
-        if sent.target is None:
-            text = str(sent.rule)
-            self.proof.dropped |= dict.fromkeys(sent.keys, text)
-            self.rules.setdefault(text, sent.number)
-            return
-        landing = derive(sent) if self.names is None else land(sent, self.names)
-        if landing.readings:
-            rules = "\n".join(f'"{spelled(sent, reading)}"' for reading in landing.readings)
-            text = f"can be read in {len(landing.readings)} ways, and each fits. Say which by a rule:\n{rules}"
-            self.proof.problems.conflicts.append(Conflict(str(sent.key_name), text, tuple(sent.keys)))
-            self.arrived[sent.keys.numbers] = True
-            self.unclear.update(name for reading in landing.readings for name in reading.names.values())
-        for landed in landing.landed:
-            spent = len(self.relations.spent)
-            self.relations.add(landed)
-            self.arrived[landed.keys.numbers] = True
-            if len(self.relations.spent) > spent:
-                self.rules.setdefault(self.relations.spent[landed.keys[0]], sent.number)
-        if len(landing.lost):
-            self.lose(sent, landing.lost)
-
-    def lose(self, sent: Sent, lost: Sequence[int]) -> None:
-        """Remember keys that were sent to names that the model does not have."""
-        reason = "" if sent.rule is INFERENCE else f"sent to {quote(str(sent.leaf_name))} by the rule '{sent.rule}'"
-        hints = self.relations.model.hints
-        names = sent.names() if hints else []
-        for place in lost:
-            self.lost.setdefault(int(sent.keys.numbers[place]), hints.get(names[place], reason) if hints else reason)
-
-    def settle(self, allow_unexpected: Patterns) -> None:
-        """Keys that landed nowhere, and that no other rule used, are unexpected unless they may be."""
-        proof, problems = self.proof, self.proof.problems
-        proof.dropped |= self.relations.spent
-        for number, reason in self.lost.items():
-            key = self.table.names[number]
-            if not self.arrived[number] and key not in proof.dropped:
-                problems.unexpected.append(Unexpected(key, reason))
-        if allow_unexpected.texts:
-            allowed = [problem.key for problem in problems.unexpected if problem.key in allow_unexpected]
-            proof.allowed = tuple(dict.fromkeys(allowed))
-            names = set(allowed)
-            problems.unexpected = [problem for problem in problems.unexpected if problem.key not in names]
+    proof.kept = check_leaves(
+        leaves, filling, proof.leaves, model or Template({}), allow_missing, proof.problems, builder.solver.hollow
+    )
+    suspects: list[int] = np.flatnonzero(keys).tolist()
+    if suspects:
+        check_keys(suspects, proof.blocks, desugar.drops, proof.keys, proof.problems, told=builder.reported)
 
 
-def _settle_ties(proof: Proof) -> None:
-    """A tie whose leaf has no other key is that leaf's key."""
-    filled = {block.leaves[0] for block in proof.blocks if not block.tie}
-    for block in proof.blocks:
-        if block.tie and block.leaves[0] not in filled:
-            block.tie = False
-            filled.add(block.leaves[0])
+def _report_lost(desugar: Desugar, proof: Proof, allow_unexpected: NamePatterns) -> None:
+    """Keys that landed nowhere, and that no other rule used, are unexpected unless they may be."""
+    problems = proof.problems
+    for number, reason in desugar.lost.items():
+        key = desugar.table.names[number]
+        if not desugar.arrived[number] and key not in proof.dropped:
+            problems.unexpected.append(Unexpected(key, reason))
+    if allow_unexpected.texts:
+        proof.allowed = tuple(dict.fromkeys(p.key for p in problems.unexpected if p.key in allow_unexpected))
+        names = set(proof.allowed)
+        problems.unexpected = [problem for problem in problems.unexpected if problem.key not in names]
+
+
+def settled_ties(blocks: Sequence[Block]) -> list[Block]:
+    """The blocks, where a tie whose leaf has no other key is that leaf's key."""
+    if not any(block.tie for block in blocks):
+        return list(blocks)
+    filled = np.zeros(len(blocks[0].leaves.table.names), bool)
+    for block in blocks:
+        if not block.tie:
+            filled[block.leaves.numbers] = True
+    found: list[Block] = []
+    for block in blocks:
+        alone = ~filled[block.leaves.numbers] if block.tie else np.zeros(len(block), bool)
+        if alone.any():
+            filled[block.leaves.numbers] = True
+            found.append(replace(block.at(np.flatnonzero(alone)), tie=False))
+            block = block.at(np.flatnonzero(~alone))
+        if len(block):
+            found.append(block)
+    return found
+
+
+def _whole(blocks: Sequence[Block], leaves: Leaves) -> Mask:
+    """For each leaf whether one block fills it whole, by boxes that cannot overlap."""
+    count = len(leaves.table.names)
+    sizes = np.array([prod(leaves.shape(n) or ()) for n in range(count)]) if not leaves.given else _sizes(leaves.table)
+    elements, first, last = np.zeros(count, np.int64), np.full(count, len(blocks)), np.full(count, -1)
+    odd = np.zeros(count, bool)
+    for number, block in enumerate(blocks):
+        found, each = block.leaves.numbers, block.terms[0].index_map.count
+        np.add.at(elements, found, each)
+        np.minimum.at(first, found, number)
+        np.maximum.at(last, found, number)
+        if each != sizes[found[0]] and not _apart(block):
+            odd[found] = True
+    return (last >= 0) & (first == last) & ~odd & ((elements == sizes) | (sizes == 0))
+
+
+def _sizes(table: ArrayTable) -> Numbers:
+    return np.array([prod(spec.shape) for spec in table.specs], np.int64)[table.kinds]
+
+
+def _apart(block: Block) -> bool:
+    """Whether no two boxes of a block overlap: each is one index or the whole of every axis, and no two are alike."""
+    index_map, starts = block.terms[0].index_map, block.starts
+    for axis, extent in enumerate(index_map.leaf_shape):
+        steps = [atom.extent for atom in index_map.atoms if atom.leaf_axis == axis]
+        if steps and not (prod(steps) == extent and (starts[:, axis] == starts[0, axis]).all()):
+            return False
+    return not repeats([block.leaves.numbers, *starts.T])
+
+
+def _read_in_part(blocks: Sequence[Block], table: ArrayTable) -> Mask:
+    """For each key of the table whether some map does not read it whole, or several read it."""
+    found = np.zeros(len(table), bool)
+    times = np.zeros(len(table), np.intp)
+    for block in blocks:
+        for term in block.terms:
+            if not term.index_map.whole_key:
+                found[term.keys.numbers] = True
+            elif not block.copy:
+                np.add.at(times, term.keys.numbers, 1)
+    return found | (times > 1)

@@ -30,7 +30,8 @@ def recipe_text(plan: Plan) -> str:
 def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:
     """Left and right sides of the recipe."""
     groups: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
-    for block in blocks:
+    # In the order of the keys, however the blocks stand.
+    for block in sorted(blocks, key=lambda block: int(block.terms[0].keys.numbers.min())):
         for number, term in enumerate(block.terms):
             # Rows of one leaf stand together, for they are one tensor of the model.
             by_leaf: dict[str, list[str]] = {}

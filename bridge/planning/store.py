@@ -1,19 +1,18 @@
-"""A plan as JSON: what was asked, of which keys, for which model. Its index maps are proven anew when it is read."""
+"""A plan as JSON: what was asked, of which keys, for which leaves. Its index maps are proven anew when it is read."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import BridgeError, PlanError
-from bridge._values import replace
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
-from bridge.planning.layouts import read_template, template_entry
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
@@ -29,9 +28,7 @@ def plan_to_json(plan: Plan) -> str:
         "ok": plan.ok,
         "source": plan.source,
         "model": plan.model,
-        "rules": list(plan.texts),
-        "asked": [str(rule) for rule in plan.request.rules],
-        "template": None if plan.template is None else template_entry(plan.template),
+        "rules": [str(rule) for rule in plan.rules],
         "keys": plan_specs,
         "leaves": {name: _spec(spec.dtype, spec.shape) for name, spec in plan.leaves.items()},
         "fills": dict(plan.fills),
@@ -61,45 +58,27 @@ def plan_from_json(text: str) -> Plan:
                 f"this plan is of version {document['version']}, this release reads {_VERSION}: make it again"
             )
         request = Request(
-            tuple(map(Rule, document["rules"])),
+            tuple(Rule(text) for text in document["rules"]),
             DtypePolicy.of(document["dtype"]),
-            Names.of(document["allow_missing"]),
-            Names.of(document["allow_unexpected"]),
+            NamePatterns.of(document["allow_missing"]),
+            NamePatterns.of(document["allow_unexpected"]),
         )
         specs = {key: _read(entry) for key, entry in document["keys"].items()}
         # The leaves have the dtypes that were settled then, so no policy is asked again.
         leaves = {name: _read(entry) for name, entry in document["leaves"].items()}
-        plan = _proven(document, specs, leaves, request)
-        # They depend on where the leaves were to go.
-        costs = {name: document[name] for name in ("nbytes", "peak_nbytes")}
-        return replace(plan, request=replace(request, rules=plan.request.rules), **costs)
+        model = Template(leaves, fills=document["fills"], kind=document["model"])
+        settled = replace(request, dtype=DtypePolicy())
+        plan = make_plan(specs, model, settled, source=document["source"])
+        costs = {
+            name: document[name] for name in ("nbytes", "peak_nbytes")
+        }  # they depend on where the leaves were to go
+        return replace(plan, request=request, **costs)
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PlanError(
             f"this is no plan that to_json wrote, make it again: {type(error).__name__}: {error}"
         ) from error
-
-
-def _proven(
-    document: Mapping[str, Any], specs: Mapping[str, Spec], leaves: Mapping[str, Spec], request: Request
-) -> Plan:
-    """The plan by the user's rules, if they still come to those of the document; else by these.
-
-    0.1.0 wrote neither the user's rules nor the layouts that they need.
-    """
-    source, settled = document["source"], replace(request, dtype=DtypePolicy())
-    asked = replace(settled, rules=tuple(map(Rule, document.get("asked", ()))))
-    if document.get("template") is None:
-        plan = make_plan(
-            specs, Template(leaves, fills=document["fills"], kind=document["model"]), settled, source=source
-        )
-        return replace(plan, template=None, request=asked) if "template" in document else plan
-    model = read_template(document["template"], leaves, document["model"])
-    plan = make_plan(specs, model, asked, source=source)
-    if plan.texts == tuple(document["rules"]):
-        return plan
-    return make_plan(specs, model, settled, source=source)
 
 
 def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:
@@ -116,8 +95,7 @@ def _check_types(document: Mapping[str, Any]) -> None:
     """What Python would take for something else, or only trip over later."""
     if not (isinstance(document["source"], str) and isinstance(document["model"], str)):
         raise TypeError("source and model are texts")
-    lists = ("rules", "allow_missing", "allow_unexpected") + (("asked",) if "template" in document else ())
-    for name in lists:
+    for name in ("rules", "allow_missing", "allow_unexpected"):
         if not (isinstance(document[name], list) and all(isinstance(text, str) for text in document[name])):
             raise TypeError(f"{name} is a list of texts")
     if not all(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from itertools import product
 from math import prod
 
 from bridge._text import fold, plain, plain_pieces, template
-from bridge._values import Record
 from bridge.mapping.indexmap import Shape
 from bridge.rules.syntax import Hole, Index, Name, Segment, Side, literal
 
@@ -19,7 +18,8 @@ _CLOSE = 0.55
 _WORDS = re.compile(r"[._]|(?<=[a-z])(?=[A-Z])")
 
 
-class Group(Record):
+@dataclass(slots=True)
+class Group:
     """Names that differ only in indices."""
 
     text: str

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from bridge._values import Record
-from bridge.rules.cursor import fail
-from bridge.rules.options import WORDS, Options
+from bridge.rules.options import WORDS, Options, fail
 from bridge.rules.parse import Parsed
 from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
 
 
-class Pair(Record):
+class Pair(NamedTuple):
     """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
 
     `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its
@@ -28,7 +26,7 @@ class Pair(Record):
     places: tuple[int | None, ...]
 
     @property
-    def count(self) -> int:
+    def branches(self) -> int:
         """How many branches there are."""
         return len(self.labels[0])
 
@@ -38,19 +36,19 @@ class Pair(Record):
         return any(parts is not None for parts in self.parts)
 
 
-Pairing = tuple[Pair, ...]
+Pairing = Sequence[Pair]
 
 
 def branch_count(pairing: Pairing) -> int:
     """How many combinations of picks there are."""
-    return prod(pair.count for pair in pairing)
+    return prod(pair.branches for pair in pairing)
 
 
 def branch_picks(pairing: Pairing, branch: int) -> tuple[int, ...]:
     """Which label of each choice a branch takes; the last choice varies fastest."""
     picks: list[int] = []
     for pair in reversed(pairing):
-        branch, pick = divmod(branch, pair.count)
+        branch, pick = divmod(branch, pair.branches)
         picks.append(pick)
     return tuple(reversed(picks))
 
@@ -59,7 +57,7 @@ def shaped_branch(pairing: Pairing, picks: Sequence[int]) -> int:
     """The number of a branch among those that axes tell apart."""
     branch = 0
     for pair, pick in zip(pairing, picks, strict=True):
-        branch = branch * pair.count + pick if pair.shaped else branch
+        branch = branch * pair.branches + pick if pair.shaped else branch
     return branch
 
 
@@ -89,8 +87,8 @@ class _Check:
             if isinstance(factor, Parts | Part):
                 self.fail("a rule that drops has no parts: select elements, as in 'w [m v[8:]] -> _'", factor.at)
         given = self.given
-        if given.valued or given.flip or given.tie or given.copy:
-            self.fail("a rule that drops its key has no use for options", self.options_at)
+        if given.valued or given.flip or given.tie or given.copy or given.alt:
+            self.fail("a rule that drops its key has no use for options, but for 'zeros'", self.options_at)
 
     def wildcards(self) -> None:
         """`*` and `**` carry over in order, so each side has as many of each."""
@@ -152,7 +150,7 @@ class _Check:
         """Whatever an axis of one side is called stands on the other; an index may leave the name."""
         key_names, leaf_names = ({i.name for i in all_indices(side)} for side in (key, leaf))
         named = {i.name for i in key.name.indices()}
-        alone = {i.name for i in leaf.name.indices() if i.single}
+        alone = {i.name for i in all_indices(leaf) if i.single}
         for index in all_indices(leaf):
             if index.name not in key_names and index.name not in alone:
                 self.fail(f"'{index.name}' stands only on the leaf side: the key side must say what it is", index.at)
@@ -185,6 +183,10 @@ class _Check:
                 self.fail(f"flip: '{name}' is no axis of this rule", at)
         if len(self.keys) > 1 and (given.tie or given.copy):
             self.fail("a sum can be neither 'tie' nor 'copy'", at)
+        if given.zeros and self.leaf is not None:
+            self.fail("'zeros' is for a rule that drops its key: 'x -> _ ; zeros=true'", at)
+        if given.alt and (given.tie or given.copy):
+            self.fail("'alt' is another spelling of a key: it is neither 'tie' nor 'copy'", at)
         if given.tie and given.copy:
             self.fail("'tie' is a second key for one leaf, 'copy' a second leaf for one key: a rule is one of them", at)
         if given.tie and given.valued:

@@ -1,22 +1,70 @@
-"""Options: what stands after `;` or is given by keyword. Sizes of axes, and a closed list of others."""
+"""A rule's text as it is read, its indices and its options: what stands after `;` or is given by keyword."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from math import isfinite
+from typing import NamedTuple, NoReturn
 
-from bridge._values import NamedTuple
-from bridge.rules.cursor import Cursor, fail
+from bridge._errors import RuleError
+from bridge._text import printable
+from bridge.rules.syntax import Index, Selection
+
+
+def fail(text: str, at: int, problem: str) -> NoReturn:
+    """Raise a `RuleError` that shows `text` and points at column `at`."""
+    raise RuleError(f"{problem}\n  {printable(text)}\n  {' ' * len(printable(text[:at]))}^")
+
+
+class Cursor:
+    """The text of one rule and how far it has been read."""
+
+    __slots__ = ("at", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether all of the text has been read."""
+        return self.at == len(self.text)
+
+    def fail(self, problem: str, at: int | None = None) -> NoReturn:
+        """Raise a `RuleError` that points at `at`, by default where reading stands."""
+        fail(self.text, self.at if at is None else at, problem)
+
+    def peek(self, token: str) -> bool:
+        """Whether `token` comes next."""
+        return self.text.startswith(token, self.at)
+
+    def take(self, token: str) -> bool:
+        """Read `token` if it comes next."""
+        if self.peek(token):
+            self.at += len(token)
+            return True
+        return False
+
+    def blank(self) -> bool:
+        """Whether white space comes next."""
+        return not self.done and self.text[self.at].isspace()
+
+    def blanks(self) -> None:
+        """Read white space."""
+        while self.blank():
+            self.at += 1
+
 
 Option = int | float | bool | str
 
-FLAGS = ("tie", "copy")
+FLAGS = ("tie", "copy", "alt", "zeros")
 NUMBERS = ("scale", "add")
 WORDS = frozenset({*FLAGS, *NUMBERS, "flip"})
 """Names that no axis, index or part can have."""
 
 _OPTION = re.compile(r"""([^\W\d]\w*)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,"']+))""", re.ASCII)
+_IDENTIFIER = re.compile(r"[^\W\d]\w*", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _DIGITS = 10**18  # whole numbers have at most 18 digits
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -31,6 +79,8 @@ class Options(NamedTuple):
     flip: tuple[str, ...] = ()
     tie: bool = False
     copy: bool = False
+    alt: bool = False
+    zeros: bool = False
 
     @property
     def valued(self) -> bool:
@@ -44,7 +94,7 @@ class Options(NamedTuple):
         shown = [f"{name}={size}" for name, size in self.sizes]
         shown += [f"scale={self.scale!r}"] * (self.scale != 1) + [f"add={self.add!r}"] * (self.add != 0)
         shown += [f'flip="{" ".join(self.flip)}"'] * bool(self.flip)
-        shown += ["tie=true"] * self.tie + ["copy=true"] * self.copy
+        shown += [f"{name}=true" for name in FLAGS if getattr(self, name)]
         return " ".join(shown)
 
 
@@ -114,3 +164,44 @@ def _number(text: str, at: int, name: str, value: Option) -> float | int:
         fail(text, at, "option 'scale' is 0: nothing would be left of the tensor")
     # Subclasses, such as numpy's, would not read back.
     return int(value) if isinstance(value, int) else float(value)
+
+
+def read_index(cursor: Cursor, expected: str) -> Index:
+    """An index, with its selection if it has one."""
+    found = _IDENTIFIER.match(cursor.text, cursor.at)
+    if not found or found[0] == "_":
+        cursor.fail(f"expected {expected}")
+    start = cursor.at
+    cursor.at = found.end()
+    return Index(found[0], _selection(cursor) if cursor.take("[") else None, at=start)
+
+
+def _selection(cursor: Cursor) -> Selection:
+    """What stands between `[` and `]` after an index."""
+    start = cursor.at
+    numbers = [_integer(cursor)]
+    separator = "," if cursor.peek(",") else ":"
+    while cursor.take(separator):
+        numbers.append(_integer(cursor))
+    if not cursor.take("]"):
+        cursor.fail("expected ']': a selection is written '[3:]', '[1::2]', '[0,3,7]' or '[-1]'")
+    if separator == "," or len(numbers) == 1:
+        picked = tuple(n for n in numbers if n is not None)
+        if len(picked) < len(numbers):
+            cursor.fail("expected an index here, as in '[0,3,7]'", start)
+        if len(set(picked)) < len(picked):
+            cursor.fail("this selection names an index twice", start)
+        return Selection(picked=picked)
+    if len(numbers) > 3 or (len(numbers) == 3 and numbers[2] == 0):
+        cursor.fail("a selection is 'start:stop:step' with a step that is not 0", start)
+    return Selection(numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else None)
+
+
+def _integer(cursor: Cursor) -> int | None:
+    """A whole number, if one comes next."""
+    cursor.blanks()
+    found = _INTEGER.match(cursor.text, cursor.at)
+    if found:
+        cursor.at = found.end()
+    cursor.blanks()
+    return int(found[0]) if found else None

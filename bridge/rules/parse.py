@@ -6,19 +6,208 @@ rule  =  keys "->" leaves [";" options]         (docs/rules.md has the whole gra
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from bridge._errors import RuleError
-from bridge._values import Record
-from bridge.rules.axes import read_axes
-from bridge.rules.cursor import Cursor
-from bridge.rules.names import read_name
-from bridge.rules.options import Option, read_options
-from bridge.rules.syntax import Name, Side
+from bridge.rules.options import Cursor, Option, read_index, read_options
+from bridge.rules.syntax import (
+    Axes,
+    Axis,
+    Choice,
+    Factor,
+    Hole,
+    Index,
+    Name,
+    Part,
+    Parts,
+    Piece,
+    Rest,
+    Segment,
+    Side,
+    Unit,
+    Wild,
+    joined,
+)
+
+_PLAIN = re.compile(r"[^\s.*{}\[\]+;\\-]+")  # text at once: a key of a checkpoint may have a million characters
+
+
+def read_name(cursor: Cursor) -> Name:
+    """Segments up to a blank or a character of the language's own."""
+    if cursor.take("''"):
+        return Name(((),))
+    segments: list[Segment] = []
+    pieces: list[Piece] = []
+    while not _ends(cursor):
+        if cursor.take(".") or cursor.take("\\."):
+            segments.append(joined(pieces))
+            pieces = []
+        elif cursor.peek("*"):
+            pieces.append(_wild(cursor, pieces))
+        elif cursor.take("{"):
+            pieces.append(_braces(cursor, pieces))
+        elif plain := _PLAIN.match(cursor.text, cursor.at):
+            pieces.append(plain[0])
+            cursor.at = plain.end()
+        else:
+            pieces.append(_character(cursor))
+    return Name((*segments, joined(pieces)))
+
+
+def _ends(cursor: Cursor) -> bool:
+    return cursor.done or cursor.blank() or cursor.text[cursor.at] in "[]+;}" or cursor.peek("->")
+
+
+def _character(cursor: Cursor) -> str:
+    r"""One character of plain text; `\` takes the next one as it is."""
+    if cursor.take("\\") and cursor.done:
+        cursor.fail("'\\' takes the next character as it is, but the text ends here", cursor.at - 1)
+    cursor.at += 1
+    return cursor.text[cursor.at - 1]
+
+
+def _wild(cursor: Cursor, before: Sequence[Piece]) -> Wild:
+    """`*`, or `**` where that is the whole segment."""
+    start = cursor.at
+    while cursor.take("*"):
+        pass
+    if cursor.at - start == 1:
+        return Wild(at=start)
+    if cursor.at - start > 2 or before or not (_ends(cursor) or cursor.peek(".")):
+        cursor.fail("'**' stands for whole segments: write 'a.**.b'; within a segment use one '*'", start)
+    return Wild(deep=True, at=start)
+
+
+def _braces(cursor: Cursor, before: Sequence[Piece]) -> Hole | Choice:
+    """What stands between braces in a name: an index, a composition of indices, or a choice."""
+    start = cursor.at
+    cursor.blanks()
+    if cursor.peek("("):
+        hole = Hole(_composed(cursor, start - 1))
+    else:
+        cursor.at = start
+        labels = _labels(cursor, start - 1)
+        if len(labels) > 1:
+            return _choice(cursor, labels, start - 1)
+        cursor.at = start
+        cursor.blanks()
+        hole = Hole((read_index(cursor, "an index, as in '{l}', or a choice, as in '{q|k|v}'"),))
+    cursor.blanks()
+    if not cursor.take("}"):
+        cursor.fail("expected '}'")
+    if before and isinstance(before[-1], Hole):
+        cursor.fail("two indices side by side: nothing says where one number ends and the next begins", start - 1)
+    return hole
+
+
+def _composed(cursor: Cursor, start: int) -> tuple[Index, ...]:
+    """`(g i[:5])`."""
+    cursor.take("(")
+    indices: list[Index] = []
+    cursor.blanks()
+    while not cursor.take(")"):
+        indices.append(read_index(cursor, "an index, as in '{(g i)}'"))
+        cursor.blanks()
+    if len(indices) < 2:
+        cursor.fail("'{(…)}' composes two or more indices: write '{g}' for one", start)
+    return tuple(indices)
+
+
+def _labels(cursor: Cursor, start: int) -> tuple[str, ...]:
+    """The texts that `|` divides, with the closing brace."""
+    labels = [""]
+    while not cursor.take("}"):
+        if cursor.done:
+            cursor.fail("this brace is never closed", start)
+        if cursor.take("|"):
+            labels.append("")
+        elif len(labels) > 1 and cursor.text[cursor.at] in "*{":
+            cursor.fail(f"a choice is between plain texts: '{cursor.text[cursor.at]}' is none")
+        else:
+            labels[-1] += _character(cursor)
+    return tuple(labels)
+
+
+def _choice(cursor: Cursor, labels: tuple[str, ...], start: int) -> Choice:
+    if len(set(labels)) < len(labels):
+        cursor.fail("a choice is between different texts: this one names a text twice", start)
+    return Choice(labels, at=start)
+
+
+_PART = re.compile(r"_(?!\w)")
+_UNIT = re.compile(r"1(?!\w)")
+
+
+def read_axes(cursor: Cursor) -> Axes:
+    """Axes up to the closing bracket."""
+    axes: list[Axis | Rest] = []
+    cursor.blanks()
+    while not cursor.take("]"):
+        start = cursor.at
+        if cursor.take("..."):
+            axes.append(Rest(at=start))
+        elif cursor.take("("):
+            axes.append(_group(cursor, start))
+        else:
+            axes.append(Axis((_factor(cursor),)))
+        cursor.blanks()
+    return tuple(axes)
+
+
+def _group(cursor: Cursor, start: int) -> Axis:
+    """`(h d)` as one axis, or `(q|k|v)`, after its opening parenthesis."""
+    factors: list[Factor] = []
+    while True:
+        cursor.blanks()
+        if cursor.take(")"):
+            break
+        inner = cursor.at
+        factors.append(_parts(cursor, inner) if cursor.take("(") else _factor(cursor))
+        cursor.blanks()
+        if cursor.peek("|"):
+            cursor.at = start + 1
+            return Axis((_parts(cursor, start),))
+    if not factors:
+        cursor.fail("'()' is empty: an axis of one is written '1'", start)
+    return Axis(tuple(factors))
+
+
+def _parts(cursor: Cursor, start: int) -> Parts:
+    """`q|k|v)`."""
+    labels: list[str] = []
+    while True:
+        cursor.blanks()
+        label = read_index(cursor, "the name of a part, as in '(q|k|v)'")
+        if label.selection is not None:
+            cursor.fail("a part is taken whole: it has no selection", label.at)
+        labels.append(label.name)
+        cursor.blanks()
+        if cursor.take(")"):
+            break
+        if not cursor.take("|"):
+            cursor.fail("expected '|' or ')': parts are written '(q|k|v)'")
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        cursor.fail("parts are two or more different names: '(q|k|v)'", start)
+    return Parts(tuple(labels), at=start)
+
+
+def _factor(cursor: Cursor) -> Factor:
+    """One name, `1` or `_`."""
+    start = cursor.at
+    if _PART.match(cursor.text, cursor.at):
+        cursor.at += 1
+        return Part(at=start)
+    if _UNIT.match(cursor.text, cursor.at):
+        cursor.at += 1
+        return Unit()
+    return read_index(cursor, "an axis: a name, '(a b)', '(q|k|v)', '1', '_' or '...'")
+
 
 _DROP = re.compile(r"_\s*(;|$)")
 
 
-class Parsed(Record):
+class Parsed(NamedTuple):
     """A rule as it was written. `leaf` is `None` for a drop; `options_at` is the column where options stand."""
 
     keys: tuple[Side, ...]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import NoReturn
 
 from bridge._errors import RuleError
 from bridge.rules.check import Pairing, check
-from bridge.rules.cursor import fail
-from bridge.rules.options import FLAGS, Option, settled
+from bridge.rules.options import FLAGS, Option, fail, settled
 from bridge.rules.parse import parse
 from bridge.rules.syntax import Side
 
@@ -31,7 +32,7 @@ class Rule:
     ```
     """
 
-    __slots__ = ("_text", "add", "copy", "flip", "keys", "leaf", "pairing", "scale", "sizes", "tie")
+    __slots__ = (*("_text", "add", "alt", "copy", "flip", "keys", "leaf", "pairing", "scale", "sizes", "tie", "zeros"),)
 
     keys: tuple[Side, ...]
     """The key sides: one, or the terms of a sum."""
@@ -45,6 +46,10 @@ class Rule:
     """Names of axes that run backwards."""
     tie: bool
     copy: bool
+    alt: bool
+    """Whether this is another spelling of keys that an earlier rule names: read, never written."""
+    zeros: bool
+    """Of a rule that drops its key: whether the way back writes zeros."""
     pairing: Pairing
     """How the choices of the two sides meet. Follows from the sides."""
     _text: str
@@ -66,6 +71,8 @@ class Rule:
             flip=found.flip,
             tie=found.tie,
             copy=found.copy,
+            alt=found.alt,
+            zeros=found.zeros,
             pairing=check(text, parsed, found),
             _text=f"{canonical} ; {found}" if found else canonical,
         )
@@ -107,3 +114,18 @@ class Rule:
 
     def __repr__(self) -> str:
         return f"Rule({self._text!r})"
+
+
+def rules_of(rules: Sequence[Rule | str] | Rule | str | os.PathLike[str] | None) -> tuple[Rule, ...]:
+    """Rules, texts, one text or a path to TOML (a `Path`, or a text that ends in `.toml`) as rules.
+
+    **Raises:** `RuleError`.
+    """
+    if rules is None:
+        return ()
+    if isinstance(rules, os.PathLike) or (isinstance(rules, str) and rules.endswith(".toml")):
+        from bridge.rules.toml import load_rules  # most rules stand in programs
+
+        return load_rules(rules)
+    items = [rules] if isinstance(rules, str | Rule) else rules
+    return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in items)

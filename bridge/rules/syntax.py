@@ -6,26 +6,35 @@ Positions (`at`, a column in the text) are for error messages only and take no p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-from bridge._values import Value
+from typing import Any, NamedTuple
 
 _RESERVED = frozenset("{}*+[];|\\")
 
 
-class _Node(Value):
-    """A part of a rule, equal to one of the same class in all fields but `at`."""
-
-    def _compared(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self._fields if name != "at")
+def _equal(self: Any, other: object) -> bool:
+    """Equality of parts of a rule: of one class, in all fields but `at`."""
+    return type(self) is type(other) and _compared(self) == _compared(other)
 
 
-class Selection(_Node):
+def _hash(self: Any) -> int:
+    return hash((type(self).__name__, _compared(self)))
+
+
+def _compared(part: Any) -> tuple[Any, ...]:
+    fields: tuple[Any, ...] = (*part,)
+    return fields[:-1] if part._fields[-1:] == ("at",) else fields
+
+
+class Selection(NamedTuple):
     """Python's selection of indices: `3:`, `1::2`, `-1` or `0,3,7`."""
 
     start: int | None = None
     stop: int | None = None
     step: int | None = None
     picked: tuple[int, ...] = ()
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def positions(self, count: int) -> range | tuple[int, ...]:
         """The selected of `count` indices, in order; negative bounds count from the end."""
@@ -57,12 +66,15 @@ class Selection(_Node):
         return "[" + (":".join(shown) if shown[2] else ":".join(shown[:2])) + "]"
 
 
-class Index(_Node):
+class Index(NamedTuple):
     """`l` or `l[3:]`: a variable over indices, in a name or as an axis."""
 
     name: str
     selection: Selection | None = None
     at: int = 0
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     @property
     def single(self) -> bool:
@@ -73,31 +85,40 @@ class Index(_Node):
         return self.name + ("" if self.selection is None else str(self.selection))
 
 
-class Hole(_Node):
+class Hole(NamedTuple):
     """`{l}` or `{(g i[:5])}`: one number in a name, of one or more indices (row-major)."""
 
     indices: tuple[Index, ...]
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def __str__(self) -> str:
         inner = " ".join(map(str, self.indices))
         return "{" + (inner if len(self.indices) == 1 else f"({inner})") + "}"
 
 
-class Choice(_Node):
+class Choice(NamedTuple):
     """`{q|k|v}`: one of several texts, in a name."""
 
     labels: tuple[str, ...]
     at: int = 0
 
+    __eq__ = _equal
+    __hash__ = _hash
+
     def __str__(self) -> str:
         return "{" + "|".join(map(escaped, self.labels)) + "}"
 
 
-class Wild(_Node):
+class Wild(NamedTuple):
     """`*`, any text within a segment, or `**`, any number of segments."""
 
     deep: bool = False
     at: int = 0
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def __str__(self) -> str:
         return "**" if self.deep else "*"
@@ -107,10 +128,13 @@ Piece = str | Hole | Choice | Wild
 Segment = tuple[Piece, ...]
 
 
-class Name(_Node):
+class Name(NamedTuple):
     """A dotted name with variables: segments of texts, holes, choices and wildcards."""
 
     segments: tuple[Segment, ...]
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def pieces(self) -> Iterator[Piece]:
         """Every piece, from left to right."""
@@ -133,36 +157,48 @@ NO_NAME = Name(((),))
 """The empty name, `''`."""
 
 
-class Parts(_Node):
+class Parts(NamedTuple):
     """`(q|k|v)`: an axis that is these parts, one after the other."""
 
     labels: tuple[str, ...]
     at: int = 0
 
+    __eq__ = _equal
+    __hash__ = _hash
+
     def __str__(self) -> str:
         return "(" + "|".join(self.labels) + ")"
 
 
-class Part(_Node):
+class Part(NamedTuple):
     """`_`: as wide as the part that the other side chooses."""
 
     at: int = 0
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def __str__(self) -> str:
         return "_"
 
 
-class Unit(_Node):
+class Unit(NamedTuple):
     """`1`: an axis of one."""
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def __str__(self) -> str:
         return "1"
 
 
-class Rest(_Node):
+class Rest(NamedTuple):
     """`...`: all other axes."""
 
     at: int = 0
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def __str__(self) -> str:
         return "..."
@@ -171,10 +207,13 @@ class Rest(_Node):
 Factor = Index | Parts | Part | Unit
 
 
-class Axis(_Node):
+class Axis(NamedTuple):
     """One axis of an array, the row-major product of its factors: `m`, `(h d)`, `(q|k|v)`, `1`."""
 
     factors: tuple[Factor, ...]
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def __str__(self) -> str:
         inner = " ".join(map(str, self.factors))
@@ -184,12 +223,15 @@ class Axis(_Node):
 Axes = tuple[Axis | Rest, ...]
 
 
-class Side(_Node):
+class Side(NamedTuple):
     """A name and, where they are given, the axes of its array."""
 
     name: Name
     axes: Axes | None = None
     at: int = 0
+
+    __eq__ = _equal
+    __hash__ = _hash
 
     def factors(self) -> Iterator[Factor]:
         """Every factor of every axis, from left to right."""

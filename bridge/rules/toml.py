@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tomllib
 from typing import Any, cast
 
 from bridge._errors import RuleError
@@ -24,8 +24,6 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     rules = bridge.load_rules("rules.toml")
     ```
     """
-    import tomllib  # most rules stand in programs, which then need not wait for it
-
     name = quote(os.fspath(path))
     try:
         with open(path, "rb") as file:
@@ -40,19 +38,6 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     if document:
         raise RuleError(f"{name} has {', '.join(map(quote, document))} besides 'rules': nothing else belongs there.")
     return tuple(_rule(name, number, entry) for number, entry in enumerate(cast("list[Any]", entries)))
-
-
-def rules_of(rules: Sequence[Rule | str] | Rule | str | os.PathLike[str] | None) -> tuple[Rule, ...]:
-    """Rules, texts, one text or a path to TOML (a `Path`, or a text that ends in `.toml`) as rules.
-
-    **Raises:** `RuleError`.
-    """
-    if rules is None:
-        return ()
-    if isinstance(rules, os.PathLike) or (isinstance(rules, str) and rules.endswith(".toml")):
-        return load_rules(rules)
-    items = [rules] if isinstance(rules, str | Rule) else rules
-    return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in items)
 
 
 def _rule(name: str, number: int, entry: Any) -> Rule:

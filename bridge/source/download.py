@@ -59,7 +59,7 @@ class Wanted:
 
     def fetch(self, bar: Callable[..., Any]) -> LocalFile:
         """Bring it by huggingface_hub: its locks, its resuming, and however the Hub stores the file."""
-        import huggingface_hub
+        import huggingface_hub  # only those who use the Hub wait for it
 
         client: Any = huggingface_hub  # its bars are tqdm's to a type checker
         options = self.repo.options

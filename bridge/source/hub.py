@@ -108,7 +108,7 @@ def find_repo(repo: str, options: HubOptions, *, kind: str = "model", subject: s
 def explained(subject: str, revision: str | None) -> Generator[None]:
     """What huggingface_hub raises, as an error that names the repo and the next step; `PassingError` if it may pass."""
     try:
-        from huggingface_hub import errors
+        from huggingface_hub import errors  # only those who use the Hub wait for it
     except ImportError as e:
         raise CheckpointError(f"{subject} needs huggingface_hub: pip install huggingface_hub. ({e})") from e
     # Its base is the HTTP library's own error, which connections and timeouts raise; the library differs by version.

@@ -31,7 +31,7 @@ class HubCache:
     @classmethod
     def of(cls, repo: str, kind: str, cache_dir: str | None) -> HubCache:
         """The repo's folder in `cache_dir`, by default where huggingface_hub keeps its cache."""
-        from huggingface_hub import constants
+        from huggingface_hub import constants  # only those who use the Hub wait for it
 
         folder = os.path.expanduser(cache_dir or constants.HF_HUB_CACHE)
         return cls(os.path.join(folder, "--".join([f"{kind}s", *repo.split("/")])))

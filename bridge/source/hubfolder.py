@@ -82,7 +82,7 @@ class StreamedHubFile(RangedFile):
 
     def __init__(self, repo: Repo, path: str, *, name: str, known: tuple[int, bytes] | None = None) -> None:
         """**Arguments:** `known`: the file's length and first bytes, where no request is needed to learn them."""
-        from huggingface_hub import hf_hub_url
+        from huggingface_hub import hf_hub_url  # find_repo has explained it where it is missing
 
         self._repo = repo
         self._path = path
@@ -106,7 +106,7 @@ class StreamedHubFile(RangedFile):
         if not self._repo.online:
             raise CheckpointError(f"{quote(name)} {_ABSENT}")
         with explained(quote(name), self._repo.options.revision):
-            from huggingface_hub import constants, get_session, utils
+            from huggingface_hub import constants, get_session, utils  # as above
 
             # Where the Hub sent the last request goes for some minutes: the Hub itself need not be asked each time.
             place = self._place

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
-from bridge.mapping.block import Block
+from bridge.mapping.block import Block, MemoryMap
 from bridge.mapping.indexmap import Shape
-from bridge.mapping.memory import MemoryMap
 from bridge.mapping.shard import Box, Grid, parts
 from bridge.mapping.template import Spec
 from bridge.stream.buffers import part_nbytes

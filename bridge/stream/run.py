@@ -12,11 +12,11 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.stream.buffers import CHUNK, THREADS, as_bytes, empty
 from bridge.stream.direct import Read
-from bridge.stream.jobs import Files, Job
 
 if TYPE_CHECKING:
     from bridge.stream.coalesce import CoalescedRead
     from bridge.stream.computed import ComputedRead, ComputedSum
+    from bridge.stream.jobs import Files, Job
     from bridge.stream.scatter import Scatter
     from bridge.stream.transform import TransformRead
 

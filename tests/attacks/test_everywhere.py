@@ -62,9 +62,9 @@ def saved(path: Path) -> None:
 
 
 def converted(path: Path) -> None:
-    bridge.convert(path, path.parent / "native", None, ALL)
-    bridge.load(path.parent / "native", None)
-    bridge.revert(path.parent / "native", path.parent / "back")
+    bridge.convert(path, path.parent / "converted", None, ALL)
+    bridge.load(path.parent / "converted", None)
+    bridge.revert(path.parent / "converted", path.parent / "back")
     assert (path.parent / "back" / path.name).read_bytes() == path.read_bytes()
 
 

@@ -13,7 +13,7 @@ import bridge
 from bridge.cli.main import main
 from tests.cli.program import MODEL, RULES, weights, write
 
-CONVERT = ["convert", "original", "native", "--like", "my_model:make", "--rules", "rules.toml"]
+CONVERT = ["convert", "original", "converted", "--like", "my_model:make", "--rules", "rules.toml"]
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_there_and_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(CONVERT) == 0
-    assert capsys.readouterr().out.startswith("native: ")
-    with bridge.open("native") as ckpt:
+    assert capsys.readouterr().out.startswith("converted: ")
+    with bridge.open("converted") as ckpt:
         stacked = np.stack([weights()[f"blocks.{layer}.fc.weight"] for layer in range(2)])
         assert ckpt["layers.weight"].tobytes() == stacked.tobytes()
-    assert main(["plan", "native", "--like", "my_model:make"]) == 0
-    assert main(["revert", "native", "back"]) == 0
+    assert main(["plan", "converted", "--like", "my_model:make"]) == 0
+    assert main(["revert", "converted", "back"]) == 0
     assert (folder / "back/model.safetensors").read_bytes() == (folder / "original/model.safetensors").read_bytes()
     capsys.readouterr()
     assert main(["diff", "original", "back"]) == 0
@@ -43,30 +43,30 @@ def test_there_and_back(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_json_says_what_was_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CONVERT, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert (document["target"], document["left_out"]) == ("native", [])
-    assert document["nbytes"] == sum((folder / "native" / name).stat().st_size for name in document["files"])
-    assert main(["revert", "native", "back", "--json"]) == 0
+    assert (document["target"], document["left_out"]) == ("converted", [])
+    assert document["nbytes"] == sum((folder / "converted" / name).stat().st_size for name in document["files"])
+    assert main(["revert", "converted", "back", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["files"] == ["model.safetensors"]
 
 
 @pytest.mark.parametrize("spelling", ["bf16", "BF16", "bfloat16"])
 def test_dtype(folder: Path, spelling: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CONVERT, "--dtype", spelling]) == 0
-    with bridge.open("native") as ckpt:
+    with bridge.open("converted") as ckpt:
         assert {spec.dtype.name for spec in ckpt.specs.values()} == {"bfloat16"}
     assert "blocks.{0..1}.fc.weight: narrowed from float32 to bfloat16" in capsys.readouterr().out
-    assert main(["revert", "native", "back"]) == 0
+    assert main(["revert", "converted", "back"]) == 0
     assert bridge.diff("original", "back").equal
 
 
 def test_a_dtype_that_is_none_is_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CONVERT, "--dtype", "bf61"]) == 2
     assert capsys.readouterr().err.startswith("error: --dtype 'bf61' is no dtype. ")
-    assert not (folder / "native").exists()
+    assert not (folder / "converted").exists()
 
 
 def test_a_checkpoint_is_replaced_only_on_request(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for argv in (CONVERT, ["revert", "native", "back"]):
+    for argv in (CONVERT, ["revert", "converted", "back"]):
         assert main(argv) == 0
         capsys.readouterr()
         assert main(argv) == 1
@@ -78,7 +78,7 @@ def test_what_does_not_meet_is_1_and_writes_nothing(folder: Path, capsys: pytest
     write(folder / "original/model.safetensors", weights() | {"extra": np.ones(1, "f4")})
     assert main(CONVERT) == 1
     assert "extra" in capsys.readouterr().err
-    assert not (folder / "native").exists()
+    assert not (folder / "converted").exists()
     assert main(["revert", "original", "back"]) == 1
     assert "'original/' was not written by convert" in capsys.readouterr().err
 

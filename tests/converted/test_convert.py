@@ -30,44 +30,44 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def native(tmp_path: Path, source: Path) -> Path:
-    report = bridge.convert(source, tmp_path / "native", LIKE, RULES)
+def converted(tmp_path: Path, source: Path) -> Path:
+    report = bridge.convert(source, tmp_path / "converted", LIKE, RULES)
     assert report.files == ("model.safetensors", "bridge.json", "bridge.original")
-    return tmp_path / "native"
+    return tmp_path / "converted"
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-def test_it_loads_without_rules(native: Path, mmap: bool):
-    assert bits(bridge.load(native, LIKE, mmap=mmap)["w"]) == bits(STACK)
-    assert bits(bridge.load(native, None)["w"]) == bits(STACK)
-    plan = bridge.plan(native, LIKE)
+def test_it_loads_without_rules(converted: Path, mmap: bool):
+    assert bits(bridge.load(converted, LIKE, mmap=mmap)["w"]) == bits(STACK)
+    assert bits(bridge.load(converted, None)["w"]) == bits(STACK)
+    plan = bridge.plan(converted, LIKE)
     assert plan.ok
-    assert bits(bridge.load(native, LIKE, plan, mmap=mmap)["w"]) == bits(STACK)
-    assert read(native) == {"w": bits(STACK)}
+    assert bits(bridge.load(converted, LIKE, plan, mmap=mmap)["w"]) == bits(STACK)
+    assert read(converted) == {"w": bits(STACK)}
 
 
-def test_its_own_rules_may_be_given_and_no_others(native: Path, source: Path):
+def test_its_own_rules_may_be_given_and_no_others(converted: Path, source: Path):
     for rules in (RULES, RULES[0], bridge.plan(source, LIKE, RULES), bridge.plan(source, LIKE, RULES).rules):
-        assert bits(bridge.load(native, LIKE, rules)["w"]) == bits(STACK)
+        assert bits(bridge.load(converted, LIKE, rules)["w"]) == bits(STACK)
     for rules in (["h.{l}.w -> w"], [*RULES, "x -> _"], "** -> **"):
         with pytest.raises(bridge.PlanError) as caught:
-            bridge.load(native, LIKE, rules)
+            bridge.load(converted, LIKE, rules)
         assert str(caught.value) == (
-            f"'{native}/' was converted by other rules than these: load it without rules, or convert the original again"
+            f"'{converted}/' was converted by other rules than these: load it without rules, or convert the original again"
         )
 
 
-def test_its_own_plan_may_be_given(native: Path):
-    plan = bridge.plan(native, LIKE)
+def test_its_own_plan_may_be_given(converted: Path):
+    plan = bridge.plan(converted, LIKE)
     assert plan.ok
-    assert bits(bridge.load(native, LIKE, plan)["w"]) == bits(STACK)
+    assert bits(bridge.load(converted, LIKE, plan)["w"]) == bits(STACK)
 
 
-def test_it_is_never_converted_again(tmp_path: Path, native: Path):
+def test_it_is_never_converted_again(tmp_path: Path, converted: Path):
     for rules in (None, RULES):
         with pytest.raises(bridge.PlanError) as caught:
-            bridge.convert(native, tmp_path / "twice", LIKE, rules)
-        assert str(caught.value) == f"'{native}/' is converted already: load it as it is, or revert it first"
+            bridge.convert(converted, tmp_path / "twice", LIKE, rules)
+        assert str(caught.value) == f"'{converted}/' is converted already: load it as it is, or revert it first"
     assert not (tmp_path / "twice").exists()
 
 
@@ -91,19 +91,19 @@ def test_a_plan_that_is_not_ok_writes_nothing(tmp_path: Path, source: Path):
 
 
 def test_another_dtype(tmp_path: Path, source: Path):
-    report = bridge.convert(source, tmp_path / "native", LIKE, RULES, dtype=jnp.bfloat16)
+    report = bridge.convert(source, tmp_path / "converted", LIKE, RULES, dtype=jnp.bfloat16)
     assert report.left_out == tuple((key, "narrowed from float32 to bfloat16") for key in TENSORS)
     like = {"w": struct((N, 4, 4), jnp.bfloat16)}
     direct = bridge.load(source, like, RULES)
-    assert bits(bridge.load(tmp_path / "native", like)["w"]) == bits(direct["w"])
-    assert bits(bridge.load(tmp_path / "native", None)["w"]) == bits(direct["w"])
-    widened = bridge.load(tmp_path / "native", LIKE)["w"]
+    assert bits(bridge.load(tmp_path / "converted", like)["w"]) == bits(direct["w"])
+    assert bits(bridge.load(tmp_path / "converted", None)["w"]) == bits(direct["w"])
+    widened = bridge.load(tmp_path / "converted", LIKE)["w"]
     assert bits(widened) == bits(np.asarray(direct["w"]).astype(np.float32))
 
 
-def test_another_template_is_held_against_the_leaves(native: Path):
+def test_another_template_is_held_against_the_leaves(converted: Path):
     with pytest.raises(bridge.PlanError) as caught:
-        bridge.load(native, {"w": struct((N, 4, 5))})
+        bridge.load(converted, {"w": struct((N, 4, 5))})
     ((leaf, key, _, got),) = caught.value.mismatched
     assert (leaf, key, got.shape) == ("w", "w", (N, 4, 4))
 
@@ -111,8 +111,8 @@ def test_another_template_is_held_against_the_leaves(native: Path):
 def test_missing_leaves_are_converted_too(tmp_path: Path, source: Path):
     like = LIKE | {"rope": struct((2,)), "head": jnp.full((2,), 3.0)}
     missing = {"rope": lambda name, spec: jnp.full(spec.shape, 7.0), "head": lambda name, spec: jnp.ones(spec.shape)}
-    bridge.convert(source, tmp_path / "native", like, RULES, allow_missing=missing)
-    loaded = bridge.load(tmp_path / "native", like)
+    bridge.convert(source, tmp_path / "converted", like, RULES, allow_missing=missing)
+    loaded = bridge.load(tmp_path / "converted", like)
     assert bits(loaded["rope"]) == bits(np.full(2, 7, np.float32))
     assert bits(loaded["head"]) == bits(np.ones(2, np.float32))
 
@@ -193,7 +193,7 @@ def test_a_conversion_takes_little_memory(tmp_path: Path):
     """200 MB, stacked and transposed there and back: a few chunks and one tensor at a time, no leaf whole."""
     matrix = finite((1024, 1024))
     source = write(tmp_path / "source/model.safetensors", {f"h.{n}.w": matrix + np.float32(n) for n in range(50)})
-    command = [sys.executable, "-c", MEMORY, source, tmp_path / "native", tmp_path / "back"]
+    command = [sys.executable, "-c", MEMORY, source, tmp_path / "converted", tmp_path / "back"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 64 << 20
@@ -203,5 +203,5 @@ def test_a_conversion_takes_little_memory(tmp_path: Path):
 def test_devices_do_not_matter(tmp_path: Path, source: Path):
     """A committed template leaf: the converted form is the same."""
     like = {"w": jax.device_put(jnp.zeros((N, 4, 4)), jax.devices()[0])}
-    bridge.convert(source, tmp_path / "native", like, RULES)
-    assert read(tmp_path / "native") == {"w": bits(STACK)}
+    bridge.convert(source, tmp_path / "converted", like, RULES)
+    assert read(tmp_path / "converted") == {"w": bits(STACK)}

@@ -21,21 +21,21 @@ LIKE = {"w": struct((2, 4))}
 
 
 @pytest.fixture
-def native(tmp_path: Path) -> Path:
+def converted(tmp_path: Path) -> Path:
     source = write(tmp_path / "source/model.safetensors", TENSORS)
-    bridge.convert(source, tmp_path / "native", LIKE, RULES)
-    assert {path.name for path in (tmp_path / "native").iterdir()} == {
+    bridge.convert(source, tmp_path / "converted", LIKE, RULES)
+    assert {path.name for path in (tmp_path / "converted").iterdir()} == {
         "model.safetensors",
         "bridge.json",
         "bridge.original",
     }
-    return tmp_path / "native"
+    return tmp_path / "converted"
 
 
-def changed(native: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    record = json.loads((native / "bridge.json").read_text())
+def changed(converted: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    record = json.loads((converted / "bridge.json").read_text())
     change(record)
-    (native / "bridge.json").write_text(json.dumps(record))
+    (converted / "bridge.json").write_text(json.dumps(record))
 
 
 def put(*path: Any, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -95,44 +95,46 @@ DAMAGES: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_record(tmp_path: Path, native: Path, damage: str):
-    changed(native, DAMAGES[damage])
-    with pytest.raises(bridge.CheckpointError, match="native"):
-        bridge.revert(native, tmp_path / "back")
+def test_a_damaged_record(tmp_path: Path, converted: Path, damage: str):
+    changed(converted, DAMAGES[damage])
+    with pytest.raises(bridge.CheckpointError, match="converted"):
+        bridge.revert(converted, tmp_path / "back")
     assert not (tmp_path / "back").exists()
-    assert np.asarray(bridge.load(native, LIKE)["w"]).tobytes() == TENSORS["x.0"].tobytes() + TENSORS["x.1"].tobytes()
+    assert (
+        np.asarray(bridge.load(converted, LIKE)["w"]).tobytes() == TENSORS["x.0"].tobytes() + TENSORS["x.1"].tobytes()
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "7", "null", "[" * 100_000, "{", b"\xff\xfe", '{"version": 1}'])
-def test_a_record_of_another_kind(tmp_path: Path, native: Path, text: str | bytes):
-    (native / "bridge.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+def test_a_record_of_another_kind(tmp_path: Path, converted: Path, text: str | bytes):
+    (converted / "bridge.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(bridge.CheckpointError, match="has lost the record of its conversion"):
-        bridge.revert(native, tmp_path / "back")
+        bridge.revert(converted, tmp_path / "back")
     with pytest.raises(bridge.CheckpointError, match="has lost the record of its conversion"):
-        bridge.load(native, LIKE, RULES)
+        bridge.load(converted, LIKE, RULES)
 
 
 @pytest.mark.parametrize("name", ["bridge.json", "bridge.original"])
-def test_a_missing_file(tmp_path: Path, native: Path, name: str):
-    (native / name).unlink()
+def test_a_missing_file(tmp_path: Path, converted: Path, name: str):
+    (converted / name).unlink()
     with pytest.raises(bridge.CheckpointError, match=name):
-        bridge.revert(native, tmp_path / "back")
-    bridge.load(native, LIKE)
+        bridge.revert(converted, tmp_path / "back")
+    bridge.load(converted, LIKE)
 
 
-def test_originals_that_were_cut(tmp_path: Path, native: Path):
-    raw = (native / "bridge.original").read_bytes()
-    (native / "bridge.original").write_bytes(raw[:-4])
+def test_originals_that_were_cut(tmp_path: Path, converted: Path):
+    raw = (converted / "bridge.original").read_bytes()
+    (converted / "bridge.original").write_bytes(raw[:-4])
     with pytest.raises(bridge.CheckpointError, match=r"bridge\.original"):
-        bridge.revert(native, tmp_path / "back")
+        bridge.revert(converted, tmp_path / "back")
 
 
-def test_originals_of_another_conversion(tmp_path: Path, native: Path):
-    write(native / "bridge.original", {"other": finite((3,))})
+def test_originals_of_another_conversion(tmp_path: Path, converted: Path):
+    write(converted / "bridge.original", {"other": finite((3,))})
     with pytest.raises(bridge.CheckpointError) as caught:
-        bridge.revert(native, tmp_path / "back")
+        bridge.revert(converted, tmp_path / "back")
     assert str(caught.value) == (
-        f"'{native}/' has lost what key 'drop' was: neither a leaf nor '{native}/bridge.original' holds it. "
+        f"'{converted}/' has lost what key 'drop' was: neither a leaf nor '{converted}/bridge.original' holds it. "
         "Convert it again."
     )
 
@@ -192,15 +194,15 @@ def test_an_index_names_only_tensors(tmp_path: Path):
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
-def test_a_record_that_would_write_behind_a_link(tmp_path: Path, native: Path):
-    changed(native, put("files", 0, "name", value="link/x.safetensors"))
-    changed(native, put("index", value='{"weight_map": {"x.0": "link/x.safetensors"}}'))
+def test_a_record_that_would_write_behind_a_link(tmp_path: Path, converted: Path):
+    changed(converted, put("files", 0, "name", value="link/x.safetensors"))
+    changed(converted, put("index", value='{"weight_map": {"x.0": "link/x.safetensors"}}'))
     (tmp_path / "mine").mkdir()
     target = tmp_path / "target"
     target.mkdir()
     (target / "link").symlink_to(tmp_path / "mine", target_is_directory=True)
     with pytest.raises(bridge.SaveError, match="would lie elsewhere, behind a link"):
-        bridge.revert(native, target)
+        bridge.revert(converted, target)
     assert list((tmp_path / "mine").iterdir()) == []
 
 

@@ -60,7 +60,7 @@ def test_a_checkpoint_larger_than_memory(tmp_path: Path):
     t |= {f"h.{n}.turned": draw(1024, 1024) for n in range(8)}
     t |= {f"h.{n}.wide": draw(1024, 1024).astype(ml_dtypes.bfloat16) for n in range(8)}
     t |= {"embed": draw(10_000, 1024), "a": draw(2048, 1024), "b": draw(2048, 1024), "dropped": draw(8192, 1024)}
-    source, target = tmp_path / "model.safetensors", tmp_path / "native"
+    source, target = tmp_path / "model.safetensors", tmp_path / "converted"
     save_file(t, source)
     save_file({"small": np.ones(3, np.float32)}, tmp_path / "small.safetensors")
     assert source.stat().st_size > 8 * BUDGET

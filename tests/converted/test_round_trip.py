@@ -29,10 +29,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def check_back(folder: Path, source: Any, like: Any = None, rules: Any = None, **options: Any) -> None:
     """Convert and revert; the files that come out are those in `folder/source`."""
-    report = bridge.convert(source, folder / "native", like, rules, **options)
-    assert {path.name for path in (folder / "native").iterdir()} == set(report.files)
-    assert report.nbytes == sum(path.stat().st_size for path in (folder / "native").iterdir())
-    report = bridge.revert(folder / "native", folder / "back")
+    report = bridge.convert(source, folder / "converted", like, rules, **options)
+    assert {path.name for path in (folder / "converted").iterdir()} == set(report.files)
+    assert report.nbytes == sum(path.stat().st_size for path in (folder / "converted").iterdir())
+    report = bridge.revert(folder / "converted", folder / "back")
     assert contents(folder / "back") == contents(folder / "source")
     assert set(report.files) == set(contents(folder / "back"))
     assert report.nbytes == sum(map(len, contents(folder / "back").values()))
@@ -52,7 +52,7 @@ def test_a_file_of_another_name(tmp_path: Path):
 
 def test_no_template_and_no_rules(tmp_path: Path):
     check_back(tmp_path, one(tmp_path, LAYERS))
-    assert read(tmp_path / "native") == {key: bits(array) for key, array in LAYERS.items()}
+    assert read(tmp_path / "converted") == {key: bits(array) for key, array in LAYERS.items()}
 
 
 def many(folder: Path, tensors: dict[str, np.ndarray], *, indent: int | None = 4, **more: Any) -> Path:
@@ -80,8 +80,8 @@ def test_files_below_the_folder(tmp_path: Path):
 
 def test_a_list_of_files_gets_an_index(tmp_path: Path):
     files = [write(tmp_path / f"source/{key}.safetensors", {key: array}) for key, array in LAYERS.items()]
-    bridge.convert(files, tmp_path / "native")
-    report = bridge.revert(tmp_path / "native", tmp_path / "back")
+    bridge.convert(files, tmp_path / "converted")
+    report = bridge.revert(tmp_path / "converted", tmp_path / "back")
     assert contents(tmp_path / "back").items() >= contents(tmp_path / "source").items()
     assert set(report.files) == {*(file.name for file in files), INDEX}
     assert bridge.diff(files, tmp_path / "back").equal
@@ -89,8 +89,8 @@ def test_a_list_of_files_gets_an_index(tmp_path: Path):
 
 def test_a_list_of_files_of_one_name(tmp_path: Path):
     files = [write(tmp_path / f"{n}/x.safetensors", {key: LAYERS[key]}) for n, key in enumerate(LAYERS)]
-    bridge.convert(files, tmp_path / "native")
-    bridge.revert(tmp_path / "native", tmp_path / "back")
+    bridge.convert(files, tmp_path / "converted")
+    bridge.revert(tmp_path / "converted", tmp_path / "back")
     assert bridge.diff(files, tmp_path / "back").equal
 
 
@@ -101,7 +101,7 @@ def test_stale_tensors(tmp_path: Path):
     write(source / "b.safetensors", {"y": finite((4,), seed=2), "x": finite((1,), seed=3)})
     (source / INDEX).write_text(json.dumps({"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}))
     check_back(tmp_path, source)
-    assert set(read(tmp_path / "native")) == {"x", "y"}
+    assert set(read(tmp_path / "converted")) == {"x", "y"}
 
 
 def test_unusual_headers(tmp_path: Path):
@@ -171,8 +171,8 @@ def test_what_the_leaves_cannot_give_back_is_kept(tmp_path: Path, case: str):
     source = one(tmp_path, tensors)
     check_back(tmp_path, source, like, rules, **options)
     direct = bridge.load(source, like, rules, **options)
-    native = bridge.load(tmp_path / "native", jax.eval_shape(lambda: direct))
-    assert jax.tree.map(bits, native) == jax.tree.map(bits, direct)
+    converted = bridge.load(tmp_path / "converted", jax.eval_shape(lambda: direct))
+    assert jax.tree.map(bits, converted) == jax.tree.map(bits, direct)
 
 
 class Net(eqx.Module):
@@ -205,42 +205,42 @@ def test_a_model_and_its_state(tmp_path: Path):
     like = eqx.filter_eval_shape(eqx.nn.make_with_state(Net), jax.random.key(0))
     source = one(tmp_path, net_tensors())
     check_back(tmp_path, source, like)
-    direct, native = bridge.load(source, like), bridge.load(tmp_path / "native", like)
-    assert jax.tree.structure(direct) == jax.tree.structure(native)
-    assert [bits(x) for x in jax.tree.leaves(eqx.filter(native, eqx.is_array))] == [
+    direct, converted = bridge.load(source, like), bridge.load(tmp_path / "converted", like)
+    assert jax.tree.structure(direct) == jax.tree.structure(converted)
+    assert [bits(x) for x in jax.tree.leaves(eqx.filter(converted, eqx.is_array))] == [
         bits(x) for x in jax.tree.leaves(eqx.filter(direct, eqx.is_array))
     ]
 
 
 def test_a_real_checkpoint(tmp_path: Path, minilm: Path):
-    bridge.convert(minilm, tmp_path / "native", None, ["encoder.layer.{l}.** -> layers.**", "** -> **"])
-    bridge.revert(tmp_path / "native", tmp_path / "back")
+    bridge.convert(minilm, tmp_path / "converted", None, ["encoder.layer.{l}.** -> layers.**", "** -> **"])
+    bridge.revert(tmp_path / "converted", tmp_path / "back")
     assert (tmp_path / "back/model.safetensors").read_bytes() == (minilm / "model.safetensors").read_bytes()
 
 
 def test_over_another_checkpoint_and_into_one_file(tmp_path: Path):
     source = one(tmp_path, LAYERS)
-    bridge.convert(source, tmp_path / "native", None)
-    bridge.revert(tmp_path / "native", tmp_path / "x.safetensors")
+    bridge.convert(source, tmp_path / "converted", None)
+    bridge.revert(tmp_path / "converted", tmp_path / "x.safetensors")
     assert (tmp_path / "x.safetensors").read_bytes() == source.read_bytes()
     many(tmp_path / "many", LAYERS)
     with pytest.raises(bridge.SaveError, match="holds a checkpoint already"):
-        bridge.revert(tmp_path / "native", tmp_path / "many")
-    bridge.revert(tmp_path / "native", tmp_path / "many", overwrite=True)
+        bridge.revert(tmp_path / "converted", tmp_path / "many")
+    bridge.revert(tmp_path / "converted", tmp_path / "many", overwrite=True)
     assert contents(tmp_path / "many") == {"model.safetensors": source.read_bytes()}
-    bridge.convert(many(tmp_path / "again", LAYERS), tmp_path / "native", overwrite=True)
+    bridge.convert(many(tmp_path / "again", LAYERS), tmp_path / "converted", overwrite=True)
     with pytest.raises(bridge.SaveError) as caught:
-        bridge.revert(tmp_path / "native", tmp_path / "y.safetensors")
+        bridge.revert(tmp_path / "converted", tmp_path / "y.safetensors")
     assert str(caught.value) == f"'{tmp_path}/y.safetensors' is one file, the checkpoint had 3: name a folder"
-    bridge.revert(tmp_path / "native", tmp_path / "again", overwrite=True)
+    bridge.revert(tmp_path / "converted", tmp_path / "again", overwrite=True)
     assert bridge.diff(tmp_path / "again", source).equal
     assert metadata(next((tmp_path / "again").glob("model-00001*")))["file"] == "model-00001-of-00003.safetensors"
 
 
 def test_leaves_start_where_jax_can_map_them(tmp_path: Path):
     tensors = {"odd": random((3,), "U8"), "a": finite((16,)), "half": finite((5,), BF16), "b": finite((64, 3))}
-    bridge.convert(one(tmp_path, tensors), tmp_path / "native")
-    with bridge.open(tmp_path / "native") as ckpt:
+    bridge.convert(one(tmp_path, tensors), tmp_path / "converted")
+    with bridge.open(tmp_path / "converted") as ckpt:
         assert [ckpt.specs[key].offset % 64 for key in ("a", "b")] == [0, 0]
         assert all(spec.offset % spec.dtype.itemsize == 0 for spec in ckpt.specs.values())
     assert ml_dtypes.bfloat16 == BF16

@@ -19,16 +19,16 @@ from tests.errors.situations import situation
 from tests.save.files import write
 
 
-def native() -> Path:
+def converted() -> Path:
     source = write(Path("source/model.safetensors"), TENSORS)
-    bridge.convert(source, "native", LIKE, RULES)
-    return Path("native")
+    bridge.convert(source, "converted", LIKE, RULES)
+    return Path("converted")
 
 
 def _damaged(damage: str) -> Callable[[pytest.MonkeyPatch], Any]:
     def provoke(patch: pytest.MonkeyPatch) -> None:
-        changed(native(), DAMAGES[damage])
-        bridge.revert("native", "back")
+        changed(converted(), DAMAGES[damage])
+        bridge.revert("converted", "back")
 
     return provoke
 
@@ -44,13 +44,13 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @situation("convert: what is converted already")
 def _(patch: pytest.MonkeyPatch) -> None:
-    bridge.convert(good(), "native")
-    bridge.convert("native", "again")
+    bridge.convert(good(), "converted")
+    bridge.convert("converted", "again")
 
 
 @situation("load: what was converted by other rules")
 def _(patch: pytest.MonkeyPatch) -> None:
-    bridge.load(native(), LIKE, ["y.{l} -> w"])
+    bridge.load(converted(), LIKE, ["y.{l} -> w"])
 
 
 @situation("load: what says it is converted, and not by what")
@@ -71,17 +71,17 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @situation("record: of an absurd length")
 def _(patch: pytest.MonkeyPatch) -> None:
-    with (native() / "bridge.json").open("wb") as f:
+    with (converted() / "bridge.json").open("wb") as f:
         f.truncate(10**12)
-    bridge.revert("native", "back")
+    bridge.revert("converted", "back")
 
 
 @situation("revert: a header that is none")
 def _(patch: pytest.MonkeyPatch) -> None:
     changed(
-        native(), lambda record: record["files"][0].update(header=record["files"][0]["header"].replace("F32", "F7"))
+        converted(), lambda record: record["files"][0].update(header=record["files"][0]["header"].replace("F32", "F7"))
     )
-    bridge.revert("native", "back")
+    bridge.revert("converted", "back")
 
 
 @situation("revert: what was not converted")
@@ -94,21 +94,21 @@ def _(patch: pytest.MonkeyPatch) -> None:
     for name, key in (("a", "a"), ("b", "b")):
         write(Path(f"source/{name}.safetensors"), {key: A})
     Path("source", INDEX).write_text(json.dumps({"weight_map": {"a": "a.safetensors", "b": "b.safetensors"}}))
-    bridge.convert("source", "native")
-    bridge.revert("native", "y.safetensors")
+    bridge.convert("source", "converted")
+    bridge.revert("converted", "y.safetensors")
 
 
 @situation("revert: beside a file of another conversion")
 def _(patch: pytest.MonkeyPatch) -> None:
-    native()
-    good("native/y.safetensors")
-    Path("native", INDEX).write_text(json.dumps({"weight_map": {"w": "model.safetensors", "a": "y.safetensors"}}))
-    bridge.revert("native", "back")
+    converted()
+    good("converted/y.safetensors")
+    Path("converted", INDEX).write_text(json.dumps({"weight_map": {"w": "model.safetensors", "a": "y.safetensors"}}))
+    bridge.revert("converted", "back")
 
 
 @situation("revert: a key that nothing holds any more")
 def _(patch: pytest.MonkeyPatch) -> None:
-    native()
+    converted()
     write(Path("empty.safetensors"), {"other": np.zeros(1, np.float32)})
-    Path("empty.safetensors").replace("native/bridge.original")
-    bridge.revert("native", "back")
+    Path("empty.safetensors").replace("converted/bridge.original")
+    bridge.revert("converted", "back")

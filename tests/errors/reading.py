@@ -270,6 +270,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @situation("map: no memory for it")
 def _(patch: pytest.MonkeyPatch) -> None:
-    bridge.convert(good(), "native")
+    bridge.convert(good(), "converted")
     failing(patch, mmap, "mmap", errno.ENOMEM)
-    bridge.load("native", None)
+    bridge.load("converted", None)

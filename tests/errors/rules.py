@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import bridge
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from tests.errors.situations import situation
 from tests.rules.test_errors import CASES
 
@@ -34,17 +34,17 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @situation("pattern: more than a name")
 def _(patch: pytest.MonkeyPatch) -> None:
-    Names.of(["a -> b"])
+    NamePatterns.of(["a -> b"])
 
 
 @situation("pattern: empty")
 def _(patch: pytest.MonkeyPatch) -> None:
-    Names.of([""])
+    NamePatterns.of([""])
 
 
 @situation("pattern: no text")
 def _(patch: pytest.MonkeyPatch) -> None:
-    Names.of([3])  # pyright: ignore[reportArgumentType]
+    NamePatterns.of([3])  # pyright: ignore[reportArgumentType]
 
 
 def _toml(text: str) -> Callable[[pytest.MonkeyPatch], Any]:

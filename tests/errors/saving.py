@@ -137,11 +137,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     write(Path("source/part/x.safetensors"), {"a": A})
     Path("source", INDEX).write_text('{"weight_map": {"a": "part/x.safetensors"}}')
-    bridge.convert("source", "native")
+    bridge.convert("source", "converted")
     for name in ("out", "elsewhere"):
         Path(name).mkdir()
     os.symlink("../elsewhere", "out/part")
-    bridge.revert("native", "out", overwrite=True)
+    bridge.revert("converted", "out", overwrite=True)
 
 
 @situation("save: an array spread over processes")

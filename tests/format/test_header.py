@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import gc
 import json
+import pickle
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,6 +80,17 @@ def test_tensors_are_a_mapping():
     assert repr(tensors).startswith("Table({'b': TensorSpec(")
     with pytest.raises(KeyError):
         tensors["c"]
+
+
+def test_a_spec_is_a_frozen_dataclass():
+    spec = TensorSpec(np.dtype("f4"), (2, 3), 24, "x.safetensors", 8)
+    again = TensorSpec(dtype=np.dtype("f4"), shape=(2, 3), nbytes=24, file="x.safetensors", offset=8)
+    assert spec == again == pickle.loads(pickle.dumps(spec)) == copy.deepcopy(spec)  # noqa: S301 - our own bytes
+    assert len({spec, again, dataclasses.replace(spec, offset=16)}) == 2
+    assert [field.name for field in dataclasses.fields(spec)] == ["dtype", "shape", "nbytes", "file", "offset"]
+    assert TensorSpec(**dataclasses.asdict(spec)) == spec
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(spec, "offset", 0)  # noqa: B010 - as who does not know better
 
 
 @pytest.mark.parametrize("length", [0, 1000, FIRST_READ_NBYTES - 8, FIRST_READ_NBYTES - 7, 200_000])

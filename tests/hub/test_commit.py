@@ -56,23 +56,23 @@ def test_a_server_that_serves_another_commit(repo: Hub):
 
 
 def test_the_commit_stands_in_the_converted_form(repo: Hub, tmp_path: Path):
-    bridge.convert("org/name", tmp_path / "native", like(""))
-    with bridge.open(tmp_path / "native") as ckpt:
+    bridge.convert("org/name", tmp_path / "converted", like(""))
+    with bridge.open(tmp_path / "converted") as ckpt:
         assert ckpt.metadata["eqx-bridge.commit"] == COMMIT
-    assert json.loads((tmp_path / "native" / "bridge.json").read_text())["commit"] == COMMIT
-    bridge.revert(tmp_path / "native", tmp_path / "back")
+    assert json.loads((tmp_path / "converted" / "bridge.json").read_text())["commit"] == COMMIT
+    bridge.revert(tmp_path / "converted", tmp_path / "back")
     assert {name: (tmp_path / "back" / name).read_bytes() for name in WEIGHTS} == WEIGHTS
 
 
 def test_a_converted_form_on_the_hub(repo: Hub, tmp_path: Path):
-    bridge.convert("org/name", tmp_path / "native", like(""))
-    repo.add("org/native", {path.name: path.read_bytes() for path in (tmp_path / "native").iterdir()})
-    plan = bridge.plan("org/native", like(""))
+    bridge.convert("org/name", tmp_path / "converted", like(""))
+    repo.add("org/converted", {path.name: path.read_bytes() for path in (tmp_path / "converted").iterdir()})
+    plan = bridge.plan("org/converted", like(""))
     assert plan.ok
     assert sorted(whole(repo)) == sorted(WEIGHTS.values())  # those that were converted, and no more
-    assert same(bridge.load("org/native", like("")))
-    assert bridge.plan("org/native", like("")).peak_nbytes < plan.peak_nbytes  # it lies here now, and is mapped
-    bridge.revert("org/native", tmp_path / "back")
+    assert same(bridge.load("org/converted", like("")))
+    assert bridge.plan("org/converted", like("")).peak_nbytes < plan.peak_nbytes  # it lies here now, and is mapped
+    bridge.revert("org/converted", tmp_path / "back")
     assert {name: (tmp_path / "back" / name).read_bytes() for name in WEIGHTS} == WEIGHTS
 
 

@@ -24,7 +24,7 @@ def environment(hub: Hub, home: Path) -> dict[str, str]:
 
 
 def convert(hub: Hub, home: Path, stderr: int) -> tuple[subprocess.Popen[bytes], Path]:
-    target = home / "native"
+    target = home / "converted"
     arguments = ["convert", "org/name", str(target), "--like", "tests.hub.repo:whole_like"]
     command = [sys.executable, "-W", "error", "-m", "bridge", *arguments]
     env = environment(hub, home) | {"TERM": "xterm", "COLUMNS": "80"}

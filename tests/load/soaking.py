@@ -48,14 +48,14 @@ def build(folder: Path) -> None:
     raw = write(folder / "model.safetensors", tensors).read_bytes()
     (folder / "damaged").mkdir()
     (folder / "damaged" / "model.safetensors").write_bytes(raw[:-1])
-    bridge.convert(folder, folder / "native", LIKE, RULES)
+    bridge.convert(folder, folder / "converted", LIKE, RULES)
 
 
 def once(folder: Path, number: int) -> None:
     """One round."""
     plan = bridge.plan(folder, LIKE, RULES)
     model = bridge.load(folder, LIKE, plan)
-    mapped = bridge.load(folder / "native", LIKE)
+    mapped = bridge.load(folder / "converted", LIKE)
     assert all(bool((model[name] == mapped[name]).all()) for name in LIKE)
     with bridge.open(folder) as ckpt:
         assert ckpt["l.3.b"].tobytes() == ROWS[3, 0].tobytes()

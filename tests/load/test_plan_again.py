@@ -160,13 +160,13 @@ def test_a_plan_with_problems_says_them_again(path: Path, proofs: list[str]):
 
 def test_a_plan_of_a_converted_checkpoint_serves_it(path: Path, tmp_path: Path, proofs: list[str]):
     plan = bridge.plan(path, like(), RULES)
-    bridge.convert(path, tmp_path / "native", like(), plan)
-    converted = bridge.plan(tmp_path / "native", like())
+    bridge.convert(path, tmp_path / "converted", like(), plan)
+    converted = bridge.plan(tmp_path / "converted", like())
     proofs.clear()
     by_rules = bridge.load(path, like(), plan)
-    assert same(bridge.load(tmp_path / "native", like(), converted), by_rules)
+    assert same(bridge.load(tmp_path / "converted", like(), converted), by_rules)
     assert proofs == []
-    assert same(bridge.load(tmp_path / "native", like(), plan), by_rules)  # by its own rules
+    assert same(bridge.load(tmp_path / "converted", like(), plan), by_rules)  # by its own rules
     assert len(proofs) == 1
 
 

@@ -38,6 +38,6 @@ def test_there_and_back(path: Path, tmp_path: Path):
         assert np.asarray(leaves[key]).tobytes() == expected.tobytes()
     bridge.save(leaves, tmp_path / "saved.safetensors", plan)
     assert bridge.diff(tmp_path / "saved.safetensors", path).equal
-    bridge.convert(path, tmp_path / "native")
-    bridge.revert(tmp_path / "native", tmp_path / "back.safetensors")
+    bridge.convert(path, tmp_path / "converted")
+    bridge.revert(tmp_path / "converted", tmp_path / "back.safetensors")
     assert (tmp_path / "back.safetensors").read_bytes() == path.read_bytes()

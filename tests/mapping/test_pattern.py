@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping.pattern import Codec, Names, Pattern
+from bridge.mapping.pattern import Codec, NamePatterns, Pattern
 from bridge.rules.parse import parse_pattern
 from bridge.rules.syntax import Hole
 
@@ -75,7 +75,7 @@ def test_match(pattern: str, name: str, texts: tuple[str, ...] | None):
 )
 def test_no_pattern_takes_long(pattern: str, name: str):
     start = time.perf_counter()
-    assert name not in Names.of(pattern)
+    assert name not in NamePatterns.of(pattern)
     assert time.perf_counter() - start < 1
 
 
@@ -84,7 +84,7 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "ab", ""]), max_size=6).map(".".join
 
 @given(st.lists(st.sampled_from(["a", "b", "*", "**", "a*", "*b"]), min_size=1, max_size=5).map(".".join), TEXTS)
 def test_wildcards_match_what_a_search_of_all_splits_finds(pattern: str, name: str):
-    assert (name in Names.of(pattern)) == _search(pattern.split("."), name.split("."))
+    assert (name in NamePatterns.of(pattern)) == _search(pattern.split("."), name.split("."))
 
 
 def _search(pattern: list[str], name: list[str]) -> bool:

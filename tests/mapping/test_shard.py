@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.mapping.block import Block
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.shard import Grid, shard
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
@@ -34,7 +34,7 @@ CASES = {
 def plan_of(name: str) -> Plan:
     rules, keys, leaves = CASES[name]
     model = Template({leaf: Spec(F4, shape) for leaf, shape in leaves.items()})
-    request = Request(tuple(map(Rule, rules)), allow_missing=Names.of(()), allow_unexpected=Names.of(()))
+    request = Request(tuple(map(Rule, rules)), allow_missing=NamePatterns.of(()), allow_unexpected=NamePatterns.of(()))
     plan = make_plan({key: Spec(F4, shape) for key, shape in keys.items()}, model, request, source="test")
     assert plan.ok, str(plan)
     return plan

@@ -117,9 +117,9 @@ def test_inference(mode, trained, tmp_path):
 def test_converted_once_it_is_not_converted_again(trained, tmp_path):
     """A counter of Equinox' own in a converted file is not PyTorch's, whose name it has."""
     path, like = save(trained, tmp_path), abstract(ResNet)
-    bridge.convert(path, tmp_path / "native", like)
-    model, state = bridge.load(tmp_path / "native", like)
+    bridge.convert(path, tmp_path / "converted", like)
+    model, state = bridge.load(tmp_path / "converted", like)
     same_bits((model, state), bridge.load(path, like))
     assert int(state.get(model.bn1.batch_counter)) == 2**30 + 3
-    bridge.revert(tmp_path / "native", tmp_path / "back.safetensors")
+    bridge.revert(tmp_path / "converted", tmp_path / "back.safetensors")
     assert bridge.diff(path, tmp_path / "back.safetensors").equal

@@ -92,9 +92,9 @@ def test_the_hubs_cache_is_a_source(made: Path, tmp_path: Path):
 
 def test_a_converted_checkpoint_is_a_source(made: Path, tmp_path: Path):
     model = bridge.models.from_pretrained(made)
-    bridge.convert(made, tmp_path / "native", model, llama.rules(model.config))
-    shutil.copy(made / "config.json", tmp_path / "native")
-    assert eqx.tree_equal(model, bridge.models.from_pretrained(tmp_path / "native"))
+    bridge.convert(made, tmp_path / "converted", model, llama.rules(model.config))
+    shutil.copy(made / "config.json", tmp_path / "converted")
+    assert eqx.tree_equal(model, bridge.models.from_pretrained(tmp_path / "converted"))
 
 
 def test_the_dtype_is_the_stored_one_unless_another_is_asked_for(changed: Callable[..., Path]):

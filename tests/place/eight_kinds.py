@@ -112,10 +112,10 @@ def kinds(folder: Path) -> None:
     """Bit for bit, whole or staged; converted too. `rules` with a plan are what they are without."""
     path, leaves = written(folder)
     like = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in leaves.items()}
-    bridge.convert(path, folder / "native", like, RULES)
+    bridge.convert(path, folder / "converted", like, RULES)
     for shape, specs in MESHES.items():
         sharding = (mesh(*shape), patterns(specs))
-        check(bridge.load(folder / "native", like, sharding=sharding), leaves)
+        check(bridge.load(folder / "converted", like, sharding=sharding), leaves)
         for budget in (None, 3000) if shape == (4, 2) else (None,):
             seen: list[tuple[int, int]] = []
             loaded = bridge.load(
@@ -129,7 +129,7 @@ def kinds(folder: Path) -> None:
             check(loaded, leaves)
             planned = bridge.plan(path, like, RULES, sharding=sharding, max_host_bytes=budget)
             assert seen[-1][0] == seen[-1][1] == planned.nbytes, (seen[-1], planned.nbytes)
-    check(bridge.load(folder / "native", like, sharding=sharding, max_host_bytes=3000), leaves)
+    check(bridge.load(folder / "converted", like, sharding=sharding, max_host_bytes=3000), leaves)
 
 
 def saved(folder: Path) -> None:

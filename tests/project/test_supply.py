@@ -105,8 +105,8 @@ def test_pickles_and_code_in_a_checkpoint_s_folder_are_left_alone(tmp_path: Path
     monkeypatch.chdir(folder)
     bridge.load(folder, None)
     bridge.save(bridge.load(folder, None), tmp_path / "out", "** -> **")
-    bridge.convert(folder, tmp_path / "native")
-    bridge.revert(tmp_path / "native", tmp_path / "back")
+    bridge.convert(folder, tmp_path / "converted")
+    bridge.revert(tmp_path / "converted", tmp_path / "back")
     assert main(["inspect", str(folder)]) == 0
     assert main(["diff", str(folder), str(tmp_path / "back")]) == 0
     for name in ("pytorch_model.bin", "modeling_x.py"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bridge._errors import BridgeError, RuleError
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.rules.rule import Rule
 
 # The rule with ‸ before the place that the arrow points at.
@@ -21,7 +21,7 @@ CASES = {
     "a -> b ‸+ c": "a sum stands on the key side only: keys are added, leaves are not",
     "a -> b ‸c": "expected ';' and options, or the end of the rule",
     "a -> b‸]": "expected ';' and options, or the end of the rule",
-    # Names
+    # NamePatterns
     "a‸\\": "'\\' takes the next character as it is, but the text ends here",
     "a.‸***.b -> c": "'**' stands for whole segments: write 'a.**.b'; within a segment use one '*'",
     "a.x‸** -> c.*": "'**' stands for whole segments: write 'a.**.b'; within a segment use one '*'",
@@ -101,8 +101,8 @@ CASES = {
     "a -> b ‸; tie=true add=1": "a tie compares stored values: it takes neither 'add' nor 'scale'",
     # Drops
     "a + ‸b -> _": "a sum has a leaf to go to: drop keys one by one",
-    "a -> _ ‸; add=1": "a rule that drops its key has no use for options",
-    "a -> _ ‸; tie=true": "a rule that drops its key has no use for options",
+    "a -> _ ‸; add=1": "a rule that drops its key has no use for options, but for 'zeros'",
+    "a -> _ ‸; tie=true": "a rule that drops its key has no use for options, but for 'zeros'",
     "a [‸(q|k) x] -> _": "a rule that drops has no parts: select elements, as in 'w [m v[8:]] -> _'",
     "a [‸_ x] -> _": "a rule that drops has no parts: select elements, as in 'w [m v[8:]] -> _'",
 }
@@ -155,5 +155,5 @@ def test_an_option_in_the_text_and_as_an_argument():
 )
 def test_patterns(pattern: str, text: str):
     with pytest.raises(RuleError) as caught:
-        Names.of([pattern])
+        NamePatterns.of([pattern])
     assert str(caught.value) == text

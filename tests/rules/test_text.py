@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge._errors import RuleError
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Choice, Hole, Index, Parts, Rest, Selection, Unit, Wild, literal
 
@@ -183,8 +183,8 @@ def test_any_key_has_a_spelling(key: str):
     rule = Rule(f"{name} -> {name}")
     assert rule == Rule(str(rule))
     assert rule.keys[0].name == name
-    assert key in Names.of(str(name))
-    assert f"{key}x" not in Names.of(str(name))
+    assert key in NamePatterns.of(str(name))
+    assert f"{key}x" not in NamePatterns.of(str(name))
 
 
 @given(

@@ -120,8 +120,8 @@ def test_load_then_save_is_the_identity(
         report = bridge.save(model, Path(folder, "out"), plan if by_plan else rules, max_shard_size=limit)
         assert read(Path(folder, "out")) == read(source)
         assert report.left_out == ()
-        bridge.convert(source, Path(folder, "native"), like, rules)
-        bridge.revert(Path(folder, "native"), Path(folder, "back"))
+        bridge.convert(source, Path(folder, "converted"), like, rules)
+        bridge.revert(Path(folder, "converted"), Path(folder, "back"))
         assert Path(folder, "back/model.safetensors").read_bytes() == source.read_bytes()
 
 

@@ -17,8 +17,7 @@ from bridge.source.bytes import LocalFile
 from bridge.stream.buffers import CHUNK
 from bridge.stream.coalesce import CoalescedRead, coalesced
 from bridge.stream.direct import Read
-from bridge.stream.fill import reads_at_once
-from bridge.stream.jobs import Job
+from bridge.stream.jobs import Job, reads_at_once
 from bridge.stream.run import run
 from tests.stream.views import KINDS, counted, layers, same
 

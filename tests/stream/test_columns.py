@@ -14,17 +14,15 @@ from safetensors.numpy import save_file
 
 import bridge
 from bridge.mapping.arrays import Arrays, ArrayTable
-from bridge.mapping.block import Block, Term
+from bridge.mapping.block import Block, MemoryMap, Term
 from bridge.mapping.indexmap import Atom, IndexMap
-from bridge.mapping.memory import MemoryMap
 from bridge.mapping.shard import Grid
 from bridge.mapping.template import Spec
 from bridge.place.work import Work
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.batches import Batches, batches
-from bridge.stream.fill import fill
 from bridge.stream.gather import Whole, gather, pieces
-from bridge.stream.jobs import jobs
+from bridge.stream.jobs import fill, jobs
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 F4, F2, I1 = np.dtype("f4"), np.dtype("f2"), np.dtype("i1")

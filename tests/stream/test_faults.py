@@ -81,8 +81,8 @@ def right(found: dict[str, Any]) -> bool:
 
 DOINGS: dict[str, Callable[[Path], Any]] = {
     "load": load,
-    "load what is converted": lambda folder: bridge.load(folder / "native", LIKE),
-    "load what is converted without mapping it": lambda folder: bridge.load(folder / "native", LIKE, mmap=False),
+    "load what is converted": lambda folder: bridge.load(folder / "converted", LIKE),
+    "load what is converted without mapping it": lambda folder: bridge.load(folder / "converted", LIKE, mmap=False),
     "values": values,
 }
 
@@ -154,7 +154,7 @@ def attempt(do: Callable[[Path], Any], folder: Path, where: ModuleType, name: st
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("faults")
     build(folder)
-    bridge.convert(folder, folder / "native", LIKE, RULES)
+    bridge.convert(folder, folder / "converted", LIKE, RULES)
     assert all(right(do(folder)) for do in DOINGS.values())  # whatever is imported late is imported now
     return folder
 

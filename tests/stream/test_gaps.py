@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bridge.format.table import Columns, Form, Table
-from bridge.mapping.pattern import Names
+from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.shard import Grid, shard
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Request, make_plan
@@ -22,7 +22,7 @@ def read_nbytes(rule: str, key: tuple[int, ...], leaf: tuple[int, ...], box: tup
     """Bytes that are read for one box of the leaf, of which no job is longer than what it saves."""
     forms = [Form(F4, key, math.prod(key) * 4)]
     specs = Table.of(Columns({}, ["w"], np.zeros(1, np.intp), forms, np.zeros(1, np.int64)), file="f", data_start=0)
-    request = Request((Rule(rule),), allow_missing=Names.of(()), allow_unexpected=Names.of(()))
+    request = Request((Rule(rule),), allow_missing=NamePatterns.of(()), allow_unexpected=NamePatterns.of(()))
     plan = make_plan(specs, Template({"w": Spec(dtype, leaf)}), request, source="test")
     assert plan.ok, str(plan)
     grid = Grid(tuple(r.start for r in box), (1,) * len(box), tuple(map(len, box)))

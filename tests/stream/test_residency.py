@@ -8,7 +8,7 @@ import pytest
 
 from bridge.source.bytes import LocalFile
 from bridge.stream.direct import Read
-from bridge.stream.fill import is_cold
+from bridge.stream.jobs import is_cold
 
 
 class Files:

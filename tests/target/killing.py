@@ -40,8 +40,8 @@ def write(target: Path, number: int) -> bridge.SaveReport:
     if number % 5 == 1:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             bridge.save(checkpoint(number), f"{folder}/saved", "** -> **", max_shard_size=limit)
-            bridge.convert(f"{folder}/saved", f"{folder}/native")
-            return bridge.revert(f"{folder}/native", target, overwrite=True)
+            bridge.convert(f"{folder}/saved", f"{folder}/converted")
+            return bridge.revert(f"{folder}/converted", target, overwrite=True)
     return bridge.save(checkpoint(number), target, "** -> **", max_shard_size=limit, overwrite=True)
 
 

@@ -44,7 +44,7 @@ def denied(folder: Path) -> None:
     for name, limit in (("one", ONE), ("many", MANY)):
         save(OLD, folder / name, limit)
     save(NEW, folder / "source", ONE)
-    bridge.convert(folder / "source", folder / "native", LIKE)
+    bridge.convert(folder / "source", folder / "converted", LIKE)
     save(OLD, folder / "secret", ONE)
     for path in [*folder.rglob("*"), folder]:
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -57,10 +57,10 @@ def denied(folder: Path) -> None:
             refused(bridge.SaveError, lambda n=name, x=limit: save(NEW, folder / n, x), "Permission denied", name)
         assert held(folder / name) == expected(OLD)
     refused(bridge.SaveError, lambda: save(NEW, folder / "new", ONE), "Permission denied", "Nothing there has changed")
-    for target in ("native", "other"):
+    for target in ("converted", "other"):
         converting = lambda to=target: bridge.convert(folder / "one", folder / to, dict(OLD), overwrite=True)  # noqa: E731
         refused(bridge.SaveError, converting, "Permission denied")
-    assert held(folder / "native") == expected(NEW)
+    assert held(folder / "converted") == expected(NEW)
     refused(
         bridge.CheckpointError,
         lambda: bridge.load(folder / "secret", None),
@@ -75,14 +75,16 @@ def full(folder: Path) -> None:
     ballast = folder / "ballast"
     for name, limit in (("one", ONE), ("many", MANY)):
         save(OLD, folder / name, limit)
-    bridge.convert(folder / "one", folder / "native", dict(OLD))
+    bridge.convert(folder / "one", folder / "converted", dict(OLD))
     for name in ("one", "many"):
         for limit in (ONE, MANY):
             refused(bridge.SaveError, lambda n=name, x=limit: save(BIG, folder / n, x), "No space left", "make room")
             assert held(folder / name) == expected(OLD)
     source = write_elsewhere(folder)
-    refused(bridge.SaveError, lambda: bridge.convert(source, folder / "native", None, overwrite=True), "No space left")
-    assert held(folder / "native") == expected(OLD)
+    refused(
+        bridge.SaveError, lambda: bridge.convert(source, folder / "converted", None, overwrite=True), "No space left"
+    )
+    assert held(folder / "converted") == expected(OLD)
     # Not a byte: even what only notes what is going on finds no room.
     with ballast.open("wb", buffering=0) as file:
         try:
@@ -97,7 +99,7 @@ def full(folder: Path) -> None:
         report = save(NEW, folder / name, ONE)
         assert held(folder / name) == expected(NEW)
         assert names(folder / name) == set(report.files)  # what the failures left is gone
-    assert {path.name for path in folder.iterdir()} == {"one", "many", "native"}
+    assert {path.name for path in folder.iterdir()} == {"one", "many", "converted"}
 
 
 def write_elsewhere(folder: Path) -> Path:

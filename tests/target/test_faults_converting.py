@@ -39,13 +39,13 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:  # pyright: ignore[reportUn
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sources")
     save(NEW, folder / "many", MANY)
-    bridge.convert(folder / "many", folder / "native")
+    bridge.convert(folder / "many", folder / "converted")
     return folder
 
 
 DOINGS: dict[str, Callable[[Path, Path], object]] = {
     "convert": lambda sources, target: bridge.convert(sources / "many", target, overwrite=True),
-    "revert": lambda sources, target: bridge.revert(sources / "native", target, overwrite=True),
+    "revert": lambda sources, target: bridge.revert(sources / "converted", target, overwrite=True),
 }
 
 
@@ -78,4 +78,4 @@ def test_each_call_fails_once(
             break
         at += 1
     assert at or name in ("posix_fallocate", "mmap", "mkdir", "unlink")
-    assert held(sources / "many") == held(sources / "native") == expected(NEW)
+    assert held(sources / "many") == held(sources / "converted") == expected(NEW)

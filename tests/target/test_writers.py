@@ -91,11 +91,11 @@ def test_modes_follow_the_umask(tmp_path: Path, mask: int, mode: int, limit: int
     before = os.umask(mask)
     try:
         save(OLD, tmp_path / "new", limit)
-        bridge.convert(tmp_path / "new", tmp_path / "native")
-        bridge.revert(tmp_path / "native", tmp_path / "back")
+        bridge.convert(tmp_path / "new", tmp_path / "converted")
+        bridge.revert(tmp_path / "converted", tmp_path / "back")
     finally:
         os.umask(before)
-    for folder in ("new", "native", "back"):
+    for folder in ("new", "converted", "back"):
         for path in (tmp_path / folder).iterdir():
             assert stat.S_IMODE(path.stat().st_mode) == mode, path
         assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o777 & ~mask

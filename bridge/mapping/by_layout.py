@@ -1,0 +1,48 @@
+"""Rules without axes onto a layout's names: they become the layout's rules, at its places in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bridge.mapping.arrays import Numbers
+from bridge.mapping.desugar import Desugar, stacked_columns
+from bridge.mapping.equation import Arrival, ConcreteRule, Dropped, KeyRun, Landed, LeafEquation, TermPosition
+from bridge.mapping.landing import Port
+from bridge.mapping.layout_spelling import LayoutSpelling
+from bridge.mapping.pattern import Column
+from bridge.mapping.spelling import dropping
+
+
+def by_layout(
+    desugar: Desugar, arrival: Arrival, landed: Landed, port: Port, placed: Numbers, stacks: Sequence[Column]
+) -> None:
+    """A rule without axes onto a layout's name: the layout's rule, at its places in the model."""
+    assert desugar.names is not None
+    bound, user, rule = arrival.bound, arrival.bound.rule, port.rule
+    if rule.leaf is None:
+        desugar.drops.append(Dropped(bound, landed.rows.ids, lambda: dropping(bound, zeros=True), True))
+        desugar.concrete.append(ConcreteRule(bound.number, lambda: (dropping(bound, zeros=True),)))
+        return
+    tie = user.tie or port.tied_to is not None
+    apart = bound.number if tie else None, bound.number if len(user.keys) > 1 else None
+    key = ("layout", rule, port.tied_to is not None, *apart, user.copy, user.scale, user.add, len(stacks))
+    equation = desugar.equations.get(key)
+    if equation is None:
+        spelling = desugar.spellings[key] = LayoutSpelling(port.rule, user, tie=tie)
+        terms, scale, add = (
+            len(rule.keys) * len(user.keys),
+            rule.scale * user.scale,
+            rule.scale * user.add + rule.add,
+        )
+        flags = scale, add, rule.flip, tie, user.copy
+        equation = desugar.equations[key] = LeafEquation(rule, len(stacks), terms, *flags, spelling.texts)
+        desugar.concrete.append(ConcreteRule(bound.number, spelling.texts))
+    desugar.spellings[key].arrive(landed.side, port, arrival)
+    for number in dict.fromkeys(placed.tolist()):
+        if number not in equation.others:
+            equation.others[number] = desugar.names.filled_by(number, rule)
+    leaves = np.array([equation.others[number][port.branch] for number in placed.tolist()], np.intp)
+    run = KeyRun(bound, landed.side, landed.rows.ids, placed, leaves, stacked_columns(stacks))
+    equation.arrive(TermPosition(landed.side, port.side, port.branch), run)

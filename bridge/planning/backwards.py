@@ -1,0 +1,180 @@
+"""What a model is saved as by rules alone: which keys, of which shapes, and which rule writes a leaf that several name.
+
+A leaf goes to the first rule that names it, if each later one is more general: its leaf side matches all names that the
+first's does, and more. Between two that are equally particular nothing decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from bridge._errors import PlanError
+from bridge._text import quote
+from bridge.mapping.bind import bind_keys
+from bridge.mapping.keynames import KeySpeller, SpelledKey
+from bridge.mapping.landing import ModelNames
+from bridge.mapping.leafnames import Target
+from bridge.mapping.names import NameIndex
+from bridge.mapping.pattern import Pattern, decoded, encoded
+from bridge.mapping.template import Spec, Template
+from bridge.rules.rule import Rule
+from bridge.rules.syntax import Choice, Hole, Name, Piece, Wild
+
+Sizes = tuple[tuple[str, int], ...]
+
+_POSITIONS = (0, 1, 2, 3, 11, 997)  # enough to tell one selection from another
+_TEXTS = ("\ue000", "\ue000x", "")  # what no rule and no model is called
+_DEEP = ("\ue000", "\ue000.\ue001.\ue002", "")
+
+
+class Claim(NamedTuple):
+    """A rule that has taken a place of a leaf, how it names the leaf, and the key that it is saved as."""
+
+    number: int
+    rule: Rule
+    spelled: SpelledKey
+
+
+def saved_specs(rules: Sequence[Rule], model: Template, *, first_wins: bool = False) -> dict[str, Spec]:
+    """What every key looks like that `rules` name for the leaves of `model`; dtypes are the leaves'.
+
+    **Raises:** `PlanError` where the leaves do not tell a key, or two rules name a leaf and nothing decides.
+    """
+    names = ModelNames(model)
+    speller = KeySpeller(names)
+    claims = _Claims(rules, names, first_wins=first_wins)
+    specs: dict[str, Spec] = {}
+    for number, rule in enumerate(rules):
+        if rule.leaf is None or rule.copy or rule.alt:
+            continue
+        for spelled in list(speller.spell(rule)):
+            if rule.tie or claims.take(number, rule, spelled):
+                specs.setdefault(spelled.key, spelled.spec)
+    for leaf, rule in speller.leaves.stacked.items():
+        if leaf not in claims.leaves:
+            raise PlanError(_stack_text(names, leaf, rule, speller))
+    return specs
+
+
+def _stack_text(names: ModelNames, leaf: int, rule: Rule, speller: KeySpeller) -> str:
+    """A stack of layers that no rule takes apart is nothing that PyTorch could read."""
+    name, shape = names.table.names[leaf], names.table.spec(leaf).shape
+    count = " × ".join(map(str, shape[: max(speller.leaves.depths[leaf])]))
+    layer = speller.leaves.layers[leaf]
+    return (
+        f"leaf {quote(name)} is a stack of {count} layers, and the rule '{rule}' does not say where their index stands "
+        f"in the keys: write a rule that does, such as '{layer}.{{l}}.** -> {layer}.{{l}}.**'"
+    )
+
+
+class _Claims:
+    """The places of leaves that rules have taken."""
+
+    def __init__(self, rules: Sequence[Rule], names: ModelNames, *, first_wins: bool) -> None:
+        self.rules, self.names, self.first_wins = rules, names, first_wins
+        self.leaves: dict[int, dict[tuple[int, ...], list[Claim]]] = {}
+
+    def take(self, number: int, rule: Rule, spelled: SpelledKey) -> bool:
+        """Take a place for a rule, unless one before it has it; then this one has to be more general.
+
+        **Raises:** `PlanError` where it is not.
+        """
+        for target in spelled.targets:
+            for claim in _at(self.leaves.get(target.leaf, {}), spelled.place):
+                if claim.number != number and any(_overlap(target, other) for other in claim.spelled.targets):
+                    if not self.first_wins:
+                        self.check(claim, number, rule, spelled)
+                    return False
+        for target in spelled.targets:
+            claims = self.leaves.setdefault(target.leaf, {})
+            claims.setdefault(spelled.place, []).append(Claim(number, rule, spelled))
+        return True
+
+    def check(self, claim: Claim, number: int, rule: Rule, spelled: SpelledKey) -> None:
+        """Raise where the later rule could be the one that the leaf was loaded by."""
+        if more_general(spelled.as_named, rule.sizes, claim.spelled.as_named, claim.rule.sizes):
+            return
+        if number in bind_keys(self.rules[: number + 1], NameIndex([spelled.key])).used:
+            leaf = self.names.table.names[spelled.targets[0].leaf]
+            raise PlanError(
+                f"leaf {quote(leaf)} can be saved as {quote(claim.spelled.key)} by the rule '{claim.rule}' and as "
+                f"{quote(spelled.key)} by the rule '{rule}': save it by the plan that loaded it, or leave one of the "
+                "rules out"
+            )
+
+
+def _overlap(one: Target, other: Target) -> bool:
+    """Whether two targets are the same elements of a leaf. Terms of a sum stand side by side."""
+    apart = one.term is not None and other.term is not None and one.term != other.term
+    return one.leaf == other.leaf and one.part == other.part and not apart
+
+
+def _at(claims: Mapping[tuple[int, ...], list[Claim]], place: tuple[int, ...]) -> Iterator[Claim]:
+    """The claims on a place, on what it is a part of, and on parts of it."""
+    for depth in range(len(place) + 1):
+        yield from claims.get(place[:depth], ())
+    if len(place) < max(map(len, claims), default=0):
+        for other, found in claims.items():
+            if len(other) > len(place) and other[: len(place)] == place:
+                yield from found
+
+
+@cache
+def more_general(name: Name, sizes: Sizes, than: Name, than_sizes: Sizes) -> bool:
+    """Whether `name` matches all names that `than` does, and more."""
+    own, other = dict(sizes), dict(than_sizes)
+    return _covers(name, own, than, other) and not _covers(than, other, name, own)
+
+
+def _covers(name: Name, sizes: Mapping[str, int], other: Name, others: Mapping[str, int]) -> bool:
+    """Whether `name` matches every sample of `other`."""
+    pattern = Pattern(name)
+    return all(_matches(pattern, sizes, text) for text in _samples(other, others))
+
+
+def _matches(pattern: Pattern, sizes: Mapping[str, int], text: str) -> bool:
+    """Whether a pattern matches a name, selections of its indices included."""
+    found = pattern.match(text)
+    for variable, number in zip(pattern.variables, found or (), strict=False):
+        if isinstance(variable, Hole):
+            inside, _ = decoded(variable, sizes, np.array([int(number)]))
+            if inside is not None and not inside[0]:
+                return False
+    return found is not None
+
+
+def _samples(name: Name, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Names that `name` matches: each variable in turn takes its values while the others keep their first."""
+    places = [(s, p) for s, segment in enumerate(name.segments) for p in range(len(segment))]
+    values = {(s, p): _values(name.segments[s][p], sizes) for s, p in places}
+    if not all(values.values()):
+        return
+    first = {place: found[0] for place, found in values.items()}
+    yield _spelled(name, first)
+    for place, found in values.items():
+        for value in found[1:]:
+            yield _spelled(name, {**first, place: value})
+
+
+def _values(piece: Piece, sizes: Mapping[str, int]) -> list[str]:
+    """Texts that a piece stands for."""
+    if isinstance(piece, str):
+        return [piece]
+    if isinstance(piece, Choice):
+        return list(piece.labels)
+    if isinstance(piece, Wild):
+        return list(_DEEP if piece.deep else _TEXTS)
+    columns = {index.name: np.array(_POSITIONS) for index in piece.indices}
+    numbers = encoded(piece, sizes, columns, len(_POSITIONS)).tolist()
+    return [str(number) for number in numbers if number >= 0]
+
+
+def _spelled(name: Name, texts: Mapping[tuple[int, int], str]) -> str:
+    """A name of these texts; `**` that is empty takes its dot along."""
+    segments = ["".join(texts[s, p] for p in range(len(segment))) for s, segment in enumerate(name.segments)]
+    deep = [len(segment) == 1 and isinstance(segment[0], Wild) and segment[0].deep for segment in name.segments]
+    return ".".join(text for text, any_number in zip(segments, deep, strict=True) if text or not any_number)
