@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping.pattern import Codec, NamePatterns, Pattern
+from bridge.mapping.pattern import NamePatterns, Pattern, decoded, encoded
 from bridge.rules.parse import parse_pattern
 from bridge.rules.syntax import Hole
 
@@ -113,17 +114,14 @@ def test_a_codec_is_one_to_one(sizes: list[int], data: st.DataObject):
     pattern = parse_pattern("{" + (shown[0] if len(shown) == 1 else f"({' '.join(shown)})") + "}")
     (hole,) = pattern.pieces()
     assert isinstance(hole, Hole)
-    codec = Codec.of(hole, dict(zip(names, sizes, strict=True)))
-    seen: set[tuple[int, ...]] = set()
-    count = 1
-    for size in sizes:
-        count *= size
-    for number in range(count):
-        positions = codec.decode(number)
-        if positions is not None:
-            assert codec.encode(positions) == number
-            assert positions not in seen
-            seen.add(positions)
+    counts = dict(zip(names, sizes, strict=True))
+    numbers = np.arange(np.prod(sizes))
+    inside, positions = decoded(hole, counts, numbers)
+    kept = np.ones(len(numbers), bool) if inside is None else inside
+    columns = {index.name: column[kept] for index, column in zip(hole.indices, positions, strict=True)}
+    assert (encoded(hole, counts, columns, int(kept.sum())) == numbers[kept]).all()
+    seen = set(zip(*(column.tolist() for column in columns.values()), strict=True))
+    assert len(seen) == kept.sum()
     picks = [
         len([n for n in index.selection.positions(size) if n < size]) if index.selection else size
         for index, size in zip(hole.indices, sizes, strict=True)
