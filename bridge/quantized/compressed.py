@@ -120,7 +120,7 @@ def _packed(module: Module) -> Form | Wanted | None:
     if len(fitting) == 2 and 32 % bits:
         module.refuse(
             f"has {columns} codes of {bits} bits a row, in as many words whichever way they were packed",
-            f"Only rows of 64 and more tell. {_keep()}",
+            f"Only longer rows tell. {_keep()}",
         )
     packing = fitting[0]
     group = module.number("group_size")

@@ -51,7 +51,7 @@ class Float8(Chunked):
         codes, out = stored.view(np.uint8).reshape(shape), out.reshape(shape)
         values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", shape, np.float32)
         with np.errstate(all="ignore"):
-            if stored.dtype == FLOAT8 and factors.max() < _LARGEST and not has_nan(codes, scratch):
+            if stored.dtype == FLOAT8 and np.abs(factors).max() < _LARGEST and not has_nan(codes, scratch):
                 shrunk(codes, values, scratch)
                 factors *= _SHRUNK
             else:
