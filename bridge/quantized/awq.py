@@ -81,7 +81,7 @@ def _check(config: Config) -> None:
     for name in ("version", "format"):
         layout = config.fields.get(name)
         if layout is not None and str(layout).lower() != "gemm":
-            raise config.refuse(f"says {name} {quote(str(layout))}, which is not read for AWQ; 'gemm' is")
+            config.refuse(f"says {name} {quote(str(layout))}, which is not read for AWQ; 'gemm' is")
 
 
 def _build(module: Module) -> Form | None:
@@ -89,7 +89,7 @@ def _build(module: Module) -> Form | None:
     bits = module.number("bits", module.number("w_bit", 4))
     if bits != 4 or len(head.shape) != 2 or len(scale.shape) != 2:
         module.refuse(
-            f"has {bits} bits and {len(head.shape)} axes; 4 bits and 2 axes are read for AWQ",
+            f"has codes of {bits} bits and {len(head.shape)} axes; 4 bits and 2 axes are read for AWQ",
             "Take the stored tensors with quantized='keep'.",
         )
     columns, rows = head.shape[0], head.shape[1] * _EACH

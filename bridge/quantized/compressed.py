@@ -35,12 +35,12 @@ def _check(config: Config) -> None:
     if fields.get("transform_config"):
         transforms = fields["transform_config"]
         if not is_object(transforms) or transforms.get("config_groups", True):
-            raise config.refuse(
+            config.refuse(
                 "has a transform_config: the weights are rotated by Hadamard transforms, which are not undone"
             )
     sparsity = fields.get("sparsity_config")
     if is_object(sparsity) and sparsity.get("format", "dense") not in ("dense", None):
-        raise config.refuse(f"has the sparsity_config {quote(str(sparsity['format']))}, whose weights are not read")
+        config.refuse(f"has the sparsity_config {quote(str(sparsity['format']))}, whose weights are not read")
     groups = fields.get("config_groups")
     formats = [
         fields.get("format"),
@@ -48,7 +48,7 @@ def _check(config: Config) -> None:
     ]
     for name in formats:
         if name in _REFUSED:
-            raise config.refuse(f"says {quote(str(name))}: weights with {_REFUSED[name]} are not read")
+            config.refuse(f"says {quote(str(name))}: {_REFUSED[name]} is not read")
 
 
 def _told(config: Config) -> Callable[[str], Settings]:
@@ -98,7 +98,7 @@ def _packed(module: Module) -> Form | Wanted | None:
         module.refuse(
             "is packed by compressed-tensors, but no config says how",
             "Say so: quantized={'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'config_groups': "
-            "{'group_0': {'targets': ['Linear'], 'weights': {'num_bits': 4, 'group_size': 128, 'symmetric': true}}}}.",
+            "{'group_0': {'targets': ['Linear'], 'weights': {'num_bits': 4, 'group_size': 128, 'symmetric': True}}}}.",
         )
     bits, head, scale = module.number("num_bits"), module.head, module.need("scale", "weight_scale")
     if bits is None:
@@ -106,7 +106,7 @@ def _packed(module: Module) -> Form | Wanted | None:
             "is packed, but no group of the config says in how many bits", "Name its num_bits in config_groups."
         )
     if not 2 <= bits <= 8 or len(head.shape) != 2:
-        module.refuse(f"has {bits} bits and {len(head.shape)} axes; 2 to 8 bits and 2 axes are read", _keep())
+        module.refuse(f"has codes of {bits} bits and {len(head.shape)} axes; 2 to 8 bits and 2 axes are read", _keep())
     columns = _columns(module, bits)
     if isinstance(columns, Wanted):
         return columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any, NoReturn, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -100,12 +100,12 @@ class Config:
     def regex(self, pattern: str) -> re.Pattern[str]:
         """A regex that names modules."""
         if not is_tame(pattern):
-            raise self.refuse(f"names modules by {quote(pattern)}, which is no regex that can be tried in bounded time")
+            self.refuse(f"names modules by {quote(pattern)}, which is no regex that can be tried in bounded time")
         return re.compile(pattern)
 
-    def refuse(self, problem: str, advice: str = _KEPT) -> CheckpointError:
-        """An error about the config as a whole."""
-        return CheckpointError(f"quantization_config {problem}. {advice}")
+    def refuse(self, problem: str, advice: str = _KEPT) -> NoReturn:
+        """What is wrong with the config as a whole."""
+        raise CheckpointError(f"quantization_config {problem}. {advice}")
 
 
 def integers(value: Any) -> tuple[int, ...] | None:
@@ -161,9 +161,7 @@ def _method(name: str, fields: Mapping[str, Any]) -> str | None:
         raise CheckpointError(f"quantization_config has the quant_method {method!r}, which is no text. {_KEPT}")
     method = method.lower()
     if method in REFUSED:
-        raise CheckpointError(
-            f"quantization_config says {quote(method)}: weights in {REFUSED[method]} are not read. {_KEPT}"
-        )
+        raise CheckpointError(f"quantization_config says {quote(method)}: {REFUSED[method]} is not read. {_KEPT}")
     if method in ("auto-round", "intel/auto-round"):
         return _auto_round(fields)
     return method

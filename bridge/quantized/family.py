@@ -70,13 +70,19 @@ class Module:
         """What is wrong, with the key in front."""
         raise CheckpointError(f"{quote(self.keys[role])} {problem}. {advice}")
 
-    def misfit(self, role: str = "scale", *, wanted: str = "") -> NoReturn:
+    def misfit(
+        self,
+        role: str = "scale",
+        *,
+        wanted: str = "",
+        advice: str = "Say what is meant with quantized={…}, or take the stored tensors with quantized='keep'.",
+    ) -> NoReturn:
         """The shapes of two tensors do not go together."""
         head, other = self.head, self.specs[role]
         self.refuse(
             f"of shape {tuple(other.shape)} does not fit {quote(self.keys['head'])} of shape {tuple(head.shape)}"
             + (f": {wanted}" if wanted else ""),
-            "Say what is meant with quantized={…}, or take the stored tensors with quantized='keep'.",
+            advice,
             role=role,
         )
 

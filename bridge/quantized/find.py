@@ -53,7 +53,7 @@ def find(
         return search.found()
     family = FAMILIES.get(said.method)
     if family is None:
-        raise said.refuse(f"says {quote(said.method)}, which is not known; known are {', '.join(FAMILIES)}")
+        said.refuse(f"says {quote(said.method)}, which is not known; known are {', '.join(FAMILIES)}")
     if family.check is not None:
         family.check(said)
     search.family(family)
@@ -80,10 +80,13 @@ class _Search:
         self.needs: dict[str, None] = {}
         self.shared: dict[Form, Form] = {}
         self.families: list[Family] = []
+        self.beside: tuple[str, ...] = ()
 
     def family(self, family: Family) -> None:
         """Take what belongs to a family."""
         before = len(self.tensors) + len(self.needs)
+        present = [name for name in self.names if name.endswith(family.beside)] if family.beside else []
+        self.beside = tuple(ending for ending in family.beside if any(name.endswith(ending) for name in present))
         settings = family.told(self.config) if family.told is not None else None
         for layout in family.layouts:
             self._layout(layout, family, settings)
@@ -156,7 +159,7 @@ class _Search:
     def _take(self, logical: str, keys: Mapping[str, str], form: Form, family: Family, base: str) -> None:
         parts = tuple([keys[role] for role in form.roles])
         beside = [key for role, key in keys.items() if role not in form.roles] if len(keys) > len(parts) else []
-        for ending in family.beside:
+        for ending in self.beside:
             if (key := base + ending) in self.numbers:
                 beside.append(key)
         if logical in self.numbers and logical not in parts and logical not in beside:

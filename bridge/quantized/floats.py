@@ -59,16 +59,19 @@ def pairs(values: Array, *, high_first: bool = False) -> Array:
     return _pairs(np.ascontiguousarray(values, np.float32).tobytes(), high_first)
 
 
-@lru_cache(maxsize=2)
-def scaled_pairs(*, infinite: bool) -> Array:
+@lru_cache(maxsize=3)
+def scaled_pairs(largest: str) -> Array:
     """For each exponent (the upper byte) and each byte of two E2M1 codes both products, as two bfloat16. All are exact.
 
-    `infinite`: what exponent 255 is, else NaN.
+    `largest`: what exponent 255 is: `"inf"`, `"nan"`, or `"power"`, 2¹²⁸, which times 0.5 is no more than bfloat16 has.
     """
-    scales = table(np.dtype(np.uint8) if infinite else E8M0)
     both = pairs(fp4_codes(negative_zero=True)).view(np.float32).reshape(1, 256, 2)
     with np.errstate(over="ignore", invalid="ignore"):
-        values = (both * scales[:, None, None]).astype(BFLOAT16)
+        if largest == "power":
+            values = np.ldexp(both, np.arange(-127, 129, dtype=np.int32)[:, None, None]).astype(BFLOAT16)
+        else:
+            scales = table(np.dtype(np.uint8) if largest == "inf" else E8M0)
+            values = (both * scales[:, None, None]).astype(BFLOAT16)
     return np.ascontiguousarray(values).view(np.uint32).reshape(65536)
 
 

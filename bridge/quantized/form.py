@@ -8,6 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from bridge._errors import CheckpointError
+from bridge._text import quote
 from bridge.quantized.view import Shape, View
 
 
@@ -59,6 +61,10 @@ class Logical(NamedTuple):
     form: Form
     parts: tuple[str, ...]
     beside: tuple[str, ...]
+
+    def explained(self, error: CheckpointError) -> CheckpointError:
+        """An error of `form.view.values`, which knows no key, with the key in front."""
+        return CheckpointError(f"{quote(self.parts[0])} {error}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,12 @@ def float8(module: Module, *, scale: str, block: Shape = (), rounds: bool = Fals
         )
     grid = Grid.fit(shape, tuple(factors.shape), block)
     if grid is None:
-        told = f"blocks of {block[0]} x {block[1]} do not make it" if len(block) == 2 else "no block makes it"
-        module.misfit(wanted=told)
+        if len(block) == 2:
+            module.misfit(wanted=f"blocks of {block[0]} x {block[1]} make another grid")
+        module.misfit(
+            wanted="no block divides it",
+            advice="Say it: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}.",
+        )
     through = factors.dtype if rounds and factors.dtype.itemsize == 2 else None
     return Form(name, described(grid, shape), 8, shape, module.dtype("scale"), Float8(grid, through), ("head", "scale"))
 

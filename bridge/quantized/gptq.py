@@ -103,7 +103,7 @@ class Gptq(Chunked):
             if not ((fields == middle).all() or (fields == middle - 1).all()):
                 raise CheckpointError(
                     f"has zero points other than {middle}, which contradict the config's sym: true. "
-                    "Say quantized={'quant_method': 'gptq', 'sym': false, …} with its checkpoint_format."
+                    "Say quantized={'quant_method': 'gptq', 'sym': False, …} with its checkpoint_format."
                 )
             return float(middle)
         if self.subtracted and self.bits in _CARRIES:
@@ -120,7 +120,7 @@ class Gptq(Chunked):
             if not np.array_equal(order, plain):
                 raise CheckpointError(
                     "has a g_idx that does not count up, although the config's desc_act is not true. "
-                    "Say quantized={'quant_method': 'gptq', 'desc_act': true, …}."
+                    "Say quantized={'quant_method': 'gptq', 'desc_act': True, …}."
                 )
             return None
         last = -(-self.columns // self.group)
@@ -135,9 +135,9 @@ def _check(config: Config) -> None:
     for name in ("checkpoint_format", "format"):
         layout = fields.get(name)
         if layout is not None and str(layout).lower() not in ("gptq", "gptq_v2"):
-            raise config.refuse(f"says {name} {quote(str(layout))}, which is not read; 'gptq' and 'gptq_v2' are")
+            config.refuse(f"says {name} {quote(str(layout))}, which is not read; 'gptq' and 'gptq_v2' are")
     if fields.get("is_marlin_format"):
-        raise config.refuse("says is_marlin_format: weights in Marlin's layout are not read")
+        config.refuse("says is_marlin_format: weights in Marlin's layout are not read")
 
 
 def _told(config: Config) -> Callable[[str], Settings]:
@@ -166,7 +166,7 @@ def _build(module: Module) -> Form | Wanted | None:
     bits = module.number("bits", 4)
     if bits not in _BITS or len(head.shape) != 2 or len(scale.shape) != 2:
         module.refuse(
-            f"has {bits} bits and {len(head.shape)} axes; {', '.join(map(str, _BITS))} bits and 2 axes are read",
+            f"has codes of {bits} bits and {len(head.shape)} axes; 2, 3, 4 and 8 bits and 2 axes are read",
             "Take the stored tensors with quantized='keep'.",
         )
     columns, rows = head.shape[0] * 32 // bits, head.shape[1]

@@ -119,18 +119,18 @@ def _build(module: Module) -> Form | None:
     mode = module.settings.get("mode") or "affine"
     if mode == "affine":
         return _affine(module, scale)
+    if mode not in ("mxfp4", "nvfp4", "mxfp8"):
+        module.refuse(f"has the mode {mode!r}; affine, mxfp4, nvfp4 and mxfp8 are read", "Use quantized='keep'.")
     if scale.dtype != np.uint8:
         module.misfit(wanted=f"{mode} has scales of one byte")
     if mode == "mxfp4":
         return mxfp4.rows(module, word=4)
     if mode == "nvfp4":
         return nvfp4(module, Nvfp4(len(head.shape), word=4), ("head", "scale"), scale="scales")
-    if mode == "mxfp8":
-        shape = (*head.shape[:-1], head.shape[-1] * 4)
-        if tuple(scale.shape) != (*shape[:-1], -(-shape[-1] // 32)):
-            module.misfit(wanted="one scale for 32 codes")
-        return Form("mxfp8", "in groups of 32", 8, shape, module.dtype(), Float8Words(len(shape)), ("head", "scale"))
-    module.refuse(f"has the mode {mode!r}; affine, mxfp4, nvfp4 and mxfp8 are read", "Use quantized='keep'.")
+    shape = (*head.shape[:-1], head.shape[-1] * 4)
+    if tuple(scale.shape) != (*shape[:-1], -(-shape[-1] // 32)):
+        module.misfit(wanted="one scale for 32 codes")
+    return Form("mxfp8", "in groups of 32", 8, shape, module.dtype(), Float8Words(len(shape)), ("head", "scale"))
 
 
 def _affine(module: Module, scale: Any) -> Form:
@@ -138,7 +138,8 @@ def _affine(module: Module, scale: Any) -> Form:
     known = (2, 4, 8) if module.config.method == "metal" else _BITS
     if bits is None or bits not in known or group is None or group < 1:
         module.refuse(
-            f"has {bits} bits in groups of {group}; {', '.join(map(str, known))} bits are read", "Use quantized='keep'."
+            f"has codes of {bits} bits in groups of {group}; {', '.join(map(str, known))} bits are read",
+            "Use quantized='keep'.",
         )
     bias = module.need("bias", "biases")
     columns = scale.shape[-1] * group

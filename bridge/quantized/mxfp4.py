@@ -21,7 +21,7 @@ from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 GROUP = 32
 
 
-def _products(stored: Array, exponents: Array, *, infinite: bool, out: Array, scratch: Scratch) -> None:
+def _products(stored: Array, exponents: Array, *, largest: str, out: Array, scratch: Scratch) -> None:
     """Both products of each byte.
 
     **Arguments:**
@@ -34,7 +34,7 @@ def _products(stored: Array, exponents: Array, *, infinite: bool, out: Array, sc
     np.copyto(index, exponents[:, :, None])
     np.left_shift(index, 8, out=index)
     np.bitwise_or(index, stored, out=index)
-    np.take(scaled_pairs(infinite=infinite), index, out=out, mode="wrap")
+    np.take(scaled_pairs(largest), index, out=out, mode="wrap")
 
 
 def _put(halves: Array, out: Array, scratch: Scratch) -> None:
@@ -55,12 +55,12 @@ class Rows(Chunked):
 
     - `rank`: how many axes there are.
     - `word`: how many bytes one stored element has: 1, or 4 for MLX's words.
-    - `infinite`: whether exponent 255 is infinite; NaN where the scales have a dtype that says so.
+    - `largest`: what exponent 255 is, as in `scaled_pairs`.
     """
 
     rank: int
     word: int
-    infinite: bool
+    largest: str
 
     @property
     def grain(self) -> Shape:
@@ -80,13 +80,13 @@ class Rows(Chunked):
         if first % 16 == 0 and stored.shape[1] % 16 == 0:
             groups = (rows, exponents.shape[1], 16)
             _products(
-                stored.reshape(groups), exponents, infinite=self.infinite, out=whole.reshape(groups), scratch=scratch
+                stored.reshape(groups), exponents, largest=self.largest, out=whole.reshape(groups), scratch=scratch
             )
         else:
             skipped = first % 16
             each = np.repeat(exponents, 16, axis=1)[:, skipped : skipped + stored.shape[1]]
             each = np.pad(each, ((0, 0), (0, stored.shape[1] - each.shape[1])))  # bytes past the last group
-            _products(stored[..., None], each, infinite=self.infinite, out=whole[..., None], scratch=scratch)
+            _products(stored[..., None], each, largest=self.largest, out=whole[..., None], scratch=scratch)
         skipped = columns.start - 2 * first
         _put(halves[:, skipped : skipped + len(columns)], out.reshape(rows, len(columns)), scratch)
 
@@ -95,7 +95,7 @@ class Rows(Chunked):
 class Experts(Chunked):
     """gpt-oss's experts: `(experts, out, groups, 16)` with `(experts, out, groups)` mean `(experts, in, out)`."""
 
-    infinite: bool = True
+    largest: str = "power"
 
     @property
     def grain(self) -> Shape:
@@ -114,7 +114,7 @@ class Experts(Chunked):
         stored, exponents = parts[0].view(np.uint8)[0], parts[1].view(np.uint8)[0]
         halves = scratch.take("halves", (len(rows), stored.shape[1] * GROUP), np.uint16)
         whole = halves.view(np.uint32).reshape(stored.shape)
-        _products(stored, exponents, infinite=self.infinite, out=whole, scratch=scratch)
+        _products(stored, exponents, largest=self.largest, out=whole, scratch=scratch)
         skipped = columns.start % GROUP
         _put(halves[:, skipped : skipped + len(columns)].T, out[0], scratch)
 
@@ -125,7 +125,7 @@ def rows(module: Module, *, word: int = 1, role: str = "scale") -> Form:
     shape = (*head.shape[:-1], head.shape[-1] * 2 * word)
     if len(shape) < 2 or tuple(scale.shape) != (*shape[:-1], -(-shape[-1] // GROUP)):
         module.misfit(role, wanted="one scale for 32 codes")
-    view = Rows(len(shape), word, infinite=scale.dtype != E8M0)
+    view = Rows(len(shape), word, largest="nan" if scale.dtype == E8M0 else "inf")
     return Form("mxfp4", "in groups of 32", 4, shape, module.dtype(), view, ("head", role))
 
 
@@ -139,7 +139,7 @@ def _experts(module: Module) -> Form | None:
     if scale.dtype not in (np.uint8, E8M0):
         module.misfit(wanted=f"exponents of one byte, not {scale.dtype}")
     experts, out, groups, _ = blocks
-    view = Experts(infinite=scale.dtype != E8M0)
+    view = Experts(largest="nan" if scale.dtype == E8M0 else "power")
     shape = (experts, groups * GROUP, out)
     return Form("mxfp4", "in groups of 32, transposed", 4, shape, module.dtype(), view, ("head", "scale"))
 

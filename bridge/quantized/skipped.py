@@ -23,13 +23,18 @@ def warnings(tensors: Mapping[str, Logical], family: Family, config: Config) -> 
         if not entries:
             continue
         skips = _matcher(field, entries)
-        found = [key for key in tensors if skips(key.rpartition(".")[0] or key)]
+        found = [module for module in map(_module, tensors) if skips(module)]
         if found:
             told.append(
                 f"{field} names {plural(len(found), 'module')} with quantised keys, such as {quote(found[0])}: "
                 "they are read as quantised"
             )
     return tuple(told)
+
+
+def _module(key: str) -> str:
+    """`a.b.weight` is of `a.b`; a parameter of another name stands for itself."""
+    return key.removesuffix(".weight")
 
 
 def _matcher(field: str, entries: list[str]) -> Callable[[str], bool]:

@@ -39,7 +39,7 @@ class View(Protocol):
         - `out`: C-contiguous, of the box's shape; float32, bfloat16 or float16. Values are rounded to it once.
 
         **Raises:** `CheckpointError` where the stored values contradict the config. The caller, who knows the key,
-        puts it in front.
+        puts it in front: `Logical.explained`.
         """
         ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 
 import ml_dtypes
@@ -101,10 +102,10 @@ class FormatContract:
             cuts = [*range(0, extent, grain), extent]
             before = [whole(shape)[i] for i in range(len(shape))]
             spans: list[list[range]] = []
-            for start, stop in zip(cuts[:8], cuts[1:9], strict=False):
+            for start, stop in pairwise(cuts[:9]):
                 before[axis] = range(start, stop)
                 spans.append(list(view.boxes(tuple(before))[0]))
-            for first, second in zip(spans, spans[1:], strict=False):
+            for first, second in pairwise(spans):
                 assert any(a.stop <= b.start for a, b in zip(first, second, strict=True)), (axis, first, second)
 
     def test_what_is_alike_is_one_object(self, case: Case):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridge import CheckpointError
 from bridge.quantized import Found, find
 from bridge.quantized.form import Logical
 from bridge.quantized.view import Box
@@ -49,7 +50,10 @@ def read(tensor: Logical, tensors: Tensors, dtype: Any = np.float32, box: Box | 
         assert all(0 <= r.start <= r.stop <= n for r, n in zip(inner, stored.shape, strict=True)), (key, inner)
         parts.append(stored[tuple(slice(r.start, r.stop) for r in inner)].copy())
     out = np.full(tuple(map(len, box)), 77, dtype)
-    tensor.form.view.values(box, parts, out)
+    try:
+        tensor.form.view.values(box, parts, out)
+    except CheckpointError as e:
+        raise tensor.explained(e) from e
     return out
 
 

@@ -20,7 +20,9 @@ STATE = "m.weight.quant_state.bitsandbytes__"
 
 
 class Four:
-    def __init__(self, kind: str = "nf4", block: int = 64, nested: int = 0, storage: Any = np.uint8, **said: Any) -> None:
+    def __init__(
+        self, kind: str = "nf4", block: int = 64, nested: int = 0, storage: Any = np.uint8, **said: Any
+    ) -> None:
         self.kind, self.block, self.nested, self.storage, self.said = kind, block, nested, storage, said
 
     def make(self, rng: np.random.Generator, shape: Shape) -> Tensors:
@@ -44,7 +46,9 @@ class Four:
 
     def formula(self, tensors: Tensors, shape: Shape) -> np.ndarray:
         count = shape[0] * shape[1]
-        values = tensors["m.weight.quant_map"][halves(tensors["m.weight"].reshape(-1).view(np.uint8), high_first=True)[:count]]
+        values = tensors["m.weight.quant_map"][
+            halves(tensors["m.weight"].reshape(-1).view(np.uint8), high_first=True)[:count]
+        ]
         largest = tensors["m.weight.absmax"]
         if self.nested:
             outer = np.repeat(tensors["m.weight.nested_absmax"], self.nested)[: len(largest)]
@@ -88,7 +92,11 @@ def test_all_json_is_asked_for_at_once():
 
 
 def test_the_shape_is_the_jsons():
-    tensors = {f"{i}{k[1:]}": v for i, s in enumerate([(8, 64), (64, 8)]) for k, v in Four().make(np.random.default_rng(0), s).items()}
+    tensors = {
+        f"{i}{k[1:]}": v
+        for i, s in enumerate([(8, 64), (64, 8)])
+        for k, v in Four().make(np.random.default_rng(0), s).items()
+    }
     assert [t.form.shape for t in found_in(tensors).tensors.values()] == [(8, 64), (64, 8)]
 
 

@@ -17,7 +17,13 @@ from tests.quantized.test_mxfp4 import powers
 
 def config(format: str = "pack-quantized", **weights: Any) -> dict[str, Any]:
     group = {"targets": ["Linear"], "weights": {"type": "int", "symmetric": True, **weights}}
-    return {"quantization_config": {"quant_method": "compressed-tensors", "format": format, "config_groups": {"group_0": group}}}
+    return {
+        "quantization_config": {
+            "quant_method": "compressed-tensors",
+            "format": format,
+            "config_groups": {"group_0": group},
+        }
+    }
 
 
 class Pack:
@@ -29,7 +35,12 @@ class Pack:
         self.bits, self.group, self.dtype, self.zeros, self.dense, self.order = bits, group, dtype, zeros, dense, order
 
     def case(self, name: str) -> Case:
-        said = config(num_bits=self.bits, group_size=self.group or None, symmetric=not self.zeros, strategy="group" if self.group else "channel")
+        said = config(
+            num_bits=self.bits,
+            group_size=self.group or None,
+            symmetric=not self.zeros,
+            strategy="group" if self.group else "channel",
+        )
         return Case(name, said, self.make, self.formula, (1, self.group or 1), least=160 if 32 % self.bits else 1)
 
     def groups(self, shape: Shape) -> int:
@@ -50,7 +61,11 @@ class Pack:
             made["m.weight_zero_point"] = rng.integers(-(1 << self.bits - 1), 1 << self.bits - 1, grid).astype(np.int8)
         if self.order:
             plain = np.arange(shape[1]) // self.group
-            made["m.weight_g_idx"] = {"permuted": rng.permutation(plain), "plain": plain, "unset": np.full_like(plain, -1)}[self.order].astype(np.int32)
+            made["m.weight_g_idx"] = {
+                "permuted": rng.permutation(plain),
+                "plain": plain,
+                "unset": np.full_like(plain, -1),
+            }[self.order].astype(np.int32)
         return made
 
     def formula(self, tensors: Tensors, shape: Shape) -> np.ndarray:
@@ -59,10 +74,15 @@ class Pack:
         scales = tensors["m.weight_scale"]
         zeros = np.zeros(scales.shape, np.int64)
         if self.zeros == "words":
-            zeros = unpack(np.ascontiguousarray(tensors["m.weight_zero_point"].T), self.bits, shape[0], self.dense).T - middle
+            zeros = (
+                unpack(np.ascontiguousarray(tensors["m.weight_zero_point"].T), self.bits, shape[0], self.dense).T
+                - middle
+            )
         elif self.zeros:
             zeros = tensors["m.weight_zero_point"].astype(np.int64)
-        column = tensors["m.weight_g_idx"] if self.order == "permuted" else np.arange(shape[1]) // (self.group or shape[1])
+        column = (
+            tensors["m.weight_g_idx"] if self.order == "permuted" else np.arange(shape[1]) // (self.group or shape[1])
+        )
         difference = (codes - zeros[:, column]).astype(self.dtype)
         return difference * scales[:, column]  # in the dtype of the scales
 
@@ -72,7 +92,10 @@ class TestPacked(FormatContract):
         *(Pack(bits, 32).case(f"{bits} bits") for bits in range(2, 9)),
         *(Pack(bits, 32, dense=False).case(f"{bits} bits, so many to a word") for bits in (3, 5, 6, 7)),
         *(Pack(bits, 32, zeros="words").case(f"{bits} bits, zero points") for bits in range(2, 9)),
-        *(Pack(bits, 32, zeros="words", dense=False).case(f"{bits} bits, so many to a word, zeros") for bits in (3, 5, 6, 7)),
+        *(
+            Pack(bits, 32, zeros="words", dense=False).case(f"{bits} bits, so many to a word, zeros")
+            for bits in (3, 5, 6, 7)
+        ),
         *(Pack(bits).case(f"{bits} bits, channels") for bits in (3, 4, 8)),
         Pack(4, zeros="words").case("channels, zero points"),
         Pack(4, 32, zeros="bytes").case("zero points as bytes"),
@@ -103,7 +126,9 @@ def int8(block: Shape, dtype: Any = BF16, zeros: bool = False) -> tuple[Any, Any
     def formula(tensors: Tensors, shape: Shape) -> np.ndarray:
         size = tuple(b or n for b, n in zip(block, shape, strict=True))
         zero = expand(tensors["m.weight_zero_point"].astype(np.int64), shape, size) if zeros else 0
-        return (tensors["m.weight"].astype(np.int64) - zero).astype(dtype) * expand(tensors["m.weight_scale"], shape, size)
+        return (tensors["m.weight"].astype(np.int64) - zero).astype(dtype) * expand(
+            tensors["m.weight_scale"], shape, size
+        )
 
     return make, formula
 
@@ -111,7 +136,11 @@ def int8(block: Shape, dtype: Any = BF16, zeros: bool = False) -> tuple[Any, Any
 def float8(block: Shape, dtype: Any = BF16) -> tuple[Any, Any]:
     def make(rng: np.random.Generator, shape: Shape) -> Tensors:
         grid = blocks(shape, tuple(b or n for b, n in zip(block, shape, strict=True)))
-        return {"m.weight": rng.integers(0, 256, shape).astype(np.uint8).view(E4M3), "m.weight_scale": wild(rng, grid, dtype), "m.input_scale": np.float32([1])}
+        return {
+            "m.weight": rng.integers(0, 256, shape).astype(np.uint8).view(E4M3),
+            "m.weight_scale": wild(rng, grid, dtype),
+            "m.input_scale": np.float32([1]),
+        }
 
     def formula(tensors: Tensors, shape: Shape) -> np.ndarray:
         size = tuple(b or n for b, n in zip(block, shape, strict=True))
@@ -121,7 +150,10 @@ def float8(block: Shape, dtype: Any = BF16) -> tuple[Any, Any]:
 
 
 def mxfp8(rng: np.random.Generator, shape: Shape) -> Tensors:
-    return {"m.weight": rng.integers(0, 256, shape).astype(np.uint8).view(E4M3), "m.weight_scale": rng.integers(0, 255, (shape[0], shape[1] // 32)).astype(np.uint8)}
+    return {
+        "m.weight": rng.integers(0, 256, shape).astype(np.uint8).view(E4M3),
+        "m.weight_scale": rng.integers(0, 255, (shape[0], shape[1] // 32)).astype(np.uint8),
+    }
 
 
 def mxfp8_formula(tensors: Tensors, shape: Shape) -> np.ndarray:
@@ -132,10 +164,21 @@ class TestBytes(FormatContract):
     cases = (
         Case("int8, channels", config("int-quantized", num_bits=8, strategy="channel"), *int8((1, 0))),
         Case("int8, one scale", config("int-quantized", num_bits=8, strategy="tensor"), *int8((0, 0))),
-        Case("int8, zero points", config("int-quantized", num_bits=8, strategy="channel"), *int8((1, 0), np.float16, True)),
-        Case("int8, groups", config("int-quantized", num_bits=8, group_size=32), *int8((1, 32), np.float32, True), (1, 32)),
+        Case(
+            "int8, zero points",
+            config("int-quantized", num_bits=8, strategy="channel"),
+            *int8((1, 0), np.float16, True),
+        ),
+        Case(
+            "int8, groups",
+            config("int-quantized", num_bits=8, group_size=32),
+            *int8((1, 32), np.float32, True),
+            (1, 32),
+        ),
         Case("float8, one scale", config("float-quantized", num_bits=8, strategy="tensor"), *float8((0, 0))),
-        Case("float8, channels", config("float-quantized", num_bits=8, strategy="channel"), *float8((1, 0), np.float16)),
+        Case(
+            "float8, channels", config("float-quantized", num_bits=8, strategy="channel"), *float8((1, 0), np.float16)
+        ),
         Case("float8, groups", config("float-quantized", num_bits=8, group_size=64), *float8((1, 64)), (1, 64)),
         Case("float8, blocks", config("float-quantized", num_bits=8, block_structure=[128, 128]), *float8((128, 128))),
         Case("float8, float32", config("naive-quantized", num_bits=8, strategy="channel"), *float8((1, 0), np.float32)),
@@ -174,7 +217,9 @@ def mxfp4_formula(tensors: Tensors, shape: Shape) -> np.ndarray:
 class TestFours(FormatContract):
     cases = (
         Case("nvfp4", config("nvfp4-pack-quantized", num_bits=4, type="float"), nvfp4, nvfp4_formula, (1, 16)),
-        Case("mxfp4", config("mxfp4-pack-quantized", num_bits=4, type="float"), mxfp4(np.uint8), mxfp4_formula, (1, 32)),
+        Case(
+            "mxfp4", config("mxfp4-pack-quantized", num_bits=4, type="float"), mxfp4(np.uint8), mxfp4_formula, (1, 32)
+        ),
         Case("mxfp4, NaN", config("mxfp4-pack-quantized", num_bits=4), mxfp4(E8M0), mxfp4_formula, (1, 32)),
     )
 
@@ -191,11 +236,29 @@ def test_each_module_has_its_groups_format():
     }
     groups = {
         "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "group_size": 32}, "format": "pack-quantized"},
-        "group_1": {"targets": ["re:.*down_proj"], "weights": {"num_bits": 8, "group_size": 32}, "format": "pack-quantized"},
-        "group_2": {"targets": ["lm_head"], "weights": {"num_bits": 3, "strategy": "channel"}, "format": "pack-quantized"},
-        "group_3": {"targets": ["re:.*up_proj"], "weights": {"num_bits": 8, "type": "float"}, "format": "float-quantized"},
+        "group_1": {
+            "targets": ["re:.*down_proj"],
+            "weights": {"num_bits": 8, "group_size": 32},
+            "format": "pack-quantized",
+        },
+        "group_2": {
+            "targets": ["lm_head"],
+            "weights": {"num_bits": 3, "strategy": "channel"},
+            "format": "pack-quantized",
+        },
+        "group_3": {
+            "targets": ["re:.*up_proj"],
+            "weights": {"num_bits": 8, "type": "float"},
+            "format": "float-quantized",
+        },
     }
-    said = {"quantization_config": {"quant_method": "compressed-tensors", "format": "mixed-precision", "config_groups": groups}}
+    said = {
+        "quantization_config": {
+            "quant_method": "compressed-tensors",
+            "format": "mixed-precision",
+            "config_groups": groups,
+        }
+    }
     found = found_in(tensors, said)
     assert {key: str(t.form) for key, t in found.tensors.items()} == {
         "a.q_proj.weight": "int4 in groups of 32",

@@ -48,9 +48,7 @@ def maker(
     return make
 
 
-def formula(
-    block: Callable[[Shape], Shape], rounds: Any = np.float32
-) -> Callable[[Tensors, Shape], np.ndarray]:
+def formula(block: Callable[[Shape], Shape], rounds: Any = np.float32) -> Callable[[Tensors, Shape], np.ndarray]:
     def reference(tensors: Tensors, shape: Shape) -> np.ndarray:
         stored, factors = tensors.values()
         if factors.dtype == np.uint8:
@@ -110,7 +108,12 @@ def test_a_ragged_grid_is_the_configs_blocks_not_a_fraction():
     found = found_in(tensors, FP8)
     assert str(found.tensors["m.weight"].form) == "fp8 in blocks of 128 x 128"
     got = read(found.tensors["m.weight"], tensors)
-    assert_same(got[100:128], (tensors["m.weight"].astype(np.float32) * expand(tensors["m.weight_scale_inv"], (192, 256), (128, 128)))[100:128])
+    assert_same(
+        got[100:128],
+        (tensors["m.weight"].astype(np.float32) * expand(tensors["m.weight_scale_inv"], (192, 256), (128, 128)))[
+            100:128
+        ],
+    )
 
 
 def test_blocks_that_the_config_does_not_say_are_what_the_grid_says():
@@ -124,14 +127,17 @@ def test_blocks_that_the_config_does_not_say_are_what_the_grid_says():
 def test_a_grid_that_fits_no_block_is_refused(grid: Shape):
     rng = np.random.default_rng(0)
     tensors = {"m.weight": codes(rng, (256, 256), False), "m.weight_scale_inv": wild(rng, grid, np.float32)}
-    with pytest.raises(CheckpointError, match="does not fit 'm.weight' of shape"):
+    with pytest.raises(CheckpointError, match=r"does not fit 'm\.weight' of shape"):
         found_in(tensors, FP8)
 
 
 def test_experts_in_four_bits_beside_eight():
     rng = np.random.default_rng(0)
     tensors = dict(maker(square)(rng, (256, 128)))
-    tensors |= {"e.weight": rng.integers(-128, 128, (8, 32)).astype(np.int8), "e.scale": rng.integers(100, 140, (8, 2)).astype(np.uint8).view(E8M0)}
+    tensors |= {
+        "e.weight": rng.integers(-128, 128, (8, 32)).astype(np.int8),
+        "e.scale": rng.integers(100, 140, (8, 2)).astype(np.uint8).view(E8M0),
+    }
     tensors |= {"plain.weight": np.ones((3, 4), np.int8), "norm.scale": np.ones(4, np.float32)}
     found = found_in(tensors, FP8)
     assert {key: str(t.form) for key, t in found.tensors.items()} == {

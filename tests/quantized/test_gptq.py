@@ -21,8 +21,25 @@ def config(**fields: Any) -> dict[str, Any]:
 class Gptq:
     """How one is made, and the formula. `stored`: what zero points are stored as where they are all the same."""
 
-    def __init__(self, bits: int, group: int, dtype: Any = np.float16, *, layout: str = "gptq", order: str = "plain", stored: int | None = None, **said: Any) -> None:
-        self.bits, self.group, self.dtype, self.layout, self.order, self.stored = bits, group, dtype, layout, order, stored
+    def __init__(
+        self,
+        bits: int,
+        group: int,
+        dtype: Any = np.float16,
+        *,
+        layout: str = "gptq",
+        order: str = "plain",
+        stored: int | None = None,
+        **said: Any,
+    ) -> None:
+        self.bits, self.group, self.dtype, self.layout, self.order, self.stored = (
+            bits,
+            group,
+            dtype,
+            layout,
+            order,
+            stored,
+        )
         self.said = config(bits=bits, group_size=group, checkpoint_format=layout, **{"sym": stored is not None, **said})
 
     def case(self, name: str) -> Case:
@@ -106,8 +123,17 @@ def test_modules_of_their_own():
 def test_auto_round_writes_gptq():
     made = Gptq(4, 32, stored=7)
     tensors = made.make(np.random.default_rng(0), (32, 64))
-    said = {"quant_method": "auto-round", "packing_format": "auto_round:auto_gptq", "bits": 4, "group_size": 32, "sym": True}
-    assert_same(read(found_in(tensors, {"quantization_config": said}).tensors["m.weight"], tensors), made.formula(tensors, (32, 64)).astype(np.float32))
+    said = {
+        "quant_method": "auto-round",
+        "packing_format": "auto_round:auto_gptq",
+        "bits": 4,
+        "group_size": 32,
+        "sym": True,
+    }
+    assert_same(
+        read(found_in(tensors, {"quantization_config": said}).tensors["m.weight"], tensors),
+        made.formula(tensors, (32, 64)).astype(np.float32),
+    )
 
 
 def test_one_g_idx_speaks_for_all_that_are_alike():

@@ -88,7 +88,9 @@ class TestMlx(FormatContract):
         Case("nvfp4", config(bits=4, group_size=16, mode="nvfp4"), *NVFP4, (1, 16)),
         Case("nvfp4, experts", config(bits=4, group_size=16, mode="nvfp4"), *NVFP4, (1, 16), batch=True),
         Case("mxfp8", config(bits=8, group_size=32, mode="mxfp8"), eights, eights_formula, (1, 32)),
-        Case("mxfp8, experts", config(bits=8, group_size=32, mode="mxfp8"), eights, eights_formula, (1, 32), batch=True),
+        Case(
+            "mxfp8, experts", config(bits=8, group_size=32, mode="mxfp8"), eights, eights_formula, (1, 32), batch=True
+        ),
     )
 
 

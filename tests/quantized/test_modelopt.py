@@ -19,13 +19,20 @@ NO_MINUS = np.where(np.arange(16) == 8, np.float32(0), E2M1)
 
 
 def said(algo: str, **fields: Any) -> dict[str, Any]:
-    return {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": algo, "exclude_modules": ["lm_head"], **fields}}
+    return {
+        "producer": {"name": "modelopt"},
+        "quantization": {"quant_algo": algo, "exclude_modules": ["lm_head"], **fields},
+    }
 
 
 def fp8(grid: Callable[[Shape], Shape]) -> Make:
     def make(rng: np.random.Generator, shape: Shape) -> Tensors:
         codes = rng.integers(0, 256, shape).astype(np.uint8).view(E4M3)
-        return {"m.weight": codes, "m.weight_scale": wild(rng, grid(shape), np.float32), "m.input_scale": np.float32(1).reshape(())}
+        return {
+            "m.weight": codes,
+            "m.weight_scale": wild(rng, grid(shape), np.float32),
+            "m.input_scale": np.float32(1).reshape(()),
+        }
 
     return make
 
@@ -62,7 +69,9 @@ def int4(rng: np.random.Generator, shape: Shape) -> Tensors:
 def int4_formula(tensors: Tensors, shape: Shape) -> np.ndarray:
     stored = tensors["m.weight"]
     codes = np.stack([stored & 15, stored >> 4], 1).reshape(shape).astype(np.int64)
-    return np.where(codes > 7, codes - 16, codes).astype(np.float32) * expand(tensors["m.weight_scale"], shape, (1, 128))
+    return np.where(codes > 7, codes - 16, codes).astype(np.float32) * expand(
+        tensors["m.weight_scale"], shape, (1, 128)
+    )
 
 
 def mxfp4(rng: np.random.Generator, shape: Shape) -> Tensors:
@@ -77,7 +86,10 @@ def mxfp4_formula(tensors: Tensors, shape: Shape) -> np.ndarray:
 
 
 def int8(rng: np.random.Generator, shape: Shape) -> Tensors:
-    return {"m.weight": rng.integers(-128, 128, shape).astype(np.int8), "m.weight_scale": wild(rng, shape[:1], np.float32)}
+    return {
+        "m.weight": rng.integers(-128, 128, shape).astype(np.int8),
+        "m.weight_scale": wild(rng, shape[:1], np.float32),
+    }
 
 
 def int8_formula(tensors: Tensors, shape: Shape) -> np.ndarray:
@@ -99,7 +111,9 @@ class TestModelopt(FormatContract):
     cases = (
         case("fp8", "FP8", fp8(lambda shape: ()), fp8_formula),
         case("fp8, channels", "FP8_PER_CHANNEL_PER_TOKEN", fp8(lambda shape: shape[:1]), fp8_formula),
-        case("fp8, blocks", "FP8_PB_WO", fp8(lambda shape: (shape[0] // 32, 1, shape[1] // 32, 1)), fp8_formula, (32, 32)),
+        case(
+            "fp8, blocks", "FP8_PB_WO", fp8(lambda shape: (shape[0] // 32, 1, shape[1] // 32, 1)), fp8_formula, (32, 32)
+        ),
         case("nvfp4", "NVFP4", nvfp4, nvfp4_formula, (1, 16)),
         case("nvfp4, awq", "NVFP4_AWQ", *smoothed(nvfp4, nvfp4_formula), (1, 16)),
         case("int4, awq", "W4A16_AWQ", *smoothed(int4, int4_formula), (2, 128)),
@@ -128,5 +142,5 @@ def test_an_incomplete_set_is_refused(left_out: str):
 
 def test_a_pre_quant_scale_of_another_length_is_refused():
     tensors = {**nvfp4(np.random.default_rng(0), (8, 32)), "m.pre_quant_scale": np.ones(16, np.float32)}
-    with pytest.raises(CheckpointError, match="'m.pre_quant_scale' of shape .* one number for each of 32 inputs"):
+    with pytest.raises(CheckpointError, match=r"'m\.pre_quant_scale' of shape .* one number for each of 32 inputs"):
         found_in(tensors, modelopt=said("NVFP4_AWQ"))

@@ -26,14 +26,19 @@ def experts(dtype: Any = np.uint8) -> Any:
     def make(rng: np.random.Generator, shape: Shape) -> Tensors:
         count, columns, rows = shape
         blocks = rng.integers(0, 256, (count, rows, columns // 32, 16)).astype(np.uint8)
-        return {"m.down_proj_blocks": blocks, "m.down_proj_scales": rng.integers(0, 256, blocks.shape[:3]).astype(np.uint8).view(dtype)}
+        return {
+            "m.down_proj_blocks": blocks,
+            "m.down_proj_scales": rng.integers(0, 256, blocks.shape[:3]).astype(np.uint8).view(dtype),
+        }
 
     return make
 
 
 def formula(tensors: Tensors, shape: Shape) -> np.ndarray:
     blocks, scales = tensors.values()
-    values = E2M1[halves(blocks)] * powers(scales)[..., None]
+    values = np.ldexp(E2M1[halves(blocks)], scales.view(np.uint8)[..., None].astype(np.int32) - 127)
+    if scales.dtype == E8M0:
+        values[scales.view(np.uint8) == 255] = np.nan
     return values.reshape(*values.shape[:2], -1).swapaxes(1, 2)
 
 
@@ -54,7 +59,9 @@ def test_every_code_with_every_exponent():
 
 
 def test_biases_stay_plain():
-    tensors = dict(experts()(np.random.default_rng(0), (2, 64, 10))) | {"m.down_proj_bias": np.ones((2, 10), np.float32)}
+    tensors = dict(experts()(np.random.default_rng(0), (2, 64, 10))) | {
+        "m.down_proj_bias": np.ones((2, 10), np.float32)
+    }
     found = found_in(tensors, GPT_OSS)
     assert found.consumed == {"m.down_proj_blocks", "m.down_proj_scales"}
 
