@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import tracemalloc
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from bridge import CheckpointError
 from bridge.quantized import find
+from bridge.quantized.config import REFUSED
 from bridge.quantized.families import FAMILIES
 from tests.quantized.stored import Spec, found_in
 
@@ -172,6 +174,12 @@ def test_a_hundred_thousand_keys_take_little_memory():
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert held / len(found.tensors) < 500
+
+
+@pytest.mark.parametrize("method", REFUSED)
+def test_what_is_not_read_is_refused_by_name(method: str):
+    with pytest.raises(CheckpointError, match=re.escape(f"{REFUSED[method]} is not read. Take the stored tensors")):
+        found_in({}, {"quantization_config": {"quant_method": method}})
 
 
 def test_a_stored_weight_beside_its_own_parts_is_refused():
