@@ -13,7 +13,7 @@
 Who reads a checkpoint so takes `found.consumed` out of its keys, and puts `found.tensors` in. `values` raises a
 `CheckpointError` that begins with a verb ("has zero points …") where what is stored contradicts the config: raise
 `tensor.explained(error)` from it. What a user says in `quantized={…}` goes into `config` as its
-`"quantization_config"`. A module whose parts a rule names is taken out of `found.tensors`; its keys are then plain ones.
+`"quantization_config"`. A module whose parts a rule names is taken out of `found.tensors`, and its keys are plain.
 
 A format is one file, with a `FAMILY` and one or more views (`view.Chunked`), and a line in `families.py`. Its test
 subclasses the contract in `tests/quantized/contract.py`.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bridge.quantized.grid import spread
+from bridge.quantized.rounding import Range
 from bridge.quantized.view import Array, Box, Shape
 
 
@@ -44,6 +45,7 @@ def affine(
             np.multiply(values, np.take(factors, groups, axis=1), out=values)
 
 
-def bound(factors: Array, bits: int) -> float:
-    """What no product is beyond."""
-    return float(np.abs(factors).max(initial=0)) * (1 << bits)
+def range_of(factors: Array, bits: int) -> Range:
+    """What is known of products of these scales with differences of codes."""
+    low, high = float(factors.min(initial=np.inf)), float(factors.max(initial=0))
+    return Range(max(abs(low), abs(high)) * (1 << bits) if factors.size else 0.0, positive=low >= 2.0**-24)

@@ -1,23 +1,28 @@
-"""AWQ, as AutoAWQ's "gemm" packs it: eight columns of `(in, out)` a word, in the order that its kernel unpacks them."""
+"""AWQ, as AutoAWQ's "gemm" packs it: eight columns of `(in, out)` a word, in the order that its kernel unpacks them.
+
+The words of a chunk are turned around first, an eighth of the elements; each nibble is then a row of the result.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lcm
 
 import numpy as np
 
 from bridge._text import quote
-from bridge.quantized.affine import bound
+from bridge.quantized.affine import range_of
 from bridge.quantized.config import Config
 from bridge.quantized.family import Family, Layout, Module, dtypes
 from bridge.quantized.form import Form
 from bridge.quantized.grid import spread
 from bridge.quantized.rounding import finish
+from bridge.quantized.unpack import nibbles, turned
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 
 _EACH = 8  # columns a word
+_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # which of them each nibble is, from the lowest
+_PLACES = [_ORDER.index(column) for column in range(_EACH)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +45,39 @@ class Awq(Chunked):
     def boxes(self, box: Box) -> Sequence[Box]:
         rows, columns = box
         words, groups = covering(rows, _EACH), covering(columns, self.group)
-        return [(columns, words), (groups, rows), *([(groups, words)] if self.zeros else [])]
+        found: list[Box] = [(columns, words), (groups, rows)]
+        return [*found, (groups, words)] if self.zeros else found
 
     def tile(self, box: Box) -> Shape:
-        return 256, lcm(self.group, 128) if self.group < 256 else 128
+        return 256, 1024
 
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
         rows, columns = box
         skipped = rows.start % _EACH
         within = slice(skipped, skipped + len(rows))
-        values = scratch.take("v", (len(columns), parts[0].shape[1] * _EACH), np.float32)
-        np.copyto(values, _unpack(parts[0], scratch, "codes"))
-        values = values[:, within]
-        factors = parts[1].astype(np.float32)
-        turned = (columns, rows)
+        codes = scratch.take("v", (parts[0].shape[1] * _EACH, len(columns)), np.float32)
+        _unpack(turned(parts[0], scratch), codes, scratch)
+        values = codes[within]
+        factors = np.ascontiguousarray(parts[1].T).astype(np.float32)
         with np.errstate(all="ignore"):
             if self.zeros:
-                zeros = _unpack(parts[2], scratch, "zeros").astype(np.float32)[:, within]
-                spread(zeros, turned, (self.group, 1), np.subtract, values)
+                few = nibbles(np.ascontiguousarray(parts[2]).view(np.uint8), scratch)
+                zeros = few.reshape(len(few), -1, _EACH)[:, :, _PLACES].reshape(len(few), -1).T.astype(np.float32)
+                spread(zeros[within], box, (1, self.group), np.subtract, values)
             else:
                 np.subtract(values, np.float32(8), out=values)
-            spread(factors, turned, (self.group, 1), np.multiply, values)
-        narrow = scratch.take("out", values.shape, out.dtype)
-        finish(values, narrow, scratch, through=self.through, bound=bound(factors, 4))
-        np.copyto(out, narrow.T)
+            spread(factors, box, (1, self.group), np.multiply, values)
+        finish(values, out, scratch, through=self.through, within=range_of(factors, 4))
 
 
-def _unpack(words: Array, scratch: Scratch, name: str) -> Array:
-    """`(n, words)` to `(n, 8 words)` of uint16. Even columns are the lower half of a word, odd ones the upper."""
-    raw = np.ascontiguousarray(words).view(np.uint32)
-    both = scratch.take(name, (*raw.shape, 4), np.uint32)
-    for number in range(4):
-        shifted = both[:, :, number]
-        np.right_shift(raw, 4 * number, out=shifted)
-        np.bitwise_and(shifted, 0x000F000F, out=shifted)
-    return both.view(np.uint16).reshape(len(raw), -1)
+def _unpack(words: Array, out: Array, scratch: Scratch) -> None:
+    """Words `(n, columns)` to their codes `(8 n, columns)`."""
+    rows = out.reshape(len(words), _EACH, -1)
+    code = scratch.take("code", words.shape, np.uint32)
+    for nibble, row in enumerate(_ORDER):
+        np.right_shift(words, 4 * nibble, out=code)
+        np.bitwise_and(code, 15, out=code)
+        np.copyto(rows[:, row], code.view(np.int32), casting="unsafe")  # as exact as it is small
 
 
 def _check(config: Config) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.quantized.affine import affine, bound
+from bridge.quantized.affine import affine, range_of
 from bridge.quantized.config import Config, is_object
 from bridge.quantized.family import DAMAGED, Family, Layout, Module, Settings, Wanted, dtypes
 from bridge.quantized.form import Form
 from bridge.quantized.rounding import finish
-from bridge.quantized.unpack import Packing
+from bridge.quantized.unpack import Packing, turned
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 
 _CARRIES = {2: 0x55555555, 4: 0x11111111, 8: 0x01010101}
@@ -75,11 +75,10 @@ class Gptq(Chunked):
 
     def tile(self, box: Box) -> Shape:
         """Rows enough for whole lines of the cache; of the columns whole groups."""
-        return 128, max(512, lcm(self.group, 32) if self.group < 1024 else 0)
+        return 256, 1024
 
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
-        words = scratch.take("words", parts[0].shape[::-1], np.uint32)
-        np.copyto(words, parts[0].T.view(np.uint32) if parts[0].dtype != np.uint32 else parts[0].T)
+        words = turned(parts[0], scratch)
         codes = self.packing.unpack(words, box[1], scratch)
         factors = np.ascontiguousarray(parts[1].T).astype(np.float32)
         values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", out.shape, np.float32)
@@ -92,13 +91,15 @@ class Gptq(Chunked):
             factors=factors,
             groups=self._groups(parts[-1], box[1]) if self.order else None,
         )
-        finish(values, out, scratch, through=self.through, bound=bound(factors, self.bits))
+        finish(values, out, scratch, through=self.through, within=range_of(factors, self.bits))
 
     def _zeros(self, words: Array, rows: range, scratch: Scratch) -> Array | float:
         """Zero points, shape `(rows, groups)`."""
         raw = np.ascontiguousarray(words).view(np.uint32)
         middle = 1 << self.bits - 1
         if self.symmetric:
+            if self.bits in _CARRIES and (raw == np.uint32(_CARRIES[self.bits] * middle)).all():
+                return float(middle)
             fields = self.packing.unpack(raw, rows, scratch, "zeros")
             if not ((fields == middle).all() or (fields == middle - 1).all()):
                 raise CheckpointError(

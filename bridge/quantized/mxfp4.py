@@ -26,14 +26,14 @@ def _products(stored: Array, exponents: Array, *, largest: str, out: Array, scra
 
     **Arguments:**
 
-    - `stored`: bytes, shape `(rows, groups, n)`.
-    - `exponents`: bytes, `(rows, groups)`.
-    - `out`: uint32, `(rows, groups, n)`, C-contiguous: two bfloat16 each.
+    - `stored`: bytes, any shape.
+    - `exponents`: bytes, of a shape that goes with it.
+    - `largest`: what exponent 255 is.
+    - `out`: uint32, of the shape of `stored`, C-contiguous: two bfloat16 each.
     """
     index = scratch.take("index", stored.shape, np.uint16)
-    np.copyto(index, exponents[:, :, None])
-    np.left_shift(index, 8, out=index)
-    np.bitwise_or(index, stored, out=index)
+    np.copyto(index, stored)
+    np.bitwise_or(index, exponents.astype(np.uint16) << 8, out=index)
     np.take(scaled_pairs(largest), index, out=out, mode="wrap")
 
 
@@ -80,13 +80,17 @@ class Rows(Chunked):
         if first % 16 == 0 and stored.shape[1] % 16 == 0:
             groups = (rows, exponents.shape[1], 16)
             _products(
-                stored.reshape(groups), exponents, largest=self.largest, out=whole.reshape(groups), scratch=scratch
+                stored.reshape(groups),
+                exponents[:, :, None],
+                largest=self.largest,
+                out=whole.reshape(groups),
+                scratch=scratch,
             )
         else:
             skipped = first % 16
             each = np.repeat(exponents, 16, axis=1)[:, skipped : skipped + stored.shape[1]]
             each = np.pad(each, ((0, 0), (0, stored.shape[1] - each.shape[1])))  # bytes past the last group
-            _products(stored[..., None], each, largest=self.largest, out=whole[..., None], scratch=scratch)
+            _products(stored, each, largest=self.largest, out=whole, scratch=scratch)
         skipped = columns.start - 2 * first
         _put(halves[:, skipped : skipped + len(columns)], out.reshape(rows, len(columns)), scratch)
 
@@ -112,11 +116,26 @@ class Experts(Chunked):
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
         _, columns, rows = box
         stored, exponents = parts[0].view(np.uint8)[0], parts[1].view(np.uint8)[0]
-        halves = scratch.take("halves", (len(rows), stored.shape[1] * GROUP), np.uint16)
-        whole = halves.view(np.uint32).reshape(stored.shape)
-        _products(stored, exponents, largest=self.largest, out=whole, scratch=scratch)
-        skipped = columns.start % GROUP
-        _put(halves[:, skipped : skipped + len(columns)].T, out[0], scratch)
+        # Bytes are turned around, half as many as elements; then a byte's two elements are two rows of the result.
+        flat = scratch.take("turned", (stored.shape[1] * 16, len(rows)), np.uint8)
+        np.copyto(flat, stored.reshape(len(rows), -1).T)
+        pair = scratch.take("pair", flat.shape, np.uint32)
+        groups = (stored.shape[1], 16, len(rows))
+        _products(
+            flat.reshape(groups),
+            np.ascontiguousarray(exponents.T)[:, None],
+            largest=self.largest,
+            out=pair.reshape(groups),
+            scratch=scratch,
+        )
+        halves = pair.view(np.uint16).reshape(len(flat), len(rows), 2).transpose(0, 2, 1)
+        first = columns.start % GROUP
+        if first == 0 and len(columns) == 2 * len(flat) and out.dtype == BFLOAT16:
+            np.copyto(out[0].view(np.uint16).reshape(halves.shape), halves)
+            return
+        whole = scratch.take("halves", halves.shape, np.uint16)
+        np.copyto(whole, halves)
+        _put(whole.reshape(-1, len(rows))[first : first + len(columns)], out[0], scratch)
 
 
 def rows(module: Module, *, word: int = 1, role: str = "scale") -> Form:

@@ -8,7 +8,7 @@ from math import lcm
 
 import numpy as np
 
-from bridge.quantized.affine import affine, bound
+from bridge.quantized.affine import affine, range_of
 from bridge.quantized.floats import scales
 from bridge.quantized.grid import Grid
 from bridge.quantized.rounding import finish
@@ -68,7 +68,7 @@ class Packed(Chunked):
             factors=factors,
             groups=parts[-1] if self.permuted else None,
         )
-        finish(values, out, scratch, through=self.through, bound=bound(factors, bits))
+        finish(values, out, scratch, through=self.through, within=range_of(factors, bits))
 
     def _zeros(self, box: Box, parts: Sequence[Array], scratch: Scratch) -> Array | float:
         """As the codes are stored: with 2^(bits − 1) added where they are packed."""

@@ -48,16 +48,22 @@ class Scratch:
     """Memory that one call of `values` uses again for each of its chunks."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Array] = {}
+        self._memory: dict[str, Array] = {}
+        self._arrays: dict[tuple[str, Shape, Any], Array] = {}
 
     def take(self, name: str, shape: Shape, dtype: Any) -> Array:
         """An array of undefined content, C-contiguous. The next `take` of that name ends its life."""
-        dtype = np.dtype(dtype)
-        nbytes = prod(shape) * dtype.itemsize
-        held = self._held.get(name)
-        if held is None or held.nbytes < nbytes:
-            held = self._held[name] = np.empty(nbytes, np.uint8)
-        return held[:nbytes].view(dtype).reshape(shape)
+        made = self._arrays.get((name, shape, dtype))
+        if made is not None:
+            return made
+        kind = np.dtype(dtype)
+        nbytes = prod(shape) * kind.itemsize
+        memory = self._memory.get(name)
+        if memory is None or memory.nbytes < nbytes:
+            self._arrays = {at: array for at, array in self._arrays.items() if at[0] != name}
+            memory = self._memory[name] = np.empty(nbytes, np.uint8)
+        made = self._arrays[name, shape, dtype] = memory[:nbytes].view(kind).reshape(shape)
+        return made
 
 
 class Chunked(ABC):

@@ -118,7 +118,7 @@ class FormatContract:
         assert hash(first.form.view) == hash(self.made(case, first.form.shape)[1].form.view)
 
     def test_scratch_is_bounded(self, case: Case):
-        tensors, tensor, _ = self.made(case, self.shape(case, 256, 2048))
+        tensors, tensor, _ = self.made(case, self.shape(case, 512, 2048))
         read(tensor, tensors)  # tables that are made once
         box = whole(tensor.form.shape)
         parts = [tensors[key] for key in tensor.parts]
@@ -127,7 +127,7 @@ class FormatContract:
         tensor.form.view.values(box, parts, out)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert peak <= 3 << 20
+        assert peak <= 4 << 20
 
     def test_no_element_is_no_work(self, case: Case):
         tensors, tensor, _ = self.made(case, self.shape(case, 64, 128))
