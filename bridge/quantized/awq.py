@@ -97,7 +97,7 @@ def _build(module: Module) -> Form | None:
         )
     columns, rows = head.shape[0], head.shape[1] * _EACH
     group = module.number("group_size", module.number("q_group_size", -1))
-    group = columns if group is None or group <= 0 else group
+    group = max(columns, 1) if group is None or group <= 0 else group
     groups = -(-columns // group)
     if tuple(scale.shape) != (groups, rows) or scale.dtype.itemsize == 1:
         module.misfit(wanted=f"{columns} inputs in groups of {group} take ({groups}, {rows})")

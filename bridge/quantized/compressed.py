@@ -47,8 +47,8 @@ def _check(config: Config) -> None:
         *(g.get("format") for g in (groups.values() if is_object(groups) else ()) if is_object(g)),
     ]
     for name in formats:
-        if name in _REFUSED:
-            config.refuse(f"says {quote(str(name))}: {_REFUSED[name]} is not read")
+        if isinstance(name, str) and name in _REFUSED:
+            config.refuse(f"says {quote(name)}: {_REFUSED[name]} is not read")
 
 
 def _told(config: Config) -> Callable[[str], Settings]:

@@ -172,7 +172,7 @@ def _build(module: Module) -> Form | Wanted | None:
         )
     columns, rows = head.shape[0] * 32 // bits, head.shape[1]
     group = module.number("group_size", -1)
-    group = columns if group is None or group <= 0 else group
+    group = max(columns, 1) if group is None or group <= 0 else group
     groups = -(-columns // group)
     if tuple(scale.shape) != (groups, rows) or scale.dtype.itemsize == 1:
         module.misfit(wanted=f"{columns} columns of {bits} bits in groups of {group} take ({groups}, {rows})")

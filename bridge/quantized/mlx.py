@@ -142,8 +142,12 @@ def _affine(module: Module, scale: Any) -> Form:
             "Use quantized='keep'.",
         )
     bias = module.need("bias", "biases")
-    columns = scale.shape[-1] * group
-    if tuple(scale.shape[:-1]) != tuple(head.shape[:-1]) or Packing(bits).words(columns) != head.shape[-1]:
+    columns = scale.shape[-1] * group if scale.shape else -1
+    if (
+        columns < 0
+        or tuple(scale.shape[:-1]) != tuple(head.shape[:-1])
+        or Packing(bits).words(columns) != head.shape[-1]
+    ):
         module.misfit(wanted=f"{bits} bits in groups of {group}")
     if bias.shape != scale.shape or bias.dtype != scale.dtype or scale.dtype.itemsize == 1:
         module.misfit("bias", wanted="a bias for each scale")
