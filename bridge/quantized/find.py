@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,9 +48,8 @@ def find(
     said = Config.of(config, modelopt)
     search = _Search(names, np.asarray(kinds, np.intp), forms, said, values or {})
     if said.method is None:
-        for family in FAMILIES.values():
-            if family.alone:
-                search.family(family)
+        for family in {id(family): family for family in FAMILIES.values() if family.alone}.values():
+            search.family(family)
         return search.found()
     family = FAMILIES.get(said.method)
     if family is None:
@@ -73,7 +73,7 @@ class _Search:
         values: Read,
     ) -> None:
         self.names, self.kinds, self.forms, self.config, self.values = names, kinds, forms, config, values
-        self.numbers = dict(zip(names, range(len(names)), strict=True))
+        self.last = {name.rpartition(".")[2] for name in names}
         self.kind: list[int] = kinds.tolist()
         self.tensors: dict[str, Logical] = {}
         self.used: set[str] = set()
@@ -82,11 +82,22 @@ class _Search:
         self.families: list[Family] = []
         self.beside: tuple[str, ...] = ()
 
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each key."""
+        return dict(zip(self.names, range(len(self.names)), strict=True))
+
+    def _occurs(self, ending: str) -> bool:
+        """Whether a key can end so, by the last segments that there are: quick where there are none."""
+        _, dot, last = ending.rpartition(".")
+        return last in self.last if dot else any(segment.endswith(last) for segment in self.last)
+
     def family(self, family: Family) -> None:
         """Take what belongs to a family."""
+        if self.config.method is None and not any(self._suits(layout).any() for layout in family.layouts):
+            return
         before = len(self.tensors) + len(self.needs)
-        present = [name for name in self.names if name.endswith(family.beside)] if family.beside else []
-        self.beside = tuple(ending for ending in family.beside if any(name.endswith(ending) for name in present))
+        self.beside = tuple(filter(self._occurs, family.beside))
         settings = family.told(self.config) if family.told is not None else None
         for layout in family.layouts:
             self._layout(layout, family, settings)
@@ -95,11 +106,17 @@ class _Search:
         self._complete(family)
 
     def _heads(self, layout: Layout) -> Iterable[int]:
-        suits = np.array([form.dtype in layout.dtypes and len(form.shape) > 0 for form in self.forms], bool)
-        head, names = layout.head, self.names
+        suits, head, names = self._suits(layout), layout.head, self.names
         return [n for n in np.flatnonzero(suits[self.kinds]).tolist() if names[n].endswith(head)]
 
+    def _suits(self, layout: Layout) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which forms a layout's heaviest tensor may have."""
+        return np.array([form.dtype in layout.dtypes and len(form.shape) > 0 for form in self.forms], bool)
+
     def _layout(self, layout: Layout, family: Family, settings: Callable[[str], Settings] | None) -> None:
+        roles = {role: tuple(filter(self._occurs, endings)) for role, endings in layout.roles.items()}
+        if not self._occurs(layout.head) or (self.config.method is None and not any(roles.values())):
+            return
         numbers, kind, names = self.numbers, self.kind, self.names
         built: dict[Any, Form | Wanted | None] = {}
         common: Settings = self.config.fields
@@ -109,7 +126,7 @@ class _Search:
                 continue
             base = name[: len(name) - len(layout.head)] if layout.head else name
             keys, signature = {"head": name}, [kind[number]]
-            for role, endings in layout.roles.items():
+            for role, endings in roles.items():
                 place = -1
                 for ending in endings:
                     other = numbers.get(base + ending)
@@ -171,7 +188,7 @@ class _Search:
 
     def _complete(self, family: Family) -> None:
         """Refuse what is left alone of a set."""
-        telling = tuple({ending for layout in family.layouts for ending in layout.telling})
+        telling = tuple({e for layout in family.layouts for e in layout.telling if self._occurs(e)})
         if not telling or self.needs or family not in self.families:
             return
         for name in self.names:
@@ -190,7 +207,7 @@ class _Search:
 
     def _cache_scales(self) -> list[str]:
         """Scales of the attention's cache: they belong to runtimes that keep it in 8 bits."""
-        if not self.families:
+        if not self.families or not any(map(self._occurs, _CACHE_SCALES)):
             return []
         return [
             name

@@ -91,7 +91,7 @@ def _pre(module: Module, columns: int) -> bool:
 
 
 def _floats(module: Module) -> Form | None:
-    if len(module.head.shape) < 2:
+    if len(module.head.shape) < 2 or (module.config.method is None and module.get("inputs") is None):
         return None
     form = float8(module, scale="weight_scale")
     if not _pre(module, form.shape[-1]):
@@ -103,6 +103,8 @@ def _floats(module: Module) -> Form | None:
 def _bytes(module: Module) -> Form | None:
     """U8: NVFP4, MXFP4 or two rows of INT4 a byte, as the scales tell."""
     scale, head = module.get("scale"), module.head
+    if module.config.method is None and (module.get("whole") is None or scale is None or scale.dtype != FLOAT8):
+        return None  # only NVFP4 cannot be anything else
     if scale is None or len(head.shape) < 2:
         if module.get("whole") is not None:
             module.need("scale", "weight_scale")
@@ -131,7 +133,7 @@ def _bytes(module: Module) -> Form | None:
 
 def _integers(module: Module) -> Form | None:
     scale = module.get("scale")
-    if scale is None or len(module.head.shape) != 2:
+    if scale is None or len(module.head.shape) != 2 or module.config.method is None:
         return None
     shape = tuple(module.head.shape)
     grid = Grid.fit(shape, tuple(scale.shape))
@@ -157,4 +159,5 @@ FAMILY = Family(
     ),
     beside=(".input_scale", ".output_scale"),
     skipped=("exclude_modules", "ignore"),
+    alone=True,
 )

@@ -126,6 +126,16 @@ class TestModelopt(FormatContract):
     )
 
 
+def test_without_a_config_nvfp4_tells():
+    tensors = dict(nvfp4(np.random.default_rng(0), (8, 32)))
+    assert str(found_in(tensors).tensors["m.weight"].form) == "nvfp4 in groups of 16"
+    smooth, _ = smoothed(fp8(lambda shape: ()), fp8_formula)
+    found = found_in(smooth(np.random.default_rng(0), (8, 32)))
+    assert found.tensors["m.weight"].form.roles == ("head", "scale", "inputs")
+    for plain in (int4, mxfp4, int8):
+        assert not found_in(plain(np.random.default_rng(0), (8, 128))).tensors
+
+
 def test_the_newer_config_names_it_too():
     tensors = nvfp4(np.random.default_rng(0), (8, 32))
     found = found_in(tensors, {"quantization_config": {"quant_method": "modelopt", "quant_algo": "NVFP4"}})
