@@ -98,8 +98,8 @@ class Flat4(Chunked):
             return parts[1].astype(np.float32)
         blocks = covering(flat, self.block)
         largest = np.take(parts[4].astype(np.float32), parts[1].view(np.uint8))
-        skipped = blocks.start % self.nested.block
-        outer = np.repeat(parts[3].astype(np.float32), self.nested.block)[skipped : skipped + len(blocks)]
+        first = blocks.start // self.nested.block
+        outer = parts[3].astype(np.float32)[np.arange(blocks.start, blocks.stop) // self.nested.block - first]
         return largest * outer + np.float32(self.nested.offset)
 
 
@@ -169,7 +169,7 @@ def _build4(module: Module) -> Form | Wanted | None:
     nested = None
     if module.get("nested") is not None or largest.dtype == np.uint8:
         offset = state.get("nested_offset")
-        if not isinstance(offset, int | float):
+        if not isinstance(offset, int | float) or not abs(offset) < 1e300:
             module.refuse(f"says the nested_offset {offset!r}", DAMAGED, role="state")
         nested = Nested(_count(module, state, "nested_blocksize"), float(offset))
         outer, _ = module.need("nested", "weight.nested_absmax"), module.need("nested_map", "weight.nested_quant_map")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from bridge import CheckpointError
 from bridge.quantized import find
 from tests.quantized.contract import Case, FormatContract, Shape
 from tests.quantized.plain import BF16, halves
-from tests.quantized.stored import Tensors, columns, found_in, read
+from tests.quantized.stored import Tensors, assert_same, columns, found_in, read
 
 BNB = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
 INT8 = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}}
@@ -84,6 +85,20 @@ class TestBitsandbytes(FormatContract):
         Case("int8", INT8, int8, int8_formula),
         Case("int8, no config", {}, int8, int8_formula),
     )
+
+
+@pytest.mark.parametrize("shape", [(130,), (3, 5, 64), (2, 3, 4, 5)], ids=str)
+def test_any_number_of_axes(shape: Shape):
+    """The blocks do not care; a box is cut out of the rows it runs through."""
+    four = Four()
+    tensors = four.make(np.random.default_rng(0), (1, prod(shape)))
+    state = {"quant_type": "nf4", "blocksize": 64, "shape": list(shape)}
+    tensors = {**tensors, f"{STATE}nf4": np.frombuffer(json.dumps(state).encode(), np.uint8)}
+    tensor = found_in(tensors).tensors["m.weight"]
+    expected = four.formula(tensors, (1, prod(shape))).reshape(shape)
+    assert_same(read(tensor, tensors), expected)
+    box = tuple(range(n // 3, n) for n in shape)
+    assert_same(read(tensor, tensors, box=box), expected[tuple(slice(r.start, r.stop) for r in box)].copy())
 
 
 def test_all_json_is_asked_for_at_once():
