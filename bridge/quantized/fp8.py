@@ -18,12 +18,13 @@ from bridge.quantized.family import Family, Layout, Module, dtypes
 from bridge.quantized.floats import E8M0, FLOAT8, has_nan, look_up, scales, shrunk, table
 from bridge.quantized.form import Form
 from bridge.quantized.grid import Grid, spread
-from bridge.quantized.rounding import finish
+from bridge.quantized.rounding import Range, finish
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape
 
 CODES = dtypes(ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
 _SCALES = dtypes(np.float32, np.float16, ml_dtypes.bfloat16, E8M0, np.uint8)
 _SHRUNK = np.float32(2.0**120)
+_LARGEST_CODE = 448
 _LARGEST = 128.0  # a scale that 2¹²⁰ can still be multiplied by
 
 
@@ -51,13 +52,15 @@ class Float8(Chunked):
         codes, out = stored.view(np.uint8).reshape(shape), out.reshape(shape)
         values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", shape, np.float32)
         with np.errstate(all="ignore"):
-            if stored.dtype == FLOAT8 and np.abs(factors).max() < _LARGEST and not has_nan(codes, scratch):
-                shrunk(codes, values, scratch)
+            largest = float(np.abs(factors).max())
+            if stored.dtype == FLOAT8 and largest < _LARGEST and not has_nan(codes, scratch):
+                shrunk(codes, values)
                 factors *= _SHRUNK
             else:
                 look_up(table(stored.dtype), codes, values)
             spread(factors, box, self.grid.block, np.multiply, values)
-        finish(values, out, scratch, through=self.through)
+        within = Range(_LARGEST_CODE * largest) if stored.dtype == FLOAT8 else Range()
+        finish(values, out, scratch, through=self.through, within=within)
 
 
 def described(grid: Grid, shape: Shape) -> str:
