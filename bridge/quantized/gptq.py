@@ -174,7 +174,7 @@ def _build(module: Module) -> Form | Wanted | None:
     group = module.number("group_size", -1)
     group = max(columns, 1) if group is None or group <= 0 else group
     groups = -(-columns // group)
-    if tuple(scale.shape) != (groups, rows) or scale.dtype.itemsize == 1:
+    if tuple(scale.shape) != (groups, rows) or scale.dtype.itemsize == 1 or head.shape[0] * 32 % bits:
         module.misfit(wanted=f"{columns} columns of {bits} bits in groups of {group} take ({groups}, {rows})")
     symmetric = module.settings.get("sym") is True
     if zero is None and not symmetric:

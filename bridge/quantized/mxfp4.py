@@ -111,14 +111,17 @@ class Experts(Chunked):
         return (experts, rows, groups, range(16)), (experts, rows, groups)
 
     def tile(self, box: Box) -> Shape:
-        return 1, 512, 128
+        return 1, 512, 256
 
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
         _, columns, rows = box
         stored, exponents = parts[0].view(np.uint8)[0], parts[1].view(np.uint8)[0]
         # Bytes are turned around, half as many as elements; then a byte's two elements are two rows of the result.
-        flat = scratch.take("turned", (stored.shape[1] * 16, len(rows)), np.uint8)
-        np.copyto(flat, stored.reshape(len(rows), -1).T)
+        # By way of a copy: rows that lie 2^n bytes apart share few lines of a cache.
+        near = scratch.take("near", (len(rows), stored.shape[1] * 16), np.uint8)
+        np.copyto(near.reshape(stored.shape), stored)
+        flat = scratch.take("turned", near.shape[::-1], np.uint8)
+        np.copyto(flat, near.T)
         pair = scratch.take("pair", flat.shape, np.uint32)
         groups = (stored.shape[1], 16, len(rows))
         _products(
@@ -128,14 +131,21 @@ class Experts(Chunked):
             out=pair.reshape(groups),
             scratch=scratch,
         )
-        halves = pair.view(np.uint16).reshape(len(flat), len(rows), 2).transpose(0, 2, 1)
         first = columns.start % GROUP
         if first == 0 and len(columns) == 2 * len(flat) and out.dtype == BFLOAT16:
-            np.copyto(out[0].view(np.uint16).reshape(halves.shape), halves)
+            _apart(pair, out[0].view(np.uint16))
             return
-        whole = scratch.take("halves", halves.shape, np.uint16)
-        np.copyto(whole, halves)
-        _put(whole.reshape(-1, len(rows))[first : first + len(columns)], out[0], scratch)
+        whole = scratch.take("halves", (2 * len(flat), len(rows)), np.uint16)
+        _apart(pair, whole)
+        _put(whole[first : first + len(columns)], out[0], scratch)
+
+
+def _apart(pair: Array, out: Array) -> None:
+    """The lower and the upper halves of each row of uint32 as two rows of uint16; overwrites `pair`."""
+    two = out.reshape(len(pair), 2, -1)  # splits an axis: no copy
+    np.copyto(two[:, 0], pair, casting="unsafe")
+    np.right_shift(pair, 16, out=pair)
+    np.copyto(two[:, 1], pair, casting="unsafe")
 
 
 def rows(module: Module, *, word: int = 1, role: str = "scale") -> Form:
