@@ -1,0 +1,216 @@
+"""Which stored tensors are parts of quantised ones: keys, specs and config in, logical tensors out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from bridge._errors import CheckpointError
+from bridge._text import quote
+from bridge.quantized.config import Config
+from bridge.quantized.families import FAMILIES
+from bridge.quantized.family import DAMAGED, Family, Layout, Module, Settings, Wanted
+from bridge.quantized.form import Form, Found, Logical, Spec
+from bridge.quantized.skipped import warnings
+from bridge.quantized.view import Array
+
+Read: TypeAlias = Mapping[str, Array]
+_CACHE_OF = ("self_attn", "k_proj", "v_proj", "q_proj", "attn", "attention")
+_CACHE_SCALES = (".k_scale", ".v_scale", ".q_scale")
+
+
+def find(
+    names: Sequence[str],
+    kinds: Sequence[int] | np.ndarray[Any, np.dtype[np.intp]],
+    forms: Sequence[Spec],
+    config: Mapping[str, Any] | None = None,
+    *,
+    modelopt: Mapping[str, Any] | None = None,
+    values: Read | None = None,
+) -> Found:
+    """Find the quantised tensors of a checkpoint.
+
+    **Arguments:**
+
+    - `names`, `kinds`, `forms`: the columns of a `Table`: tensor `n` is called `names[n]` and has the dtype and the
+      shape of `forms[kinds[n]]`.
+    - `config`: the object in `config.json`. What a caller knows better stands in it as `"quantization_config"`.
+    - `modelopt`: the object in `hf_quant_config.json`.
+    - `values`: what an earlier call's `Found.needs` asked for, by key.
+
+    **Returns:** `Found`. While its `needs` are not empty it is not whole: read these tensors and call again.
+
+    **Raises:** `CheckpointError` for a format that is not read, an incomplete set of tensors, shapes that do not fit.
+    """
+    said = Config.of(config, modelopt)
+    search = _Search(names, np.asarray(kinds, np.intp), forms, said, values or {})
+    if said.method is None:
+        for family in {id(family): family for family in FAMILIES.values() if family.alone}.values():
+            search.family(family)
+        return search.found()
+    family = FAMILIES.get(said.method)
+    if family is None:
+        said.refuse(f"says {quote(said.method)}, which is not known; known are {', '.join(FAMILIES)}")
+    if family.check is not None:
+        family.check(said)
+    search.family(family)
+    found = search.found()
+    return Found(found.tensors, found.beside, found.needs, warnings(found.tensors, family, said))
+
+
+class _Search:
+    """One pass over each family's heads. Modules that are alike are built once."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        kinds: np.ndarray[Any, np.dtype[np.intp]],
+        forms: Sequence[Spec],
+        config: Config,
+        values: Read,
+    ) -> None:
+        self.names, self.kinds, self.forms, self.config, self.values = names, kinds, forms, config, values
+        self.last = {name.rpartition(".")[2] for name in names}
+        self.kind: list[int] = kinds.tolist()
+        self.tensors: dict[str, Logical] = {}
+        self.used: set[str] = set()
+        self.needs: dict[str, None] = {}
+        self.shared: dict[Form, Form] = {}
+        self.families: list[Family] = []
+        self.beside: tuple[str, ...] = ()
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each key."""
+        return dict(zip(self.names, range(len(self.names)), strict=True))
+
+    def _occurs(self, ending: str) -> bool:
+        """Whether a key can end so, by the last segments that there are: quick where there are none."""
+        _, dot, last = ending.rpartition(".")
+        return last in self.last if dot else any(segment.endswith(last) for segment in self.last)
+
+    def family(self, family: Family) -> None:
+        """Take what belongs to a family."""
+        if self.config.method is None and not any(self._suits(layout).any() for layout in family.layouts):
+            return
+        before = len(self.tensors) + len(self.needs)
+        self.beside = tuple(filter(self._occurs, family.beside))
+        settings = family.told(self.config) if family.told is not None else None
+        for layout in family.layouts:
+            self._layout(layout, family, settings)
+        if self.config.method is not None or len(self.tensors) + len(self.needs) > before:
+            self.families.append(family)
+        self._complete(family)
+
+    def _heads(self, layout: Layout) -> Iterable[int]:
+        suits, head, names = self._suits(layout), layout.head, self.names
+        return [n for n in np.flatnonzero(suits[self.kinds]).tolist() if names[n].endswith(head)]
+
+    def _suits(self, layout: Layout) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which forms a layout's heaviest tensor may have."""
+        return np.array([form.dtype in layout.dtypes and len(form.shape) > 0 for form in self.forms], bool)
+
+    def _layout(self, layout: Layout, family: Family, settings: Callable[[str], Settings] | None) -> None:
+        roles = {role: tuple(filter(self._occurs, endings)) for role, endings in layout.roles.items()}
+        if not self._occurs(layout.head) or (self.config.method is None and not any(roles.values())):
+            return
+        numbers, kind, names = self.numbers, self.kind, self.names
+        built: dict[Any, Form | Wanted | None] = {}
+        common: Settings = self.config.fields
+        for number in self._heads(layout):
+            name = names[number]
+            if name in self.used:
+                continue
+            base = name[: len(name) - len(layout.head)] if layout.head else name
+            keys, signature = {"head": name}, [kind[number]]
+            for role, endings in roles.items():
+                place = -1
+                for ending in endings:
+                    other = numbers.get(base + ending)
+                    if other is not None:
+                        keys[role], place = names[other], kind[other]
+                        break
+                signature.append(place)
+            told = settings(base) if settings is not None else common
+            alike = (*signature, id(told))
+            if alike not in built:
+                built[alike] = self._shared(layout.build(self._module(keys, told, {})))
+            form = built[alike]
+            if isinstance(form, Wanted):
+                form = self._settled(layout, keys, told, form, built, alike)
+            if form is not None:
+                self._take(base + layout.logical, keys, form, family, base)
+
+    def _settled(
+        self, layout: Layout, keys: Mapping[str, str], told: Settings, wanted: Wanted, built: dict[Any, Any], alike: Any
+    ) -> Form | None:
+        """The form, as the values of small tensors have it; `None` while these are to be read."""
+        known: dict[str, Array] = {}
+        form: Form | Wanted | None = wanted
+        while isinstance(form, Wanted):
+            role, key = form.role, keys[form.role]
+            if not form.each:
+                key = built.setdefault((alike, "for all"), key)
+            value = self.values.get(key)
+            if value is None:
+                self.needs[key] = None
+                return None
+            known[role] = value
+            alike = (alike, value.tobytes() if form.each else role)
+            if alike not in built:
+                built[alike] = self._shared(layout.build(self._module(keys, told, known)))
+            form = built[alike]
+        return form
+
+    def _shared(self, form: Form | Wanted | None) -> Form | Wanted | None:
+        """One object for all that are equal."""
+        return self.shared.setdefault(form, form) if isinstance(form, Form) else form
+
+    def _module(self, keys: Mapping[str, str], told: Settings, values: Mapping[str, Array]) -> Module:
+        specs = {role: self.forms[self.kind[self.numbers[key]]] for role, key in keys.items()}
+        return Module(keys, specs, told, self.config, values)
+
+    def _take(self, logical: str, keys: Mapping[str, str], form: Form, family: Family, base: str) -> None:
+        parts = tuple([keys[role] for role in form.roles])
+        beside = [key for role, key in keys.items() if role not in form.roles] if len(keys) > len(parts) else []
+        for ending in self.beside:
+            if (key := base + ending) in self.numbers:
+                beside.append(key)
+        if logical in self.numbers and logical not in parts and logical not in beside:
+            raise CheckpointError(
+                f"{quote(logical)} is stored, and so are quantised parts of it, such as {quote(parts[0])}. {DAMAGED}"
+            )
+        self.tensors[logical] = Logical(form, parts, tuple(beside))
+        self.used.update(parts, beside)
+
+    def _complete(self, family: Family) -> None:
+        """Refuse what is left alone of a set."""
+        telling = tuple({e for layout in family.layouts for e in layout.telling if self._occurs(e)})
+        if not telling or self.needs or family not in self.families:
+            return
+        for name in self.names:
+            if name.endswith(telling) and name not in self.used:
+                ending = max((e for e in telling if name.endswith(e)), key=len)
+                if ending == ".weight_scale" and name.removesuffix("_scale") in self.numbers:
+                    continue  # a weight that was rounded and kept in full
+                raise CheckpointError(
+                    f"{quote(name)} is a part of a quantised tensor, but what its {quote(ending)} goes with is not "
+                    f"beside it. {DAMAGED}"
+                )
+
+    def found(self) -> Found:
+        """All that was taken."""
+        return Found(self.tensors, tuple(self._cache_scales()), tuple(self.needs))
+
+    def _cache_scales(self) -> list[str]:
+        """Scales of the attention's cache: they belong to runtimes that keep it in 8 bits."""
+        if not self.families or not any(map(self._occurs, _CACHE_SCALES)):
+            return []
+        return [
+            name
+            for name in self.names
+            if name.endswith(_CACHE_SCALES) and name not in self.used and name.rsplit(".", 2)[-2] in _CACHE_OF
+        ]
