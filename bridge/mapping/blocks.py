@@ -159,6 +159,7 @@ class BlockBuilder:
             return
         by_place = [_by_place(fillings) for fillings in terms]
         groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        mismatched = {problem.name for problem in self.problems.mismatched}
         for place in dict.fromkeys(place for found in by_place for place in found):
             there = [place in found for found in by_place]
             if all(there):
@@ -168,10 +169,12 @@ class BlockBuilder:
             term = there.index(True)
             number, row = by_place[term][place]
             run = terms[term][number].run
+            self.reported.add(self.table.names[int(run.ids[row])])
+            if self.leaf(place[0]) in mismatched:
+                continue
             present = [position for position, is_there in zip(positions, there, strict=True) if is_there]
             absent = self.absent(equation, present, int(run.ids[row]))
             self.problems.missing.append(Missing(self.leaf(place[0]), absent, stack_text(run, equation.depth, row)))
-            self.reported.add(self.table.names[int(run.ids[row])])
         for numbers, rows in groups.items():
             columns = zip(*rows, strict=True)
             picked = [
