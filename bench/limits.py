@@ -111,7 +111,7 @@ def replayed(work: Work) -> Run:
         leaves = {name: plan.leaves[name] for block in plan.blocks for name in block.leaves}
         for name, spec in leaves.items():
             memory_map.add(name, name, spec)
-        reads = jobs(memory_map.over(plan.blocks), ckpt.specs.table, contiguous=CONTIGUOUS)
+        reads = jobs(memory_map.over(plan.blocks), ckpt.specs, contiguous=CONTIGUOUS)
 
     def run() -> list[np.ndarray]:
         files = {path.name: os.open(path, os.O_RDONLY) for path in work.paths}
