@@ -187,7 +187,7 @@ def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tupl
     if isinstance(rules, Plan):
         if rules.holds_for(ckpt.specs, template, request, canonical):
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
-        request = replace(request, rules=rules.rules)
+        request = request._replace(rules=rules.rules)
     if converted:
         request = _of_its_own(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model
@@ -207,7 +207,7 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
                 f"{quote(ckpt.source)} was converted by other rules than these: load it without rules, or convert the "
                 "original again"
             )
-    return replace(request, rules=())
+    return request._replace(rules=())
 
 
 def _names_one(rule: Rule) -> bool:

@@ -46,7 +46,7 @@ class BlockBuilder:
         runs = {position: joined_runs(found) for position, found in sorted(equation.runs.items())}
         if equation.terms > 1:
             runs = self.with_all_terms(equation, runs)
-        for part in _copies_apart(runs) if equation.tie else (runs,):
+        for part in _copies_apart(runs) if equation.options.tie else (runs,):
             yield from self.by_branch(equation, part)
 
     def by_branch(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Iterator[Block]:
@@ -187,7 +187,8 @@ class BlockBuilder:
         """Places that one rule fills; each term fills the same ones in the same order."""
         made = tuple([Term(term.index_map, Arrays(self.table, term.run.ids), term.starts) for term in terms])
         leaves = Arrays(self.leaves.table, terms[0].run.leaves)
-        flags = equation.scale, equation.add, equation.tie, equation.copy
+        options = equation.options
+        flags = options.scale, options.add, options.tie, options.copy
         return Block(leaves, made, terms[0].leaf_starts, *flags)
 
     def leaf(self, number: int) -> str:
