@@ -74,16 +74,12 @@ class Archive:
         """Where a record's bytes begin, by its own header, which must agree with the directory."""
         wanted = f"{self.folder}/{name}".encode()
         raw = bytearray(_LOCAL.size + len(wanted))
-        if entry.header + len(raw) > self.stops[name]:
-            self._disagree(name)
         self.source.readinto([memoryview(raw)], entry.header)
         mark, _, flags, method, _, _, _, packed, nbytes, name_nbytes, extra_nbytes = _LOCAL.unpack_from(raw)
         start = entry.header + len(raw) + extra_nbytes
         later = flags & 8 and not packed and not nbytes  # the lengths stand behind the data
         lengths = later or (packed in (entry.packed_nbytes, _UNREAD) and nbytes in (entry.nbytes, _UNREAD))
-        same = (
-            mark == b"PK\3\4" and name_nbytes == len(wanted) and raw[_LOCAL.size :] == wanted and method == entry.method
-        )
+        same = mark == b"PK\3\4" and name_nbytes == len(wanted) and raw.endswith(wanted) and method == entry.method
         if not same or not lengths or start + entry.packed_nbytes > self.stops[name]:
             self._disagree(name)
         return start

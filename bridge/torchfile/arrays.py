@@ -1,5 +1,8 @@
 """numpy arrays and numbers whose data lies in the pickle itself."""
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportMatchNotExhaustive=false
+
 from __future__ import annotations
 
 import math

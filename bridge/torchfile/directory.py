@@ -63,7 +63,7 @@ class _Directory:
         """Where the directory begins, its length, its count of records; and the file's last bytes."""
         size = self._source.nbytes
         tail = self._bytes(max(0, size - _TAIL_NBYTES), min(size, _TAIL_NBYTES))
-        if len(tail) < _END.size or tail[-_END.size :][:4] != b"PK\5\6":
+        if len(tail) < _END.size or not tail[-_END.size :].startswith(b"PK\5\6"):
             self._unsound("does not end as a zip archive does: it is cut off, or something was appended")
         _, disk, first_disk, here, count, nbytes, start, _ = _END.unpack(tail[-_END.size :])
         end = size - _END.size
@@ -80,7 +80,7 @@ class _Directory:
     def _end64(self, tail: bytearray, end: int) -> tuple[int, int, int, int, int] | None:
         """The four numbers of a ZIP64 end and where it stands, if there is one."""
         locator = tail[: len(tail) - _END.size][-_LOCATOR.size :]
-        if len(locator) < _LOCATOR.size or locator[:4] != b"PK\6\7":
+        if len(locator) < _LOCATOR.size or not locator.startswith(b"PK\6\7"):
             return None
         _, disk, at, disks = _LOCATOR.unpack(locator)
         expected = end - _LOCATOR.size - _END64.size

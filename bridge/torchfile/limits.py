@@ -3,8 +3,8 @@
 MAX_PICKLE_NBYTES = 32_000_000
 """A tensor takes 150 bytes: 200,000 of them. The rest are arrays inside the pickle, which are small."""
 
-MAX_OPCODES = 2_500_000
-"""A tensor takes 32 opcodes: 78,000 of them. An opcode can make an object of 60 bytes: 170 MB at worst."""
+MAX_OPCODES = 2_100_000
+"""A tensor takes 32 opcodes: 65,000 of them. An opcode can make an object of 90 bytes: 190 MB at worst."""
 
 FREE_COPIED_NBYTES, MAX_COPIED_NBYTES = 1_000_000, 64_000_000
 """What is copied inside the pickle (text into bytes, pairs into a dict) may take twice its bytes between these two.

@@ -1,5 +1,8 @@
 """What calls in a pickle mean. The list is closed: whatever is not on it becomes a token that carries its name."""
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false, reportMatchNotExhaustive=false
+
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

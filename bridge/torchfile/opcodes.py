@@ -4,6 +4,9 @@ Not here are those that import or call in ways of their own (INST, OBJ, EXT1 …
 of protocol 0, which torch.save never wrote; of that one, Python 2 still used the integer as text.
 """
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import struct

@@ -1,5 +1,8 @@
 """Persistent ids: how a pickle says "the storage that lies beside me"."""
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportMatchNotExhaustive=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

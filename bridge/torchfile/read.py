@@ -91,17 +91,18 @@ def read_torch_file(source: Readable, file: str | None = None, *, modules: bool 
 
 
 def _read(source: Readable, file: str, *, modules: bool) -> TorchFile:
-    head = bytearray(min(HEAD_NBYTES, source.nbytes))
-    source.readinto([memoryview(head)], 0)
-    walk, lists, place = Walk(source.name), None, None
+    raw = bytearray(min(HEAD_NBYTES, source.nbytes))
+    source.readinto([memoryview(raw)], 0)
+    head = bytes(raw)
+    walk, lists = Walk(source.name), None
     if head[:4] == _ZIP:
         archive = read_archive(source)
         saved, swapped, place = _unpickled(archive), _is_big(archive), _zip_place(archive)
         if "constants.pkl" in archive.records:
             lists = script_lists(archive)
     else:
-        saved, places = _streamed(source, bytes(head))
-        swapped, place = False, lambda storage: places[storage.key]
+        saved, places = _streamed(source, head)
+        swapped, place = False, _stream_place(places)
     if lists is not None:
         if not modules:
             raise CheckpointError(
@@ -151,6 +152,10 @@ def _is_big(archive: Archive) -> bool:
             "fetch it again."
         )
     return order == b"big"
+
+
+def _stream_place(places: Mapping[str, tuple[int, int]]) -> Place:
+    return lambda storage: places[storage.key]
 
 
 def _zip_place(archive: Archive) -> Place:

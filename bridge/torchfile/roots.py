@@ -1,5 +1,8 @@
 """Which of a checkpoint's dicts is meant, and its tensors."""
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """Files of PyTorch before 1.6: five pickles in a row, then the storages."""
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,8 @@
 """From what a pickle says of a tensor to the place of its elements, with every number checked."""
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,8 @@
 """The dicts of a checkpoint that hold tensors, and their paths."""
 
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
