@@ -20,6 +20,7 @@ _BUILTINS = frozenset({
 """Others, such as `getattr` and `set`, stand in honest pickles of enumerations and containers."""
 
 _EXACT = frozenset({
+    *("io.FileIO", "io.open", "io.open_code", "_io.FileIO", "_io.open", "_io.open_code"),
     *("code.InteractiveConsole", "code.InteractiveInterpreter", "code.interact", "commands.getoutput"),
     *("numpy.load", "numpy.testing._private.utils.runstring", "pandas.read_pickle", "torch.load", "torch.hub.load"),
     *("torch.jit.load", "torch.package.PackageImporter", "torch.utils.collect_env.run"),

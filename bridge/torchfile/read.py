@@ -62,7 +62,7 @@ class TorchFile:
     _reader: Reader
 
     def entries(self, root: str | None = None) -> Tensors:
-        """The tensors of one root.
+        """The tensors of one root. The source must still be open: where records lie is asked for here.
 
         **Arguments:**
 
@@ -71,7 +71,7 @@ class TorchFile:
         **Returns:** `Tensors`. `CheckpointError` if the root is not there or not clear, or if the file says of a
         tensor what cannot be, or has objects of unknown classes among the tensors.
         """
-        return tensors_of(self.name, self._found, chosen(self.name, dict(self.roots), root), self._reader)
+        return tensors_of(self.name, self._found, chosen(self.name, self.roots, self._found, root), self._reader)
 
 
 def read_torch_file(source: Readable, file: str | None = None, *, modules: bool = False) -> TorchFile:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from bridge._errors import CheckpointError
@@ -33,11 +33,11 @@ def roots(found: Sequence[Found]) -> dict[str, int]:
     return counts
 
 
-def chosen(name: str, counts: dict[str, int], root: str | None) -> str:
+def chosen(name: str, counts: Mapping[str, int], found: Sequence[Found], root: str | None) -> str:
     """The path of the root that is meant; an error that lists all where that is not clear."""
     if root is None and len(counts) == 1:
         return next(iter(counts))
-    if root is not None and (root == "" or any(path == root or path.startswith(f"{root}.") for path in counts)):
+    if root is not None and any(_below(each, root) for each in found):
         return root
     listed = ", ".join(
         f"root={quote(path)} ({plural(count, 'tensor')})" for path, count in list(counts.items())[:_SHOWN]
@@ -51,10 +51,14 @@ def chosen(name: str, counts: dict[str, int], root: str | None) -> str:
     )
 
 
+def _below(found: Found, root: str) -> bool:
+    return root in ("", found.name) or found.name.startswith(f"{root}.")
+
+
 def tensors_of(name: str, found: Sequence[Found], root: str, reader: Reader) -> Tensors:
     """All tensors in the dicts below `root`, dots between the keys, and what else lies beside them."""
     made = Tensors(root, {}, {}, {})
-    below = [each for each in found if not root or each.name == root or each.name.startswith(f"{root}.")]
+    below = [each for each in found if _below(each, root)]
     parents = {each.path[:depth] for each in found for depth in range(len(each.path) + 1)}
     for each in below:
         prefix = each.name[len(root) :].lstrip(".") if root else each.name

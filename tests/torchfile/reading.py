@@ -20,7 +20,11 @@ def opened(path: Path, *, modules: bool = False) -> TorchFile:
 
 
 def tensors(path: Path, root: str | None = None, *, modules: bool = False) -> Tensors:
-    return opened(path, modules=modules).entries(root)
+    source = LocalFile(path, path.name)
+    try:
+        return read_torch_file(source, modules=modules).entries(root)
+    finally:
+        source.close()
 
 
 def values(path: Path, root: str | None = None, *, modules: bool = False) -> dict[str, np.ndarray]:
@@ -39,9 +43,8 @@ def value(path: Path, entry: Entry | Inline) -> np.ndarray:
     if entry.swapped:
         part = width // 2 if entry.dtype.kind == "c" else width
         raw = raw[: raw.nbytes // part * part].reshape(-1, part)[:, ::-1].reshape(-1).copy()
-    flat = raw[: raw.nbytes // width * width].view(entry.dtype)
     steps = tuple(stride * width for stride in entry.strides)
-    return np.lib.stride_tricks.as_strided(flat[entry.start :], entry.shape, steps)
+    return np.ndarray(entry.shape, entry.dtype, raw, entry.start * width, steps)  # as_strided knows no float8
 
 
 def bits(array: np.ndarray) -> bytes:
