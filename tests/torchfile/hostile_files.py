@@ -148,6 +148,10 @@ ZIPS = {
     "a byte order that is none": Hostile(
         lambda: zipped({"a/data.pkl": pickle(dict_of(GOOD)), "a/byteorder": b"middle", "a/data/0": craft.DATA}), "neither little nor big"
     ),
+    "a byte order of 2 kB": Hostile(
+        lambda: zipped({"a/data.pkl": pickle(dict_of(GOOD)), "a/byteorder": bytes(2000), "a/data/0": craft.DATA}),
+        "where 1,000 is the most",
+    ),
     "a wrapper": Hostile(lambda: zipped({"weights/model.pth": good()}), "unpack it"),
     "arrays of numpy": Hostile(lambda: zipped({"w.npy": b""}), "numpy arrays (.npz)"),
     "old TorchScript": Hostile(lambda: zipped({"net/model.json": b"{}"}), "TorchScript archive of PyTorch 1.3"),
