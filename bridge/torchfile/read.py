@@ -126,6 +126,8 @@ def _streamed(source: Readable, head: bytes) -> tuple[Any, dict[str, tuple[int, 
             f"{quote(source.name)} is a tar archive, as PyTorch before 0.2 wrote them. Unpack it if it holds other "
             "files; else load it with PyTorch, and save it again."
         )
+    if not head:
+        raise CheckpointError(f"{quote(source.name)} is empty: it was not fetched, or not saved. Fetch it again.")
     if not _is_pickle(head) or _MAGIC not in head[:40]:
         kind = (
             "is a pickle that torch.save has not written" if _is_pickle(head) else "is nothing that torch.save writes"

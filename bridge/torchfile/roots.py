@@ -44,7 +44,7 @@ def chosen(name: str, counts: Mapping[str, int], found: Sequence[Found], root: s
     )
     more = f" and {len(counts) - _SHOWN:,} more" if len(counts) > _SHOWN else ""
     if root is not None:
-        raise CheckpointError(f"{quote(name)} has no tensors under root={quote(root)}. There are {listed}{more}.")
+        raise CheckpointError(f"{quote(name)} has no tensors under root={quote(root)}. It has {listed}{more}.")
     raise CheckpointError(
         f"{quote(name)} has tensors in {plural(len(counts), 'dict')}: {listed}{more}. Choose one with root=, or "
         "root='' for all, with dots between the keys."
@@ -88,7 +88,7 @@ def _take(name: str, key: str, value: Any, made: Tensors, reader: Reader, *, wal
             advice = "Save it as a tensor."
             made.refused[key] = Refused(f"key {quote(key)} in {quote(name)} {value.problem}. {advice}")
     elif isinstance(value, Object) and not walked:
-        _refuse_object(f"key {quote(key)} in {quote(name)}", value)
+        _refuse_object(f"key {quote(key)} in {quote(name)}", value, " among the weights")
     elif isinstance(value, Global) and value.module != "torch":
         raise CheckpointError(
             f"key {quote(key)} in {quote(name)} is {_spelled(value.path)} among the weights, which bridge does not "
@@ -98,14 +98,14 @@ def _take(name: str, key: str, value: Any, made: Tensors, reader: Reader, *, wal
         made.skipped[key] = described(value)
 
 
-def _refuse_object(subject: str, value: Object) -> NoReturn:
+def _refuse_object(subject: str, value: Object, where: str) -> NoReturn:
     if value.called:
         raise CheckpointError(
-            f"{subject} is what {_spelled(value.origin)} would return among the weights, and bridge calls nothing. "
+            f"{subject} is what {_spelled(value.origin)} would return{where}, and bridge calls nothing. "
             "If you trust the file, load it with PyTorch and save the weights alone; if not, load it nowhere."
         )
     raise CheckpointError(
-        f"{subject} is an object of {_spelled(value.origin)} among the weights, whose code bridge does not run. "
+        f"{subject} is an object of {_spelled(value.origin)}{where}, whose code bridge does not run. "
         "Save the weights alone with torch.save, or as safetensors."
     )
 
@@ -118,7 +118,7 @@ def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
             "modules=True, which reads its parameters and buffers without its code; or save its state_dict()."
         )
     if isinstance(saved, Object):
-        _refuse_object(f"{quote(name)}", saved)
+        _refuse_object(quote(name), saved, "")
     raise CheckpointError(
         f"{quote(name)} holds {described(saved)}, and no dict that names tensors. "
         "Save a dict: torch.save({'name': tensor}, …)."

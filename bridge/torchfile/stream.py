@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from bridge._errors import CheckpointError
-from bridge._text import quote
+from bridge._text import plural, quote
 from bridge.format.header import Readable
 from bridge.torchfile.dtypes import itemsize
 from bridge.torchfile.limits import MAX_RECORDS
@@ -64,8 +64,8 @@ def _places(source: Readable, machine: Machine, keys: Any) -> dict[str, tuple[in
         position += nbytes
     if position != source.nbytes:
         raise CheckpointError(
-            f"{quote(source.name)} holds {source.nbytes - position:,} bytes after its last storage. Something was "
-            "appended to it: fetch it again."
+            f"{quote(source.name)} holds {plural(source.nbytes - position, 'byte')} after its last storage. Something "
+            "was appended to it: fetch it again."
         )
     return places
 

@@ -123,11 +123,11 @@ class Reader:
         first, held = storage.window or (0, storage.numel * itemsize(storage.kind) // dtype.itemsize)
         if math.prod(shape):
             last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
-            if last >= held or math.prod(shape) * dtype.itemsize > MAX_ELEMENTS:
+            if math.prod(shape) * dtype.itemsize > MAX_ELEMENTS:
+                self._unsound(key, "has more elements than 64 bits count")
+            if last >= held:
                 self._unsound(key, f"reaches to element {last:,} of a storage that holds {held:,}")
-        elif start > held:
-            self._unsound(key, f"begins at element {start:,} of a storage that holds {held:,}")
-        return first + start
+        return first + min(start, held)  # PyTorch lets an empty tensor begin beyond the end
 
     def _located(self, key: str, storage: Storage) -> tuple[int, int]:
         place = self._places.get(storage.key)

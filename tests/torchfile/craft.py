@@ -11,7 +11,7 @@ import numpy as np
 
 DATA = np.arange(4, dtype="<f4").tobytes()
 EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, MARK = b"}", b"]", b")", b"("
-TUPLE, LIST, REDUCE, NEWOBJ, BUILD, STACK_GLOBAL = b"t", b"l", b"R", b"\x81", b"b", b"\x93"
+TUPLE, REDUCE, NEWOBJ, BUILD, STACK_GLOBAL = b"t", b"R", b"\x81", b"b", b"\x93"
 NONE, TRUE, FALSE, STOP = b"N", b"\x88", b"\x89", b"."
 
 
@@ -36,7 +36,7 @@ def tuple_of(*items: bytes) -> bytes:
 
 
 def list_of(*items: bytes) -> bytes:
-    return MARK + b"".join(items) + LIST
+    return EMPTY_LIST + MARK + b"".join(items) + b"e"
 
 
 def call(function: bytes, *args: bytes) -> bytes:
@@ -101,6 +101,7 @@ def stream(value: bytes, keys: tuple[str, ...] = ("0",), data: bytes = struct.pa
 
 
 GOOD = {"w": tensor()}
+IN_STREAM = {"w": tensor(storage("FloatStorage", "0", 4, NONE))}
 
 
 def end_of(content: bytes) -> int:

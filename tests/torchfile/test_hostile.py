@@ -45,7 +45,7 @@ def test_refused(case: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_good_files_are_read(tmp_path: Path):
     """What the hostile files are made from."""
-    for content in (good(), craft.stream(craft.dict_of(craft.GOOD))):
+    for content in (good(), craft.stream(craft.dict_of(craft.IN_STREAM))):
         path = tmp_path / "x.pth"
         path.write_bytes(content)
         source = LocalFile(path, path.name)

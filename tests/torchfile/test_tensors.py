@@ -56,6 +56,7 @@ VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "a row": lambda t: t[3],
     "one element": lambda t: t[2, 3],
     "nothing": lambda t: t[3:3],
+    "nothing, beyond the end": lambda t: t[6:, 8:],
     "expanded": lambda t: t[:1].expand(4, 8),
     "expanded along a new axis": lambda t: t.expand(3, 6, 8),
     "overlapping": lambda t: t.as_strided((4, 4), (2, 1), 3),
