@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NoReturn
 
 from bridge._errors import CheckpointError
@@ -16,10 +17,12 @@ _UNREAD = 2**32 - 1
 _TORCH_FLAGS = 0x0808  # UTF-8 names, lengths in a descriptor behind the data
 _EMPTY_FLAGS = 0x0800
 _ALIGNMENT = 64
+_SPARE_NBYTES = 128 * 1024  # of a record's header, whose extra field may have 64 kB
+_MAX_DIGITS = 9
 _FETCH = "It is damaged, or made by hand: fetch it again."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Archive:
     """What a zip archive holds.
 
@@ -32,17 +35,25 @@ class Archive:
     records: dict[str, DirectoryEntry]
     stops: dict[str, int]
 
-    def place(self, name: str, alignment: int = _ALIGNMENT) -> tuple[int, int]:
-        """Where the bytes of a record lie, as (offset, nbytes).
+    @cached_property
+    def alignment(self) -> int:
+        """What the file says that its records are aligned to."""
+        if ".storage_alignment" not in self.records:
+            return _ALIGNMENT
+        said = bytes(self.text(".storage_alignment", _MAX_DIGITS))
+        return max(1, int(said)) if said.isdigit() else _ALIGNMENT
 
-        PyTorch pads each record by a rule, so that the offset is known without a read; what follows must then begin
-        just where it should. In all other archives the record's own header is read.
+    def place(self, name: str, *, distant: bool) -> tuple[int, int]:
+        """Where the bytes of a record lie, as (offset, nbytes), by the record's own header.
+
+        PyTorch pads each record by a rule. If the file is `distant`, that rule takes the place of a read, where what
+        follows begins just where it then should.
         """
         entry = self._stored(name)
-        start = _padded(self.folder, name, entry, alignment)
-        if start is not None and start + entry.nbytes + _descriptor_nbytes(entry) == self.stops[name]:
-            return start, entry.nbytes
-        return self._read_place(name, entry), entry.nbytes
+        start = self._padded(name, entry, _ALIGNMENT) if distant else None
+        if distant and start is None:
+            start = self._padded(name, entry, self.alignment)
+        return self._read_place(name, entry) if start is None else start, entry.nbytes
 
     def text(self, name: str, limit: int) -> bytearray:
         """A small record, whole. Its own header is read too, and must agree with the directory."""
@@ -57,9 +68,10 @@ class Archive:
     def packed(self, name: str) -> bytearray:
         """The bytes of a record as they lie there, compressed or not."""
         entry = self.records[name]
-        raw = bytearray(entry.packed_nbytes)
-        self.source.readinto([memoryview(raw)], self._read_place(name, entry))
-        return raw
+        span = bytearray(min(self.stops[name] - entry.header, entry.packed_nbytes + _SPARE_NBYTES))
+        self.source.readinto([memoryview(span)], entry.header)  # with its own header, in one read
+        start = self._own_start(name, entry, span)
+        return span[start : start + entry.packed_nbytes]
 
     def _stored(self, name: str) -> DirectoryEntry:
         entry = self.records[name]
@@ -70,17 +82,36 @@ class Archive:
             )
         return entry
 
+    def _padded(self, name: str, entry: DirectoryEntry, alignment: int) -> int | None:
+        """Where PyTorch's writer puts the bytes of a record, by where its header is; None where that does not fit."""
+        if entry.flags != (_TORCH_FLAGS if entry.nbytes else _EMPTY_FLAGS):
+            return None
+        large, far = entry.nbytes >= _UNREAD, entry.header >= _UNREAD
+        extra = 4 + 4 * (large or far) + 16 * large + 8 * far
+        start = entry.header + _LOCAL.size + len(f"{self.folder}/{name}".encode()) + extra
+        start = -(-start // alignment) * alignment
+        return start if start + entry.nbytes + _descriptor_nbytes(entry) == self.stops[name] else None
+
     def _read_place(self, name: str, entry: DirectoryEntry) -> int:
         """Where a record's bytes begin, by its own header, which must agree with the directory."""
-        wanted = f"{self.folder}/{name}".encode()
-        raw = bytearray(_LOCAL.size + len(wanted))
+        raw = bytearray(_LOCAL.size + len(f"{self.folder}/{name}".encode()))
         self.source.readinto([memoryview(raw)], entry.header)
+        return entry.header + self._own_start(name, entry, raw)
+
+    def _own_start(self, name: str, entry: DirectoryEntry, raw: bytearray) -> int:
+        """Where a record's bytes begin behind its header, of which `raw` holds at least the fields and the name."""
+        wanted = f"{self.folder}/{name}".encode()
         mark, _, flags, method, _, _, _, packed, nbytes, name_nbytes, extra_nbytes = _LOCAL.unpack_from(raw)
-        start = entry.header + len(raw) + extra_nbytes
+        start = _LOCAL.size + len(wanted) + extra_nbytes
         later = flags & 8 and not packed and not nbytes  # the lengths stand behind the data
         lengths = later or (packed in (entry.packed_nbytes, _UNREAD) and nbytes in (entry.nbytes, _UNREAD))
-        same = mark == b"PK\3\4" and name_nbytes == len(wanted) and raw.endswith(wanted) and method == entry.method
-        if not same or not lengths or start + entry.packed_nbytes > self.stops[name]:
+        same = (
+            mark == b"PK\3\4"
+            and name_nbytes == len(wanted)
+            and raw.startswith(wanted, _LOCAL.size)
+            and method == entry.method
+        )
+        if not same or not lengths or entry.header + start + entry.packed_nbytes > self.stops[name]:
             self._disagree(name)
         return start
 
@@ -124,16 +155,6 @@ def _other(names: list[str]) -> str:
     if any(name.endswith("model.json") for name in names):
         return "a TorchScript archive of PyTorch 1.3 or older. Load it with PyTorch, and save its state_dict()."
     return "a zip archive without a data.pkl: torch.save has not written it. Check that it is the file you mean."
-
-
-def _padded(folder: str, name: str, entry: DirectoryEntry, alignment: int) -> int | None:
-    """Where PyTorch's writer puts the bytes of a record, by where its header is; None for other writers."""
-    if entry.flags != (_TORCH_FLAGS if entry.nbytes else _EMPTY_FLAGS):
-        return None
-    large, far = entry.nbytes >= _UNREAD, entry.header >= _UNREAD
-    extra = 4 + 4 * (large or far) + 16 * large + 8 * far
-    start = entry.header + _LOCAL.size + len(f"{folder}/{name}".encode()) + extra
-    return -(-start // alignment) * alignment
 
 
 def _descriptor_nbytes(entry: DirectoryEntry) -> int:

@@ -84,7 +84,10 @@ def _fill(m: Machine, array: Array, shape: Any, dtype: Any, fortran: bool, data:
         array.problem = "is a numpy array whose shape and data disagree"
         return
     values = np.frombuffer(data, known.newbyteorder(">") if dtype.big else known)
-    array.values = values.reshape(shape, order="F" if fortran else "C")
+    try:
+        array.values = values.reshape(shape, order="F" if fortran else "C")
+    except ValueError:  # an empty one, with axes that numpy cannot count
+        array.problem = "is a numpy array of a shape that numpy cannot hold"
 
 
 def _is_shape(shape: Any) -> bool:

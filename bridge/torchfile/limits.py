@@ -25,7 +25,7 @@ MAX_NAME_NBYTES = 1_000
 MAX_DEPTH = 50
 """Of dicts in dicts, and of modules in modules. A dict may hold itself."""
 
-MAX_NODES = 300_000
+MAX_NODES = 200_000
 """Values looked at on the way to the tensors. 60 dicts, each of which holds the next twice, have 2^60 paths."""
 
 MAX_RECORDS = 300_000

@@ -93,8 +93,9 @@ def _default_dict(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
 def _set(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
     match args:
         case ():
-            return Set([])
+            return Set()
         case (list() as items,):
+            m.copy(8 * len(items))
             return Set(items)
     return Object(path, called=True)
 

@@ -44,7 +44,7 @@ def module_values(name: str, module: Object, walk: Walk) -> Dict | None:
                     "which bridge does not run. Save that state_dict() with torch.save."
                 )
         passing = state.get("_non_persistent_buffers_set")
-        left = [item for item in passing.items if type(item) is str] if isinstance(passing, Set) else []
+        left = [item for item in passing if type(item) is str] if isinstance(passing, Set) else []
         buffers = {key: value for key, value in state["_buffers"].items() if key not in left}
         tensors = {key: value for key, value in {**state["_parameters"], **buffers}.items() if value is not None}
         return tensors, {key: value for key, value in state["_modules"].items() if value is not None}

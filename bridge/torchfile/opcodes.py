@@ -193,8 +193,6 @@ def _extend(m: Machine, items: Sequence[Any]) -> None:
     into = m.stack[-1]
     if isinstance(into, list):
         into.extend(items)
-    elif isinstance(into, Set):
-        into.items.extend(items)
     elif not isinstance(into, Object):  # what an unknown object holds is of no use
         m.damaged("something added to what is no list")
 
@@ -289,7 +287,7 @@ _HANDLERS: dict[bytes, Handler] = {
     b"\x80": _skip(1), b"\x81": _new, b"\x85": _tuple_of(1), b"\x86": _tuple_of(2), b"\x87": _tuple_of(3),
     b"\x88": _constant(True), b"\x89": _constant(False), b"\x8a": _long(1), b"\x8b": _long(4),
     b"B": _bytes(4), b"C": _bytes(1),
-    b"\x8c": _text(1), b"\x8d": _text(8), b"\x8e": _bytes(8), b"\x8f": _container(lambda: Set([])), b"\x90": _appends,
+    b"\x8c": _text(1), b"\x8d": _text(8), b"\x8e": _bytes(8), b"\x8f": _container(Set), b"\x90": _appends,
     b"\x91": _frozen_set, b"\x92": _new_with_keywords, b"\x93": _stack_global, b"\x94": _memoize, b"\x95": _skip(8),
     b"\x96": _bytes(8),
 }  # fmt: skip

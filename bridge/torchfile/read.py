@@ -74,7 +74,9 @@ class TorchFile:
         return tensors_of(self.name, self._found, chosen(self.name, self.roots, self._found, root), self._reader)
 
 
-def read_torch_file(source: Readable, file: str | None = None, *, modules: bool = False) -> TorchFile:
+def read_torch_file(
+    source: Readable, file: str | None = None, *, modules: bool = False, distant: bool = False
+) -> TorchFile:
     """Read the directory and the pickle of a file, no values.
 
     **Arguments:**
@@ -82,22 +84,24 @@ def read_torch_file(source: Readable, file: str | None = None, *, modules: bool 
     - `source`: the file; `source.name` is what messages call it.
     - `file`: what the entries call it, by default `source.name`.
     - `modules`: read whole modules, pickled or TorchScript, by their attributes.
+    - `distant`: whether each read takes long. Where storages lie in a zip is then computed, as PyTorch's writer does;
+      else it is read, a few bytes for each storage.
 
     **Returns:** a `TorchFile`. `CheckpointError` if torch.save has not written the file, if it is damaged, if it would
     make PyTorch run something, or if it costs more than `limits` allow.
     """
     with collector_off(True):  # what is made here has no cycles, and there may be a million of them
-        return _read(source, source.name if file is None else file, modules=modules)
+        return _read(source, source.name if file is None else file, modules=modules, distant=distant)
 
 
-def _read(source: Readable, file: str, *, modules: bool) -> TorchFile:
+def _read(source: Readable, file: str, *, modules: bool, distant: bool) -> TorchFile:
     raw = bytearray(min(HEAD_NBYTES, source.nbytes))
     source.readinto([memoryview(raw)], 0)
     head = bytes(raw)
     walk, lists = Walk(source.name), None
     if head[:4] == _ZIP:
         archive = read_archive(source)
-        saved, swapped, place = _unpickled(archive), _is_big(archive), _zip_place(archive)
+        saved, swapped, place = _unpickled(archive), _is_big(archive), _zip_place(archive, distant=distant)
         if "constants.pkl" in archive.records:
             lists = script_lists(archive)
     else:
@@ -160,7 +164,7 @@ def _stream_place(places: Mapping[str, tuple[int, int]]) -> Place:
     return lambda storage: places[storage.key]
 
 
-def _zip_place(archive: Archive) -> Place:
+def _zip_place(archive: Archive, *, distant: bool) -> Place:
     def place(storage: Storage) -> tuple[int, int]:
         name, held = f"data/{storage.key}", itemsize(storage.kind)
         promised = storage.numel * held
@@ -168,7 +172,7 @@ def _zip_place(archive: Archive) -> Place:
             raise CheckpointError(
                 f"{quote(archive.source.name)} has no record {quote(name)} in the zip. It is damaged: fetch it again."
             )
-        offset, nbytes = archive.place(name)
+        offset, nbytes = archive.place(name, distant=distant)
         if not promised <= nbytes < promised + held:
             raise CheckpointError(
                 f"{quote(archive.source.name)} has a storage {quote(storage.key)} of {promised:,} bytes by its pickle, "

@@ -23,13 +23,10 @@ class Dict(dict[str, Any]):
         self.others = 0
 
 
-class Set:
+class Set(list[Any]):
     """A set, as the list of what was put into it."""
 
-    __slots__ = ("items",)
-
-    def __init__(self, items: list[Any]) -> None:
-        self.items = items
+    __slots__ = ()
 
 
 class Plain:

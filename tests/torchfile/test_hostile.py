@@ -88,7 +88,7 @@ def test_a_key_without_end_is_not_hashed(tmp_path: Path):
 PEAK = """
 import sys
 from tests.torchfile.craft import archive
-from tests.torchfile.test_hostile import Held
+from tests.torchfile.held import Held
 from bridge import CheckpointError
 from bridge.torchfile import read_torch_file
 
@@ -109,22 +109,6 @@ def test_the_most_opcodes_take_less_than_200_mb(value: str):
     """Each makes an object that is kept."""
     done = subprocess.run([sys.executable, "-c", PEAK, value], capture_output=True, text=True, check=True)
     assert 50_000_000 < int(done.stdout) < 200_000_000
-
-
-class Held:
-    """A file in memory that counts what is read of it."""
-
-    name = "x.pth"
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.nbytes = content, len(content)
-        self.reads: list[tuple[int, int]] = []
-
-    def readinto(self, buffers: list[memoryview], offset: int) -> None:
-        for buffer in buffers:
-            buffer[:] = self.content[offset : offset + buffer.nbytes]
-            self.reads.append((offset, buffer.nbytes))
-            offset += buffer.nbytes
 
 
 @pytest.mark.parametrize(

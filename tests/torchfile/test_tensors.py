@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from bridge.torchfile import Entry, is_torch_file
+from bridge.torchfile import Entry, is_torch_file, read_torch_file
+from tests.torchfile import craft
+from tests.torchfile.held import Held
 from tests.torchfile.reading import assert_same, bits, opened, tensors, torch_bits, values
 
 pytestmark = pytest.mark.torch
@@ -136,13 +138,30 @@ def test_without_checksums_and_with_other_alignments(tmp_path: Path):
     state = {f"w{n}": torch.randn(n) for n in range(40)}
     before = torch.serialization.get_crc32_options(), torch.utils.serialization.config.save.storage_alignment
     try:
-        for crc, alignment in ((False, 64), (True, 4096), (True, 1)):
+        for crc, alignment in ((True, 64), (False, 64), (True, 4096), (True, 1)):
             torch.serialization.set_crc32_options(crc)
             torch.utils.serialization.config.save.storage_alignment = alignment
-            assert_same(values(saved(tmp_path / f"{crc}{alignment}.pth", state)), state)
+            path = saved(tmp_path / f"{crc}{alignment}.pth", state)
+            assert_same(values(path), state)
+            assert_places_can_be_computed(path)
     finally:
         torch.serialization.set_crc32_options(before[0])
         torch.utils.serialization.config.save.storage_alignment = before[1]
+
+
+def assert_places_can_be_computed(path: Path) -> None:
+    """As read from each record's own header, without those reads."""
+    near, far = Held(path.read_bytes()), Held(path.read_bytes())
+    found = read_torch_file(near).entries()
+    assert read_torch_file(far, distant=True).entries() == found
+    assert len(near.reads) > len(found.entries)
+    assert len(far.reads) <= 6
+
+
+def test_a_distant_file_of_another_writer(tmp_path: Path):
+    """Without padding nothing can be computed."""
+    held = Held(craft.archive(craft.dict_of(craft.GOOD)))
+    assert read_torch_file(held, distant=True).entries() == read_torch_file(held).entries()
 
 
 def test_a_buffer_and_other_names(tmp_path: Path):
@@ -203,13 +222,9 @@ def test_tensors_that_cannot_be(tmp_path: Path):
 
 def test_only_directory_and_pickle_are_read(tmp_path: Path):
     """64 MB of values are planned from less than 200 kB."""
-    from tests.torchfile.test_hostile import Held
-
     state = {f"w{n}": torch.zeros(2_000_000) for n in range(8)}
     for zipped in (True, False):
         held = Held(saved(tmp_path / "x.pth", state, zipped=zipped).read_bytes())
-        from bridge.torchfile import read_torch_file
-
         found = read_torch_file(held).entries()
         assert list(found.entries) == list(state)
         assert sum(nbytes for _, nbytes in held.reads) < 200_000
