@@ -1,10 +1,17 @@
 """What a file may cost to be understood. Real files stay far below each of these."""
 
-MAX_PICKLE_NBYTES = 32_000_000
-"""A tensor takes 150 bytes: 200,000 of them. The rest are arrays inside the pickle, which are small."""
+MAX_PICKLE_NBYTES = 24_000_000
+"""A tensor takes 150 bytes: 160,000 of them. The rest are arrays inside the pickle, which are small. As text with one
+character beyond the first 65,536 in it, Python holds four times as many bytes."""
 
 MAX_OPCODES = 2_100_000
 """A tensor takes 32 opcodes: 65,000 of them. An opcode can make an object of 90 bytes: 190 MB at worst."""
+
+MAX_MEMO = 1_000_000
+"""Values kept to be recalled by number. A tensor has 8 of them; one takes 130 bytes where the numbers do not follow."""
+
+MAX_GLOBALS = 10_000
+"""Different classes and functions that are named. Real files name fewer than 100."""
 
 FREE_COPIED_NBYTES, MAX_COPIED_NBYTES = 1_000_000, 64_000_000
 """What is copied inside the pickle (text into bytes, pairs into a dict) may take twice its bytes between these two.

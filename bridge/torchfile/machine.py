@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.torchfile.dangerous import named
-from bridge.torchfile.limits import FREE_COPIED_NBYTES, MAX_COPIED_NBYTES, MAX_OPCODES
+from bridge.torchfile.limits import FREE_COPIED_NBYTES, MAX_COPIED_NBYTES, MAX_GLOBALS, MAX_MEMO, MAX_OPCODES
 from bridge.torchfile.opcodes import OPCODES
 from bridge.torchfile.tape import Tape
 from bridge.torchfile.tokens import Global, Storage
@@ -61,10 +61,7 @@ class Machine:
                 handler(self)
         except IndexError:  # the stack has too little on it
             self.damaged("an opcode that takes what is not there")
-        raise CheckpointError(
-            f"{self.name} has pickles of more than {MAX_OPCODES:,} opcodes, the most that bridge follows. "
-            "Save the weights without what lies beside them, or in several files."
-        )
+        self._too_many(MAX_OPCODES, "opcodes")
 
     def take(self, nbytes: int) -> bytearray:
         """The next bytes."""
@@ -94,11 +91,19 @@ class Machine:
         self.stack = self.below.pop()
         return items
 
+    def keep(self, number: int) -> None:
+        """Put what is uppermost on the stack into the memo."""
+        self.memo[number] = self.stack[-1]
+        if len(self.memo) > MAX_MEMO:
+            self._too_many(MAX_MEMO, "values kept")
+
     def refer(self, module: str, name: str) -> Global:
         """The token of a class or function; an error if loading it with PyTorch would run something dangerous."""
         token = self.globals.get((module, name))
         if token is None:
             token = self.globals[module, name] = Global(module, name)
+            if len(self.globals) > MAX_GLOBALS:
+                self._too_many(MAX_GLOBALS, "classes and functions named")
             danger = named(token.path)
             if danger is not None:
                 raise CheckpointError(
@@ -116,6 +121,12 @@ class Machine:
                 f"{self.name} has a pickle that copies more than it holds, {self._copied:,} bytes from {size:,}. "
                 "It is made to use up memory: do not load it anywhere."
             )
+
+    def _too_many(self, limit: int, what: str) -> NoReturn:
+        raise CheckpointError(
+            f"{self.name} has a pickle with more than {limit:,} {what}, the most that bridge follows. "
+            "Save the weights without what lies beside them, or in several files."
+        )
 
     def damaged(self, what: str) -> NoReturn:
         """Refuse the pickle for what stands just before `position`."""

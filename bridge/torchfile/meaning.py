@@ -74,10 +74,8 @@ def _dict(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
             m.copy(PAIR_NBYTES * len(pairs))
             for pair in pairs:
                 match pair:
-                    case (str() as key, value):
-                        into[key] = value
-                    case (_, _):
-                        into.others += 1
+                    case (key, value):
+                        into.put(key, value)
                     case _:
                         m.damaged("a dict of what are no pairs")
         case _:

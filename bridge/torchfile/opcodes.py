@@ -49,15 +49,15 @@ def _dup(m: Machine) -> None:
 
 
 def _put1(m: Machine) -> None:
-    m.memo[m.take(1)[0]] = m.stack[-1]
+    m.keep(m.take(1)[0])
 
 
 def _put4(m: Machine) -> None:
-    m.memo[int.from_bytes(m.take(4), "little")] = m.stack[-1]
+    m.keep(int.from_bytes(m.take(4), "little"))
 
 
 def _memoize(m: Machine) -> None:
-    m.memo[len(m.memo)] = m.stack[-1]
+    m.keep(len(m.memo))
 
 
 def _get(m: Machine, number: int) -> None:
@@ -158,8 +158,10 @@ def _tuple(m: Machine) -> None:
 
 def _tuple_of(count: int) -> Handler:
     def push(m: Machine) -> None:
-        items = [m.stack.pop() for _ in range(count)]
-        m.stack.append(tuple(reversed(items)))
+        items = tuple(m.stack[-count:])
+        if len(items) < count:
+            m.damaged("a tuple of what is not there")
+        m.stack[-count:] = [items]
 
     return push
 
@@ -213,13 +215,7 @@ def set_items(m: Machine, into: Any, items: Sequence[Any]) -> None:
         m.damaged("a key without a value")
     if isinstance(into, Dict):
         for place in range(0, len(items), 2):
-            key = items[place]
-            if type(key) is str:
-                into[key] = items[place + 1]
-            elif type(key) is OldText:
-                into[key.decode("utf-8", "backslashreplace")] = items[place + 1]
-            else:
-                into.others += 1
+            into.put(items[place], items[place + 1])
     elif not isinstance(into, Object):
         m.damaged("a key set in what is no dict")
 

@@ -39,15 +39,15 @@ def chosen(name: str, counts: Mapping[str, int], found: Sequence[Found], root: s
         return next(iter(counts))
     if root is not None and any(_below(each, root) for each in found):
         return root
-    listed = ", ".join(
-        f"root={quote(path)} ({plural(count, 'tensor')})" for path, count in list(counts.items())[:_SHOWN]
-    )
-    more = f" and {len(counts) - _SHOWN:,} more" if len(counts) > _SHOWN else ""
+    named = [f"root={quote(path)} ({plural(count, 'tensor')})" for path, count in counts.items() if path]
+    more = [f"{len(named) - _SHOWN:,} more"] if len(named) > _SHOWN else []
+    outermost = [f"the outermost dict ({plural(counts[''], 'tensor')})"] if "" in counts else []
+    listed = ", ".join([*named[:_SHOWN], *more, *outermost])
     if root is not None:
-        raise CheckpointError(f"{quote(name)} has no tensors under root={quote(root)}. It has {listed}{more}.")
+        raise CheckpointError(f"{quote(name)} has no tensors under root={quote(root)}. It has {listed}.")
     raise CheckpointError(
-        f"{quote(name)} has tensors in {plural(len(counts), 'dict')}: {listed}{more}. Choose one with root=, or "
-        "root='' for all, with dots between the keys."
+        f"{quote(name)} has tensors in {plural(len(counts), 'dict')}: {listed}. Choose one with root=, or root='' for "
+        "all, with dots between the keys."
     )
 
 
@@ -128,7 +128,14 @@ def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
 def described(value: Any) -> str:
     """What a value is that is no tensor, for people."""
     kinds = {str: "text", bool: "a bool", type(None): "None", list: "a list", tuple: "a tuple", Dict: "a dict"}
-    kinds |= {int: "a number", float: "a number", Set: "a set", Tensor: "a single tensor", Storage: "a storage"}
+    kinds |= {
+        bytes: "bytes",
+        int: "a number",
+        float: "a number",
+        Set: "a set",
+        Tensor: "a single tensor",
+        Storage: "a storage",
+    }
     kinds |= {Array: "a single numpy array", Global: "the name of a class or function"}
     return kinds.get(type(value), getattr(value, "what", "something else"))
 

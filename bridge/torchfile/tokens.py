@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 
 
+class OldText(bytes):
+    """Text of Python 2 that is not ASCII: characters or bytes, nobody can tell."""
+
+
 class Dict(dict[str, Any]):
     """A dict, an OrderedDict and their like, by the text keys alone; `others` counts the entries with other keys.
 
@@ -21,6 +25,15 @@ class Dict(dict[str, Any]):
     def __init__(self) -> None:
         super().__init__()
         self.others = 0
+
+    def put(self, key: Any, value: Any) -> None:
+        """Set an entry, or count it."""
+        if type(key) is str:
+            self[key] = value
+        elif type(key) is OldText:
+            self[key.decode("utf-8", "backslashreplace")] = value
+        else:
+            self.others += 1
 
 
 class Set(list[Any]):
@@ -103,7 +116,3 @@ class Array:
     def __init__(self) -> None:
         self.values: np.ndarray | None = None
         self.problem = "is a numpy array without data"
-
-
-class OldText(bytes):
-    """Text of Python 2 that is not ASCII: characters or bytes, nobody can tell."""

@@ -18,8 +18,9 @@ from tests.torchfile.hostile_files import HOSTILE, REFUSED
 
 # Megabytes, or seconds while lines are traced. What they say, smaller files say here too.
 _LARGE = (
-    *("pickle costs: dicts with 2**40 paths", "pickle costs: too many opcodes", "pickle costs: a pickle of 33 MB"),
+    *("pickle costs: dicts with 2**40 paths", "pickle costs: too many opcodes", "pickle costs: a pickle of 25 MB"),
     *("pickle costs: a pickle that copies", "pickle costs: a compressed pickle"),
+    "pickle costs: too many values kept",
 )
 
 
@@ -40,6 +41,12 @@ for _name, _case in HOSTILE.items():
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(machine, "MAX_OPCODES", 20)
     _file(Hostile(lambda: craft.archive(b"N0" * 20), ""))(patch)
+
+
+@situation("torch file, pickle costs: too many values kept")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(machine, "MAX_MEMO", 20)
+    _file(Hostile(lambda: craft.archive(b"N" + b"\x94" * 21), ""))(patch)
 
 
 @situation("torch file, pickle costs: a pickle that copies")

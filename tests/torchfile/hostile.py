@@ -119,12 +119,18 @@ COSTS = {
     "an integer of a million digits": Hostile(beside(b"I" + b"9" * 10**6 + b"\n"), "a line of more than 40 bytes"),
     "a pickle that copies": Hostile(_copies, "copies more than it holds"),
     "too many opcodes": Hostile(lambda: archive(b"N0" * 1_050_001), "more than 2,100,000 opcodes"),
+    "too many classes": Hostile(
+        lambda: archive(b"".join(name("a", f"b{n}") for n in range(10_001))), "more than 10,000 classes and functions named"
+    ),
+    "too many values kept": Hostile(
+        lambda: archive(NONE + b"".join(b"r" + struct.pack("<I", n) for n in range(1_000_001))), "more than 1,000,000 values kept"
+    ),
     "a compressed pickle": Hostile(
         lambda: zipped({"a/data.pkl": bytes(20_000_000)}, zipfile.ZIP_DEFLATED), "a compressed record, 'data.pkl'"
     ),
-    "a pickle of 33 MB": Hostile(lambda: archive(text("x" * 33_000_000)), "32,000,000 is the most"),
-    "a pickle of 33 MB in a stream": Hostile(
-        lambda: craft.MAGIC + pickle(text("x" * 33_000_000)), "a pickle of more than 32,000,000 bytes"
+    "a pickle of 25 MB": Hostile(lambda: archive(text("x" * 25_000_000)), "24,000,000 is the most"),
+    "a pickle of 25 MB in a stream": Hostile(
+        lambda: craft.MAGIC + pickle(text("x" * 25_000_000)), "a pickle of more than 24,000,000 bytes"
     ),
     "modules in modules without end": Hostile(
         lambda: archive(
@@ -144,6 +150,7 @@ PICKLES = {
     "an opcode of an extension": Hostile(beside(b"\x82\1"), "opcode 0x82"),
     "a buffer outside": Hostile(beside(b"\x97"), "opcode 0x97"),
     "an empty stack": Hostile(lambda: archive(b"0"), "takes what is not there"),
+    "a tuple of too little": Hostile(lambda: archive(NONE + b"\x87"), "a tuple of what is not there"),
     "a memo that is not there": Hostile(beside(b"h\7"), "a reference to value 7"),
     "no digits": Hostile(beside(b"Ione\n"), "an integer that is none"),
     "no UTF-8": Hostile(beside(b"X\1\0\0\0\xff"), "text that is not UTF-8"),
