@@ -72,6 +72,23 @@ class Machine:
         self.position = stop
         return self.data[start:stop]
 
+    def byte(self) -> int:
+        """The next byte."""
+        position = self.position
+        if position >= self.held:
+            self.held = self.tape.reach(position + 1)
+        self.position = position + 1
+        return self.data[position]
+
+    def unsigned(self, nbytes: int) -> int:
+        """The next bytes as a number, the lowest first."""
+        start = self.position
+        stop = start + nbytes
+        if stop > self.held:
+            self.held = self.tape.reach(stop)
+        self.position = stop
+        return int.from_bytes(self.data[start:stop], "little")
+
     def line(self, limit: int) -> bytearray:
         """The next bytes up to the end of the line, of which there may be `limit`."""
         start = self.position
@@ -93,8 +110,9 @@ class Machine:
 
     def keep(self, number: int) -> None:
         """Put what is uppermost on the stack into the memo."""
-        self.memo[number] = self.stack[-1]
-        if len(self.memo) > MAX_MEMO:
+        memo = self.memo
+        memo[number] = self.stack[-1]
+        if len(memo) > MAX_MEMO:
             self._too_many(MAX_MEMO, "values kept")
 
     def refer(self, module: str, name: str) -> Global:

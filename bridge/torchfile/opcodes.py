@@ -49,11 +49,11 @@ def _dup(m: Machine) -> None:
 
 
 def _put1(m: Machine) -> None:
-    m.keep(m.take(1)[0])
+    m.keep(m.byte())
 
 
 def _put4(m: Machine) -> None:
-    m.keep(int.from_bytes(m.take(4), "little"))
+    m.keep(m.unsigned(4))
 
 
 def _memoize(m: Machine) -> None:
@@ -67,11 +67,11 @@ def _get(m: Machine, number: int) -> None:
 
 
 def _get1(m: Machine) -> None:
-    _get(m, m.take(1)[0])
+    _get(m, m.byte())
 
 
 def _get4(m: Machine) -> None:
-    _get(m, int.from_bytes(m.take(4), "little"))
+    _get(m, m.unsigned(4))
 
 
 # ---- constants, numbers and text
@@ -84,16 +84,21 @@ def _constant(value: Any) -> Handler:
     return push
 
 
-def _int(nbytes: int, *, signed: bool = False) -> Handler:
-    def push(m: Machine) -> None:
-        m.stack.append(int.from_bytes(m.take(nbytes), "little", signed=signed))
+def _byte(m: Machine) -> None:
+    m.stack.append(m.byte())
 
-    return push
+
+def _short(m: Machine) -> None:
+    m.stack.append(m.unsigned(2))
+
+
+def _int(m: Machine) -> None:
+    m.stack.append(int.from_bytes(m.take(4), "little", signed=True))
 
 
 def _long(length_nbytes: int) -> Handler:
     def push(m: Machine) -> None:
-        nbytes = int.from_bytes(m.take(length_nbytes), "little")
+        nbytes = m.unsigned(length_nbytes)
         if nbytes > MAX_INT_NBYTES:
             m.damaged(f"an integer of {nbytes:,} bytes")
         m.stack.append(int.from_bytes(m.take(nbytes), "little", signed=True))
@@ -117,7 +122,7 @@ def _float(m: Machine) -> None:
 
 def _text(length_nbytes: int) -> Handler:
     def push(m: Machine) -> None:
-        raw = m.take(int.from_bytes(m.take(length_nbytes), "little"))
+        raw = m.take(m.unsigned(length_nbytes))
         try:
             m.stack.append(raw.decode("utf-8", "surrogatepass"))
         except UnicodeDecodeError:
@@ -128,14 +133,14 @@ def _text(length_nbytes: int) -> Handler:
 
 def _bytes(length_nbytes: int) -> Handler:
     def push(m: Machine) -> None:
-        m.stack.append(bytes(m.take(int.from_bytes(m.take(length_nbytes), "little"))))
+        m.stack.append(bytes(m.take(m.unsigned(length_nbytes))))
 
     return push
 
 
 def _old_text(length_nbytes: int) -> Handler:
     def push(m: Machine) -> None:
-        raw = m.take(int.from_bytes(m.take(length_nbytes), "little"))
+        raw = m.take(m.unsigned(length_nbytes))
         m.stack.append(raw.decode() if raw.isascii() else OldText(raw))
 
     return push
@@ -276,7 +281,7 @@ def _skip(nbytes: int) -> Handler:
 _HANDLERS: dict[bytes, Handler] = {
     # in the order of the protocols
     b"(": _mark, b"0": _pop, b"1": _pop_mark, b"2": _dup, b"q": _put1, b"r": _put4, b"h": _get1, b"j": _get4,
-    b"N": _constant(None), b"I": _int_text, b"J": _int(4, signed=True), b"K": _int(1), b"M": _int(2), b"G": _float,
+    b"N": _constant(None), b"I": _int_text, b"J": _int, b"K": _byte, b"M": _short, b"G": _float,
     b"T": _old_text(4), b"U": _old_text(1), b"X": _text(4), b"t": _tuple, b")": _constant(()), b"l": _list,
     b"]": _container(list[Any]), b"d": _dict, b"}": _container(Dict), b"a": _append, b"e": _appends,
     b"s": _set_item, b"u": _set_items, b"c": _global, b"R": _reduce, b"b": _build, b"Q": _persistent,

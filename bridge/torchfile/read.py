@@ -84,8 +84,8 @@ def read_torch_file(
     - `source`: the file; `source.name` is what messages call it.
     - `file`: what the entries call it, by default `source.name`.
     - `modules`: read whole modules, pickled or TorchScript, by their attributes.
-    - `distant`: whether each read takes long. Where storages lie in a zip is then computed, as PyTorch's writer does;
-      else it is read, a few bytes for each storage.
+    - `distant`: whether each read takes long. Where storages lie is then computed, as PyTorch's writer does; else a
+      few bytes are read for each storage, which must agree.
 
     **Returns:** a `TorchFile`. `CheckpointError` if torch.save has not written the file, if it is damaged, if it would
     make PyTorch run something, or if it costs more than `limits` allow.
@@ -105,7 +105,7 @@ def _read(source: Readable, file: str, *, modules: bool, distant: bool) -> Torch
         if "constants.pkl" in archive.records:
             lists = script_lists(archive)
     else:
-        saved, places = _streamed(source, head)
+        saved, places = _streamed(source, head, distant=distant)
         swapped, place = False, _stream_place(places)
     if lists is not None:
         if not modules:
@@ -124,7 +124,7 @@ def _read(source: Readable, file: str, *, modules: bool, distant: bool) -> Torch
     return TorchFile(source.name, counts, _metadata(saved), tuple(found), reader)
 
 
-def _streamed(source: Readable, head: bytes) -> tuple[Any, dict[str, tuple[int, int]]]:
+def _streamed(source: Readable, head: bytes, *, distant: bool) -> tuple[Any, dict[str, tuple[int, int]]]:
     if head[257:262] == _TAR:
         raise CheckpointError(
             f"{quote(source.name)} is a tar archive, as PyTorch before 0.2 wrote them. Unpack it if it holds other "
@@ -139,7 +139,7 @@ def _streamed(source: Readable, head: bytes) -> tuple[Any, dict[str, tuple[int, 
         raise CheckpointError(
             f"{quote(source.name)} {kind}. Read it with what has written it, and save the arrays as safetensors."
         )
-    return read_stream(source)
+    return read_stream(source, distant=distant)
 
 
 def _unpickled(archive: Archive) -> Any:

@@ -21,10 +21,11 @@ _VERSION = 1001
 _NEAR_NBYTES = 4096  # storages so short that it is cheaper to read over them
 
 
-def read_stream(source: Readable) -> tuple[Any, dict[str, tuple[int, int]]]:
+def read_stream(source: Readable, *, distant: bool = False) -> tuple[Any, dict[str, tuple[int, int]]]:
     """The object that was saved, with tokens for what is not plain, and where each storage lies: (offset, nbytes).
 
-    Storages are little-endian on every machine, whatever the third pickle says of the one that wrote them.
+    Storages are little-endian on every machine, whatever the third pickle says of the one that wrote them. Of a
+    `distant` file only the first and the last storage's count are read; the length of all must be right.
     """
     machine = Machine(Tape(source, 0, source.nbytes))
     if machine.run() != MAGIC:
@@ -40,10 +41,10 @@ def read_stream(source: Readable) -> tuple[Any, dict[str, tuple[int, int]]]:
         )
     machine.run()
     saved, keys = machine.run(), machine.run()
-    return saved, _places(source, machine, keys)
+    return saved, _places(source, machine, keys, distant=distant)
 
 
-def _places(source: Readable, machine: Machine, keys: Any) -> dict[str, tuple[int, int]]:
+def _places(source: Readable, machine: Machine, keys: Any, *, distant: bool) -> dict[str, tuple[int, int]]:
     """Where the storages lie. Each begins with the count of its elements, which must be the pickle's."""
     if not isinstance(keys, list) or len(keys) > MAX_RECORDS or not all(type(key) is str for key in keys):
         machine.damaged("a list of storages that is none")
@@ -54,9 +55,11 @@ def _places(source: Readable, machine: Machine, keys: Any) -> dict[str, tuple[in
     for key in keys:
         storage = machine.storages[key]
         nbytes = storage.numel * itemsize(storage.kind)
-        near = _near(source, near, position, nbytes)
-        at = position - near[0]
-        count = int.from_bytes(near[1][at : at + 8], "little", signed=True)
+        count = storage.numel
+        if not distant or key in (keys[0], keys[-1]):
+            near = _near(source, near, position, nbytes)
+            at = position - near[0]
+            count = int.from_bytes(near[1][at : at + 8], "little", signed=True)
         position += 8
         if position + nbytes > source.nbytes or count != storage.numel:
             raise CheckpointError(_disagreement(source, storage, count, position))

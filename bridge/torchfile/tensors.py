@@ -105,14 +105,14 @@ class Reader:
         if dtype is None:
             return self._refused(key, f"has the dtype {quote(f'torch.{kind}')}, which numpy does not have", _RESAVE)
         start, shape, strides = layout
-        if not self._are_counts(shape) or not self._are_counts(strides) or not self._are_counts((start,)):
+        if not (_are_counts((start,)) and _are_counts(shape) and _are_counts(strides)):
             self._unsound(key, "has a shape, strides or an offset that are none")
         if len(shape) != len(strides) or len(shape) > MAX_AXES:
             self._unsound(key, f"has {plural(len(shape), 'axis')} and {plural(len(strides), 'stride')}")
         offset, nbytes = self._located(key, storage)
         start = self._inside(key, storage, dtype, start, shape, strides)
-        if 0 in strides and math.prod(shape) * dtype.itemsize > nbytes + MAX_EXPANDED_NBYTES:
-            taken, held = human_nbytes(math.prod(shape) * dtype.itemsize), human_nbytes(nbytes)
+        if 0 in strides and (taken_nbytes := math.prod(shape) * dtype.itemsize) > nbytes + MAX_EXPANDED_NBYTES:
+            taken, held = human_nbytes(taken_nbytes), human_nbytes(nbytes)
             return self._refused(key, f"is expanded to {taken} from {held}", "Save it as it is before expand().")
         return Entry(self._file, storage.key, offset, nbytes, dtype, start, shape, strides, self._swapped)
 
@@ -121,9 +121,10 @@ class Reader:
     ) -> int:
         """The first element, counted from the start of the storage; an error if the last one lies beyond it."""
         first, held = storage.window or (0, storage.numel * itemsize(storage.kind) // dtype.itemsize)
-        if math.prod(shape):
+        elements = math.prod(shape)
+        if elements:
             last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
-            if math.prod(shape) * dtype.itemsize > MAX_ELEMENTS:
+            if elements * dtype.itemsize > MAX_ELEMENTS:
                 self._unsound(key, "has more elements than 64 bits count")
             if last >= held:
                 self._unsound(key, f"reaches to element {last:,} of a storage that holds {held:,}")
@@ -138,9 +139,6 @@ class Reader:
                 raise CheckpointError(f"key {quote(key)}: {e}") from e
         return place
 
-    def _are_counts(self, numbers: Any) -> bool:
-        return isinstance(numbers, tuple) and all(type(n) is int and 0 <= n <= MAX_ELEMENTS for n in numbers)
-
     def _refused(self, key: str, problem: str, advice: str) -> Refused:
         return Refused(f"key {quote(key)} in {self._name} {problem}; bridge cannot read that. {advice}")
 
@@ -148,3 +146,12 @@ class Reader:
         raise CheckpointError(
             f"key {quote(key)} in {self._name} {problem}. The file is damaged, or made by hand: fetch it again."
         )
+
+
+def _are_counts(numbers: Any) -> bool:
+    if type(numbers) is not tuple:
+        return False
+    for number in numbers:  # noqa: SIM110 - a generator takes twice the time
+        if type(number) is not int or not 0 <= number <= MAX_ELEMENTS:
+            return False
+    return True

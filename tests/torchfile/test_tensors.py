@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from bridge import CheckpointError
 from bridge.torchfile import Entry, is_torch_file, read_torch_file
 from tests.torchfile import craft
 from tests.torchfile.held import Held
@@ -156,6 +157,17 @@ def assert_places_can_be_computed(path: Path) -> None:
     assert read_torch_file(far, distant=True).entries() == found
     assert len(near.reads) > len(found.entries)
     assert len(far.reads) <= 6
+
+
+def test_a_distant_stream(tmp_path: Path):
+    path = saved(tmp_path / "x.pth", {f"w{n}": torch.zeros(20_000) for n in range(40)}, zipped=False)
+    near, far = Held(path.read_bytes()), Held(path.read_bytes())
+    assert read_torch_file(far, distant=True).entries() == read_torch_file(near).entries()
+    assert len(near.reads) >= 40
+    assert len(far.reads) <= 6
+    for content, says in ((path.read_bytes()[:-8], "cut off"), (path.read_bytes() + bytes(8), "appended")):
+        with pytest.raises(CheckpointError, match=says):
+            read_torch_file(Held(content), distant=True)
 
 
 def test_a_distant_file_of_another_writer(tmp_path: Path):
