@@ -121,13 +121,15 @@ class Reader:
     ) -> int:
         """The first element, counted from the start of the storage; an error if the last one lies beyond it."""
         first, held = storage.window or (0, storage.numel * itemsize(storage.kind) // dtype.itemsize)
+        if storage.window is not None and itemsize(storage.kind) != dtype.itemsize:
+            self._unsound(key, "is part of a view whose elements are of another length")
         elements = math.prod(shape)
         if elements:
             last = start + sum((extent - 1) * stride for extent, stride in zip(shape, strides, strict=True))
-            if elements * dtype.itemsize > MAX_ELEMENTS:
-                self._unsound(key, "has more elements than 64 bits count")
             if last >= held:
                 self._unsound(key, f"reaches to element {last:,} of a storage that holds {held:,}")
+            if elements * dtype.itemsize > MAX_ELEMENTS:
+                self._unsound(key, "has more elements than 64 bits count")
         return first + min(start, held)  # PyTorch lets an empty tensor begin beyond the end
 
     def _located(self, key: str, storage: Storage) -> tuple[int, int]:

@@ -51,6 +51,18 @@ TENSORS = {
     "a negative offset": Hostile(lambda: archive(dict_of({"w": tensor(None, (1,), (1,), -1)})), "that are none"),
     "strides for another shape": Hostile(lambda: archive(dict_of({"w": tensor(None, (2, 2), (1,))})), "2 axes and 1 stride"),
     "65 axes": Hostile(lambda: archive(dict_of({"w": tensor(None, (1,) * 65, (1,) * 65)})), "65 axes"),
+    "a view of bytes": Hostile(
+        lambda: stream(
+            dict_of({
+                "w": call(
+                    name(UTILS, "_rebuild_tensor_v3"), storage("UntypedStorage", "0", 16, tuple_of(text("1"), number(0), number(16))),
+                    number(0), tuple_of(number(16)), tuple_of(number(1)), FALSE, ORDERED, name("torch", "float32"),
+                )
+            }),
+            data=struct.pack("<q", 16) + craft.DATA,
+        ),
+        "is part of a view",
+    ),
     "no dtype": Hostile(lambda: archive(dict_of({"w": tensor(UNTYPED)})), "has no dtype"),
     "made of nothing": Hostile(beside(call(name(UTILS, "_rebuild_tensor_v2"))), "is not made as torch.save makes tensors"),
     "one name for two": Hostile(

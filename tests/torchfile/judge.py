@@ -56,7 +56,7 @@ def verdict(path: Path) -> Verdict:
 def _ours(path: Path) -> tuple[str, dict[str, Any]] | None:
     source = LocalFile(path, path.name)
     try:
-        file = read_torch_file(source)
+        file = read_torch_file(source, modules=True)
         root = next(iter(file.roots))
         found = file.entries() if len(file.roots) == 1 else file.entries(root)
         for entry in found.entries.values():

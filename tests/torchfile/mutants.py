@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import struct
+import warnings
 import zipfile
 from collections import OrderedDict
 from functools import cache
@@ -43,8 +44,18 @@ def _files() -> list[bytes]:
             raw = io.BytesIO()
             torch.save(obj, raw, _use_new_zipfile_serialization=zipped, pickle_protocol=protocol)
             made.append(raw.getvalue())
-    made += [craft.archive(craft.dict_of(craft.GOOD)), craft.stream(craft.dict_of(craft.IN_STREAM))]
-    return made
+    return [*made, *_modules(), craft.archive(craft.dict_of(craft.GOOD)), craft.stream(craft.dict_of(craft.IN_STREAM))]
+
+
+def _modules() -> list[bytes]:
+    """Whole modules, pickled and as TorchScript."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+    pickled, script = io.BytesIO(), io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TorchScript is on its way out
+        torch.save(net, pickled)
+        torch.jit.save(torch.jit.script(net), script)
+    return [pickled.getvalue(), script.getvalue()]
 
 
 def mutant(rng: random.Random) -> bytes:
