@@ -32,6 +32,7 @@ from tests.torchfile.craft import (
     storage,
     stream,
     tensor,
+    text,
     tuple_of,
     zipped,
 )
