@@ -23,12 +23,8 @@ class Machine:
     - `storages`: every storage that a pickle spoke of, by its key.
     """
 
-    def __init__(self, tape: Tape, *, nbytes: int | None = None) -> None:
-        """**Arguments:**
-
-        - `tape`: the pickle, or several in a row.
-        - `nbytes`: how long it is, where that is known.
-        """
+    def __init__(self, tape: Tape) -> None:
+        """**Arguments:** the pickle, or several in a row."""
         self.name, self.tape, self.data = quote(tape.source.name), tape, tape.data
         self.position, self.held = 0, len(tape.data)
         self.stack: list[Any] = []
@@ -36,7 +32,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
         self.globals: dict[tuple[str, str], Global] = {}
         self.storages: dict[str, Storage] = {}
-        self._nbytes, self._left, self._copied = nbytes, MAX_OPCODES, 0
+        self._left, self._copied = MAX_OPCODES, 0
 
     def run(self) -> Any:
         """The value of the next pickle. `CheckpointError` if it is damaged, costs too much, or is not harmless."""
@@ -133,10 +129,9 @@ class Machine:
     def copy(self, nbytes: int) -> None:
         """Count bytes that are about to be copied; an error where that gets out of proportion."""
         self._copied += nbytes
-        size = self.held if self._nbytes is None else self._nbytes
-        if self._copied > FREE_COPIED_NBYTES + min(2 * size, MAX_COPIED_NBYTES):
+        if self._copied > FREE_COPIED_NBYTES + min(2 * self.held, MAX_COPIED_NBYTES):
             raise CheckpointError(
-                f"{self.name} has a pickle that copies more than it holds, {self._copied:,} bytes from {size:,}. "
+                f"{self.name} has a pickle that copies more than it holds, {self._copied:,} bytes from {self.held:,}. "
                 "It is made to use up memory: do not load it anywhere."
             )
 

@@ -66,12 +66,14 @@ class TorchFile:
 
         **Arguments:**
 
-        - `root`: its path; None where there is only one. Dicts below it are flattened, with dots between the keys.
+        - `root`: its path; the dicts below it are flattened, with dots between the keys. None for the one dict that
+          holds tensors, where there is only one.
 
         **Returns:** `Tensors`. `CheckpointError` if the root is not there or not clear, or if the file says of a
         tensor what cannot be, or has objects of unknown classes among the tensors.
         """
-        return tensors_of(self.name, self._found, chosen(self.name, self.roots, self._found, root), self._reader)
+        path = chosen(self.name, self.roots, self._found, root)
+        return tensors_of(self.name, self._found, path, self._reader, alone=root is None)
 
 
 def read_torch_file(

@@ -55,13 +55,16 @@ def _below(found: Found, root: str) -> bool:
     return root in ("", found.name) or found.name.startswith(f"{root}.")
 
 
-def tensors_of(name: str, found: Sequence[Found], root: str, reader: Reader) -> Tensors:
-    """All tensors in the dicts below `root`, dots between the keys, and what else lies beside them."""
+def tensors_of(name: str, found: Sequence[Found], root: str, reader: Reader, *, alone: bool) -> Tensors:
+    """All tensors in the dicts below `root`, dots between the keys, and what else lies beside them.
+
+    `alone`: those of the dict at `root` itself, not of the dicts in it.
+    """
     made = Tensors(root, {}, {}, {})
-    below = [each for each in found if _below(each, root)]
+    below = [each for each in found if (each.name == root if alone else _below(each, root))]
     parents = {each.path[:depth] for each in found for depth in range(len(each.path) + 1)}
     for each in below:
-        prefix = each.name[len(root) :].lstrip(".") if root else each.name
+        prefix = each.name[len(root) + 1 :] if root else each.name
         for key, value in each.values.items():
             full = f"{prefix}.{key}" if prefix else key
             if full in made.entries or full in made.refused or not _is_text(full):

@@ -175,6 +175,15 @@ def test_arrays_of_numpy(protocol: int, zipped: bool, tmp_path: Path):
         assert entry.values.tobytes() == array.tobytes()
 
 
+def test_arrays_in_dicts_beside_tensors_are_no_tensors(tmp_path: Path):
+    """The state of numpy's random generator, say; only root='' asks for them."""
+    path = saved(tmp_path / "x.pt", {"w": torch.ones(2), "rng": {"key": np.arange(3), "args": argparse.Namespace()}})
+    assert list(tensors(path).entries) == ["w"]
+    path = saved(tmp_path / "x.pt", {"w": torch.ones(2), "rng": {"key": np.arange(3)}})
+    assert list(tensors(path).entries) == ["w"]
+    assert list(tensors(path, "").entries) == ["w", "rng.key"]
+
+
 def test_arrays_alone_are_a_root(tmp_path: Path):
     path = saved(tmp_path / "x.pt", {"weights": {"a": np.ones(3)}, "epoch": 1})
     assert opened(path).roots == {"weights": 1}
