@@ -73,7 +73,8 @@ class TorchFile:
         tensor what cannot be, or has objects of unknown classes among the tensors.
         """
         path = chosen(self.name, self.roots, self._found, root)
-        return tensors_of(self.name, self._found, path, self._reader, alone=root is None)
+        with collector_off(True):
+            return tensors_of(self.name, self._found, path, self._reader, alone=root is None)
 
 
 def read_torch_file(
