@@ -33,6 +33,7 @@ ASIDE = (
     *(f"bridge.planning.{name}" for name in ("backwards", "complete", "recipe", "report", "store", "suggest")),
     *("bridge.source.distant", "bridge.source.download", "bridge.source.hub", "bridge.source.ranged"),
     *("bridge.source.remote", "bridge.source.suggest", "bridge.source.tensor", "bridge.source.verify"),
+    *("bridge.quantized", "bridge.torchfile"),
     *("bridge.format.view", "bridge.source.box", "bridge.mapping.shard"),
     *(f"bridge.place.{name}" for name in ("agreement", "coordination", "held", "save_group", "shards", "staged")),
     *(f"bridge.stream.{name}" for name in ("batches", "coalesce", "computed", "convert", "gather", "mapped")),
