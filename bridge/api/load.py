@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 
@@ -17,14 +17,14 @@ from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
-from bridge.rules.rule import Rule, rules_of
+from bridge.rules.rule import Listed, Rule, rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from bridge.api.progress import Progress
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
-Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
+Rules: TypeAlias = "Sequence[Listed] | Listed | os.PathLike[str] | Plan | None"
 Filler = Callable[[str, Spec], Any]
 AllowMissing = Sequence[str] | str | Mapping[str, Filler]
 
@@ -71,8 +71,9 @@ def plan(
     - `source`: whatever `bridge.open` takes; its keywords may be given here too.
     - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), or any pytree of arrays or
         `jax.ShapeDtypeStruct`; `None` makes a flat dict of what the rules name.
-    - `rules`: a list of rules or texts, one text, a path to a TOML file, or a `Plan`: one that was made for the same
-        keys, the same leaves and the same question holds as it is, any other is proven again.
+    - `rules`: a list of rules or texts, nested as `(text, [rules])`; a dict `{old: new}`; a text of one rule or of
+        several lines; a path to a TOML file; or a `Plan`: one that was made for the same keys, the same leaves and
+        the same question holds as it is, any other is proven again.
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
         mapping of leaf patterns to these.
     - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to

@@ -25,7 +25,7 @@ from bridge.place.save_group import SaveGroup
 from bridge.planning.backwards import saved_specs
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
-from bridge.rules.rule import Rule, rules_of
+from bridge.rules.rule import Listed, Rule, rules_of
 from bridge.stream.gather import Piece, pieces
 from bridge.target.commit import Target, is_one_file
 from bridge.target.existing import SINGLE
@@ -59,7 +59,7 @@ class SaveReport:
 def save(
     model: Any,
     target: str | os.PathLike[str],
-    rules_or_plan: Sequence[Rule | str] | str | os.PathLike[str] | Plan,
+    rules_or_plan: Sequence[Listed] | Listed | os.PathLike[str] | Plan,
     *,
     dtype: Any = None,
     max_shard_size: int | str = "5GB",
@@ -75,8 +75,8 @@ def save(
     - `model`: the model, or a `(model, state)` pair. One that is spread over several processes is saved by all of them
         together: each calls `save`, and writes what its own devices have.
     - `target`: a folder, made if need be; a name that ends in `.safetensors` is one file.
-    - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules write every leaf that
-        one of them names, in the leaf's dtype.
+    - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules, as for `bridge.load`,
+        write every leaf that one of them names, in the leaf's dtype.
     - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
     - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has
         a file of its own.
@@ -166,8 +166,7 @@ def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str]
     template = take_apart(model).template
     if not rules:
         raise PlanError("save needs rules or a plan: '** -> **' saves all leaves by their own names")
-    # The models that come with bridge have rules for old spellings too, below those that are to be written.
-    specs = saved_specs(rules, template, first_wins=type(model).__module__.startswith("bridge.models."))
+    specs = saved_specs(rules, template)
     if not specs:
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
         raise PlanError(f"{template.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")

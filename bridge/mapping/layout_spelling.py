@@ -12,9 +12,9 @@ from bridge.mapping.bound import BoundRule
 from bridge.mapping.equation import Arrival
 from bridge.mapping.landing import Port
 from bridge.mapping.pattern import decoded, hole_of
-from bridge.mapping.spelling import Variant, rule_text, sizes_of, variants, written
+from bridge.mapping.spelling import Variant, sizes_of, variants, written
 from bridge.mapping.template import branch_names
-from bridge.rules.options import Options
+from bridge.rules.options import Options, rule_text
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import NO_NAME, Axes, Axis, Factor, Index, Name, Segment, Side
 

@@ -18,7 +18,7 @@ from bridge.mapping.equation import Arrival
 from bridge.mapping.landing import Landing, Standing
 from bridge.mapping.pattern import decoded, encoded, hole_of, number_of
 from bridge.rules.check import all_indices
-from bridge.rules.options import Options
+from bridge.rules.options import Options, rule_text
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import (
     Axis,
@@ -221,12 +221,6 @@ def _in_front(key: Name, lead: Sequence[Axis]) -> bool:
     stacked = {factor.name for axis in lead for factor in axis.factors if isinstance(factor, Index)}
     order = [index.name for index in key.indices() if index.name in stacked]
     return names == order and not any(index.single for index in key.indices() if index.name in stacked)
-
-
-def rule_text(keys: Sequence[Side], leaf: Side | None, options: Options) -> str:
-    """A rule of these parts."""
-    text = " + ".join(map(str, keys)) + " -> " + ("_" if leaf is None else str(leaf))
-    return f"{text} ; {options}" if options else text
 
 
 def sizes_of(sizes: Mapping[str, int], sides: Sequence[Side]) -> tuple[tuple[str, int], ...]:

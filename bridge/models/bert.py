@@ -23,6 +23,7 @@ from bridge.models._activations import ACTIVATIONS
 from bridge.models._config import Fields, read_json
 from bridge.models._encoder import Attention
 from bridge.models._linear import Linear
+from bridge.models._spellings import only_read
 
 # Fields that only training reads, and leftovers of BERT's first release that nothing ever read.
 _UNUSED = frozenset(
@@ -241,7 +242,7 @@ _RULES = (
     "encoder.layer.{l}.output.dense.** -> layers.down.**",
     "encoder.layer.{l}.output.LayerNorm.{weight|bias} -> layers.norm2.{weight|bias}",
 )
-_FIRST_RELEASE = (  # what old files still hold; below the names of today, which saving by rules then writes
+_FIRST_RELEASE = (  # what old files still hold
     "embeddings.LayerNorm.{gamma|beta} -> embed.norm.{weight|bias}",
     "encoder.layer.{l}.attention.output.LayerNorm.{gamma|beta} -> layers.norm1.{weight|bias}",
     "encoder.layer.{l}.output.LayerNorm.{gamma|beta} -> layers.norm2.{weight|bias}",
@@ -255,13 +256,13 @@ def rules(config: Config) -> list[str]:
     The head that BERT was pre-trained with (`cls.`) is dropped. A head that a model was fine-tuned for is not: name it
     in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    return [*encoder_rules(config), *encoder_rules(config, prefix="bert."), "cls.** -> _"]
+    return [*encoder_rules(config, prefix="bert."), "cls.** -> _"]
 
 
-def encoder_rules(config: Config, *, prefix: str = "") -> list[str]:
-    """The rules of the encoder alone, whose keys begin with `prefix`."""
-    pooler = "pooler.dense.** -> pooler.**" if config.pooler else "pooler.** -> _"
-    return [prefix + rule for rule in (*_RULES, pooler, *_FIRST_RELEASE)]
+def encoder_rules(config: Config, *, prefix: str) -> list[str]:
+    """The rules of the encoder alone, and of models whose keys for it begin with `prefix`."""
+    today = [*_RULES, "pooler.dense.** -> pooler.**" if config.pooler else "pooler.** -> _"]
+    return today + only_read([*_FIRST_RELEASE, *(prefix + rule for rule in (*today, *_FIRST_RELEASE))])
 
 
 def told_by(keys: Iterable[str]) -> dict[str, Any]:

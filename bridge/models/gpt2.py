@@ -25,6 +25,7 @@ from bridge.models._config import Fields, read_json
 from bridge.models._decoder import Decoder, Note
 from bridge.models._linear import Linear
 from bridge.models._rope import precise
+from bridge.models._spellings import only_read
 
 # Fields that only training reads, those of a head for whole texts, and leftovers that nothing reads any more.
 _UNUSED = frozenset(
@@ -230,4 +231,4 @@ def rules(config: Config) -> list[str]:
     head = (
         "lm_head.weight -> embed.weight ; tie=true" if config.tie_word_embeddings else "lm_head.weight -> head.weight"
     )
-    return [prefix + rule for prefix in ("transformer.", "") for rule in _RULES] + [head]
+    return [*(f"transformer.{rule}" for rule in _RULES), *only_read(_RULES), head]

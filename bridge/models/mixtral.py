@@ -19,6 +19,7 @@ from bridge.models._config import Fields
 from bridge.models._decoder import Decoder, Layer, attention, rms_norm, stack
 from bridge.models._moe import Experts
 from bridge.models._rope import Rope
+from bridge.models._spellings import only_read
 from bridge.models.llama import rules as llama_rules
 
 
@@ -93,14 +94,15 @@ def rules(config: Config) -> list[str]:
         *llama_rules(config),
         _EXPERTS + ".gate.weight -> layers.mlp.router.weight",
         _EXPERTS + ".experts.{e}.{w1|w3|w2}.weight -> layers.mlp.experts.{gate|up|down}.weight",
+        *only_read(["model.layers.{l}.mlp.gate.weight -> layers.mlp.router.weight"]),
         *fused_rules("model.layers.{l}.mlp"),
     ]
 
 
 def fused_rules(prefix: str) -> list[str]:
-    """Those of the layout that transformers 5 has in memory, whose keys begin with `prefix`."""
-    return [
-        prefix + ".gate.weight -> layers.mlp.router.weight",
+    """Those of the experts that transformers 5 has in memory, whose keys begin with `prefix`."""
+    fused = [
         prefix + ".experts.gate_up_proj [e (gate|up) m] -> layers.mlp.experts.{gate|up}.weight [e _ m]",
         prefix + ".experts.down_proj -> layers.mlp.experts.down.weight",
     ]
+    return only_read(fused)

@@ -97,4 +97,5 @@ def rules(config: Config) -> list[str]:
     """Which key is which leaf: one key for each expert, as the Hub has it; and as transformers 5 has it in memory,
     and writes it where it is asked to, all experts of a layer in one.
     """
-    return [*qwen3.rules(config), _EXPERTS, *fused_rules("model.layers.{l}.mlp")]
+    router = "model.layers.{l}.mlp.gate.weight -> layers.mlp.router.weight"
+    return [*qwen3.rules(config), router, _EXPERTS, *fused_rules("model.layers.{l}.mlp")]

@@ -60,4 +60,4 @@ def rules(config: Config) -> list[str]:
     The head of pre-training (`lm_head.`) is dropped. A head that a model was fine-tuned for is not: name it in
     `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    return [*bert.encoder_rules(config), *bert.encoder_rules(config, prefix="roberta."), "lm_head.** -> _"]
+    return [*bert.encoder_rules(config, prefix="roberta."), "lm_head.** -> _"]

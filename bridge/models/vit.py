@@ -24,6 +24,7 @@ from bridge.models._activations import ACTIVATIONS
 from bridge.models._config import Fields, read_json
 from bridge.models._encoder import Attention
 from bridge.models._linear import Linear
+from bridge.models._spellings import only_read
 
 _POOLER_ACTIVATIONS = {**ACTIVATIONS, "tanh": jnp.tanh}
 
@@ -264,9 +265,9 @@ def rules(config: Config) -> list[str]:
     The head that a model was pre-trained with on hidden patches (`decoder.`) is dropped. A classifier that the config
     does not ask for is not: name it in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    pooler = "pooler.dense.** -> pooler.**" if config.pooler_output_size else "pooler.** -> _"
-    heads = ["classifier.** -> classifier.**", "decoder.** -> _"]
-    return [prefix + rule for prefix in ("", "vit.") for rule in (*_ENCODER, pooler, *_RENAMED)] + heads
+    hub = [*_ENCODER, "pooler.dense.** -> pooler.**" if config.pooler_output_size else "pooler.** -> _"]
+    others = only_read([*_RENAMED, *(f"vit.{rule}" for rule in (*hub, *_RENAMED))])
+    return [*hub, *others, "classifier.** -> classifier.**", "decoder.** -> _"]
 
 
 def told_by(keys: Iterable[str]) -> dict[str, Any]:

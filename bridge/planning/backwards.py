@@ -39,20 +39,23 @@ class Claim(NamedTuple):
     spelled: SpelledKey
 
 
-def saved_specs(rules: Sequence[Rule], model: Template, *, first_wins: bool = False) -> dict[str, Spec]:
+def saved_specs(rules: Sequence[Rule], model: Template) -> dict[str, Spec]:
     """What every key looks like that `rules` name for the leaves of `model`; dtypes are the leaves'.
 
     **Raises:** `PlanError` where the leaves do not tell a key, or two rules name a leaf and nothing decides.
     """
     names = ModelNames(model)
     speller = KeySpeller(names)
-    claims = _Claims(rules, names, first_wins=first_wins)
+    claims = _Claims(rules, names)
     specs: dict[str, Spec] = {}
     for number, rule in enumerate(rules):
         if rule.leaf is None or rule.copy or rule.alt:
             continue
-        for spelled in list(speller.spell(rule)):
+        found = list(speller.spell(rule))
+        for spelled in found:
             if rule.tie or claims.take(number, rule, spelled):
+                if any(pair.alone for pair in rule.pairing):
+                    raise PlanError(_branches_text(names, rule, spelled, found))
                 specs.setdefault(spelled.key, spelled.spec)
     for leaf, rule in speller.leaves.stacked.items():
         if leaf not in claims.leaves:
@@ -71,11 +74,22 @@ def _stack_text(names: ModelNames, leaf: int, rule: Rule, speller: KeySpeller) -
     )
 
 
+def _branches_text(names: ModelNames, rule: Rule, spelled: SpelledKey, found: Sequence[SpelledKey]) -> str:
+    """Which branch of a choice that stands on the key side alone was read, a plan knows."""
+    leaf = names.table.names[spelled.targets[0].leaf]
+    keys = [o.key for o in found if (o.targets, o.place, o.spec) == (spelled.targets, spelled.place, spelled.spec)]
+    shown = " or as ".join(map(quote, dict.fromkeys(keys)))
+    return (
+        f"leaf {quote(leaf)} can be saved as {shown} by the rule '{rule}': save it by the plan that loaded it, or by a "
+        "rule that names one of them"
+    )
+
+
 class _Claims:
     """The places of leaves that rules have taken."""
 
-    def __init__(self, rules: Sequence[Rule], names: ModelNames, *, first_wins: bool) -> None:
-        self.rules, self.names, self.first_wins = rules, names, first_wins
+    def __init__(self, rules: Sequence[Rule], names: ModelNames) -> None:
+        self.rules, self.names = rules, names
         self.leaves: dict[int, dict[tuple[int, ...], list[Claim]]] = {}
 
     def take(self, number: int, rule: Rule, spelled: SpelledKey) -> bool:
@@ -86,8 +100,7 @@ class _Claims:
         for target in spelled.targets:
             for claim in _at(self.leaves.get(target.leaf, {}), spelled.place):
                 if claim.number != number and any(_overlap(target, other) for other in claim.spelled.targets):
-                    if not self.first_wins:
-                        self.check(claim, number, rule, spelled)
+                    self.check(claim, number, rule, spelled)
                     return False
         for target in spelled.targets:
             claims = self.leaves.setdefault(target.leaf, {})
@@ -102,8 +115,8 @@ class _Claims:
             leaf = self.names.table.names[spelled.targets[0].leaf]
             raise PlanError(
                 f"leaf {quote(leaf)} can be saved as {quote(claim.spelled.key)} by the rule '{claim.rule}' and as "
-                f"{quote(spelled.key)} by the rule '{rule}': save it by the plan that loaded it, or leave one of the "
-                "rules out"
+                f"{quote(spelled.key)} by the rule '{rule}': save it by the plan that loaded it, or say which is only "
+                "read with alt=true"
             )
 
 

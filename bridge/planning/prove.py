@@ -45,7 +45,8 @@ class Proof:
     """What a mapping came to.
 
     `dropped` are keys that no leaf gets, with the rule that says so; `spent` those of them that are saved as zeros.
-    `kept` are leaves that may be missing and are, `allowed` keys that may be left over, `idle` rules without a key.
+    `kept` are leaves that may be missing and are, `allowed` keys that may be left over, `idle` rules without a key,
+    but for those that are another spelling.
     """
 
     def __init__(
@@ -89,7 +90,8 @@ def prove(
     proof.spent = frozenset(spent)
     _report_lost(desugar, proof, allow_unexpected)
     _check_whole(desugar, builder, proof, model, allow_missing)
-    proof.idle = tuple(str(rule) for number, rule in enumerate(rules) if number not in bindings.used)
+    idle = (rule for number, rule in enumerate(rules) if number not in bindings.used)
+    proof.idle = tuple(str(rule) for rule in idle if not rule.alt)  # another spelling is there, or it is not
     return proof
 
 

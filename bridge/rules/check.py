@@ -5,66 +5,13 @@ Done when a rule is made, so that whatever uses a rule later may rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from math import prod
-from typing import NamedTuple, NoReturn
+from collections.abc import Iterable
+from typing import NoReturn
 
 from bridge.rules.options import WORDS, Options, fail
+from bridge.rules.pairing import Pairing, pair_choices, parts_of
 from bridge.rules.parse import Parsed
-from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
-
-
-class Pair(NamedTuple):
-    """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
-
-    `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its
-    place among the choices of that name.
-    """
-
-    labels: tuple[tuple[str, ...], ...]
-    parts: tuple[Parts | None, ...]
-    places: tuple[int | None, ...]
-
-    @property
-    def branches(self) -> int:
-        """How many branches there are."""
-        return len(self.labels[0])
-
-    @property
-    def shaped(self) -> bool:
-        """Whether an axis of some side holds the choice, so that its branches share extents."""
-        return any(parts is not None for parts in self.parts)
-
-
-Pairing = Sequence[Pair]
-
-
-def branch_count(pairing: Pairing) -> int:
-    """How many combinations of picks there are."""
-    return prod(pair.branches for pair in pairing)
-
-
-def branch_picks(pairing: Pairing, branch: int) -> tuple[int, ...]:
-    """Which label of each choice a branch takes; the last choice varies fastest."""
-    picks: list[int] = []
-    for pair in reversed(pairing):
-        branch, pick = divmod(branch, pair.branches)
-        picks.append(pick)
-    return tuple(reversed(picks))
-
-
-def shaped_branch(pairing: Pairing, picks: Sequence[int]) -> int:
-    """The number of a branch among those that axes tell apart."""
-    branch = 0
-    for pair, pick in zip(pairing, picks, strict=True):
-        branch = branch * pair.branches + pick if pair.shaped else branch
-    return branch
-
-
-def picked_labels(pairing: Pairing, side: int, picks: Sequence[int]) -> list[str]:
-    """The labels of the choices in a side's name, in order."""
-    labels = {pair.places[side]: pair.labels[side][k] for pair, k in zip(pairing, picks, strict=True)}
-    return [labels[place] for place in sorted(place for place in labels if place is not None)]
+from bridge.rules.syntax import Hole, Index, Part, Parts, Rest, Side, Wild
 
 
 class _Check:
@@ -90,16 +37,6 @@ class _Check:
         if given.valued or given.flip or given.tie or given.copy or given.alt:
             self.fail("a rule that drops its key has no use for options, but for 'zeros'", self.options_at)
 
-    def wildcards(self) -> None:
-        """`*` and `**` carry over in order, so each side has as many of each."""
-        for deep, shown in ((False, "*"), (True, "**")):
-            counts = [_wilds(side, deep=deep) for side in self.keys]
-            if len(set(map(len, counts))) > 1:
-                self.fail(f"the terms of a sum need equally many '{shown}'", self.keys[1].at)
-            if self.leaf is not None and len(found := _wilds(self.leaf, deep=deep)) != len(counts[0]):
-                at = (found or counts[0])[-1].at
-                self.fail(f"'{shown}' carries over from key to leaf: both sides need equally many of them", at)
-
     def axes(self) -> None:
         """Axes on all sides or on none; `...` at most once, on all sides or on none."""
         if len({side.axes is None for side in self.sides}) > 1:
@@ -114,7 +51,7 @@ class _Check:
 
     def indices(self) -> None:
         """Each index once on a side, under a name of its own; the leaf side's are the key side's."""
-        labels = {label for side in self.sides for parts in _parts(side) for label in parts.labels}
+        labels = {label for side in self.sides for parts in parts_of(side) for label in parts.labels}
         for side in self.sides:
             seen: set[str] = set()
             for index in all_indices(side):
@@ -174,7 +111,7 @@ class _Check:
         """Options speak of axes that exist and do not contradict each other."""
         given, at = self.given, self.options_at
         names = {i.name for side in self.sides for i in all_indices(side)}
-        labels = {label for side in self.sides for parts in _parts(side) for label in parts.labels}
+        labels = {label for side in self.sides for parts in parts_of(side) for label in parts.labels}
         for name in self.sizes.keys() - names - labels:
             self.fail(f"option '{name}' is no axis, index or part of this rule", at)
         axes = {f.name for side in self.sides for f in side.factors() if isinstance(f, Index)}
@@ -201,79 +138,24 @@ def check(text: str, parsed: Parsed, options: Options) -> Pairing:
     found = _Check(text, parsed, options)
     if parsed.leaf is None:
         found.drop()
-    found.wildcards()
+    check_wildcards(text, parsed)
     found.axes()
     found.indices()
-    pairs = _pair(found)
+    pairs = () if parsed.leaf is None else pair_choices(text, parsed.keys, parsed.leaf)
     found.part(pairs)
     found.options()
     return pairs
 
 
-def _pair(check: _Check) -> Pairing:
-    """Pair the choices of the key sides with the leaf side's."""
-    if check.leaf is None:
-        return ()
-    columns = [_pair_side(check, key, check.leaf) for key in check.keys]
-    pairs: list[Pair] = []
-    for number, mine in enumerate(_choices(check.leaf)):
-        theirs = [column[number] for column in columns]
-        # Branches are numbered as the first key side writes them.
-        orders = [_leaf_order(mine, other) for other in theirs]
-        first = orders[0]
-        labels: list[tuple[str, ...]] = []
-        for other, order in zip(theirs, orders, strict=True):
-            back = {leaf: other.labels[branch] for branch, leaf in enumerate(order)}
-            labels.append(tuple(back[leaf] for leaf in first))
-        held = (*theirs, mine)
-        parts = tuple(c if isinstance(c, Parts) else None for c in held)
-        sides = (*check.keys, check.leaf)
-        pairs.append(Pair((*labels, first), parts, tuple(_place(s, c) for s, c in zip(sides, held, strict=True))))
-    return tuple(pairs)
-
-
-def _place(side: Side, choice: Choice | Parts) -> int | None:
-    """The place of `choice` among those of the side's name."""
-    names = [piece for piece in side.name.pieces() if isinstance(piece, Choice)]
-    return next((n for n, piece in enumerate(names) if piece is choice), None)
-
-
-def _leaf_order(leaf: Choice | Parts, key: Choice | Parts) -> tuple[str, ...]:
-    """The leaf's labels in the order of the key's: by label where an axis tells, else by position."""
-    if set(leaf.labels) == set(key.labels) and (isinstance(leaf, Parts) or isinstance(key, Parts)):
-        return key.labels
-    return leaf.labels
-
-
-def _pair_side(check: _Check, key: Side, leaf: Side) -> list[Choice | Parts]:
-    """For each choice of the leaf side the key side's: the same labels if there are, else the next of its length."""
-    left = list(_choices(key))
-    chosen: dict[int, Choice | Parts] = {}
-    wanted = list(enumerate(_choices(leaf)))
-    for same in (True, False):
-        for number, mine in wanted:
-            if number in chosen:
-                continue
-            for other in left:
-                if (set(other.labels) == set(mine.labels)) if same else (len(other.labels) == len(mine.labels)):
-                    chosen[number] = other
-                    left.remove(other)
-                    break
-    for number, mine in wanted:
-        if number not in chosen:
-            check.fail("this choice has no counterpart of as many parts on the key side", mine.at)
-    if left:
-        check.fail("this choice has no counterpart of as many parts on the leaf side", left[0].at)
-    return [chosen[number] for number, _ in wanted]
-
-
-def _choices(side: Side) -> list[Choice | Parts]:
-    """The choices of a side: those of its name, then those of its axes."""
-    return [piece for piece in side.name.pieces() if isinstance(piece, Choice)] + list(_parts(side))
-
-
-def _parts(side: Side) -> Iterable[Parts]:
-    return (factor for factor in side.factors() if isinstance(factor, Parts))
+def check_wildcards(text: str, parsed: Parsed) -> None:
+    """`*` and `**` carry over in order, so each side has as many of each. **Raises:** `RuleError`."""
+    for deep, shown in ((False, "*"), (True, "**")):
+        counts = [_wilds(side, deep=deep) for side in parsed.keys]
+        if len(set(map(len, counts))) > 1:
+            fail(text, parsed.keys[1].at, f"the terms of a sum need equally many '{shown}'")
+        if parsed.leaf is not None and len(found := _wilds(parsed.leaf, deep=deep)) != len(counts[0]):
+            at = (found or counts[0])[-1].at
+            fail(text, at, f"'{shown}' carries over from key to leaf: both sides need equally many of them")
 
 
 def _wilds(side: Side, *, deep: bool) -> list[Wild]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import NamedTuple, NoReturn
 
 from bridge._errors import RuleError
 from bridge._text import printable
-from bridge.rules.syntax import Index, Selection
+from bridge.rules.syntax import Index, Selection, Side
 
 
 def fail(text: str, at: int, problem: str) -> NoReturn:
@@ -96,6 +96,12 @@ class Options(NamedTuple):
         shown += [f'flip="{" ".join(self.flip)}"'] * bool(self.flip)
         shown += [f"{name}=true" for name in FLAGS if getattr(self, name)]
         return " ".join(shown)
+
+
+def rule_text(keys: Sequence[Side], leaf: Side | None, options: Options) -> str:
+    """The text of a rule of these parts."""
+    text = " + ".join(map(str, keys)) + " -> " + ("_" if leaf is None else str(leaf))
+    return f"{text} ; {options}" if options else text
 
 
 def read_options(cursor: Cursor) -> dict[str, Option]:

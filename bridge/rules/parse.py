@@ -6,11 +6,11 @@ rule  =  keys "->" leaves [";" options]         (docs/rules.md has the whole gra
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bridge._errors import RuleError
-from bridge.rules.options import Cursor, Option, read_index, read_options
+from bridge.rules.options import Cursor, Option, fail, read_index, read_options
 from bridge.rules.syntax import (
     Axes,
     Axis,
@@ -233,6 +233,16 @@ def parse(text: str) -> Parsed:
     if not cursor.done:
         cursor.fail("expected ';' and options, or the end of the rule")
     return Parsed(tuple(keys), leaf, options, at)
+
+
+def read_rule(text: str, options: Mapping[str, Option]) -> Parsed:
+    """A rule of which some options stand beside its text. **Raises:** `RuleError`."""
+    if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise RuleError(f"a rule is a text 'key -> leaf', not {type(text).__name__}: {text!r}")
+    parsed = parse(text)
+    for name in options.keys() & parsed.options.keys():
+        fail(text, parsed.options_at, f"option '{name}' stands both in the text and as an argument")
+    return parsed._replace(options={**parsed.options, **options})
 
 
 def parse_pattern(text: str) -> Name:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, TypeAlias, cast
 
-from bridge._errors import RuleError
-from bridge.rules.check import Pairing, check
-from bridge.rules.options import FLAGS, Option, fail, settled
-from bridge.rules.parse import parse
+from bridge.rules.check import check
+from bridge.rules.options import FLAGS, Option, rule_text, settled
+from bridge.rules.pairing import Pairing
+from bridge.rules.parse import read_rule
 from bridge.rules.syntax import Side
 
 
@@ -21,7 +21,8 @@ class Rule:
     **Arguments:**
 
     - `text`: the rule, as `docs/rules.md` describes the language.
-    - `options`: the same as after `;` in the text: sizes of axes (`h=12`), `add`, `scale`, `flip`, `tie`, `copy`.
+    - `options`: the same as after `;` in the text: sizes of axes (`h=12`), `add`, `scale`, `flip`, `tie`, `copy`,
+        `alt`, `zeros`.
 
     **Raises:** `RuleError`, pointing at the place in the text.
 
@@ -54,14 +55,9 @@ class Rule:
     """How the choices of the two sides meet. Follows from the sides."""
     _text: str
 
-    def __init__(self, text: str, **options: Option) -> None:
-        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise RuleError(f"a rule is a text 'key -> leaf', not {type(text).__name__}: {text!r}")
-        parsed = parse(text)
-        for name in options.keys() & parsed.options.keys():
-            fail(text, parsed.options_at, f"option '{name}' stands both in the text and as an argument")
-        found = settled(text, parsed.options_at, parsed.options | options)
-        canonical = " + ".join(map(str, parsed.keys)) + " -> " + ("_" if parsed.leaf is None else str(parsed.leaf))
+    def __init__(self, text: str, /, **options: Option) -> None:
+        parsed = read_rule(text, options)
+        found = settled(text, parsed.options_at, parsed.options)
         self._set(
             keys=parsed.keys,
             leaf=parsed.leaf,
@@ -74,7 +70,7 @@ class Rule:
             alt=found.alt,
             zeros=found.zeros,
             pairing=check(text, parsed, found),
-            _text=f"{canonical} ; {found}" if found else canonical,
+            _text=rule_text(parsed.keys, parsed.leaf, found),
         )
 
     def options(self) -> dict[str, Option]:
@@ -116,8 +112,18 @@ class Rule:
         return f"Rule({self._text!r})"
 
 
-def rules_of(rules: Sequence[Rule | str] | Rule | str | os.PathLike[str] | None) -> tuple[Rule, ...]:
-    """Rules, texts, one text or a path to TOML (a `Path`, or a text that ends in `.toml`) as rules.
+Nested: TypeAlias = "tuple[Rule | str, Sequence[Listed] | Mapping[str, str]]"
+"""`(text, [rules])`: rules within a rule."""
+Listed: TypeAlias = "Rule | str | Mapping[str, str] | Nested"
+"""What a list of rules may hold in Python: a rule, its text, `{old: new}`, a text of several lines, a nested rule."""
+
+
+def rules_of(rules: Any) -> tuple[Rule, ...]:
+    """What a user gives as rules, or a path to TOML (a `Path`, or a text that ends in `.toml`), as rules.
+
+    **Arguments:**
+
+    - `rules`: a list of what `Listed` names, or one of these.
 
     **Raises:** `RuleError`.
     """
@@ -126,6 +132,7 @@ def rules_of(rules: Sequence[Rule | str] | Rule | str | os.PathLike[str] | None)
     if isinstance(rules, os.PathLike) or (isinstance(rules, str) and rules.endswith(".toml")):
         from bridge.rules.toml import load_rules  # most rules stand in programs
 
-        return load_rules(rules)
-    items = [rules] if isinstance(rules, str | Rule) else rules
-    return tuple(rule if isinstance(rule, Rule) else Rule(rule) for rule in items)
+        return load_rules(cast("str | os.PathLike[str]", rules))
+    from bridge.rules.listed import listed
+
+    return tuple(listed(rules))

@@ -1,13 +1,14 @@
-"""Rules from a TOML file: `rules = ["a -> b", { rule = "c -> d", add = 1.0 }]`."""
+"""From TOML: `rules = ["a -> b", { rule = "c -> d", add = 1.0 }, { rule = "e.** -> f.**", rules = […] }]`."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-from typing import Any, cast
 
 from bridge._errors import RuleError
 from bridge._text import quote
+from bridge.rules.listed import listed
+from bridge.rules.nested import DEPTH
 from bridge.rules.rule import Rule
 
 
@@ -16,7 +17,8 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
 
     **Arguments:**
 
-    - `path`: a file with `rules = [...]`: texts, or tables with `rule` and options as further entries.
+    - `path`: a file with `rules = [...]`: texts, or tables with `rule`, options as further entries, and `rules` for
+        those within it; or `rules` as a text of several lines, or as a table from keys to leaves.
 
     **Raises:** `RuleError`, naming the file and the rule's number.
 
@@ -32,21 +34,11 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
         raise RuleError(f"{name} cannot be read: {error.strerror or error}. Check the path.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RuleError(f'{name} is not TOML: {error}. Rules stand in it as rules = ["a -> b", …].') from error
+    except RecursionError as error:
+        raise RuleError(f"{name} is nested too deep: at most {DEPTH} rules stand around another.") from error
     entries = document.pop("rules", None)
-    if not isinstance(entries, list):
+    if not isinstance(entries, list | str | dict):
         raise RuleError(f'{name} has no list of rules: write rules = ["a -> b", …].')
     if document:
         raise RuleError(f"{name} has {', '.join(map(quote, document))} besides 'rules': nothing else belongs there.")
-    return tuple(_rule(name, number, entry) for number, entry in enumerate(cast("list[Any]", entries)))
-
-
-def _rule(name: str, number: int, entry: Any) -> Rule:
-    try:
-        if isinstance(entry, dict):
-            options = cast("dict[str, Any]", entry).copy()
-            if not isinstance(options.get("rule"), str):
-                raise RuleError('a table needs rule = "key -> leaf"')
-            return Rule(options.pop("rule"), **options)
-        return Rule(entry)
-    except RuleError as error:
-        raise RuleError(f"{name}, rule {number + 1}: {error}") from error
+    return tuple(listed(entries, source=name))

@@ -24,9 +24,64 @@ def test_texts_and_tables(tmp_path: Path):
     assert load_rules(written(tmp_path, "rules = []")) == ()
 
 
+def test_nested_rules(tmp_path: Path):
+    path = written(
+        tmp_path,
+        """
+        rules = [
+          "conv_in.** -> first.**",
+          { rule = "down.{b}.** -> d.{b}.**", rules = [
+              "resnets.{r}.** -> res.{r}.**",
+              { rule = "norm.weight -> norm.weight", add = 1.0 },
+              { rule = "attn.{(a i)}.** -> attn.{a}.{i}.**", i = 2, rules = { "q" = "query", "k" = "key" } },
+          ] },
+        ]
+        """,
+    )
+    assert load_rules(path) == (
+        Rule("conv_in.** -> first.**"),
+        Rule("down.{b}.resnets.{r}.** -> d.{b}.res.{r}.**"),
+        Rule("down.{b}.norm.weight -> d.{b}.norm.weight ; add=1.0"),
+        Rule("down.{b}.attn.{(a i)}.q -> d.{b}.attn.{a}.{i}.query ; i=2"),
+        Rule("down.{b}.attn.{(a i)}.k -> d.{b}.attn.{a}.{i}.key ; i=2"),
+    )
+
+
+def test_a_table_from_keys_to_leaves(tmp_path: Path):
+    path = written(tmp_path, '[rules]\n"bert.**" = "**"\n"cls.**" = "_"')
+    assert load_rules(path) == (Rule("bert.** -> **"), Rule("cls.** -> _"))
+
+
+def test_a_text_of_several_lines(tmp_path: Path):
+    path = written(tmp_path, 'rules = """\n# the encoder\nbert.** -> **\n\ncls.** -> _   # its head\n"""')
+    assert load_rules(path) == (Rule("bert.** -> **"), Rule("cls.** -> _"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ('rules = """\na -> b\nc\n"""', "'{path}', line 2: a rule is 'key -> leaf': expected '->' here\n  c\n   ^"),
+        (
+            "[rules]\na = 3",
+            "'{path}', entry 1: a dict of rules has texts, 'key' to 'leaf', not 'a' to 3",
+        ),
+        (
+            'rules = ["a -> b", { rule = "c.** -> d.**", rules = ["x -> y", { rule = "y" }] }]',
+            "'{path}', rule 2, inner rule 2: a rule is 'key -> leaf': expected '->' here\n  y\n   ^",
+        ),
+        (
+            'rules = [{ rule = "c.** -> d.**", tie = true, rules = ["x -> y"] }]',
+            "'{path}', rule 1: a rule with inner rules may count its indices: other options stand on inner rules\n"
+            "  c.** -> d.**\n              ^",
+        ),
+        (
+            'rules = [{ rule = "c.** -> d.**", rules = 3 }]',
+            "'{path}', rule 1: rules are a list of texts 'key -> leaf', not int: 3",
+        ),
+        (
+            'rules = [{ rule = "c.** -> d.**", rules = [] }]',
+            "'{path}', rule 1: 'c.** -> d.**' has no inner rules: say what becomes of what its '**' takes",
+        ),
         ("", "'{path}' has no list of rules: write rules = [\"a -> b\", …]."),
         ("rules = 3", "'{path}' has no list of rules: write rules = [\"a -> b\", …]."),
         ("rule = []", "'{path}' has no list of rules: write rules = [\"a -> b\", …]."),
@@ -56,6 +111,19 @@ def test_what_is_no_toml(tmp_path: Path):
     for text in ("rules = [", b"\xff\xfe"):
         with pytest.raises(RuleError, match=r"rules\.toml' is not TOML: .* Rules stand in it as rules = "):
             load_rules(written(tmp_path, text))
+
+
+def test_what_is_nested_too_deep(tmp_path: Path):
+    """The bound of rules, and that of the interpreter, which tomllib meets first."""
+    for depth, error in (
+        (65, "this rule is nested too deep: at most 64 rules"),
+        (5000, "is nested too deep: at most 64"),
+    ):
+        text = '{ rule = "a.** -> b.**", rules = [' * depth + '"x -> y"' + "] }" * depth
+        with pytest.raises(RuleError, match=error):
+            load_rules(written(tmp_path, f"rules = [{text}]"))
+    text = '{ rule = "a.** -> b.**", rules = [' * 64 + '"x -> y"' + "] }" * 64
+    assert load_rules(written(tmp_path, f"rules = [{text}]")) == (Rule("a." * 64 + "x -> " + "b." * 64 + "y"),)
 
 
 def test_what_is_not_there(tmp_path: Path):

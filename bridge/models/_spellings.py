@@ -1,0 +1,10 @@
+"""Other spellings of a model's keys: what old files hold, or transformers in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def only_read(rules: Iterable[str]) -> list[str]:
+    """Rules for keys that other rules name otherwise: read where they are there, never written."""
+    return [rule if rule.endswith("-> _") else f"{rule} ; alt=true" for rule in rules]

@@ -1,0 +1,191 @@
+"""How the choices of a rule's sides meet: which label of one is which label of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import prod
+from typing import NamedTuple
+
+from bridge.rules.options import fail
+from bridge.rules.syntax import Choice, Parts, Side
+
+
+class Pair(NamedTuple):
+    """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
+
+    `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its
+    place among the choices of that name. A choice that stands on the key side alone has neither on the leaf side, and
+    no labels there.
+    """
+
+    labels: tuple[tuple[str, ...], ...]
+    parts: tuple[Parts | None, ...]
+    places: tuple[int | None, ...]
+
+    @property
+    def branches(self) -> int:
+        """How many branches there are."""
+        return len(self.labels[0])
+
+    @property
+    def shaped(self) -> bool:
+        """Whether an axis of some side holds the choice, so that its branches share extents."""
+        return any(parts is not None for parts in self.parts)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the choice stands on the key side alone."""
+        return not self.labels[-1]
+
+
+Pairing = Sequence[Pair]
+
+
+def branch_count(pairing: Pairing) -> int:
+    """How many combinations of picks there are."""
+    return prod(pair.branches for pair in pairing)
+
+
+def branch_picks(pairing: Pairing, branch: int) -> tuple[int, ...]:
+    """Which label of each choice a branch takes; the last choice varies fastest."""
+    picks: list[int] = []
+    for pair in reversed(pairing):
+        branch, pick = divmod(branch, pair.branches)
+        picks.append(pick)
+    return tuple(reversed(picks))
+
+
+def shaped_branch(pairing: Pairing, picks: Sequence[int]) -> int:
+    """The number of a branch among those that axes tell apart."""
+    branch = 0
+    for pair, pick in zip(pairing, picks, strict=True):
+        branch = branch * pair.branches + pick if pair.shaped else branch
+    return branch
+
+
+def picked_labels(pairing: Pairing, side: int, picks: Sequence[int]) -> list[str]:
+    """The labels of the choices in a side's name, in order."""
+    labels = {
+        pair.places[side]: pair.labels[side][k] for pair, k in zip(pairing, picks, strict=True) if pair.labels[side]
+    }
+    return [labels[place] for place in sorted(place for place in labels if place is not None)]
+
+
+_Choice = Choice | Parts
+
+
+def pair_choices(text: str, keys: Sequence[Side], leaf: Side) -> Pairing:
+    """Pair the choices of the key sides with the leaf side's.
+
+    **Raises:** `RuleError`, pointing at a choice of `text` that has no counterpart, or several.
+    """
+    sides = (*keys, leaf)
+    columns = [_met(text, key, leaf) for key in keys]
+    pairs: list[Pair] = []
+    for number, mine in enumerate(_choices(leaf)):
+        theirs = [met[number] for met, _ in columns]
+        # Branches are numbered as the first key side writes them.
+        orders = [_leaf_order(mine, other) for other in theirs]
+        first = orders[0]
+        labels: list[tuple[str, ...]] = []
+        for other, order in zip(theirs, orders, strict=True):
+            back = {leaf: other.labels[branch] for branch, leaf in enumerate(order)}
+            labels.append(tuple(back[leaf] for leaf in first))
+        held = (*theirs, mine)
+        parts = tuple(c if isinstance(c, Parts) else None for c in held)
+        pairs.append(Pair((*labels, first), parts, tuple(_place(s, c) for s, c in zip(sides, held, strict=True))))
+    return (*pairs, *_alone(text, keys, [left for _, left in columns]))
+
+
+def _met(text: str, key: Side, leaf: Side) -> tuple[list[_Choice], list[Choice]]:
+    """For each choice of the leaf side the key side's, and the choices of the key's name that stand there alone.
+
+    Choices of the same labels meet first, in their order, then those of the same length.
+    """
+    left, wanted = _choices(key), _choices(leaf)
+    chosen: dict[int, _Choice] = {}
+    for same in (True, False):
+        open_ = [(number, mine) for number, mine in enumerate(wanted) if number not in chosen]
+        if not same:
+            _check_labels(text, [mine for _, mine in open_], left)
+        for kind in dict.fromkeys(_kind(mine, same=same) for _, mine in open_):
+            ours = [(number, mine) for number, mine in open_ if _kind(mine, same=same) == kind]
+            theirs = [other for other in left if _kind(other, same=same) == kind]
+            if len(theirs) > len(ours):
+                _many(text, theirs, [mine for _, mine in ours])
+            for (number, _), other in zip(ours, theirs, strict=False):
+                chosen[number] = other
+            left = [other for other in left if not any(other is one for one in chosen.values())]
+    for number, mine in enumerate(wanted):
+        if number not in chosen:
+            fail(text, mine.at, "this choice has no counterpart of as many parts on the key side")
+    for other in left:
+        if isinstance(other, Parts):
+            fail(text, other.at, "this choice has no counterpart of as many parts on the leaf side")
+    return [chosen[number] for number in range(len(wanted))], [c for c in left if isinstance(c, Choice)]
+
+
+def _kind(choice: _Choice, *, same: bool) -> object:
+    """What choices of both sides have in common that meet."""
+    return frozenset(choice.labels) if same else len(choice.labels)
+
+
+def _check_labels(text: str, leaf: Sequence[_Choice], key: Sequence[_Choice]) -> None:
+    """An axis is cut by labels, so a label that the other side lacks is no other one's place."""
+    for mine in leaf:
+        for other in key:
+            if not (isinstance(mine, Parts) or isinstance(other, Parts)) or not set(mine.labels) & set(other.labels):
+                continue
+            ours = [label for label in mine.labels if label not in other.labels]
+            theirs = [label for label in other.labels if label not in mine.labels]
+            shown = [
+                f"{_shown(found)} on the {side} side" for found, side in ((ours, "leaf"), (theirs, "key")) if found
+            ]
+            fail(text, mine.at, f"labels of an axis meet by name: there is {' and '.join(shown)} alone")
+
+
+def _shown(labels: Sequence[str]) -> str:
+    return ", ".join(f"'{label}'" for label in labels)
+
+
+def _many(text: str, key: Sequence[_Choice], leaf: Sequence[_Choice]) -> None:
+    """More choices of the key side than of the leaf side could meet."""
+    shown = " and ".join(map(str, key))
+    fail(
+        text, leaf[0].at, f"this choice could meet {shown} on the key side: write a rule for each label of one of them"
+    )
+
+
+def _alone(text: str, keys: Sequence[Side], left: Sequence[Sequence[Choice]]) -> Iterator[Pair]:
+    """The choices that stand on the key side alone, in every term of a sum as many, of as many labels."""
+    first = left[0]
+    for other in left[1:]:
+        if [len(choice.labels) for choice in other] != [len(choice.labels) for choice in first]:
+            odd = (other or first)[0]
+            fail(text, odd.at, "a choice without counterpart on the leaf side stands in every term of a sum")
+    for held in zip(*left, strict=True):
+        places = tuple(_place(side, choice) for side, choice in zip(keys, held, strict=True))
+        yield Pair((*(choice.labels for choice in held), ()), (None,) * (len(keys) + 1), (*places, None))
+
+
+def _place(side: Side, choice: _Choice) -> int | None:
+    """The place of `choice` among those of the side's name."""
+    names = [piece for piece in side.name.pieces() if isinstance(piece, Choice)]
+    return next((n for n, piece in enumerate(names) if piece is choice), None)
+
+
+def _leaf_order(leaf: _Choice, key: _Choice) -> tuple[str, ...]:
+    """The leaf's labels in the order of the key's: by label where an axis tells, else by position."""
+    if set(leaf.labels) == set(key.labels) and (isinstance(leaf, Parts) or isinstance(key, Parts)):
+        return key.labels
+    return leaf.labels
+
+
+def _choices(side: Side) -> list[_Choice]:
+    """The choices of a side: those of its name, then those of its axes."""
+    return [piece for piece in side.name.pieces() if isinstance(piece, Choice)] + parts_of(side)
+
+
+def parts_of(side: Side) -> list[Parts]:
+    """The axes of a side that are made of parts."""
+    return [factor for factor in side.factors() if isinstance(factor, Parts)]
