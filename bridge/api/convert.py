@@ -10,9 +10,10 @@ import numpy as np
 
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
+from bridge.api.content import LeftOut
 from bridge.api.load import AllowMissing, OpenOptions, Rules, Source, kept_value, opened, planned, request_of
 from bridge.api.progress import Progress, fetch, reporting
-from bridge.api.save import LeftOut, SaveReport
+from bridge.api.save import SaveReport
 from bridge.converted import is_converted
 from bridge.converted.restore import restore
 from bridge.converted.write import write_converted

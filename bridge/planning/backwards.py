@@ -6,7 +6,7 @@ first's does, and more. Between two that are equally particular nothing decides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.mapping.bind import bind_keys
+from bridge.mapping.bind import INFERENCE, bind_keys
 from bridge.mapping.keynames import KeySpeller, SpelledKey
 from bridge.mapping.landing import ModelNames
 from bridge.mapping.leafnames import Target
@@ -39,26 +39,45 @@ class Claim(NamedTuple):
     spelled: SpelledKey
 
 
-def saved_specs(rules: Sequence[Rule], model: Template) -> dict[str, Spec]:
-    """What every key looks like that `rules` name for the leaves of `model`; dtypes are the leaves'.
+def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str] = ()) -> dict[str, Spec]:
+    """What every key looks like that the leaves of `model` are saved as; dtypes are the leaves'.
+
+    Each leaf goes where `rules` say; one that none of them names goes under its own name, through its layout. Those in
+    `left_out` go nowhere.
 
     **Raises:** `PlanError` where the leaves do not tell a key, or two rules name a leaf and nothing decides.
     """
     names = ModelNames(model)
     speller = KeySpeller(names)
     claims = _Claims(rules, names)
+    out = {number for number, name in enumerate(names.table.names) if name in left_out}
     specs: dict[str, Spec] = {}
+    copies: list[SpelledKey] = []
+    named = set(out)
     for number, rule in enumerate(rules):
-        if rule.leaf is None or rule.copy or rule.alt:
+        if rule.leaf is None or rule.alt:
             continue
-        found = list(speller.spell(rule))
+        found = [each for each in speller.spell(rule) if not all(target.leaf in out for target in each.targets)]
+        if rule.copy:
+            copies += found
+            continue
         for spelled in found:
+            named.update(target.leaf for target in spelled.targets)
             if rule.tie or claims.take(number, rule, spelled):
                 if any(pair.alone for pair in rule.pairing):
                     raise PlanError(_branches_text(names, rule, spelled, found))
                 specs.setdefault(spelled.key, spelled.spec)
+    specs |= {spelled.key: spelled.spec for spelled in copies if spelled.key not in specs}
+    named.update(target.leaf for spelled in copies for target in spelled.targets)
+    if not specs and not speller.leaves.stacked and any(rule.leaf is not None for rule in rules):
+        shown = ", ".join(f"'{rule}'" for rule in rules[:3])
+        raise PlanError(f"{model.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
+    for spelled in speller.spell(INFERENCE):
+        unnamed = named.isdisjoint(target.leaf for target in spelled.targets)
+        if unnamed and claims.take(len(rules), INFERENCE, spelled):
+            specs.setdefault(spelled.key, spelled.spec)
     for leaf, rule in speller.leaves.stacked.items():
-        if leaf not in claims.leaves:
+        if leaf not in claims.leaves and leaf not in out:
             raise PlanError(_stack_text(names, leaf, rule, speller))
     return specs
 

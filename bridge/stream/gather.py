@@ -99,6 +99,15 @@ def gather(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: n
     return out
 
 
+def agrees(copy: Piece, held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype) -> bool:
+    """Whether a copy has, in `dtype`, the very bits of one key's tensor that other leaves hold."""
+    tensor = gather(held, leaves, dtype)
+    written = tensor.copy()
+    for move in _moves([copy], leaves):
+        move.carry_out(written)
+    return written.tobytes() == tensor.tobytes()
+
+
 def runs(
     held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype
 ) -> Iterator[tuple[int, np.ndarray]]:

@@ -36,7 +36,17 @@ _save("a model without arrays", {"a": "text"})
 _save("an abstract model", {"a": jax.ShapeDtypeStruct((3,), jnp.float32)})
 _save("a packed dtype", {"a": np.zeros(4, ml_dtypes.float4_e2m1fn)})
 _save("a dtype that has no name", {"a": np.zeros(4, ml_dtypes.int4)})
-_save("no rules", {"a": A}, rules=[])
+_save("leave_out names nothing", {"a": A}, leave_out=["x.**"])
+_save("half of a key left out", {"a": A, "b": A}, rules=["c [{a|b} n] -> {a|b} [n]"], leave_out=["b"])
+_save("a copy that has changed", {"a": A, "b": A + 1}, rules=["a -> a", "a -> b ; copy=true"])
+
+
+@situation("save: a new leaf named as a key of the plan")
+def _(patch: pytest.MonkeyPatch) -> None:
+    plan = bridge.plan(write(Path("model.safetensors"), {"head": np.asarray(A)}), {"w": A}, ["head -> w"])
+    bridge.save({"w": A, "head": A}, "out", plan)
+
+
 _save("rules that name nothing", {"a": A}, rules=["x.** -> y.**"])
 _save("a dtype that loses what matters", {"a": np.zeros(3, ml_dtypes.float8_e4m3fn)}, dtype=jnp.float32)
 _save("a dtype that is none", {"a": A}, dtype="f99")

@@ -174,20 +174,28 @@ def test_each_construct_backwards(tmp_path: Path, case: str):
     assert same(loaded, jax.tree.map(jnp.asarray, model))
 
 
-def test_a_leaf_that_no_rule_names_is_left_out(tmp_path: Path):
+def test_a_leaf_that_no_rule_names_goes_under_its_own_name(tmp_path: Path):
     model = {"a": finite((3,)), "b": finite((3,)), "c": {"d": finite((3,))}}
-    report = bridge.save(model, tmp_path, ["x -> a"])
-    assert read(tmp_path) == {"x": bits(model["a"])}
-    assert report.left_out == (("b", "no rule names this leaf"), ("c.d", "no rule names this leaf"))
+    report = bridge.save(model, tmp_path / "all", ["x -> a"])
+    assert read(tmp_path / "all") == {"x": bits(model["a"]), "b": bits(model["b"]), "c.d": bits(model["c"]["d"])}
+    assert report.left_out == ()
+    assert same(bridge.load(tmp_path / "all", model, ["x -> a"]), jax.tree.map(jnp.asarray, model))
+    report = bridge.save(model, tmp_path / "some", ["x -> a"], leave_out=["c.**"])
+    assert read(tmp_path / "some") == {"x": bits(model["a"]), "b": bits(model["b"])}
+    assert report.left_out == (("c.d", "left out, as 'leave_out' says"),)
+
+
+def test_without_rules_every_leaf_goes_under_its_own_name(tmp_path: Path):
+    model = {"a": finite((3,)), "norm": eqx.nn.LayerNorm(4)}
+    bridge.save(model, tmp_path)
+    assert read(tmp_path).keys() == {"a", "norm.weight", "norm.bias"}
+    assert same(bridge.load(tmp_path, model), jax.tree.map(jnp.asarray, model))
 
 
 def test_rules_that_name_nothing(tmp_path: Path):
     with pytest.raises(bridge.PlanError) as caught:
         bridge.save({"a": finite((3,))}, tmp_path / "out", ["x -> y"])
     assert str(caught.value) == "dict has no leaf that the rules name ('x -> y'): '** -> **' names them all"
-    with pytest.raises(bridge.PlanError) as caught:
-        bridge.save({"a": finite((3,))}, tmp_path / "out", [])
-    assert str(caught.value) == "save needs rules or a plan: '** -> **' saves all leaves by their own names"
     assert not (tmp_path / "out").exists()
 
 

@@ -123,22 +123,74 @@ def test_a_tuned_tie_is_written_to_both_keys(tmp_path: Path):
     assert read(tmp_path / "out") == {"e": bits(new), "head": bits(new)}
 
 
-def test_a_copy_that_was_tuned_apart_is_left_out(tmp_path: Path):
+def test_a_copy_that_was_tuned_apart_is_an_error(tmp_path: Path):
     source = write(tmp_path / "model.safetensors", {"a": finite((4,))})
     like = {"a": struct((4,)), "b": struct((4,))}
     plan = bridge.plan(source, like, ["a -> b ; copy=true", "a -> a"])
     new = {"a": finite((4,), seed=1), "b": finite((4,), seed=2)}
-    report = bridge.save(new, tmp_path / "out", plan)
+    for given in (plan, ["a -> b ; copy=true", "a -> a"]):
+        with pytest.raises(bridge.PlanError, match=r"'b' is a copy of key 'a', which is saved from leaf 'a'"):
+            bridge.save(new, tmp_path / "out", given)
+    assert not (tmp_path / "out").exists()
+    # What the error says to do
+    report = bridge.save(new, tmp_path / "out", plan, leave_out=["b"])
     assert read(tmp_path / "out") == {"a": bits(new["a"])}
+    assert report.left_out == (("b", "left out, as 'leave_out' says"),)
+    bridge.save(new, tmp_path / "apart", ["a -> a", "b -> b"])
+    assert read(tmp_path / "apart") == {"a": bits(new["a"]), "b": bits(new["b"])}
+
+
+def test_a_copy_that_is_still_equal_is_written_once(tmp_path: Path):
+    new = {"a": finite((4,), seed=1), "b": finite((4,), seed=1)}
+    report = bridge.save(new, tmp_path, ["a -> b ; copy=true", "a -> a"])
+    assert read(tmp_path) == {"a": bits(new["a"])}
     assert report.left_out == (("b", "a copy: key 'a' is saved from leaf 'a'"),)
 
 
-def test_a_leaf_that_the_plan_kept_is_left_out(tmp_path: Path):
+def test_a_leaf_that_the_plan_kept_is_written_under_its_own_name(tmp_path: Path):
     source = write(tmp_path / "model.safetensors", {"w": finite((4,))})
     like = {"w": struct((4,)), "head": jnp.zeros(3), "n": 7, "key": jax.random.key(0)}
     plan = bridge.plan(source, like, allow_missing=["head"])
-    report = bridge.save(bridge.load(source, like, plan), tmp_path / "out", plan)
-    assert report.left_out == (("head", "the plan has no key for this leaf"),)
+    model = bridge.load(source, like, plan)
+    report = bridge.save(model, tmp_path / "out", plan)
+    assert report.left_out == ()
+    assert read(tmp_path / "out") == {"w": bits(np.asarray(model["w"])), "head": bits(np.zeros(3, np.float32))}
+    report = bridge.save(model, tmp_path / "without", plan, leave_out=["head"])
+    assert report.left_out == (("head", "left out, as 'leave_out' says"),)
+    assert read(tmp_path / "without").keys() == {"w"}
+
+
+def test_a_new_layer_is_written_as_pytorch_has_it(tmp_path: Path):
+    """A head that no plan knows goes through its layout: PyTorch transposes nothing, but has a bias of one axis."""
+    source = write(tmp_path / "model.safetensors", {"w": finite((4,))})
+    plan = bridge.plan(source, {"w": struct((4,))})
+    model = {"w": finite((4,)), "up": eqx.nn.ConvTranspose1d(3, 2, 4, key=jax.random.key(1))}
+    bridge.save(model, tmp_path / "out", plan)
+    with bridge.open(tmp_path / "out") as ckpt:
+        assert {key: spec.shape for key, spec in ckpt.specs.items()} == {
+            "w": (4,),
+            "up.weight": (3, 2, 4),
+            "up.bias": (2,),
+        }
+    assert same(bridge.load(tmp_path / "out", model), jax.tree.map(jnp.asarray, model))
+
+
+def test_a_new_leaf_may_not_take_a_key_of_the_plan(tmp_path: Path):
+    source = write(tmp_path / "model.safetensors", {"head": finite((4,))})
+    plan = bridge.plan(source, {"w": struct((4,))}, ["head -> w"])
+    with pytest.raises(bridge.PlanError, match=r"'head', of which the plan says nothing.*leave_out=\['head'\]"):
+        bridge.save({"w": finite((4,)), "head": finite((3,))}, tmp_path / "out", plan)
+
+
+def test_half_of_a_key_cannot_be_left_out(tmp_path: Path):
+    model = {"q": finite((2, 3)), "k": finite((2, 3))}
+    with pytest.raises(bridge.PlanError, match="key 'qk' has elements of leaf 'k', which is left out, and of 'q'"):
+        bridge.save(model, tmp_path / "out", ["qk [{q|k} d c] -> {q|k} [d c]"], leave_out="k")
+
+
+def test_a_pattern_that_leaves_nothing_out(tmp_path: Path):
+    with pytest.raises(bridge.PlanError, match=r"leave_out='rope\.\*\*' names no leaf"):
+        bridge.save({"q": finite((2, 3))}, tmp_path / "out", leave_out=["rope.**"])
 
 
 def test_a_part_that_was_dropped_is_saved_as_zeros(tmp_path: Path):

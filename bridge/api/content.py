@@ -1,0 +1,182 @@
+"""What is saved: which keys, of which dtypes, from which leaves; and what is not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bridge._errors import PlanError
+from bridge._text import quote
+from bridge.mapping.block import filled
+from bridge.mapping.pattern import NamePatterns
+from bridge.mapping.template import Spec
+from bridge.model.template import take_apart
+from bridge.planning.backwards import saved_specs
+from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.policy import DtypePolicy, refusal
+from bridge.rules.rule import Rule
+from bridge.stream.gather import Piece, Whole, agrees, pieces
+
+Pieces = Mapping[str, Sequence[Piece]]
+"""For every key, where the leaves have its elements."""
+
+
+class LeftOut(NamedTuple):
+    """A leaf or key that was not saved as it is, and why."""
+
+    name: str
+    reason: str
+
+
+class Content:
+    """What is written.
+
+    - `plan`: how the keys are read, by the caller's plan or by the one that his rules make.
+    - `held`: where the leaves have the elements of each key, `specs` what each key is written as, in their order.
+    - `left_out`: the leaves that the caller leaves out.
+    """
+
+    def __init__(self, plan: Plan, held: Pieces, specs: Mapping[str, Spec], left_out: frozenset[str]) -> None:
+        self.plan, self.held, self.specs, self.left_out = plan, held, specs, left_out
+
+    @classmethod
+    def of(
+        cls,
+        model: Any,
+        leaves: Mapping[str, Any],
+        rules: tuple[Rule, ...] | Plan,
+        target: str | os.PathLike[str],
+        leave_out: Sequence[str] | str,
+        dtype: Any,
+    ) -> Content:
+        """Decide it. **Raises:** `PlanError` where model and rules, or the plan, do not meet."""
+        left_out = _chosen(leave_out, leaves)
+        by_rules = not isinstance(rules, Plan)
+        plan = _planned(model, rules, target, left_out) if not isinstance(rules, Plan) else rules
+        _check_model(plan, leaves, left_out)
+        held = _without(pieces(plan.blocks), left_out)
+        specs = _specs(plan, held, leaves, dtype, by_rules=by_rules)
+        named = {*filled(plan.blocks), *plan.fills, *left_out}
+        if not by_rules and leaves.keys() - named:
+            own = _planned(model, (), target, named)
+            _check_apart(own, specs)
+            held |= pieces(own.blocks)
+            specs |= _specs(own, pieces(own.blocks), leaves, dtype, by_rules=True)
+        return cls(plan, held, specs, left_out)
+
+    def check_copies(self, leaves: Mapping[str, Any]) -> None:
+        """Leaves that were loaded from one key still have the same values. **Raises:** `PlanError`."""
+        for block in (block for block in self.plan.blocks if block.copy):
+            for row, copy in enumerate(block.leaves):
+                for key, index_map in block.maps(row):
+                    found = self.held.get(key, ())
+                    names = {piece.leaf for piece in found}
+                    if copy in self.left_out or copy in names or not names:
+                        continue
+                    whole = {name: [Whole(np.asarray(leaves[name]))] for name in (copy, *names)}
+                    piece = Piece(copy, index_map, block.scale, block.add, zero=False)
+                    if not agrees(piece, found, whole, self.specs[key].dtype):
+                        raise PlanError(
+                            f"leaf {quote(copy)} is a copy of key {quote(key)}, which is saved from leaf "
+                            f"{quote(found[0].leaf)}, and their values differ now: save by rules in which "
+                            f"{quote(copy)} has a key of its own, or leave it out, leave_out={[copy]}"
+                        )
+
+    def not_written(self, leaves: Mapping[str, Any]) -> Iterator[LeftOut]:
+        """What the files do not hold, or not as it was."""
+        saved = {piece.leaf for found in self.held.values() for piece in found}
+        copied: dict[str, str] = {}
+        for block in self.plan.blocks:
+            if block.copy:
+                copied |= zip(reversed(block.leaves), reversed(block.terms[0].keys), strict=True)
+        for name in leaves:
+            if name in self.left_out:
+                yield LeftOut(name, "left out, as 'leave_out' says")
+            elif name in copied and name not in saved:
+                key = copied[name]
+                yield LeftOut(name, f"a copy: key {quote(key)} is saved from leaf {quote(self.held[key][-1].leaf)}")
+        yield from (LeftOut(key, reason) for key, reason in self.plan.lossy)
+        yield from (LeftOut(key, "unexpected, and allowed to be") for key in self.plan.allowed)
+
+
+def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozenset[str]:
+    """The leaves that are not to be written. **Raises:** `PlanError` for a pattern that names none."""
+    patterns = NamePatterns.of(leave_out)
+    for text in patterns.texts:
+        one = NamePatterns.of(text)
+        if not any(name in one for name in leaves):
+            raise PlanError(f"leave_out={quote(text)} names no leaf of the model to save: take it away")
+    return frozenset(name for name in leaves if name in patterns)
+
+
+def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str], left_out: Container[str]) -> Plan:
+    """The plan by which `rules` would read what they are about to write."""
+    template = take_apart(model).template
+    specs = saved_specs(rules, template, left_out)
+    plan = make_plan(specs, template, Request(rules), source=str(target))
+    if not (plan.problems.conflicts or plan.problems.mismatched or plan.problems.unexpected):
+        plan.problems.missing[:] = [each for each in plan.problems.missing if each.name not in left_out]
+    plan.check()
+    return plan
+
+
+def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]) -> None:
+    """The model has the leaves that the plan filled."""
+    plan.check()
+    for name in filled(plan.blocks):
+        if name not in leaves:
+            raise PlanError(
+                f"the model has no leaf {quote(name)}, which the plan fills: save the model it was made for"
+            )
+        shape, wanted = tuple(leaves[name].shape), plan.leaves[name].shape
+        if shape != wanted and name not in left_out:
+            raise PlanError(f"leaf {quote(name)} is {shape}, the plan has {wanted}: make a plan for this model")
+
+
+def _without(held: Pieces, left_out: Container[str]) -> dict[str, Sequence[Piece]]:
+    """The keys whose elements lie in no leaf that is left out. **Raises:** `PlanError` where only some do."""
+    kept: dict[str, Sequence[Piece]] = {}
+    for key, found in held.items():
+        out = [piece.leaf for piece in found if piece.leaf in left_out]
+        if not out:
+            kept[key] = found
+        elif len(out) < len(found):
+            other = next(piece.leaf for piece in found if piece.leaf not in left_out)
+            raise PlanError(
+                f"key {quote(key)} has elements of leaf {quote(out[0])}, which is left out, and of {quote(other)}: "
+                "leave out both, or neither"
+            )
+    return kept
+
+
+def _check_apart(own: Plan, specs: Mapping[str, Spec]) -> None:
+    """Leaves beside the plan have keys beside the plan's. **Raises:** `PlanError`."""
+    for block in own.blocks:
+        for leaf, key in zip(block.leaves, block.terms[0].keys, strict=True):
+            if key in specs:
+                raise PlanError(
+                    f"leaf {quote(leaf)}, of which the plan says nothing, would be saved as {quote(key)}, and the plan "
+                    f"saves another leaf there: leave it out, leave_out={[leaf]}"
+                )
+
+
+def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
+    """What every key is written as, in the order of the checkpoint."""
+    policy = DtypePolicy.of(None if dtype == "model" else dtype)
+    specs: dict[str, Spec] = {}
+    spent = plan.spent
+    for key in (key for key in plan.specs if key in held or key in spent):
+        if key in spent:
+            specs[key] = Spec(plan.specs[key].dtype, plan.specs[key].shape)
+            continue
+        own = np.dtype(leaves[held[key][0].leaf].dtype)
+        stored = own if by_rules or dtype == "model" else plan.specs[key].dtype
+        wanted = policy.dtype(key, stored, stored)
+        reason = refusal(own, wanted) if not (own.kind in "iu" and wanted.kind in "iu") else None
+        if reason is not None:
+            raise PlanError(f"key {quote(key)} cannot be saved as {wanted.name}: {reason}")
+        specs[key] = Spec(wanted, plan.specs[key].shape)
+    return specs
