@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_every_form_of_rules_loads_and_saves(tmp_path: Path, form: str, stacked:
     plan = bridge.plan(source, like, rules)
     assert plan == bridge.plan(source, like, NESTED["pairs"])
     assert bridge.Plan.from_json(plan.to_json()) == plan
-    assert all(f'"{rule}"' in plan.to_json() for rule in plan.request.rules)
+    assert json.loads(plan.to_json())["rules"] == [str(rule) for rule in plan.rules]
     assert [str(rule) for rule in plan.request.rules] == [f"{old} -> {new}" for old, new in NESTED["a dict"].items()]
     model = bridge.load(source, like, rules)
     for n, back in enumerate((rules, plan)):
