@@ -138,10 +138,9 @@ def _check_labels(text: str, leaf: Sequence[_Choice], key: Sequence[_Choice]) ->
                 continue
             ours = [label for label in mine.labels if label not in other.labels]
             theirs = [label for label in other.labels if label not in mine.labels]
-            shown = [
-                f"{_shown(found)} on the {side} side" for found, side in ((ours, "leaf"), (theirs, "key")) if found
-            ]
-            fail(text, mine.at, f"labels of an axis meet by name: there is {' and '.join(shown)} alone")
+            where = ((ours, "leaf"), (theirs, "key"))
+            shown = " and ".join([f"{_shown(found)} only on the {side} side" for found, side in where if found])
+            fail(text, mine.at, f"labels of an axis meet by name, but there is {shown}: name all of them on both sides")
 
 
 def _shown(labels: Sequence[str]) -> str:
