@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bridge._text import plural
 from bridge.mapping.equation import stack_names
 from bridge.mapping.indexmap import Shape
-from bridge.rules.pairing import Pairing, branch_count, branch_picks
+from bridge.rules.check import Pairing, branch_count, branch_picks
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axes, Axis, Factor, Index, Part, Parts, Rest, Unit
 
