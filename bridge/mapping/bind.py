@@ -15,8 +15,7 @@ import numpy as np
 from bridge.mapping.bound import FRESH, BoundRule, Rows, Settled, Taken, carried, present, resolved
 from bridge.mapping.names import Family, Match, NameIndex, matched
 from bridge.mapping.pattern import MARK, Columns, Mask, Pattern, encoded
-from bridge.rules.check import all_indices
-from bridge.rules.pairing import shaped_branch
+from bridge.rules.check import all_indices, shaped_branch
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Hole, Index, Name, Piece, Wild
 

@@ -21,8 +21,7 @@ from bridge.mapping.leafnames import LeafMatcher, NamedLeaves, Target, dropped, 
 from bridge.mapping.pattern import Columns, Matrix, decoded, encoded, formatted
 from bridge.mapping.solve import Layout, ShapeConflict, solve
 from bridge.mapping.template import Spec
-from bridge.rules.check import all_indices
-from bridge.rules.pairing import branch_count, branch_picks, shaped_branch
+from bridge.rules.check import all_indices, branch_count, branch_picks, shaped_branch
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Hole, Index, Name, Wild
 

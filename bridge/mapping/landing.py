@@ -20,7 +20,7 @@ from bridge.mapping.bound import BoundRule, Rows
 from bridge.mapping.names import Family, NameIndex, family_text
 from bridge.mapping.pattern import Column, encoded, hole_of, located, number_of
 from bridge.mapping.template import Template, branch_names
-from bridge.rules.pairing import Pairing, branch_picks, picked_labels
+from bridge.rules.check import Pairing, branch_picks, picked_labels
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Choice, Name, joined
 

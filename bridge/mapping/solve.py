@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from bridge._text import plural
 from bridge.mapping.equation import stack_names
 from bridge.mapping.indexmap import Shape
-from bridge.rules.pairing import Pairing, branch_count, branch_picks
+from bridge.rules.check import Pairing, branch_count, branch_picks
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axes, Axis, Factor, Index, Part, Parts, Rest, Unit
 
@@ -37,7 +37,7 @@ class Layout:
         """The axes of a rule whose leaf has `depth` stacked axes in front that the rule does not mention."""
         leaf = () if rule.leaf is None else prepended(rule.leaf.axes or (), stack_names(depth))
         sides = (*(side.axes or () for side in rule.keys), leaf)
-        return cls(sides, tuple(pair for pair in rule.pairing if pair.shaped), dict(rule.sizes))
+        return cls(sides, tuple(pair for pair in rule.pairing if pair.shaped), _selected(rule))
 
     @property
     def branches(self) -> int:
@@ -187,6 +187,17 @@ class Extents:
                         labels = factor.labels if isinstance(factor, Parts) else ()
                         names |= dict.fromkeys((factor.name,) if isinstance(factor, Index) else labels)
         return list(names)
+
+
+def _selected(rule: Rule) -> dict[str, int]:
+    """The sizes of a rule. Of an index that a key's name selects from an axis has only those that are selected."""
+    sizes = dict(rule.sizes)
+    sides = rule.keys if rule.leaf is None else (*rule.keys, rule.leaf)
+    cut = {f.name for side in sides for f in side.factors() if isinstance(f, Index) and f.selection is not None}
+    for index in rule.keys[0].name.indices():
+        if index.selection is not None and index.name in sizes and index.name not in cut:
+            sizes[index.name] = len(index.selection.positions(sizes[index.name]))
+    return sizes
 
 
 def factors(axes: Axes) -> Iterator[Factor]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bridge.mapping.arrays import ArraySpec as ArraySpec
 from bridge.mapping.indexmap import Shape
-from bridge.rules.pairing import branch_count, branch_picks, picked_labels
+from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
 
 

@@ -5,13 +5,74 @@ Done when a rule is made, so that whatever uses a rule later may rely on it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import NamedTuple, NoReturn
 
 from bridge.rules.options import WORDS, Options, fail
-from bridge.rules.pairing import Pairing, pair_choices, parts_of
 from bridge.rules.parse import Parsed
-from bridge.rules.syntax import Hole, Index, Part, Parts, Rest, Side, Wild
+from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
+
+
+class Pair(NamedTuple):
+    """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
+
+    `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its
+    place among the choices of that name. A choice that stands on the key side alone has neither on the leaf side, and
+    no labels there.
+    """
+
+    labels: tuple[tuple[str, ...], ...]
+    parts: tuple[Parts | None, ...]
+    places: tuple[int | None, ...]
+
+    @property
+    def branches(self) -> int:
+        """How many branches there are."""
+        return len(self.labels[0])
+
+    @property
+    def shaped(self) -> bool:
+        """Whether an axis of some side holds the choice, so that its branches share extents."""
+        return any(parts is not None for parts in self.parts)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the choice stands on the key side alone."""
+        return not self.labels[-1]
+
+
+Pairing = Sequence[Pair]
+
+
+def branch_count(pairing: Pairing) -> int:
+    """How many combinations of picks there are."""
+    return prod(pair.branches for pair in pairing)
+
+
+def branch_picks(pairing: Pairing, branch: int) -> tuple[int, ...]:
+    """Which label of each choice a branch takes; the last choice varies fastest."""
+    picks: list[int] = []
+    for pair in reversed(pairing):
+        branch, pick = divmod(branch, pair.branches)
+        picks.append(pick)
+    return tuple(reversed(picks))
+
+
+def shaped_branch(pairing: Pairing, picks: Sequence[int]) -> int:
+    """The number of a branch among those that axes tell apart."""
+    branch = 0
+    for pair, pick in zip(pairing, picks, strict=True):
+        branch = branch * pair.branches + pick if pair.shaped else branch
+    return branch
+
+
+def picked_labels(pairing: Pairing, side: int, picks: Sequence[int]) -> list[str]:
+    """The labels of the choices in a side's name, in order."""
+    labels = {
+        pair.places[side]: pair.labels[side][k] for pair, k in zip(pairing, picks, strict=True) if pair.labels[side]
+    }
+    return [labels[place] for place in sorted(place for place in labels if place is not None)]
 
 
 class _Check:
@@ -141,7 +202,11 @@ def check(text: str, parsed: Parsed, options: Options) -> Pairing:
     check_wildcards(text, parsed)
     found.axes()
     found.indices()
-    pairs = () if parsed.leaf is None else pair_choices(text, parsed.keys, parsed.leaf)
+    pairs: Pairing = ()
+    if parsed.leaf is not None and any(map(_has_choices, found.sides)):
+        from bridge.rules.pairing import pair_choices  # most rules have no choices
+
+        pairs = pair_choices(text, parsed.keys, parsed.leaf)
     found.part(pairs)
     found.options()
     return pairs
@@ -156,6 +221,15 @@ def check_wildcards(text: str, parsed: Parsed) -> None:
         if parsed.leaf is not None and len(found := _wilds(parsed.leaf, deep=deep)) != len(counts[0]):
             at = (found or counts[0])[-1].at
             fail(text, at, f"'{shown}' carries over from key to leaf: both sides need equally many of them")
+
+
+def parts_of(side: Side) -> list[Parts]:
+    """The axes of a side that are made of parts."""
+    return [factor for factor in side.factors() if isinstance(factor, Parts)]
+
+
+def _has_choices(side: Side) -> bool:
+    return any(isinstance(piece, Choice) for piece in side.name.pieces()) or bool(parts_of(side))
 
 
 def _wilds(side: Side, *, deep: bool) -> list[Wild]:

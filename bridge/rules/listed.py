@@ -69,7 +69,8 @@ def _text(rule: Any) -> Any:
 
 
 def _placed(error: RuleError, where: Where) -> RuleError:
-    return RuleError(f"{', '.join(where)}: {error}") if where else error
+    shown = where if len(where) <= 8 else (*where[:4], "…", *where[-2:])
+    return RuleError(f"{', '.join(shown)}: {error}") if where else error
 
 
 # What a list holds
@@ -136,7 +137,11 @@ def _entry(item: Any, *, tables: bool) -> _Entry:
     """What an entry of a list means. **Raises:** `RuleError`."""
     if isinstance(item, _Renamed):
         if not (isinstance(item.old, str) and isinstance(item.new, str)):
-            raise RuleError(f"a dict of rules has texts, 'key' to 'leaf', not {item.old!r} to {item.new!r}")
+            given = f"{item.old!r} to {item.new!r}"
+            raise RuleError(
+                f"a dict of rules has texts, 'key' to 'leaf', not {given}: rules within a rule are written as a pair "
+                "(text, [rules])"
+            )
         return _Entry(f"{item.old} -> {item.new}", {})
     if isinstance(item, tuple):
         pair = cast("tuple[Any, ...]", item)
@@ -148,4 +153,8 @@ def _entry(item: Any, *, tables: bool) -> _Entry:
         if not isinstance(options.get("rule"), str):
             raise RuleError('a table needs rule = "key -> leaf"')
         return _Entry(options.pop("rule"), options, options.pop("rules", None))
+    if isinstance(item, list):
+        raise RuleError(
+            f"a list within a list is no rule: rules within a rule are a pair (text, [rules]), not {item!r}"
+        )
     return _Entry(item, {})

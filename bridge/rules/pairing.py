@@ -3,73 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
-from typing import NamedTuple
 
+from bridge.rules.check import Pair, Pairing, parts_of
 from bridge.rules.options import fail
 from bridge.rules.syntax import Choice, Parts, Side
-
-
-class Pair(NamedTuple):
-    """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
-
-    `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its
-    place among the choices of that name. A choice that stands on the key side alone has neither on the leaf side, and
-    no labels there.
-    """
-
-    labels: tuple[tuple[str, ...], ...]
-    parts: tuple[Parts | None, ...]
-    places: tuple[int | None, ...]
-
-    @property
-    def branches(self) -> int:
-        """How many branches there are."""
-        return len(self.labels[0])
-
-    @property
-    def shaped(self) -> bool:
-        """Whether an axis of some side holds the choice, so that its branches share extents."""
-        return any(parts is not None for parts in self.parts)
-
-    @property
-    def alone(self) -> bool:
-        """Whether the choice stands on the key side alone."""
-        return not self.labels[-1]
-
-
-Pairing = Sequence[Pair]
-
-
-def branch_count(pairing: Pairing) -> int:
-    """How many combinations of picks there are."""
-    return prod(pair.branches for pair in pairing)
-
-
-def branch_picks(pairing: Pairing, branch: int) -> tuple[int, ...]:
-    """Which label of each choice a branch takes; the last choice varies fastest."""
-    picks: list[int] = []
-    for pair in reversed(pairing):
-        branch, pick = divmod(branch, pair.branches)
-        picks.append(pick)
-    return tuple(reversed(picks))
-
-
-def shaped_branch(pairing: Pairing, picks: Sequence[int]) -> int:
-    """The number of a branch among those that axes tell apart."""
-    branch = 0
-    for pair, pick in zip(pairing, picks, strict=True):
-        branch = branch * pair.branches + pick if pair.shaped else branch
-    return branch
-
-
-def picked_labels(pairing: Pairing, side: int, picks: Sequence[int]) -> list[str]:
-    """The labels of the choices in a side's name, in order."""
-    labels = {
-        pair.places[side]: pair.labels[side][k] for pair, k in zip(pairing, picks, strict=True) if pair.labels[side]
-    }
-    return [labels[place] for place in sorted(place for place in labels if place is not None)]
-
 
 _Choice = Choice | Parts
 
@@ -138,10 +75,9 @@ def _check_labels(text: str, leaf: Sequence[_Choice], key: Sequence[_Choice]) ->
                 continue
             ours = [label for label in mine.labels if label not in other.labels]
             theirs = [label for label in other.labels if label not in mine.labels]
-            shown = [
-                f"{_shown(found)} on the {side} side" for found, side in ((ours, "leaf"), (theirs, "key")) if found
-            ]
-            fail(text, mine.at, f"labels of an axis meet by name: there is {' and '.join(shown)} alone")
+            where = ((ours, "leaf"), (theirs, "key"))
+            shown = " and ".join([f"{_shown(found)} only on the {side} side" for found, side in where if found])
+            fail(text, mine.at, f"labels of an axis meet by name, but there is {shown}: name all of them on both sides")
 
 
 def _shown(labels: Sequence[str]) -> str:
@@ -184,8 +120,3 @@ def _leaf_order(leaf: _Choice, key: _Choice) -> tuple[str, ...]:
 def _choices(side: Side) -> list[_Choice]:
     """The choices of a side: those of its name, then those of its axes."""
     return [piece for piece in side.name.pieces() if isinstance(piece, Choice)] + parts_of(side)
-
-
-def parts_of(side: Side) -> list[Parts]:
-    """The axes of a side that are made of parts."""
-    return [factor for factor in side.factors() if isinstance(factor, Parts)]

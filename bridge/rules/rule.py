@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn, TypeAlias, cast
 
-from bridge.rules.check import check
+from bridge._errors import RuleError
+from bridge.rules.check import Pairing, check
 from bridge.rules.options import FLAGS, Option, rule_text, settled
-from bridge.rules.pairing import Pairing
 from bridge.rules.parse import read_rule
 from bridge.rules.syntax import Side
 
@@ -133,6 +134,10 @@ def rules_of(rules: Any) -> tuple[Rule, ...]:
         from bridge.rules.toml import load_rules  # most rules stand in programs
 
         return load_rules(cast("str | os.PathLike[str]", rules))
-    from bridge.rules.listed import listed
+    items = cast("list[Any]", rules if isinstance(rules, list | tuple) else [rules])
+    if all(isinstance(item, Rule) or (isinstance(item, str) and "\n" not in item) for item in items):
+        with suppress(RuleError):  # what follows says which of them is wrong
+            return tuple(item if isinstance(item, Rule) else Rule(item) for item in items)
+    from bridge.rules.listed import listed  # most rules are texts in a list
 
     return tuple(listed(rules))

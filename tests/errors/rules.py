@@ -10,8 +10,11 @@ import pytest
 
 import bridge
 from bridge.mapping.pattern import NamePatterns
+from bridge.rules.rule import rules_of
 from tests.errors.situations import situation
 from tests.rules.test_errors import CASES
+from tests.rules.test_listed import WRONG as NO_LISTS
+from tests.rules.test_nested import WRONG as NOT_NESTED
 
 
 def _rule(text: str) -> Callable[[pytest.MonkeyPatch], Any]:
@@ -20,6 +23,16 @@ def _rule(text: str) -> Callable[[pytest.MonkeyPatch], Any]:
 
 for marked in CASES:
     situation(f"rule: {marked}")(_rule(marked.replace("‸", "")))
+
+
+def _rules(given: Any) -> Callable[[pytest.MonkeyPatch], Any]:
+    return lambda patch: rules_of(given)
+
+
+for case, (given, _) in NO_LISTS.items():
+    situation(f"list of rules: {case}")(_rules(given))
+for case, (given, _) in NOT_NESTED.items():
+    situation(f"rules within a rule: {case}")(_rules(given))
 
 
 @situation("rule: no text")
@@ -62,6 +75,9 @@ for name, text in {
     "a number for a rule": "rules = [1]",
     "a bad rule": 'rules = ["a -> b", "a"]',
     "a table without a rule": "rules = [{}]",
+    "a bad rule within one": 'rules = [{ rule = "a.** -> b.**", rules = ["x -> y", "x"] }]',
+    "a bad line": 'rules = """\na -> b\na\n"""',
+    "tables within tables, beyond what Python reads": "rules = " + "[" * 100_000,
     "an option of a wrong type": 'rules = [{ rule = "a -> b", tie = 1 }]',
 }.items():
     situation(f"rules.toml: {name}")(_toml(text))

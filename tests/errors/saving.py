@@ -52,6 +52,7 @@ _save("a dtype that loses what matters", {"a": np.zeros(3, ml_dtypes.float8_e4m3
 _save("a dtype that is none", {"a": A}, dtype="f99")
 _save("a key that UTF-8 cannot hold", {"\ud800": A})
 _save("a stack whose index no rule places", {"w": np.zeros((2, 3), np.float32)}, rules=["l.w [x] -> w [l x]"])
+_save("a choice of the key side alone", {"resample": {"w": A}}, rules=["{down|up}samplers.0.** -> resample.**"])
 
 
 def _deleted() -> Any:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
-from bridge.rules.rule import Rule
+from bridge.rules.rule import Rule, rules_of
 
 Shape = tuple[int, ...]
 Arrays = dict[str, np.ndarray]
@@ -21,11 +22,11 @@ HOLE = -1
 
 @dataclass(frozen=True)
 class Case:
-    """`shapes` of the keys, `rules`, and the leaves as numpy makes them of the tensors."""
+    """`shapes` of the keys, `rules` in any form that `bridge.plan` takes, and the leaves as numpy makes them of the tensors."""
 
     title: str
     shapes: Mapping[str, Shape]
-    rules: Sequence[str]
+    rules: Any
     leaves: Callable[[Arrays], Arrays]
     invertible: bool = True
 
@@ -44,17 +45,14 @@ def tensors(shapes: Mapping[str, Shape]) -> Arrays:
     return made
 
 
-def planned(
-    arrays: Mapping[str, np.ndarray], leaves: Mapping[str, np.ndarray] | Template | None, rules: Sequence[Rule | str]
-) -> Plan:
+def planned(arrays: Mapping[str, np.ndarray], leaves: Mapping[str, np.ndarray] | Template | None, rules: Any) -> Plan:
     """The plan for these tensors and a model with these leaves."""
     model = leaves
     if isinstance(leaves, Mapping):
         model = Template({name: Spec(leaf.dtype, leaf.shape) for name, leaf in leaves.items()})
     assert model is None or isinstance(model, Template)
     specs = {key: Spec(array.dtype, array.shape) for key, array in arrays.items()}
-    request = Request(tuple(Rule(rule) if isinstance(rule, str) else rule for rule in rules))
-    return make_plan(specs, model, request, source="ckpt/")
+    return make_plan(specs, model, Request(rules_of(rules)), source="ckpt/")
 
 
 def elements(index_map: IndexMap) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:

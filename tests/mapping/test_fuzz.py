@@ -80,7 +80,7 @@ def rules(draw: st.DrawFn) -> str:
     return " + ".join(sides[:-1]) + " -> " + sides[-1] + draw(OPTIONS)
 
 
-LAYOUT = (Rule("q [(q|k) x] -> {a|k} [_ x]"), Rule("x + y -> w"), Rule("h -> _"))
+LAYOUT = (Rule("q [(a|k) x] -> {a|k} [_ x]"), Rule("x + y -> w"), Rule("h -> _"))
 
 
 @settings(max_examples=600)

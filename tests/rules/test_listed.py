@@ -64,9 +64,13 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "a dict of lists": (
         {"a.** -> b.**": ["x -> y"]},
-        "entry 1: a dict of rules has texts, 'key' to 'leaf', not 'a.** -> b.**' to ['x -> y']",
+        "entry 1: a dict of rules has texts, 'key' to 'leaf', not 'a.** -> b.**' to ['x -> y']: rules within a rule are "
+        "written as a pair (text, [rules])",
     ),
-    "a dict with another key": ({1: "b"}, "entry 1: a dict of rules has texts, 'key' to 'leaf', not 1 to 'b'"),
+    "a dict with another key": (
+        {1: "b"},
+        "entry 1: a dict of rules has texts, 'key' to 'leaf', not 1 to 'b': rules within a rule are written as a pair (text, [rules])",
+    ),
     "a number": (3, "rules are a list of texts 'key -> leaf', not int: 3"),
     "numbers": ([1], "rule 1: a rule is a text 'key -> leaf', not int: 1"),
     "bytes": (b"a", "rule 1: a rule is a text 'key -> leaf', not int: 97"),

@@ -198,11 +198,13 @@ WRONG: dict[str, tuple[Any, str]] = {
         [("a -> b", "c -> d", "e -> f")],
         "rule 1: a rule with inner rules is a pair (text, [rules]), not 3 in parentheses",
     ),
-    "a list within a list": ([["a -> b"]], "rule 1: a rule is a text 'key -> leaf', not list: ['a -> b']"),
+    "a list within a list": (
+        [["a -> b"]],
+        "rule 1: a list within a list is no rule: rules within a rule are a pair (text, [rules]), not ['a -> b']",
+    ),
     "too deep": (
         _deep(65),
-        ", ".join(["rule 1", *["inner rule 1"] * 64])
-        + ": this rule is nested too deep: at most 64 rules stand around another\n  a.** -> b.**\n  ^",
+        "rule 1, inner rule 1, inner rule 1, inner rule 1, …, inner rule 1, inner rule 1: this rule is nested too deep: at most 64 rules stand around another\n  a.** -> b.**\n  ^",
     ),
 }
 

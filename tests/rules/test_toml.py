@@ -63,7 +63,8 @@ def test_a_text_of_several_lines(tmp_path: Path):
         ('rules = """\na -> b\nc\n"""', "'{path}', line 2: a rule is 'key -> leaf': expected '->' here\n  c\n   ^"),
         (
             "[rules]\na = 3",
-            "'{path}', entry 1: a dict of rules has texts, 'key' to 'leaf', not 'a' to 3",
+            "'{path}', entry 1: a dict of rules has texts, 'key' to 'leaf', not 'a' to 3: rules within a rule are written as a "
+            "pair (text, [rules])",
         ),
         (
             'rules = ["a -> b", { rule = "c.** -> d.**", rules = ["x -> y", { rule = "y" }] }]',
