@@ -21,8 +21,8 @@ subclasses the contract in `tests/quantized/contract.py`.
 
 from __future__ import annotations
 
-from bridge.quantized.find import find
+from bridge.quantized.find import find, may_hold
 from bridge.quantized.form import Form, Found, Logical
 from bridge.quantized.view import Box, Shape, View
 
-__all__ = ["Box", "Form", "Found", "Logical", "Shape", "View", "find"]
+__all__ = ["Box", "Form", "Found", "Logical", "Shape", "View", "find", "may_hold"]
