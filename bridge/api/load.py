@@ -12,13 +12,9 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.api.read import is_converted, predicted, read_leaves
 from bridge.format.table import collector_off
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
-from bridge.model.template import take_apart
-from bridge.place.sharding import placements, spanned
-from bridge.place.work import canonical
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule, rules_of
@@ -93,6 +89,9 @@ def plan(
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
+    from bridge.api.read import predicted  # these import JAX, and `bridge.plan` by itself is light
+    from bridge.place.sharding import placements
+
     with opened(source, options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
         ckpt, made, model = planned(stored, like, rules, request)
@@ -136,6 +135,9 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
+    from bridge.api.read import read_leaves  # these import JAX, and `bridge.load` by itself is light
+    from bridge.place.sharding import placements
+
     with collector_off(many=True), opened(source, options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
         ckpt, made, model = planned(stored, like, rules, request)
@@ -149,6 +151,8 @@ def load(
 
 def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Around reading: whether all processes load the same, where several do."""
+    from bridge.place.sharding import spanned  # imports JAX
+
     processes = spanned(where)
     if len(processes) < 2:
         return nullcontext()
@@ -203,6 +207,10 @@ def planned(stored: Checkpoint, like: Any, rules: Rules, request: Request) -> tu
 
 
 def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
+    from bridge.api.read import is_converted  # these import JAX
+    from bridge.model.template import take_apart
+    from bridge.place.work import canonical
+
     model = None if like is None else take_apart(like)
     template = None if model is None else model.template
     converted = is_converted(ckpt)
@@ -212,7 +220,7 @@ def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tup
     if isinstance(rules, Plan):
         if rules.holds_for(ckpt.specs, template, request, canonical):
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
-        request = replace(request, rules=rules.rules)
+        request = request._replace(rules=rules.rules)
     if converted:
         request = _of_its_own(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model
@@ -232,7 +240,7 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
                 f"{quote(ckpt.source)} was converted by other rules than these: load it without rules, or convert the "
                 "original again"
             )
-    return replace(request, rules=())
+    return request._replace(rules=())
 
 
 def _names_one(rule: Rule) -> bool:
@@ -246,6 +254,7 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
     **Raises:** `PlanError` where it is none, or cannot go where it should.
     """
     from bridge.place.shards import spread  # most loads fill all leaves
+    from bridge.place.work import canonical
 
     found, spec = _filler(name, made), made.leaves[name]
     if found is None:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge._errors import PlanError
-from bridge.api.read import is_converted
 from bridge.mapping.pattern import Pattern
 from bridge.rules.syntax import Name, Wild
 
@@ -44,6 +43,8 @@ def meant(stored: Checkpoint, request: Request) -> tuple[Checkpoint, Meaning | N
 
     **Raises:** `CheckpointError` for quantised tensors that are not read, or do not fit together.
     """
+    from bridge.api.read import is_converted  # imports JAX
+
     if not stored.specs.has_codes or _keeps(request) or is_converted(stored):
         return stored, None
     found = stored.quantized

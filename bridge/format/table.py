@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from bridge.format.view import View
 
-_NO_CODES = frozenset(map(np.dtype, ("f8", "f4", "f2", "i8", "?", "c8", ml_dtypes.bfloat16)))
+_NO_CODES = frozenset(np.dtype(d) for d in ("f8", "f4", "f2", "i8", "?", "c8", ml_dtypes.bfloat16))
 _MAX_COUNT = 2**64 - 1  # the reference counts in 64 bits
 
 

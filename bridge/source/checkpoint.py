@@ -127,7 +127,7 @@ class Checkpoint:
         return sum(source.nbytes for source in map(self._source, files) if source.absent)
 
     def fetch(self, files: Iterable[str], report: Callable[[int, int], None] | None = None) -> None:
-        """Bring those of `files` that are on the Hub, and not in its cache, there. `report` gets bytes: `(done, all)`."""
+        """Bring those of `files` that are on the Hub, and not in its cache, there. `report` is called with bytes."""
         absent = {name: source for name in files if (source := self._source(name)).absent}
         if absent:
             from bridge.source.download import fetch_all  # only those who use the Hub wait for it

@@ -59,6 +59,14 @@ def test_import_bridge_loads_nothing_heavy() -> None:
     assert heavy_after("import bridge") == []
 
 
+def test_functions_looked_up_load_no_jax() -> None:
+    """Whoever writes `from bridge import load` at the top waits for JAX when something is loaded."""
+    heavy = heavy_after(
+        "import bridge\nbridge.open, bridge.plan, bridge.load, bridge.load_rules, bridge.Plan, bridge.Rule"
+    )
+    assert heavy == []
+
+
 def test_this_test_can_fail() -> None:
     assert heavy_after("import jax") == ["jax"]
     assert "torch" in heavy_after("import torch")
