@@ -45,7 +45,7 @@ def add_quantized(parser: argparse.ArgumentParser) -> None:
         "--quantized",
         metavar="HOW",
         type=quantized,
-        help="weights stored as codes and scales: 'dequantize' (the default), 'keep', or a JSON object that stands for the "
+        help="weights stored as codes: 'dequantize' (the default), 'keep', or a JSON object that stands for the "
         "quantization_config of a config.json",
     )
 
