@@ -59,8 +59,8 @@ __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:
-    if name == "models":  # not imported for those who do not ask for it
-        return import_module("bridge.models")
+    if name in ("models", "quantized"):  # not imported for those who do not ask for them
+        return import_module(f"bridge.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'bridge' has no attribute {name!r}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -34,6 +34,7 @@ def convert(
     dtype: Any = None,
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
     max_host_bytes: int | None = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
@@ -62,10 +63,11 @@ def convert(
     place = Target(target, overwrite=overwrite)
     if place.single:
         raise SaveError(f"{quote(str(target))} is one file: the converted form is a folder, name one")
-    with opened(source, options) as ckpt:
-        if is_converted(ckpt.metadata):
-            raise PlanError(f"{quote(ckpt.source)} is converted already: load it as it is, or revert it first")
-        plan, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected))
+    with opened(source, options) as stored:
+        if is_converted(stored.metadata):
+            raise PlanError(f"{quote(stored.source)} is converted already: load it as it is, or revert it first")
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, quantized=quantized)
+        ckpt, plan, model = planned(stored, like, rules, request)
         plan.check()
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)

@@ -13,6 +13,7 @@ import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._text import fold, plural, printable, quote
+from bridge.converted import is_converted
 from bridge.format.table import TensorSpec
 from bridge.source.box import bands, box_of, read_box
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
@@ -99,12 +100,16 @@ class Diff:
 def diff(
     a: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
     b: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
+    *,
+    values: bool = False,
 ) -> Diff:
     """Compare two checkpoints, a few megabytes at a time.
 
     **Arguments:**
 
     - `a`, `b`: whatever `bridge.open` takes.
+    - `values`: of quantised weights, compare what they mean, in the dtype that the model was made in, and not the codes
+        and scales that are stored.
 
     **Returns:** a `Diff`; `diff.equal` says whether anything differs, `print(diff)` what.
 
@@ -117,7 +122,16 @@ def diff(
     with ExitStack() as stack:
         one = a if isinstance(a, Checkpoint) else stack.enter_context(open_checkpoint(a))
         two = b if isinstance(b, Checkpoint) else stack.enter_context(open_checkpoint(b))
-        return _diff(one, two)
+        return _diff(_meant(one), _meant(two)) if values else _diff(one, two)
+
+
+def _meant(ckpt: Checkpoint) -> Checkpoint:
+    """A checkpoint whose quantised weights are keys."""
+    if not ckpt.specs.has_codes or is_converted(ckpt.metadata):
+        return ckpt
+    from bridge.source.quantized import over  # most checkpoints are plain
+
+    return over(ckpt, ckpt.quantized.table())
 
 
 def _diff(a: Checkpoint, b: Checkpoint) -> Diff:

@@ -61,6 +61,7 @@ def plan(
     sharding: Any = None,
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
     max_host_bytes: int | None = None,
     **options: Unpack[OpenOptions],
 ) -> Plan:
@@ -79,6 +80,11 @@ def plan(
     - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
         functions `(name, spec) -> array` that make one.
     - `allow_unexpected`: patterns of keys that may be left over.
+    - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
+        keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
+        scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
+        A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
+        `"as": "keep"` where wanted.
 
     **Returns:** a `Plan`; where keys and leaves do not meet `plan.ok` is False and its lists say why.
 
@@ -87,8 +93,9 @@ def plan(
     from bridge.api.read import predicted  # these import JAX, and `bridge.plan` by itself is light
     from bridge.place.sharding import placements
 
-    with opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
+    with opened(source, options) as stored:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
+        ckpt, made, model = planned(stored, like, rules, request)
         where = placements(made.request.sharding, made.leaves, model)
         return predicted(ckpt, made, where, max_host_bytes)
 
@@ -102,6 +109,7 @@ def load(
     sharding: Any = None,
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
     max_host_bytes: int | None = None,
     progress: Progress | bool | None = None,
     mmap: bool = True,
@@ -131,8 +139,9 @@ def load(
     from bridge.api.read import read_leaves  # these import JAX, and `bridge.load` by itself is light
     from bridge.place.sharding import placements
 
-    with collector_off(many=True), opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
+    with collector_off(many=True), opened(source, options) as stored:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
+        ckpt, made, model = planned(stored, like, rules, request)
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
         with _agreed(ckpt, made, where):
@@ -154,15 +163,25 @@ def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractC
 
 
 def request_of(
-    rules: Rules, dtype: Any, allow_missing: AllowMissing, allow_unexpected: Sequence[str] | str, sharding: Any = None
+    rules: Rules,
+    dtype: Any,
+    allow_missing: AllowMissing,
+    allow_unexpected: Sequence[str] | str,
+    sharding: Any = None,
+    quantized: str | Mapping[str, Any] | None = None,
 ) -> Request:
     """What is asked for; a `Plan` as rules brings along what was asked when it was made."""
     missing, unexpected = NamePatterns.of(allow_missing), NamePatterns.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
     fillers = dict(allow_missing) if isinstance(allow_missing, Mapping) else {}
+    before = rules.request if isinstance(rules, Plan) else Request()
+    codes = before.quantized
+    if quantized is not None:
+        from bridge.api.quantized import quantized_of  # few say it
+
+        codes = quantized_of(quantized)
     if not isinstance(rules, Plan):
-        return Request(rules_of(rules), policy, missing, unexpected, fillers, sharding)
-    before = rules.request
+        return Request(rules_of(rules), policy, missing, unexpected, fillers, sharding, codes)
     return Request(
         before.rules,
         policy if dtype is not None else before.dtype,
@@ -170,11 +189,25 @@ def request_of(
         NamePatterns.of((*before.allow_unexpected.texts, *unexpected.texts)),
         {**before.fillers, **fillers},
         before.sharding if sharding is None else sharding,
+        codes,
     )
 
 
-def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
-    """The plan, and the template taken apart. A `Plan` as rules is proven again where not all is as it was."""
+def planned(stored: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Checkpoint, Plan, Any]:
+    """The checkpoint as it is meant, the plan for it, and the template taken apart.
+
+    A `Plan` as rules is proven again where not all is as it was.
+    """
+    if not stored.specs.has_codes:
+        return stored, *_planned(stored, like, rules, request)
+    from bridge.api.quantized import meant  # most checkpoints are plain
+
+    ckpt, meaning = meant(stored, request)
+    made, model = _planned(ckpt, like, rules, request)
+    return ckpt, made if meaning is None else meaning.told(made), model
+
+
+def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
     from bridge.api.read import is_converted  # these import JAX
     from bridge.model.template import take_apart
     from bridge.place.work import canonical

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import TYPE_CHECKING, Any
+
+from bridge._text import quote
 
 if TYPE_CHECKING:
     from bridge.api.load import OpenOptions
@@ -34,6 +37,30 @@ def add_open_options(parser: argparse.ArgumentParser, what: str) -> None:
     hub.add_argument("--local-files-only", action="store_true", help="what is in the cache, without the network")
     parser.add_argument("--subfolder", metavar="DIR", help=f"a folder inside {what}")
     parser.add_argument("--variant", metavar="NAME", help="as in model.NAME.safetensors: fp16")
+
+
+def add_quantized(parser: argparse.ArgumentParser) -> None:
+    """`--quantized`."""
+    parser.add_argument(
+        "--quantized",
+        metavar="HOW",
+        type=quantized,
+        help="weights stored as codes: 'dequantize' (the default), 'keep', or a JSON object that stands for the "
+        "quantization_config of a config.json",
+    )
+
+
+def quantized(text: str) -> str | dict[str, Any]:
+    """What `--quantized` means. **Raises:** `argparse.ArgumentTypeError`."""
+    if text in ("dequantize", "keep"):
+        return text
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"{quote(text)} is none of 'dequantize', 'keep', and a JSON object")
+    return found
 
 
 def open_options(arguments: argparse.Namespace) -> OpenOptions:

@@ -46,6 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
         None if arguments.rules is None else bridge.load_rules(arguments.rules),
         dtype=wanted,
         allow_unexpected=arguments.allow_unexpected,
+        quantized=arguments.quantized,
         overwrite=arguments.overwrite,
         progress=on_terminal(),
         **open_options(arguments),

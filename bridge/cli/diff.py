@@ -21,6 +21,9 @@ def add(commands: Commands) -> None:
     for name in ("a", "b"):
         parser.add_argument(name, metavar=name.upper(), help="a .safetensors file, a folder, a URL or a Hub repo")
     add_open_options(parser, "A or B")
+    parser.add_argument(
+        "--values", action="store_true", help="compare what quantised weights mean, and not how they are stored"
+    )
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -29,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Compare, and say what differs."""
     options = open_options(arguments)
     with bridge.open(arguments.a, **options) as a, bridge.open(arguments.b, **options) as b:
-        diff = bridge.diff(a, b)
+        diff = bridge.diff(a, b, values=arguments.values)
     if arguments.json:
         print(ascii_json(diff.to_json()))
     else:

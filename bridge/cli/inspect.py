@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
+from typing import TYPE_CHECKING
 
 import bridge
 from bridge._dtypes import dtype_name
-from bridge._text import fold, human_nbytes, plural, template
+from bridge._text import fold, human_nbytes, plural, printable, template
 from bridge.cli.arguments import Commands, add_json, add_source, open_options
 from bridge.cli.terminal import out, shown, table
+from bridge.converted import is_converted
+
+if TYPE_CHECKING:
+    from bridge.source.quantized import QuantizedTensor
 
 
 def add(commands: Commands) -> None:
@@ -37,6 +43,17 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _meant(ckpt: bridge.Checkpoint) -> tuple[Mapping[str, QuantizedTensor], Mapping[str, bridge.TensorSpec], str]:
+    """The quantised weights, the tensors that are meant, and why there are none where that cannot be told."""
+    if is_converted(ckpt.metadata):
+        return {}, ckpt.specs, ""
+    try:
+        found = ckpt.quantized
+        return found, found.table() if found else ckpt.specs, ""
+    except bridge.CheckpointError as error:  # what is stored can be shown all the same
+        return {}, ckpt.specs, str(error)
+
+
 def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
     tensors = {
         key: {
@@ -47,22 +64,40 @@ def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
         }
         for key, spec in ckpt.specs.items()
     }
-    return {
+    found, specs, problem = _meant(ckpt)
+    quantized = {
+        key: {
+            "format": tensor.format,
+            "bits": tensor.bits,
+            "dtype": dtype_name(tensor.dtype),
+            "shape": list(tensor.shape),
+            "parts": list(tensor.parts),
+        }
+        for key, tensor in found.items()
+    }
+    document: dict[str, object] = {
         "files": [{"name": name, "nbytes": ckpt.file_nbytes(name)} for name in ckpt.files],
         "tensors": tensors,
-        "parameters": sum(prod(spec.shape) for spec in ckpt.specs.values()),
+        "quantized": quantized,
+        "parameters": sum(prod(spec.shape) for spec in specs.values()),
         "nbytes": sum(spec.nbytes for spec in ckpt.specs.values()),
         "metadata": ckpt.metadata,
     }
+    return document | {"problem": problem} if problem else document
 
 
 def _show(ckpt: bridge.Checkpoint) -> None:
     console = out()
-    parameters = sum(prod(spec.shape) for spec in ckpt.specs.values())
+    found, specs, problem = _meant(ckpt)
+    parameters = sum(prod(spec.shape) for spec in specs.values())
     nbytes = sum(spec.nbytes for spec in ckpt.specs.values())
     console.print(shown(ckpt.source), style="bold", soft_wrap=True)
-    counts = f"{plural(len(ckpt), 'tensor')}, {plural(parameters, 'parameter')}, {human_nbytes(nbytes)}"
-    console.print(f"{counts}, in {plural(len(ckpt.files), 'file')}", soft_wrap=True)
+    formats = Counter(tensor.format for tensor in found.values())
+    counts = [plural(len(ckpt), "tensor"), plural(parameters, "parameter"), *(shown(name) for name in formats)]
+    counts += [human_nbytes(nbytes), f"in {plural(len(ckpt.files), 'file')}"]
+    console.print(", ".join(counts), soft_wrap=True)
+    if problem:
+        console.print(printable(problem), soft_wrap=True)
     if ckpt.commit:
         console.print(f"commit {shown(ckpt.commit)}", soft_wrap=True)
     console.print()
@@ -72,6 +107,10 @@ def _show(ckpt: bridge.Checkpoint) -> None:
         console.print()
         table(console, ("metadata", ""), ((shown(name), shown(value)) for name, value in ckpt.metadata.items()))
     console.print()
+    if found:
+        headings = ("quantised weight", "format", "dtype", "shape", " count", " bytes")
+        table(console, headings, _quantized_rows(found, specs))
+        console.print()
     table(console, ("tensor", "dtype", "shape", " count", " bytes"), _rows(ckpt))
 
 
@@ -80,6 +119,26 @@ def _rows(ckpt: bridge.Checkpoint) -> Iterator[tuple[str, ...]]:
         first, nbytes = specs[0], sum(spec.nbytes for spec in specs)
         count = f"{len(specs):,}" if len(specs) > 1 else ""
         yield shown(label), dtype_name(first.dtype), str(list(first.shape)), count, human_nbytes(nbytes)
+
+
+def _quantized_rows(
+    found: Mapping[str, QuantizedTensor], specs: Mapping[str, bridge.TensorSpec]
+) -> Iterator[tuple[str, ...]]:
+    groups: dict[str, list[str]] = {}
+    for key, tensor in found.items():
+        groups.setdefault(tensor.format, []).append(key)
+    for name, keys in groups.items():
+        for label, members in _folded((key, specs[key]) for key in keys):
+            first, nbytes = members[0], sum(spec.nbytes for spec in members)
+            count = f"{len(members):,}" if len(members) > 1 else ""
+            yield (
+                shown(label),
+                shown(name),
+                dtype_name(first.dtype),
+                str(list(first.shape)),
+                count,
+                human_nbytes(nbytes),
+            )
 
 
 def _folded(items: Iterable[tuple[str, bridge.TensorSpec]]) -> Iterator[tuple[str, list[bridge.TensorSpec]]]:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 import bridge
-from bridge.cli.arguments import Commands, add_json, add_source, open_options
+from bridge.cli.arguments import Commands, add_json, add_quantized, add_source, open_options
 from bridge.cli.like import like
 from bridge.cli.terminal import ascii_json, out
 
@@ -51,6 +51,7 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="keys that may be left over, as in **.inv_freq (may be given again)",
     )
+    add_quantized(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -62,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         rules,
         allow_missing=arguments.allow_missing,
         allow_unexpected=arguments.allow_unexpected,
+        quantized=arguments.quantized,
         **open_options(arguments),
     )
     if arguments.json:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+import ml_dtypes
 import numpy as np
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from bridge.format.view import View
 
+_NO_CODES = frozenset(np.dtype(d) for d in ("f8", "f4", "f2", "i8", "?", "c8", ml_dtypes.bfloat16))
 _MAX_COUNT = 2**64 - 1  # the reference counts in 64 bits
 
 
@@ -67,6 +69,7 @@ class Form(NamedTuple):
     - `nbytes`: what it takes in the file, or its parts together.
     - `strides`: in elements, none negative, where it is not stored C-contiguous; 0 along an axis that repeats.
     - `view`: how its values come out of its parts, where they are not stored themselves.
+    - `computed_in`: other dtypes that the view gives its values in, each rounded once.
     """
 
     dtype: np.dtype
@@ -74,6 +77,7 @@ class Form(NamedTuple):
     nbytes: int
     strides: tuple[int, ...] | None = None
     view: View | None = None
+    computed_in: frozenset[np.dtype] = frozenset()
 
     @property
     def is_plain(self) -> bool:
@@ -176,6 +180,11 @@ class Table(Mapping[str, TensorSpec]):
         """One tensor, by number, as what is to be read of it depends on."""
         form, file = self.forms[int(self.kinds[number])], self.files[int(self.ranks[number])]
         return Part(self.names[number], form, file, int(self.offsets[number]), self.parts.get(number, ()))
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether some tensor is of a dtype that codes of quantised weights have: few models have others of these."""
+        return any(form.dtype not in _NO_CODES for form in self.forms)
 
     def is_plain(self, key: str) -> bool:
         """Whether a tensor is stored as it is."""

@@ -16,6 +16,7 @@ _BOOKKEEPING = frozenset(
         "architectures",
         "auto_map",
         "bos_token_id",
+        *("compression_config", "quantization", "quantization_config"),  # how weights are stored: bridge.plan reads it
         "chunk_size_feed_forward",  # computes the same in pieces
         "dtype",
         "eos_token_id",

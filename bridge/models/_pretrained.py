@@ -39,6 +39,7 @@ def from_pretrained(
     max_host_bytes: int | None = None,
     allow_missing: Any = (),
     allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
     ignore: Collection[str] = (),
     progress: Any = None,
     revision: str | None = None,
@@ -55,9 +56,10 @@ def from_pretrained(
 
     - `source`: a Hub repo id or a folder, or whatever else `bridge.open` takes, as far as a config.json lies beside
         the weights.
-    - `dtype`: `None` for the one in which the checkpoint stores its floats. Otherwise as for `bridge.load`.
+    - `dtype`: `None` for the one in which the checkpoint stores its floats, or in which a quantised model was made.
+        Otherwise as for `bridge.load`.
     - `ignore`: fields of the config that are known to change nothing, for those that this library does not know.
-    - `sharding`, `max_host_bytes`, `allow_missing`, `allow_unexpected`, `progress`: as for `bridge.load`.
+    - `sharding`, `max_host_bytes`, `allow_missing`, `allow_unexpected`, `quantized`, `progress`: as for `bridge.load`.
     - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
 
     **Returns:** an Equinox module; `.config` says what it is. No code of the repo is run.
@@ -88,10 +90,11 @@ def from_pretrained(
             ckpt,
             like,
             module.rules(config),
-            dtype="checkpoint" if dtype is None else dtype,
+            dtype=_made_in(ckpt, quantized) if dtype is None else dtype,
             sharding=sharding,
             allow_missing=allow_missing,
             allow_unexpected=allow_unexpected,
+            quantized=quantized,
             max_host_bytes=max_host_bytes,
         )
         if dtype is None:
@@ -119,11 +122,23 @@ def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any
             )
         file, _, kind = ARCHITECTURES[model_type].partition(".")
         module = import_module(f"bridge.models.{file}")
-        told = module.told_by(ckpt.keys()) if hasattr(module, "told_by") else {}
+        told = module.told_by([*ckpt.keys(), *ckpt.quantized]) if hasattr(module, "told_by") else {}
         return module, getattr(module, kind), module.Config.from_dict(data, ignore=ignore, name=name, **told)
     finally:
         if ckpt is not source:
             ckpt.close()
+
+
+def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:
+    """The dtype of a model whose caller names none: of a quantised one that in which it was made."""
+    found = ckpt.quantized if not isinstance(quantized, Mapping) else ckpt.quantized.told(quantized)
+    dtypes = {tensor.dtype for tensor in found.values()}
+    if len(dtypes) > 1:
+        names = " and ".join(sorted(dtype.name for dtype in dtypes))
+        raise bridge.CheckpointError(
+            f"'{ckpt.source}' has quantised weights of {names}. Say in which one the model shall compute: dtype=…"
+        )
+    return next(iter(dtypes), "checkpoint")
 
 
 def _check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,17 +14,13 @@ from bridge.mapping.block import Block
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
-from bridge.planning.policy import Canonical, DtypePolicy, is_float, settled
+from bridge.planning.policy import Canonical, DtypePolicy, settled
 from bridge.planning.policy import Cast as Cast
 from bridge.planning.prove import Proof, Spelling, prove
 from bridge.rules.rule import Rule
 
-
-class Lossy(NamedTuple):
-    """A key that saving cannot restore bit for bit, and why."""
-
-    key: str
-    reason: str
+if TYPE_CHECKING:
+    from bridge.planning.lossy import Lossy, Quantization
 
 
 class Request(NamedTuple):
@@ -37,6 +33,8 @@ class Request(NamedTuple):
     fillers: Mapping[str, Any] = {}
     """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
     sharding: Any = None
+    quantized: str | Mapping[str, Any] = "dequantize"
+    """What becomes of quantised tensors. It decides which keys there are, and takes no part in the proof."""
 
     def asks_like(self, other: Request) -> bool:
         """Whether two requests differ in nothing but rules, and where the leaves are to go."""
@@ -58,6 +56,7 @@ class Plan:
     - `mismatched`: tuples `(leaf, key, expected spec, got spec)`; a spec has `.dtype` and `.shape`.
     - `casts`: narrowing casts, as `Cast(leaf, stored, dtype)`.
     - `lossy`: what saving cannot restore bit for bit, as `Lossy(key, reason)`.
+    - `warnings`: what is odd about the checkpoint, and no problem.
     - `nbytes`: bytes to read.
     - `peak_nbytes`: the host's peak beyond what has been placed: arrays on the CPU, which are placed when all are read,
         or what is in flight to other devices, and what the threads read into where values change on their way.
@@ -88,6 +87,9 @@ class Plan:
     nbytes: int
     x64: bool
     peak_nbytes: int = 0
+    quantized: Mapping[str, Quantization] = field(default_factory=dict[str, "Quantization"])
+    """Keys whose values are computed from codes and scales."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def model(self) -> str:
@@ -143,27 +145,9 @@ class Plan:
     @property
     def lossy(self) -> tuple[Lossy, ...]:
         """What the way back cannot restore bit for bit, and why."""
-        found: dict[str, str] = {}
-        narrowed = {cast.leaf: cast for cast in self.casts}
-        for block in self.blocks:
-            if not (block.changes_values or narrowed):
-                continue
-            for row, leaf in enumerate(block.leaves):
-                reasons: list[str] = []
-                if len(block.terms) > 1:
-                    reasons.append("a sum: saved as the sum and zeros")
-                if block.scale != 1 or (block.add != 0 and is_float(self.leaves[leaf].dtype)):
-                    reasons.append("scale and add round")
-                if leaf in narrowed:
-                    cast = narrowed[leaf]
-                    reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
-                if reasons:
-                    found |= {term.keys[row]: "; ".join(reasons) for term in block.terms}
-        spent = self.spent
-        return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
-            Lossy(key, "used up by its layer: saved as 0" if key in spent else f"dropped by '{rule}'")
-            for key, rule in self.dropped.items()
-        )
+        from bridge.planning.lossy import lossy_of
+
+        return lossy_of(self)
 
     def to_json(self) -> str:
         """The plan as one JSON document, with the rules, the keys and the leaves that it was proven for."""

@@ -10,6 +10,7 @@ from bridge._text import fold, human_nbytes, plural, printable, quote, template
 if TYPE_CHECKING:
     from bridge.mapping.block import Block
     from bridge.mapping.template import ArraySpec
+    from bridge.planning.lossy import Quantization
     from bridge.planning.plan import Plan
 
 
@@ -24,6 +25,7 @@ def recipe_text(plan: Plan) -> str:
         lines += [f"  {title}: {printable(name)}" for name, _ in fold(names)]
     lines += [f"  filled by their layers: {printable(name)}" for name, _ in fold(plan.fills)]
     lines += [f"  matched nothing: {quote(rule)}" for rule in plan.idle]
+    lines += [f"  warning: {printable(text)}" for text in plan.warnings]
     return "\n".join(lines)
 
 
@@ -39,9 +41,12 @@ def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:
                 by_leaf.setdefault(leaf, []).append(key)
             for leaf, members in by_leaf.items():
                 spec = plan.specs[members[0]]
-                note = _note(block, spec.dtype.name, plan.leaves[leaf].dtype.name, number)
+                codes = plan.quantized.get(members[0])
+                # Values that are computed from codes have the leaf's dtype from the start.
+                stored = plan.leaves[leaf].dtype if codes else spec.dtype
+                note = _note(block, stored.name, plan.leaves[leaf].dtype.name, number)
                 texts = dict.fromkeys(template(key)[0] for key in members)
-                kinds = (*texts, template(leaf)[0], _spelled(spec), _spelled(plan.leaves[leaf]), note)
+                kinds = (*texts, template(leaf)[0], _spelled(spec, codes), _spelled(plan.leaves[leaf]), note)
                 keys, leaves = groups.setdefault(kinds, ([], []))
                 keys += members
                 leaves.append(leaf)
@@ -53,8 +58,9 @@ def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:
     return rows
 
 
-def _spelled(spec: ArraySpec) -> str:
-    return f"{spec.dtype.name}[{', '.join(map(str, spec.shape))}]"
+def _spelled(spec: ArraySpec, codes: Quantization | None = None) -> str:
+    shape = f"[{', '.join(map(str, spec.shape))}]"
+    return f"{codes.format}{shape} {codes.how}".rstrip() if codes else f"{spec.dtype.name}{shape}"
 
 
 def _note(block: Block, stored: str, dtype: str, term: int) -> str:

@@ -13,6 +13,7 @@ from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import BridgeError, PlanError
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
+from bridge.planning.lossy import Quantization
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
@@ -42,6 +43,8 @@ def plan_to_json(plan: Plan) -> str:
         ],
         "casts": [[cast.leaf, dtype_name(cast.stored), dtype_name(cast.dtype)] for cast in plan.casts],
         "lossy": [list(lossy) for lossy in plan.lossy],
+        "quantized": _quantized(plan),
+        "warnings": list(plan.warnings),
         "nbytes": plan.nbytes,
         "peak_nbytes": plan.peak_nbytes,
     }
@@ -62,6 +65,7 @@ def plan_from_json(text: str) -> Plan:
             DtypePolicy.of(document["dtype"]),
             NamePatterns.of(document["allow_missing"]),
             NamePatterns.of(document["allow_unexpected"]),
+            quantized=document.get("quantized", {}).get("asked", "dequantize"),
         )
         specs = {key: _read(entry) for key, entry in document["keys"].items()}
         # The leaves have the dtypes that were settled then, so no policy is asked again.
@@ -72,13 +76,24 @@ def plan_from_json(text: str) -> Plan:
         costs = {
             name: document[name] for name in ("nbytes", "peak_nbytes")
         }  # they depend on where the leaves were to go
-        return replace(plan, request=request, **costs)
+        stored = document.get("quantized", {}).get("keys", {})
+        quantized = {key: Quantization(*map(str, said)) for key, said in stored.items() if key in specs}
+        warnings = tuple(map(str, document.get("warnings", ())))
+        return replace(plan, request=request, quantized=quantized, warnings=warnings, **costs)
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise PlanError(
             f"this is no plan that to_json wrote, make it again: {type(error).__name__}: {error}"
         ) from error
+
+
+def _quantized(plan: Plan) -> dict[str, Any]:
+    asked = plan.request.quantized
+    return {
+        "asked": asked if isinstance(asked, str) else dict(asked),
+        "keys": {key: list(said) for key, said in plan.quantized.items()},
+    }
 
 
 def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:
@@ -98,6 +113,9 @@ def _check_types(document: Mapping[str, Any]) -> None:
     for name in ("rules", "allow_missing", "allow_unexpected"):
         if not (isinstance(document[name], list) and all(isinstance(text, str) for text in document[name])):
             raise TypeError(f"{name} is a list of texts")
+    asked = document.get("quantized", {}).get("asked", "dequantize")
+    if not (isinstance(asked, dict) or asked in ("dequantize", "keep")):
+        raise TypeError("quantized is 'dequantize', 'keep' or an object")
     if not all(
         type(value) is int for value in (*document["fills"].values(), document["nbytes"], document["peak_nbytes"])
     ):

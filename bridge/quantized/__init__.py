@@ -15,14 +15,28 @@ Who reads a checkpoint so takes `found.consumed` out of its keys, and puts `foun
 `tensor.explained(error)` from it. What a user says in `quantized={…}` goes into `config` as its
 `"quantization_config"`. A module whose parts a rule names is taken out of `found.tensors`, and its keys are plain.
 
+`dequantize` is for layers that keep codes and scales on the device; it alone needs JAX.
+
 A format is one file, with a `FAMILY` and one or more views (`view.Chunked`), and a line in `families.py`. Its test
 subclasses the contract in `tests/quantized/contract.py`.
 """
 
 from __future__ import annotations
 
-from bridge.quantized.find import find
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from bridge.quantized.find import find, may_hold
 from bridge.quantized.form import Form, Found, Logical
 from bridge.quantized.view import Box, Shape, View
 
-__all__ = ["Box", "Form", "Found", "Logical", "Shape", "View", "find"]
+if TYPE_CHECKING:
+    from bridge.quantized.device import dequantize as dequantize
+
+__all__ = ["Box", "Form", "Found", "Logical", "Shape", "View", "dequantize", "find", "may_hold"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "dequantize":
+        raise AttributeError(f"module 'bridge.quantized' has no attribute {name!r}")
+    return import_module("bridge.quantized.device").dequantize  # imports JAX

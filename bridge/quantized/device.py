@@ -15,7 +15,51 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from bridge._errors import CheckpointError
 from bridge.quantized.floats import scaled_pairs
+
+
+def dequantize(
+    codes: jax.Array,
+    scales: jax.Array,
+    zeros: jax.Array | None = None,
+    *,
+    block: tuple[int, int] | None = None,
+    columns: int | None = None,
+    dtype: jax.typing.DTypeLike = jnp.bfloat16,
+) -> jax.Array:
+    """The values of packed weights, by the dtype of their codes. Jitted, and for use under `jax.jit` and `lax.scan`.
+
+    **Arguments:**
+
+    - `codes`: float8_e4m3fn, `(…, out, in)`; int32, eight codes of 4 bits a word as compressed-tensors packs them,
+        `(…, out, words)`; or uint8, MXFP4 as gpt-oss stores it, `(…, groups, 16)`.
+    - `scales`: as stored: one for each block, group or row.
+    - `zeros`: of 4-bit codes the zero points as integers, where there are any.
+    - `block`: of 8-bit codes the rows and columns of a block; `None`: 128 where the scales fit that, else what divides.
+    - `columns`: of 4-bit codes how many a row has, where that is not all that its words hold.
+    - `dtype`: of the result.
+
+    **Returns:** the values, in bits those of a load but below 2⁻¹²⁶. For MXFP4 the shape is `(…, 32 · groups)`; the
+    experts of gpt-oss mean its last two axes the other way round.
+
+    **Raises:** `CheckpointError` for codes of another dtype.
+    """
+    if codes.dtype == jnp.float8_e4m3fn:
+        rows, width = map(_extent, codes.shape[-2:], scales.shape[-2:])
+        return dequantize_fp8(codes, scales, block=block or (rows, width), dtype=dtype)
+    if codes.dtype == jnp.int32:
+        return dequantize_int4(codes, scales, zeros, columns=columns, dtype=dtype)
+    if codes.dtype == jnp.uint8:
+        return dequantize_mxfp4(codes, scales, dtype=dtype)
+    raise CheckpointError(
+        f"codes of {codes.dtype} are none that dequantize knows: float8_e4m3fn, int32 and uint8. "
+        "Load the values with quantized='dequantize'."
+    )
+
+
+def _extent(count: int, scales: int) -> int:
+    return 128 if -(-count // 128) == scales else -(-count // scales)
 
 
 @partial(jax.jit, static_argnames=("block", "dtype"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -61,6 +61,20 @@ def find(
     return Found(found.tensors, found.beside, found.needs, warnings(found.tensors, family, said))
 
 
+def may_hold(names: Sequence[str]) -> bool:
+    """Whether some key ends as a part of a quantised tensor does: without one, no config needs to be looked for."""
+    last = {name.rpartition(".")[2] for name in names}
+    layouts = [layout for family in FAMILIES.values() for layout in family.layouts]
+    endings = {ending for layout in layouts for roles in layout.roles.values() for ending in roles}
+    return any(_among(ending, last) for ending in endings)
+
+
+def _among(ending: str, last: Collection[str]) -> bool:
+    """Whether a key can end so, by the last segments that there are: quick where there are none."""
+    _, dot, segment = ending.rpartition(".")
+    return segment in last if dot else any(name.endswith(segment) for name in last)
+
+
 class _Search:
     """One pass over each family's heads. Modules that are alike are built once."""
 
@@ -88,9 +102,7 @@ class _Search:
         return dict(zip(self.names, range(len(self.names)), strict=True))
 
     def _occurs(self, ending: str) -> bool:
-        """Whether a key can end so, by the last segments that there are: quick where there are none."""
-        _, dot, last = ending.rpartition(".")
-        return last in self.last if dot else any(segment.endswith(last) for segment in self.last)
+        return _among(ending, self.last)
 
     def family(self, family: Family) -> None:
         """Take what belongs to a family."""

@@ -24,6 +24,7 @@ from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape
 CODES = dtypes(ml_dtypes.float8_e4m3fn, ml_dtypes.float8_e5m2)
 _SCALES = dtypes(np.float32, np.float16, ml_dtypes.bfloat16, E8M0, np.uint8)
 _SHRUNK = np.float32(2.0**120)
+_USUAL = 128
 _LARGEST_CODE = 448
 _LARGEST = 128.0  # a scale that 2¹²⁰ can still be multiplied by
 
@@ -91,7 +92,7 @@ def float8(module: Module, *, scale: str, block: Shape = (), rounds: bool = Fals
             "Take the stored tensors with quantized='keep'.",
             role="scale",
         )
-    grid = Grid.fit(shape, tuple(factors.shape), block)
+    grid = Grid.fit(shape, tuple(factors.shape), block or _usual(module))
     if grid is None:
         if len(block) == 2:
             module.misfit(wanted=f"blocks of {block[0]} x {block[1]} make another grid")
@@ -114,6 +115,16 @@ def _block(module: Module) -> Shape:
             "Give two numbers: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}.",
         )
     return size
+
+
+def _usual(module: Module) -> Shape:
+    """The block that every known tool writes, where the scales fit it. Sizes alone may fit others too: two scales for
+    136 rows are not blocks of 68.
+    """
+    factors = module.get("scale")
+    wanted = tuple(-(-n // _USUAL) for n in module.head.shape[-2:])
+    fits = factors is not None and max(wanted) > 1 and tuple(factors.shape[-2:]) == wanted
+    return (_USUAL, _USUAL) if fits else ()
 
 
 def _build(module: Module) -> Form | None:

@@ -89,7 +89,8 @@ class Rows(Chunked):
         else:
             skipped = first % 16
             each = np.repeat(exponents, 16, axis=1)[:, skipped : skipped + stored.shape[1]]
-            each = np.pad(each, ((0, 0), (0, stored.shape[1] - each.shape[1])))  # bytes past the last group
+            past = int(stored.shape[1]) - int(each.shape[1])  # bytes past the last group
+            each = np.pad(each, ((0, 0), (0, past)))
             _products(stored, each, largest=self.largest, out=whole, scratch=scratch)
         skipped = columns.start - 2 * first
         _put(halves[:, skipped : skipped + len(columns)], out.reshape(rows, len(columns)), scratch)

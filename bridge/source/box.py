@@ -81,13 +81,13 @@ class ComputedBox(NamedTuple):
         return out
 
 
-def box_of(tensor: Part, box: Box) -> StoredBox | ComputedBox:
-    """What is read for a box of a tensor that has elements."""
+def box_of(tensor: Part, box: Box, dtype: np.dtype | None = None) -> StoredBox | ComputedBox:
+    """What is read for a box of a tensor that has elements. `dtype`: one it is `computed_in`, if not its own."""
     form = tensor.form
     if form.view is not None:
         boxes = form.view.boxes(box)
         parts = tuple([box_of(part, inner) for part, inner in zip(tensor.parts, boxes, strict=True)])
-        return ComputedBox(form.view, box, form.dtype, parts)
+        return ComputedBox(form.view, box, dtype or form.dtype, parts)
     strides, size = stored_strides(form.shape, form.strides), form.dtype.itemsize
     start = sum(r.start * stride for r, stride in zip(box, strides, strict=True))
     apart, run = _runs(box, strides, size)
@@ -189,7 +189,13 @@ def _read(files: Files, source: Source) -> np.ndarray:
     return raw.view(source.dtype)
 
 
-def banded(files: Files, tensor: Part) -> Iterator[tuple[Box, np.ndarray]]:
-    """All values of a tensor, a box at a time."""
+def banded(files: Files, tensor: Part, dtype: np.dtype | None = None) -> Iterator[tuple[Box, np.ndarray]]:
+    """All values of a tensor, a box at a time. **Raises:** `CheckpointError`, also where its parts contradict it."""
     for box in bands(tensor, tuple(map(range, tensor.form.shape))):
-        yield box, read_box(files, box_of(tensor, box))
+        made = box_of(tensor, box, dtype)
+        read = [_read(files, source) for source in made.sources]
+        try:
+            values = made.values(iter(read))
+        except CheckpointError as error:
+            raise CheckpointError(f"{quote(tensor.name)} in {quote(tensor.file)} {error}") from error
+        yield box, values

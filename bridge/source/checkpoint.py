@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
@@ -21,6 +21,7 @@ from bridge.source.resolve import HubOptions, Located, locate
 if TYPE_CHECKING:
     from bridge.format.index import Index
     from bridge.source.hubfolder import HubFile
+    from bridge.source.quantized import Quantized
 
 _MAX_BESIDE_NBYTES = 1 << 30  # it is read whole: as many bytes as a record of ten of the longest headers has
 _OPENED_AT_ONCE = 8
@@ -35,6 +36,7 @@ class Checkpoint:
     - `specs`: key to `TensorSpec` (dtype, shape, nbytes, file).
     - `metadata`: the `__metadata__` of all files together; where two files disagree on a name, the first one's word.
     - `files`: the names of the files that hold the tensors, in order.
+    - `quantized`: the weights that are stored quantised, by the keys that are meant.
     - `commit`: the Hub commit it comes from, else None.
     - `source`: what was opened, as text for messages.
     - `index`: the index that chose the files, None without one.
@@ -90,6 +92,13 @@ class Checkpoint:
                 raise CheckpointError(f"key {quote(key)} in {quote(source.name)} cannot be read: {e}") from e
         return read_tensor(source, key, spec)
 
+    @cached_property
+    def quantized(self) -> Quantized:
+        """The weights that are stored quantised, by the keys that are meant: key to `QuantizedTensor`."""
+        from bridge.source.quantized import Quantized  # most checkpoints are plain
+
+        return Quantized(self, self._source)
+
     def header(self, file: str) -> Header:
         """The header of one of `files`."""
         return self._headers[file]
@@ -118,10 +127,7 @@ class Checkpoint:
         return sum(source.nbytes for source in map(self._source, files) if source.absent)
 
     def fetch(self, files: Iterable[str], report: Callable[[int, int], None] | None = None) -> None:
-        """Bring those of `files` that are on the Hub, and not in its cache, there: several at once.
-
-        **Arguments:** `report`: called with `(done_nbytes, nbytes)`.
-        """
+        """Bring those of `files` that are on the Hub, and not in its cache, there. `report` is called with bytes."""
         absent = {name: source for name in files if (source := self._source(name)).absent}
         if absent:
             from bridge.source.download import fetch_all  # only those who use the Hub wait for it

@@ -15,21 +15,24 @@ from bridge.source.bytes import ByteSource, Files
 _ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a copy
 
 
-def read_key(files: Files, specs: Table, key: str) -> np.ndarray:
-    """All values of a key of `specs`, which must have it, as `read_tensor` returns them."""
+def read_key(files: Files, specs: Table, key: str, dtype: np.dtype | None = None) -> np.ndarray:
+    """All values of a key of `specs`, which must have it, as `read_tensor` returns them.
+
+    `dtype`: of a key that is computed, if not its own.
+    """
     if specs.is_plain(key):
         spec = specs[key]
         return read_tensor(files.byte_source(spec.file), key, spec)
     from bridge.source.box import banded  # most keys are stored as they are
 
     tensor = specs.part(specs.numbers[key])
-    dtype, shape = tensor.form.dtype, tensor.form.shape
+    dtype, shape = dtype or tensor.form.dtype, tensor.form.shape
     nbytes = prod(shape) * dtype.itemsize
     try:
         out = _empty(nbytes).view(dtype).reshape(shape)
     except MemoryError as e:
         raise CheckpointError(_too_large(f"key {quote(key)} in {quote(tensor.file)}", nbytes)) from e
-    for box, values in banded(files, tensor):
+    for box, values in banded(files, tensor, dtype if dtype in tensor.form.computed_in else None):
         out[tuple(slice(r.start, r.stop) for r in box)] = values
     return out
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bridge.format.table import Table
+from bridge.format.table import Form, Table
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Atom, IndexMap, Shape, row_major, strided
 from bridge.mapping.shard import cut, parts
@@ -160,12 +160,15 @@ class _Use(NamedTuple):
 
 
 def computed(
-    changing: Sequence[tuple[Block, Sequence[Rows]]], specs: Table, leaves: Sequence[str]
+    changing: Sequence[tuple[Block, Sequence[Rows], np.dtype]], specs: Table, leaves: Sequence[str]
 ) -> list[ComputedRead | ComputedSum]:
-    """The reads of rows of which some term is computed. What several of them take from one tensor is read once."""
+    """The reads of rows of which some term is computed. What several of them take from one tensor is read once.
+
+    `changing`: blocks, the rows of their terms, and the dtype of the leaves.
+    """
     found: list[ComputedRead | ComputedSum] = []
-    uses: dict[int, list[_Use]] = {}
-    for block, terms in changing:
+    uses: dict[tuple[int, np.dtype], list[_Use]] = {}
+    for block, terms, dtype in changing:
         change = Change(block.scale, block.add, block.tie)
         for row in range(len(terms[0].leaves)):
             maps = [_map(term.index_map, rows, row) for term, rows in zip(block.terms, terms, strict=True)]
@@ -175,10 +178,19 @@ def computed(
             if len(maps) > 1:
                 found += _sums(maps, keys, Piece(leaf, change, maps[0]), specs)
             else:
-                uses.setdefault(keys[0], []).append(_Use(_box([maps[0]]), Piece(leaf, change, maps[0])))
-    for number, members in uses.items():
-        found += _reads(number, members, specs)
+                made_in = _made_in(specs.forms[int(specs.kinds[keys[0]])], dtype, change)
+                uses.setdefault((keys[0], made_in), []).append(_Use(_box([maps[0]]), Piece(leaf, change, maps[0])))
+    for (number, made_in), members in uses.items():
+        found += _reads(number, members, specs, made_in)
     return found
+
+
+def _made_in(form: Form, dtype: np.dtype, change: Change) -> np.dtype:
+    """The dtype in which a tensor's values are computed for a leaf of `dtype`, so that they are rounded once."""
+    if not form.computed_in:
+        return form.dtype
+    as_it_is = change.is_none or change.tie
+    return dtype if as_it_is and dtype in form.computed_in else max(form.computed_in, key=lambda d: d.itemsize)
 
 
 def _map(index_map: IndexMap, rows: Rows, row: int) -> IndexMap:
@@ -186,7 +198,7 @@ def _map(index_map: IndexMap, rows: Rows, row: int) -> IndexMap:
     return IndexMap(index_map.key_shape, index_map.leaf_shape, key_start, leaf_start, index_map.atoms)
 
 
-def _reads(number: int, members: Sequence[_Use], specs: Table) -> Iterator[ComputedRead]:
+def _reads(number: int, members: Sequence[_Use], specs: Table, dtype: np.dtype) -> Iterator[ComputedRead]:
     """What is taken from one tensor, band by band."""
     tensor = specs.part(number)
     grain = (1,) * len(tensor.form.shape) if tensor.form.view is None else tensor.form.view.grain
@@ -203,7 +215,7 @@ def _reads(number: int, members: Sequence[_Use], specs: Table) -> Iterator[Compu
                 for found in cut(use.piece.index_map.back, start, shape)
             ]
             if pieces:
-                made = box_of(tensor, box)
+                made = box_of(tensor, box, dtype)
                 yield ComputedRead(tensor.name, made.sources, made, tuple(pieces))
 
 
@@ -219,7 +231,8 @@ def _sums(maps: Sequence[IndexMap], keys: Sequence[int], whole: Piece, specs: Ta
             if inside:
                 box = _box(inside)
                 based = tuple([_based(found, box) for found in inside])
-                terms.append(Summand(box_of(tensor, box), based))
+                made_in = _made_in(tensor.form, tensor.form.dtype, Change(scale=2))
+                terms.append(Summand(box_of(tensor, box, made_in), based))
         if terms:
             sources = tuple([source for term in terms for source in term.box.sources])
             yield ComputedSum(

@@ -58,11 +58,11 @@ def jobs(blocks: Sequence[Block], specs: Table, *, contiguous: int = CHUNK) -> l
     ranks = np.array([order[file] for file in specs.files], np.intp)
     alike: dict[tuple[object, ...], tuple[IndexMap, Form, list[Rows]]] = {}
     changing: list[tuple[Change, list[Moves]]] = []
-    computing: list[tuple[Block, Sequence[Rows]]] = []
+    computing: list[tuple[Block, Sequence[Rows], np.dtype]] = []
     for group in _groups(blocks, specs, leaves):
         block, maps = group.block, [term.index_map for term in group.block.terms]
         if any(form.view is not None for form in group.stored):
-            computing.append((block, group.terms))
+            computing.append((block, group.terms, group.dtype))
         elif group.is_bitwise:
             # Blocks may share a map: it is the same object.
             key = id(maps[0]), group.dtype, group.stored[0].strides

@@ -134,7 +134,8 @@ class _Work:
 
             unfit = isinstance(error, DoesNotFitError)
             more = ": turn on jax_enable_x64, or say with dtype= what the leaf should be" if unfit else ""
-            raise CheckpointError(f"{quote(job.key)} in {quote(job.file)} {error}{more}.") from error
+            said = f"{error}{more}".rstrip(".")
+            raise CheckpointError(f"{quote(job.key)} in {quote(job.file)} {said}.") from error
 
     def several(self, coalesced: CoalescedRead, scratch: _Scratch) -> None:
         """A few reads for several jobs, and then what there is left to do for each."""

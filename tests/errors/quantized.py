@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
 
+import bridge
+import bridge.models
+import bridge.quantized
 from tests.errors.situations import situation
 from tests.quantized.stored import found_in, read
+from tests.save.files import write
 
 E4M3, BF16, U8, I8, I32, U32, F16, F32 = ml_dtypes.float8_e4m3fn, ml_dtypes.bfloat16, "u1", "i1", "i4", "u4", "f2", "f4"
 Made = Mapping[str, np.ndarray]
@@ -76,7 +82,7 @@ for name, (tensors, said) in {
     # fp8
     "scales that fit no block": (zeros(weight=(E4M3, (256, 256)), weight_scale_inv=(F32, (3, 2))), FP8),
     "scales of blocks that nobody says": (
-        zeros(weight=(E4M3, (576, 8)), weight_scale_inv=(F32, (5, 1))),
+        zeros(weight=(E4M3, (576, 8)), weight_scale_inv=(F32, (7, 1))),
         {"quant_method": "fp8"},
     ),
     "scales in whole numbers": (zeros(weight=(E4M3, (4, 4)), weight_scale_inv=(I32, (1, 1))), FP8),
@@ -127,3 +133,83 @@ for name, (tensors, said) in {
     "MLX in another mode": (WORDS, {**MLX, "mode": "mxfp2"}),
 }.items():
     situation(f"quantised: {name}")(_found(tensors, said))
+
+
+def _folder(tensors: Made, config: Any) -> Path:
+    """A checkpoint in the empty folder that the situation runs in."""
+    path = Path("q")
+    path.mkdir()
+    write(path / "model.safetensors", tensors)
+    (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return path
+
+
+def said(**fields: Any) -> dict[str, Any]:
+    return {"quantization_config": fields}
+
+
+SHARED = zeros(weight_packed=(I32, (8, 8)), weight_scale=(BF16, (8, 1)), weight_shape=("i8", (2,)))
+
+
+@situation("quantised checkpoint: a format that is not read")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.plan(_folder(WORDS, said(quant_method="hqq")), None)
+
+
+@situation("quantised checkpoint: a config that is no JSON", until="is not JSON:")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.plan(_folder(WORDS, "{"), None)
+
+
+@situation("quantised checkpoint: a config that is no object")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.plan(_folder(WORDS, [1]), None)
+
+
+@situation("quantised checkpoint: values that contradict the config, loaded")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.load(_folder(QWEIGHT, {"quantization_config": GPTQ}), None)
+
+
+@situation("quantised checkpoint: values that contradict the config, read")
+def _(patch: pytest.MonkeyPatch) -> None:
+    with bridge.open(_folder(QWEIGHT, {"quantization_config": GPTQ})) as ckpt:
+        ckpt.quantized["m.weight"].read()
+
+
+@situation("quantised checkpoint: a small part that is not small")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("bridge.source.small._LIMIT", 8)
+    bridge.plan(_folder(SHARED, {"quantization_config": compressed(weights=CHANNEL)}), None)
+
+
+@situation("quantised checkpoint: a file that changed before its small parts were read")
+def _(patch: pytest.MonkeyPatch) -> None:
+    path = _folder(SHARED, {"quantization_config": compressed(weights=CHANNEL)})
+    with bridge.open(path) as ckpt:
+        (path / "model.safetensors").write_bytes(b"")
+        bridge.plan(ckpt, None)
+
+
+@situation("quantised checkpoint: quantized that says nothing")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.plan(_folder(WORDS, {}), None, quantized="drop")
+
+
+@situation("quantised checkpoint: quantized that no config could say", until="Object of type")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.plan(_folder(WORDS, {}), None, quantized={"quant_method": "gptq", "bits": {4}})
+
+
+@situation("quantised checkpoint: codes on the device that are none")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.quantized.dequantize(jnp.zeros((2, 2)), jnp.ones((1, 1)))
+
+
+@situation("quantised checkpoint: a model of two dtypes")
+def _(patch: pytest.MonkeyPatch) -> None:
+    other = {key.replace("m.", "n."): array.astype(F16) if "scale" in key else array for key, array in GROUPED.items()}
+    fields = {"model_type": "llama", "vocab_size": 31, "hidden_size": 24, "num_hidden_layers": 1}
+    fields |= {"num_attention_heads": 3, "num_key_value_heads": 3, "intermediate_size": 40}
+    config = {**fields, "max_position_embeddings": 20, "quantization_config": compressed()}
+    bridge.models.from_pretrained(_folder({**GROUPED, **other}, config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -11,7 +12,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import bridge
+import bridge.quantized
 from bridge.quantized.device import dequantize_fp8, dequantize_int4, dequantize_mxfp4
+from tests.quantized.loads import layers
 from tests.quantized.plain import BF16
 from tests.quantized.stored import assert_same, found_in, read
 from tests.quantized.test_compressed import Pack
@@ -86,3 +90,36 @@ def test_a_last_group_may_be_cut_short():
     words = jnp.asarray(np.random.default_rng(0).integers(0, 2**31, (4, 5)).astype(np.int32))
     got = dequantize_int4(words, jnp.ones((4, 1), jnp.bfloat16), columns=37)
     assert got.shape == (4, 37)
+
+
+class Packed(eqx.Module):
+    """A layer that holds what is stored."""
+
+    weight: jax.Array
+    weight_scale_inv: jax.Array
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return bridge.quantized.dequantize(self.weight, self.weight_scale_inv, block=(128, 128), dtype=x.dtype) @ x
+
+
+def test_a_layer_that_keeps_codes_and_scales(tmp_path: Path):
+    """Stacked and scanned: each array is as large as in the file, and results are those of the loaded values."""
+    source = layers(tmp_path / "q", "fp8", 3, 320, 320)
+    like = Packed(jnp.zeros((3, 320, 320), jnp.float8_e4m3fn), jnp.zeros((3, 3, 3)))
+    rules = ["h.{l}.up.{weight|weight_scale_inv} -> {weight|weight_scale_inv}", "h.*.up.bias -> _"]
+    packed = bridge.load(source, like, rules, quantized="keep")
+    with bridge.open(source) as ckpt:
+        stored = [ckpt.specs[f"h.{n}.up.{name}"].nbytes for n in range(3) for name in ("weight", "weight_scale_inv")]
+    assert sum(leaf.nbytes for leaf in jax.tree.leaves(packed)) == sum(stored)
+    plain = bridge.load(source, None, ["h.{l}.up.weight -> w", "h.*.up.bias -> _"], dtype=jnp.float32)["w"]
+    x = jnp.linspace(-1, 1, 320, dtype=jnp.float32)
+    scanned, _ = jax.lax.scan(lambda x, layer: (layer(x), None), x, packed)
+    assert np.array_equal(np.asarray(scanned), np.asarray(jax.lax.scan(lambda x, w: (w @ x, None), x, plain)[0]))
+
+
+@pytest.mark.parametrize("kind", ["fp8", "int4"])
+def test_dequantize_tells_codes_by_their_dtype(kind: str, tmp_path: Path):
+    source = layers(tmp_path / "q", kind, 1, 256, 256)
+    with bridge.open(source) as ckpt:
+        codes, scales, *_ = (jnp.asarray(ckpt[part]) for part in ckpt.quantized["h.0.up.weight"].parts)
+        assert_same(np.asarray(bridge.quantized.dequantize(codes, scales)), ckpt.quantized["h.0.up.weight"].read())

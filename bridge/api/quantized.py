@@ -1,0 +1,111 @@
+"""Which keys a plan sees of a quantised checkpoint: what is stored, or what is meant."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from bridge._errors import PlanError
+from bridge.mapping.pattern import Pattern
+from bridge.rules.syntax import Name, Wild
+
+if TYPE_CHECKING:
+    from bridge.planning.plan import Plan, Request
+    from bridge.quantized import Logical
+    from bridge.rules.rule import Rule
+    from bridge.source.checkpoint import Checkpoint
+    from bridge.source.quantized import Quantized
+
+Wanted = str | Mapping[str, Any] | None
+"""`"dequantize"`, `"keep"`, or what a config says of a quantisation; `None` where nothing is said."""
+
+
+def quantized_of(wanted: Wanted) -> str | Mapping[str, Any]:
+    """What a `quantized` argument means. **Raises:** `PlanError` for what means nothing."""
+    if isinstance(wanted, Mapping):
+        try:
+            said = json.loads(json.dumps(dict(wanted)))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PlanError(f"quantized {dict(wanted)!r} is nothing that a config.json can say: {error}") from error
+        if wanted.get("as", "dequantize") in ("dequantize", "keep"):
+            return cast("Mapping[str, Any]", said)
+    elif wanted in ("dequantize", "keep"):
+        return wanted
+    raise PlanError(
+        f"quantized {wanted!r} is none of 'dequantize', 'keep', and a mapping such as "
+        "{'quant_method': 'gptq', 'bits': 4}, with 'as': 'keep' where wanted: give one of these"
+    )
+
+
+def meant(stored: Checkpoint, request: Request) -> tuple[Checkpoint, Meaning | None]:
+    """The checkpoint with the keys that are meant, and what is to be said of them; a plain one as it is.
+
+    **Raises:** `CheckpointError` for quantised tensors that are not read, or do not fit together.
+    """
+    from bridge.api.read import is_converted  # imports JAX
+
+    if not stored.specs.has_codes or _keeps(request) or is_converted(stored):
+        return stored, None
+    found = stored.quantized
+    if not isinstance(request.quantized, str):
+        found = found.told({name: said for name, said in request.quantized.items() if name != "as"})
+    raw = _raw(found.found.tensors, request.rules)
+    if len(found) == len(raw) and not found.found.beside:
+        return stored, None
+    from bridge.source.quantized import over
+
+    return over(stored, found.table(raw)), Meaning(found, raw)
+
+
+class Meaning:
+    """What a plan says of quantised tensors."""
+
+    def __init__(self, found: Quantized, raw: Collection[str]) -> None:
+        self._found, self._raw = found, raw
+
+    def told(self, plan: Plan) -> Plan:
+        """The plan, with how the tensors are stored that it reads."""
+        from dataclasses import replace
+
+        from bridge.planning.lossy import Quantization
+
+        known: dict[int, Quantization] = {}
+        quantized: dict[str, Quantization] = {}
+        for key, tensor in self._found.found.tensors.items():
+            if key not in self._raw:
+                form = tensor.form
+                said = known.get(id(form))
+                if said is None:
+                    said = known[id(form)] = Quantization(form.format, form.how)
+                quantized[key] = said
+        return replace(plan, quantized=quantized, warnings=self._found.found.warnings)
+
+
+def _keeps(request: Request) -> bool:
+    """Whether stored tensors are asked for."""
+    asked = request.quantized
+    as_stored = asked == "keep" if isinstance(asked, str) else asked.get("as") == "keep"
+    return as_stored or request.dtype.default == "checkpoint"
+
+
+def _raw(tensors: Mapping[str, Logical], rules: Sequence[Rule]) -> frozenset[str]:
+    """The quantised tensors of which a rule names a part, by more than a wildcard."""
+    named = [side.name for rule in rules for side in rule.keys if not _has_wildcard(side.name)]
+    endings = {name.segments[-1] for name in named}
+    texts = {segment[0] for segment in endings if len(segment) == 1 and isinstance(segment[0], str)}
+    others = [Pattern(Name((segment,))) for segment in endings if not (len(segment) == 1 and segment[0] in texts)]
+    parts: list[tuple[str, str]] = []
+    for key, tensor in tensors.items():
+        for part in (*tensor.parts, *tensor.beside):
+            last = part.rpartition(".")[2]
+            if part != key and (last in texts or any(pattern.find(last) for pattern in others)):
+                parts.append((part, key))
+    if not parts:
+        return frozenset()
+    patterns = list(map(Pattern, named))
+    return frozenset(key for part, key in parts if any(pattern.find(part) for pattern in patterns))
+
+
+def _has_wildcard(name: Name) -> bool:
+    return any(isinstance(piece, Wild) for piece in name.pieces())

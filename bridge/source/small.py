@@ -1,0 +1,79 @@
+"""Small tensors, many at once: what has to be known of them before anything is planned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import repeat
+
+import numpy as np
+
+from bridge._errors import CheckpointError
+from bridge._text import quote
+from bridge.format.table import Table, TensorSpec
+from bridge.source.bytes import ByteSource
+
+_LIMIT = 1 << 24
+"""Bytes of one such tensor; zero points of the largest models have some megabytes."""
+_GAP = 64 << 10
+_DISTANT = 1 << 20
+_AT_ONCE = 16
+
+
+def read_small(specs: Table, keys: Iterable[str], peek: Callable[[str], ByteSource]) -> dict[str, np.ndarray]:
+    """The values of some tensors that are stored as they are.
+
+    Neighbours are read together. Over a network more bytes are read for fewer requests, and several are made at once.
+
+    **Arguments:**
+
+    - `specs`, `keys`: where they lie.
+    - `peek`: a file's bytes, by its name.
+
+    **Raises:** `CheckpointError` for what reading finds, and for a tensor that is not small.
+    """
+    runs: list[list[tuple[str, TensorSpec]]] = []
+    wanted = sorted(((key, specs[key]) for key in keys), key=lambda pair: (pair[1].file, pair[1].offset))
+    for key, spec in wanted:
+        if spec.nbytes > _LIMIT:
+            raise CheckpointError(
+                f"key {quote(key)} in {quote(spec.file)} has {spec.nbytes:,} bytes, more than the {_LIMIT:,} that such "
+                "a part may have. Take the stored tensors with quantized='keep'."
+            )
+        gap = _GAP if peek(spec.file).parallel is None else _DISTANT
+        if runs and _is_near(runs[-1], spec, gap):
+            runs[-1].append((key, spec))
+        else:
+            runs.append([(key, spec)])
+    if len(runs) > 1 and any(peek(run[0][1].file).parallel is not None for run in runs):
+        from concurrent.futures import ThreadPoolExecutor  # only those who wait for a network wait for it
+
+        with ThreadPoolExecutor(_AT_ONCE, "bridge-small") as pool:
+            try:
+                found = list(pool.map(_read, runs, repeat(peek)))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    else:
+        found = [_read(run, peek) for run in runs]
+    return {key: values for part in found for key, values in part.items()}
+
+
+def _is_near(run: list[tuple[str, TensorSpec]], spec: TensorSpec, gap: int) -> bool:
+    first, before = run[0][1], run[-1][1]
+    together = spec.offset + spec.nbytes - first.offset
+    return before.file == spec.file and spec.offset - (before.offset + before.nbytes) <= gap and together <= _LIMIT
+
+
+def _read(run: list[tuple[str, TensorSpec]], peek: Callable[[str], ByteSource]) -> dict[str, np.ndarray]:
+    """Neighbours, by one read."""
+    start, last = run[0][1].offset, run[-1][1]
+    raw = np.empty(last.offset + last.nbytes - start, np.uint8)
+    try:
+        peek(last.file).readinto([raw.data], start)
+    except CheckpointError as error:
+        raise CheckpointError(f"key {quote(run[0][0])}: {error}") from error
+    found: dict[str, np.ndarray] = {}
+    for key, spec in run:
+        part = raw[spec.offset - start : spec.offset - start + spec.nbytes]
+        found[key] = part.copy().view(spec.dtype).reshape(spec.shape)
+    return found
