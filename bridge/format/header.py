@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Readable(Protocol):
         ...
 
 
-class Header(NamedTuple):
+class Header:
     """What a file says about itself.
 
     - `metadata`: the `__metadata__` of the file, `{}` where it has none.
@@ -65,9 +65,10 @@ class Header(NamedTuple):
     - `data_start`: where the first tensor's bytes begin, in bytes from the file's start.
     """
 
-    metadata: dict[str, str]
-    tensors: Table
-    data_start: int
+    __slots__ = ("data_start", "metadata", "tensors")
+
+    def __init__(self, metadata: dict[str, str], tensors: Table, data_start: int) -> None:
+        self.metadata, self.tensors, self.data_start = metadata, tensors, data_start
 
 
 def read_header(source: Readable, file: str | None = None) -> Header:

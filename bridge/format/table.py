@@ -99,14 +99,20 @@ class Part(NamedTuple):
         return set[str]().union(*(part.files for part in self.parts)) if self.parts else {self.file}
 
 
-class Columns(NamedTuple):
+class Columns:
     """A checked header. Tensor `n` is `keys[n]` and has `forms[kinds[n]]`; `starts` are int64, in bytes of the data."""
 
-    metadata: dict[str, str]
-    keys: Sequence[str]
-    kinds: Numbers
-    forms: Sequence[Form]
-    starts: npt.NDArray[np.int64]
+    __slots__ = ("forms", "keys", "kinds", "metadata", "starts")
+
+    def __init__(
+        self,
+        metadata: dict[str, str],
+        keys: Sequence[str],
+        kinds: Numbers,
+        forms: Sequence[Form],
+        starts: npt.NDArray[np.int64],
+    ) -> None:
+        self.metadata, self.keys, self.kinds, self.forms, self.starts = metadata, keys, kinds, forms, starts
 
 
 class Table(Mapping[str, TensorSpec]):

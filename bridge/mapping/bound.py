@@ -20,11 +20,13 @@ FRESH = (*"ijkn", *(f"i{n}" for n in range(64)))
 """Names for the indices that wildcards carry over."""
 
 
-class Rows(NamedTuple):
+class Rows:
     """Names by number, and the positions of the indices in each."""
 
-    ids: Numbers
-    columns: Columns
+    __slots__ = ("columns", "ids")
+
+    def __init__(self, ids: Numbers, columns: Columns) -> None:
+        self.ids, self.columns = ids, columns
 
     def at(self, which: Mask | Numbers) -> Rows:
         """Some of them."""
@@ -82,7 +84,7 @@ class BoundRule:
         return [i.name for i in self._names[side].indices() if i.name not in placed and not i.single]
 
 
-class Settled(NamedTuple):
+class Settled:
     """What tells one bound rule of a rule from another.
 
     `taken` is what the wildcards took, in order, `deep` which of them are `**`; `picks` the branch of each choice,
@@ -90,13 +92,20 @@ class Settled(NamedTuple):
     drop, which pairs no choices, the texts of its choices.
     """
 
-    rule: Rule
-    sizes: Mapping[str, int]
-    taken: tuple[Taken, ...]
-    deep: tuple[bool, ...]
-    picks: tuple[int | None, ...]
-    fixed: tuple[tuple[str, int], ...]
-    labels: tuple[str, ...]
+    __slots__ = ("deep", "fixed", "labels", "picks", "rule", "sizes", "taken")
+
+    def __init__(
+        self,
+        rule: Rule,
+        sizes: Mapping[str, int],
+        taken: tuple[Taken, ...],
+        deep: tuple[bool, ...],
+        picks: tuple[int | None, ...],
+        fixed: tuple[tuple[str, int], ...],
+        labels: tuple[str, ...],
+    ) -> None:
+        self.rule, self.sizes, self.taken, self.deep = rule, sizes, taken, deep
+        self.picks, self.fixed, self.labels = picks, fixed, labels
 
     def spelled(self, name: Name, side: int) -> Name:
         """The name of a key side, or of the leaf (-1), with everything settled written out."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
@@ -42,15 +42,22 @@ class HubOptions:
         return HubOptions(revision, self.token, self.cache_dir, self.local_files_only)
 
 
-class Located(NamedTuple):
+class Located:
     """The files of a checkpoint. `text` is the source as messages show it, `files` names in `folder`, in order."""
 
-    text: str
-    folder: Folder
-    files: tuple[str, ...]
-    parsed_index: Index | None = None
-    index_name: str = ""
-    commit: str | None = None
+    __slots__ = ("commit", "files", "folder", "index_name", "parsed_index", "text")
+
+    def __init__(
+        self,
+        text: str,
+        folder: Folder,
+        files: tuple[str, ...],
+        parsed_index: Index | None = None,
+        index_name: str = "",
+        commit: str | None = None,
+    ) -> None:
+        self.text, self.folder, self.files, self.parsed_index = text, folder, files, parsed_index
+        self.index_name, self.commit = index_name, commit
 
 
 def locate(source: object, *, subfolder: str | None, variant: str | None, hub: HubOptions) -> Located:
