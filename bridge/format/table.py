@@ -84,14 +84,13 @@ class Form(NamedTuple):
 Numbers: TypeAlias = "npt.NDArray[np.intp]"
 
 
-class Part(NamedTuple):
+class Part:
     """A tensor with its place, of which another one is computed; it may have parts itself. `name` is for messages."""
 
-    name: str
-    form: Form
-    file: str
-    offset: int
-    parts: tuple[Part, ...] = ()
+    __slots__ = ("file", "form", "name", "offset", "parts")
+
+    def __init__(self, name: str, form: Form, file: str, offset: int, parts: tuple[Part, ...] = ()) -> None:
+        self.name, self.form, self.file, self.offset, self.parts = name, form, file, offset, parts
 
     @property
     def files(self) -> set[str]:

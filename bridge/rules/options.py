@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import isfinite
-from typing import NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from bridge._errors import RuleError
 from bridge._text import printable
@@ -70,17 +70,24 @@ _DIGITS = 10**18  # whole numbers have at most 18 digits
 _FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-class Options(NamedTuple):
+class Options:
     """The options of one rule. `sizes` are extents of axes and parts, and counts of indices, sorted by name."""
 
-    sizes: tuple[tuple[str, int], ...] = ()
-    scale: float | int = 1
-    add: float | int = 0
-    flip: tuple[str, ...] = ()
-    tie: bool = False
-    copy: bool = False
-    alt: bool = False
-    zeros: bool = False
+    __slots__ = ("add", "alt", "copy", "flip", "scale", "sizes", "tie", "zeros")
+
+    def __init__(
+        self,
+        sizes: tuple[tuple[str, int], ...] = (),
+        scale: float | int = 1,
+        add: float | int = 0,
+        flip: tuple[str, ...] = (),
+        tie: bool = False,
+        copy: bool = False,
+        alt: bool = False,
+        zeros: bool = False,
+    ) -> None:
+        self.sizes, self.scale, self.add, self.flip = sizes, scale, add, flip
+        self.tie, self.copy, self.alt, self.zeros = tie, copy, alt, zeros
 
     @property
     def valued(self) -> bool:
@@ -88,7 +95,7 @@ class Options(NamedTuple):
         return self.scale != 1 or self.add != 0
 
     def __bool__(self) -> bool:
-        return self != Options()
+        return bool(str(self))
 
     def __str__(self) -> str:
         shown = [f"{name}={size}" for name, size in self.sizes]
@@ -133,24 +140,24 @@ def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
 
     **Raises:** `RuleError`, pointing at column `at` of `text`.
     """
-    options = Options()
+    options: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     for name, value in given.items():
         if name in FLAGS:
             if not isinstance(value, bool):
                 fail(text, at, f"option '{name}' is true or false, not {value!r}")
-            options = options._replace(**{name: value})
+            options[name] = value
         elif name == "flip":
             if not isinstance(value, str) or not value.split():
                 fail(text, at, f"option 'flip' is the names of axes, as in flip=\"h w\", not {value!r}")
-            options = options._replace(flip=tuple(value.replace(",", " ").split()))
+            options[name] = tuple(value.replace(",", " ").split())
         elif name in NUMBERS:
-            options = options._replace(**{name: _number(text, at, name, value)})
+            options[name] = _number(text, at, name, value)
         elif isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _DIGITS:
             fail(text, at, f"option '{name}' is the extent of an axis, a whole number from 1 up, not {value!r}")
         else:
             sizes[name] = int(value)
-    return options._replace(sizes=tuple(sorted(sizes.items())))
+    return Options(tuple(sorted(sizes.items())), **options)
 
 
 def _number(text: str, at: int, name: str, value: Option) -> float | int:
