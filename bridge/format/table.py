@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Generator, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -14,6 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from bridge.format.spec import TensorSpec
     from bridge.format.view import View
 
 _MAX_COUNT = 2**64 - 1  # the reference counts in 64 bits
@@ -30,24 +30,6 @@ def collector_off(many: bool) -> Generator[None]:
         yield
     finally:
         gc.enable()
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """dtype, shape and place of one tensor.
-
-    - `dtype`: a numpy dtype; bf16, fp8 and the like are ml_dtypes' types.
-    - `shape`: a tuple of ints.
-    - `nbytes`: what the tensor takes in the file.
-    - `file`: the name of its file, one of `Checkpoint.files`.
-    - `offset`: where its first byte lies in that file, in bytes from the file's start.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    nbytes: int
-    file: str
-    offset: int
 
 
 def element_count(shape: Sequence[int]) -> int:
@@ -114,7 +96,7 @@ class Columns:
         self.metadata, self.keys, self.kinds, self.forms, self.starts = metadata, keys, kinds, forms, starts
 
 
-class Table(Mapping[str, TensorSpec]):
+class Table(Mapping[str, "TensorSpec"]):
     """key to `TensorSpec`, of one file or of several. 100,000 tensors open without one spec being made.
 
     Tensor `n` is called `names[n]`, has `forms[kinds[n]]`, and lies in `files[ranks[n]]` from byte `offsets[n]` on.
@@ -174,8 +156,10 @@ class Table(Mapping[str, TensorSpec]):
 
     def spec(self, number: int) -> TensorSpec:
         """The spec of one tensor, by number."""
-        dtype, shape, nbytes, *_ = self.forms[int(self.kinds[number])]
-        return TensorSpec(dtype, shape, nbytes, self.files[int(self.ranks[number])], int(self.offsets[number]))
+        from bridge.format.spec import TensorSpec  # a load asks for none
+
+        form, file = self.forms[int(self.kinds[number])], self.files[int(self.ranks[number])]
+        return TensorSpec(form.dtype, form.shape, form.nbytes, file, int(self.offsets[number]))
 
     def part(self, number: int) -> Part:
         """One tensor, by number, as what is to be read of it depends on."""
@@ -221,6 +205,8 @@ class Table(Mapping[str, TensorSpec]):
         return f"{type(self).__name__}({self._all()!r})"
 
     def _all(self) -> dict[str, TensorSpec]:
+        from bridge.format.spec import TensorSpec  # a load asks for none
+
         if len(self._made) < len(self):
             ranks: list[int] = self.ranks.tolist()
             forms, files = map(self.forms.__getitem__, self.kinds.tolist()), self.files

@@ -124,7 +124,7 @@ class Binder:
             # What `**` took ends in a dot, unless it took no segment at all; what `*` took never does.
             shown = text.removesuffix(".") if deep else text
             pieces = carried(shown, at, family, fresh, found) if soft else (_written(shown, at, hard),)
-            taken.append(Taken(pieces, bool(text)))
+            taken.append(pieces if text else None)
         bound = Rows(family.ids, columns | found if found else columns)
         for picks in self.picks(match.labels, side):
             open_ = tuple([None if pair.shaped else pick for pair, pick in zip(self.rule.pairing, picks, strict=True)])

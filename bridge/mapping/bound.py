@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 
@@ -33,11 +33,8 @@ class Rows:
         return Rows(self.ids[which], {name: column[which] for name, column in self.columns.items()})
 
 
-class Taken(NamedTuple):
-    """What a wildcard took, as texts and indices; `present` says whether that was any segment at all."""
-
-    pieces: tuple[str | Hole, ...]
-    present: bool
+Taken: TypeAlias = tuple[str | Hole, ...] | None
+"""What a wildcard took, as texts and indices; `None` where it took nothing, and `**` no segment at all."""
 
 
 class BoundRule:
@@ -118,12 +115,12 @@ class Settled:
             first = segment[0] if segment else ""
             if isinstance(first, Wild) and first.deep:
                 taken = next(left[True])
-                segments += _segments(taken.pieces) if taken.present else []
+                segments += [] if taken is None else _segments(taken)
                 continue
             pieces: list[Piece] = []
             for piece in segment:
                 if isinstance(piece, Wild):
-                    pieces += [each for each in next(left[False]).pieces if each != ""]
+                    pieces += [each for each in next(left[False]) or () if each != ""]
                 elif isinstance(piece, Choice):
                     pieces.append(next(choices) or piece)
                 elif isinstance(piece, Hole):

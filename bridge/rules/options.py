@@ -63,11 +63,11 @@ NUMBERS = ("scale", "add")
 WORDS = frozenset({*FLAGS, *NUMBERS, "flip"})
 """Names that no axis, index or part can have."""
 
-_OPTION = re.compile(r"""([^\W\d]\w*)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,"']+))""", re.ASCII)
+_OPTION = r"""([^\W\d]\w*)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,"']+))"""  # compiled where a rule has options
 _IDENTIFIER = re.compile(r"[^\W\d]\w*", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _DIGITS = 10**18  # whole numbers have at most 18 digits
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_FLOAT = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 
 
 class Options:
@@ -108,11 +108,12 @@ class Options:
 def read_options(cursor: Cursor) -> dict[str, Option]:
     """`h=12, add=1.0 tie=true` up to the end."""
     options: dict[str, Option] = {}
+    option = re.compile(_OPTION, re.ASCII)
     while not cursor.done:
         if cursor.blank() or cursor.peek(","):
             cursor.at += 1
             continue
-        found = _OPTION.match(cursor.text, cursor.at)
+        found = option.match(cursor.text, cursor.at)
         if not found:
             cursor.fail("expected an option: 'h=12', 'add=1.0', 'flip=\"h w\"', 'tie=true'")
         if found[1] in options:
@@ -130,7 +131,7 @@ def _value(cursor: Cursor, found: re.Match[str]) -> Option:
         return found[4] == "true"
     if _INTEGER.fullmatch(found[4]):
         return int(found[4])
-    if _FLOAT.fullmatch(found[4]):
+    if re.fullmatch(_FLOAT, found[4], re.ASCII):
         return float(found[4])
     cursor.fail("expected a number, true, false or a text in quotes", found.start(4))
 

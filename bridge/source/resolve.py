@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bridge.format.index import Index
 
 _SUFFIX = ".safetensors"
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+_REPO = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
 
@@ -81,7 +81,11 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
         return in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
-    named = isinstance(source, str) and _REPO.fullmatch(path) and not path.endswith((_SUFFIX, *_PICKLED, ".json"))
+    named = (
+        isinstance(source, str)
+        and re.fullmatch(_REPO, path, re.ASCII)
+        and not path.endswith((_SUFFIX, *_PICKLED, ".json"))
+    )
     if named or "://" in path:
         from bridge.source.distant import by_repo, by_url  # only those who read over a network
 
