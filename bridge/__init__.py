@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from bridge.api.load import plan as plan
     from bridge.api.save import SaveReport as SaveReport
     from bridge.api.save import save as save
-    from bridge.format.table import TensorSpec as TensorSpec
+    from bridge.format.spec import TensorSpec as TensorSpec
     from bridge.mapping.template import Spec as Spec
     from bridge.planning.plan import Plan as Plan
     from bridge.rules.rule import Rule as Rule
@@ -44,7 +44,7 @@ _HOMES = {
     "SaveError": "_errors",
     "SaveReport": "api.save",
     "Spec": "mapping.template",
-    "TensorSpec": "format.table",
+    "TensorSpec": "format.spec",
     "convert": "api.convert",
     "diff": "api.diff",
     "load": "api.load",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -13,16 +12,17 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 
 
-class DType(NamedTuple):
+class DType:
     """A dtype that a safetensors file can hold.
 
     `name` is safetensors' own ("BF16"), `numpy` the type its elements have in memory, `bits` the extent of one element
     in the file. Below 8 bits a file packs elements while numpy keeps one to the byte.
     """
 
-    name: str
-    numpy: np.dtype
-    bits: int
+    __slots__ = ("bits", "name", "numpy")
+
+    def __init__(self, name: str, numpy: np.dtype, bits: int) -> None:
+        self.name, self.numpy, self.bits = name, numpy, bits
 
     @property
     def packed(self) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._text import fold, plural, printable, quote
 from bridge.converted import is_converted
-from bridge.format.table import TensorSpec
+from bridge.format.spec import TensorSpec
 from bridge.source.box import bands, box_of, read_box
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 

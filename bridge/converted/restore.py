@@ -14,7 +14,7 @@ from bridge._text import quote
 from bridge.converted.record import beside, plan_of, read_record, stale_name
 from bridge.format.encode import encode_index
 from bridge.format.header import read_header
-from bridge.format.table import TensorSpec
+from bridge.format.spec import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.bytes import ByteSource, LocalFile
 from bridge.source.checkpoint import Checkpoint

@@ -13,7 +13,7 @@ from bridge.converted import COMMIT, MARK, ORIGINALS, RECORD
 from bridge.converted.leaves import Report, leaves_of
 from bridge.converted.record import VERSION, record_of, stale_name
 from bridge.format.encode import encode_header, encode_index
-from bridge.format.table import TensorSpec
+from bridge.format.spec import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import exact_keys

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -33,10 +33,10 @@ _TENSOR = re.compile(
     r'"([^"\\\x00-\x1f]*+)": ?+\{"dtype": ?+"([A-Z0-9_]++", ?+"shape": ?+\[[0-9, ]*+)\], ?+'
     r'"data_offsets": ?+\[((?:0|[1-9][0-9]{0,17}+), ?+(?:0|[1-9][0-9]{0,17}+))\]\}'
 )
-_PAIR = re.compile(r'"([^"\\\x00-\x1f]*+)": ?+"([^"\\\x00-\x1f]*+)"')
-_METADATA = re.compile(rf'\{{"__metadata__": ?+\{{((?:{_PAIR.pattern}(?:, ?+{_PAIR.pattern})*+)?+)\}}, ?+')
 _FORM = re.compile(r'([A-Z0-9_]+)", ?"shape": ?\[([0-9, ]*)')
-_EXTENT = re.compile("0|[1-9][0-9]*")
+# Compiled where a file has metadata.
+_PAIR = r'"([^"\\\x00-\x1f]*+)": ?+"([^"\\\x00-\x1f]*+)"'
+_METADATA = rf'\{{"__metadata__": ?+\{{((?:{_PAIR}(?:, ?+{_PAIR})*+)?+)\}}, ?+'
 
 
 class Readable(Protocol):
@@ -57,7 +57,7 @@ class Readable(Protocol):
         ...
 
 
-class Header(NamedTuple):
+class Header:
     """What a file says about itself.
 
     - `metadata`: the `__metadata__` of the file, `{}` where it has none.
@@ -65,9 +65,10 @@ class Header(NamedTuple):
     - `data_start`: where the first tensor's bytes begin, in bytes from the file's start.
     """
 
-    metadata: dict[str, str]
-    tensors: Table
-    data_start: int
+    __slots__ = ("data_start", "metadata", "tensors")
+
+    def __init__(self, metadata: dict[str, str], tensors: Table, data_start: int) -> None:
+        self.metadata, self.tensors, self.data_start = metadata, tensors, data_start
 
 
 def read_header(source: Readable, file: str | None = None) -> Header:
@@ -167,9 +168,9 @@ def _metadata(head: str) -> dict[str, str] | None:
     """The metadata before the first tensor; None where `head` is not the start of an object that holds only that."""
     if head == "{":
         return {}
-    simple = _METADATA.fullmatch(head)
+    simple = re.fullmatch(_METADATA, head)
     if simple is not None:
-        pairs = _PAIR.findall(simple[1])
+        pairs = re.findall(_PAIR, simple[1])
         metadata = dict(pairs)
         return metadata if len(metadata) == len(pairs) else None
     return _escaped_metadata(head)
@@ -196,9 +197,9 @@ def _form(spelling: str) -> Form:
         raise ValueError(spelling)
     dtype, extents = found.groups()
     texts = extents.replace(", ", ",").split(",") if extents else []
-    if not all(map(_EXTENT.fullmatch, texts)):
-        raise ValueError(extents)
     shape = tuple(map(int, texts))
+    if list(map(str, shape)) != texts:  # leading zeros, or spaces
+        raise ValueError(extents)
     nbytes, odd_nbits = divmod(element_count(shape) * DTYPES[dtype].bits, 8)
     if odd_nbits or max(shape, default=0) > _MAX_EXTENT:
         raise ValueError(extents)

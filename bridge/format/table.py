@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 from collections.abc import Generator, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -15,6 +14,7 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from bridge.format.spec import TensorSpec
     from bridge.format.view import View
 
 _NO_CODES = frozenset(np.dtype(d) for d in ("f8", "f4", "f2", "i8", "?", "c8", ml_dtypes.bfloat16))
@@ -32,24 +32,6 @@ def collector_off(many: bool) -> Generator[None]:
         yield
     finally:
         gc.enable()
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """dtype, shape and place of one tensor.
-
-    - `dtype`: a numpy dtype; bf16, fp8 and the like are ml_dtypes' types.
-    - `shape`: a tuple of ints.
-    - `nbytes`: what the tensor takes in the file.
-    - `file`: the name of its file, one of `Checkpoint.files`.
-    - `offset`: where its first byte lies in that file, in bytes from the file's start.
-    """
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    nbytes: int
-    file: str
-    offset: int
 
 
 def element_count(shape: Sequence[int]) -> int:
@@ -88,14 +70,13 @@ class Form(NamedTuple):
 Numbers: TypeAlias = "npt.NDArray[np.intp]"
 
 
-class Part(NamedTuple):
+class Part:
     """A tensor with its place, of which another one is computed; it may have parts itself. `name` is for messages."""
 
-    name: str
-    form: Form
-    file: str
-    offset: int
-    parts: tuple[Part, ...] = ()
+    __slots__ = ("file", "form", "name", "offset", "parts")
+
+    def __init__(self, name: str, form: Form, file: str, offset: int, parts: tuple[Part, ...] = ()) -> None:
+        self.name, self.form, self.file, self.offset, self.parts = name, form, file, offset, parts
 
     @property
     def files(self) -> set[str]:
@@ -103,17 +84,23 @@ class Part(NamedTuple):
         return set[str]().union(*(part.files for part in self.parts)) if self.parts else {self.file}
 
 
-class Columns(NamedTuple):
+class Columns:
     """A checked header. Tensor `n` is `keys[n]` and has `forms[kinds[n]]`; `starts` are int64, in bytes of the data."""
 
-    metadata: dict[str, str]
-    keys: Sequence[str]
-    kinds: Numbers
-    forms: Sequence[Form]
-    starts: npt.NDArray[np.int64]
+    __slots__ = ("forms", "keys", "kinds", "metadata", "starts")
+
+    def __init__(
+        self,
+        metadata: dict[str, str],
+        keys: Sequence[str],
+        kinds: Numbers,
+        forms: Sequence[Form],
+        starts: npt.NDArray[np.int64],
+    ) -> None:
+        self.metadata, self.keys, self.kinds, self.forms, self.starts = metadata, keys, kinds, forms, starts
 
 
-class Table(Mapping[str, TensorSpec]):
+class Table(Mapping[str, "TensorSpec"]):
     """key to `TensorSpec`, of one file or of several. 100,000 tensors open without one spec being made.
 
     Tensor `n` is called `names[n]`, has `forms[kinds[n]]`, and lies in `files[ranks[n]]` from byte `offsets[n]` on.
@@ -173,8 +160,10 @@ class Table(Mapping[str, TensorSpec]):
 
     def spec(self, number: int) -> TensorSpec:
         """The spec of one tensor, by number."""
-        dtype, shape, nbytes, *_ = self.forms[int(self.kinds[number])]
-        return TensorSpec(dtype, shape, nbytes, self.files[int(self.ranks[number])], int(self.offsets[number]))
+        from bridge.format.spec import TensorSpec  # a load asks for none
+
+        form, file = self.forms[int(self.kinds[number])], self.files[int(self.ranks[number])]
+        return TensorSpec(form.dtype, form.shape, form.nbytes, file, int(self.offsets[number]))
 
     def part(self, number: int) -> Part:
         """One tensor, by number, as what is to be read of it depends on."""
@@ -225,6 +214,8 @@ class Table(Mapping[str, TensorSpec]):
         return f"{type(self).__name__}({self._all()!r})"
 
     def _all(self) -> dict[str, TensorSpec]:
+        from bridge.format.spec import TensorSpec  # a load asks for none
+
         if len(self._made) < len(self):
             ranks: list[int] = self.ranks.tolist()
             forms, files = map(self.forms.__getitem__, self.kinds.tolist()), self.files

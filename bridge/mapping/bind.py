@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 
@@ -125,7 +124,7 @@ class Binder:
             # What `**` took ends in a dot, unless it took no segment at all; what `*` took never does.
             shown = text.removesuffix(".") if deep else text
             pieces = carried(shown, at, family, fresh, found) if soft else (_written(shown, at, hard),)
-            taken.append(Taken(pieces, bool(text)))
+            taken.append(pieces if text else None)
         bound = Rows(family.ids, columns | found if found else columns)
         for picks in self.picks(match.labels, side):
             open_ = tuple([None if pair.shaped else pick for pair, pick in zip(self.rule.pairing, picks, strict=True)])
@@ -181,16 +180,17 @@ def _soft(name: Name, whole: Mapping[bool, Sequence[bool]] | None) -> list[bool]
     ]
 
 
-class Bindings(NamedTuple):
+class Bindings:
     """What a checkpoint's keys are bound to: rules, in their order, and names that a rule renames and no more.
 
     `used` are the rules that matched any key, by number. What no rule takes is bound by `INFERENCE`, with the number
     behind the last rule.
     """
 
-    rules: list[BoundRule]
-    renamed: list[Renamed]
-    used: set[int]
+    __slots__ = ("renamed", "rules", "used")
+
+    def __init__(self, rules: list[BoundRule], renamed: list[Renamed], used: set[int]) -> None:
+        self.rules, self.renamed, self.used = rules, renamed, used
 
 
 def bind_keys(
@@ -215,17 +215,16 @@ def bind_keys(
     return Bindings([bound for binder in binders for bound in binder.bound.values()], found, used)
 
 
-class Renamed(NamedTuple):
+class Renamed:
     """Names without numbers that a rule sends to leaves, one by one: there is nothing in them to fold.
 
     `keys` go to `leaves`; those in `lost` to names that the model does not have.
     """
 
-    rule: Rule
-    number: int
-    keys: list[int]
-    leaves: list[int]
-    lost: dict[int, str]
+    __slots__ = ("keys", "leaves", "lost", "number", "rule")
+
+    def __init__(self, rule: Rule, number: int, keys: list[int], leaves: list[int], lost: dict[int, str]) -> None:
+        self.rule, self.number, self.keys, self.leaves, self.lost = rule, number, keys, leaves, lost
 
 
 def _rename(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
 Matrix: TypeAlias = "npt.NDArray[np.int64]"
 
 
-class Term(NamedTuple):
+class Term:
     """The key of each row of a block. Row `i` of `starts`, of shape `(rows, axes of the tensor)`, is where the map
     starts in the tensor of `keys[i]`.
     """
 
-    index_map: IndexMap
-    keys: Arrays
-    starts: Matrix
+    __slots__ = ("index_map", "keys", "starts")
+
+    def __init__(self, index_map: IndexMap, keys: Arrays, starts: Matrix) -> None:
+        self.index_map, self.keys, self.starts = index_map, keys, starts
 
     def at(self, rows: Numbers) -> Term:
         """Some rows."""
         return Term(self.index_map, self.keys.at(rows), self.starts[rows])
 
 
-@dataclass(slots=True)
 class Block:
     """Rows of tensors and the places of leaves that they fill.
 
@@ -45,13 +44,20 @@ class Block:
     many rows (a stack of layers), and many leaves in one block (a list of layers).
     """
 
-    leaves: Arrays
-    terms: tuple[Term, ...]
-    starts: Matrix
-    scale: float | int = 1
-    add: float | int = 0
-    tie: bool = False
-    copy: bool = False
+    __slots__ = ("add", "copy", "leaves", "scale", "starts", "terms", "tie")
+
+    def __init__(
+        self,
+        leaves: Arrays,
+        terms: tuple[Term, ...],
+        starts: Matrix,
+        scale: float | int = 1,
+        add: float | int = 0,
+        tie: bool = False,
+        copy: bool = False,
+    ) -> None:
+        self.leaves, self.terms, self.starts = leaves, terms, starts
+        self.scale, self.add, self.tie, self.copy = scale, add, tie, copy
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -69,7 +75,11 @@ class Block:
     def at(self, rows: Numbers) -> Block:
         """Some rows."""
         terms = tuple([term.at(rows) for term in self.terms])
-        return replace(self, leaves=self.leaves.at(rows), terms=terms, starts=self.starts[rows])
+        return self.over(self.leaves.at(rows), terms, self.starts[rows])
+
+    def over(self, leaves: Arrays, terms: tuple[Term, ...], starts: Matrix) -> Block:
+        """The same for other rows."""
+        return Block(leaves, terms, starts, self.scale, self.add, self.tie, self.copy)
 
     def maps(self, row: int) -> Iterator[tuple[str, IndexMap]]:
         """The keys of one row, each with the map that applies to it there."""
@@ -80,15 +90,16 @@ class Block:
             yield term.keys[row], IndexMap(one.key_shape, one.leaf_shape, start, leaf_start, one.atoms)
 
 
-class _Columns(NamedTuple):
+class _Columns:
     """For each leaf of a table: with which others it is laid out alike, -1 where it is not held, and its place there.
 
     `layouts` says for each of these groups which boxes are held, and in which memory for each of its leaves.
     """
 
-    kinds: Numbers
-    places: Numbers
-    layouts: list[list[tuple[Grid | None, Numbers]]]
+    __slots__ = ("kinds", "layouts", "places")
+
+    def __init__(self, kinds: Numbers, places: Numbers, layouts: list[list[tuple[Grid | None, Numbers]]]) -> None:
+        self.kinds, self.places, self.layouts = kinds, places, layouts
 
 
 class MemoryMap:
@@ -124,7 +135,7 @@ class MemoryMap:
                 for grid, memory in columns.layouts[kind]:
                     for cut in _cut(part, grid):
                         numbers = memory[columns.places[cut.leaves.numbers]]
-                        found.append(replace(cut, leaves=Arrays(self.table, numbers)))
+                        found.append(cut.over(Arrays(self.table, numbers), cut.terms, cut.starts))
         return found
 
     def _columns(self, table: ArrayTable) -> _Columns:

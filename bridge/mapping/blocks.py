@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from bridge.mapping.shapes import AxesSolver, Maps
 
 
-class Filling(NamedTuple):
+class Filling:
     """Rows that one map brings to places of leaves: where it starts in each tensor and in each leaf."""
 
-    run: KeyRun
-    index_map: IndexMap
-    starts: Matrix
-    leaf_starts: Matrix
+    __slots__ = ("index_map", "leaf_starts", "run", "starts")
+
+    def __init__(self, run: KeyRun, index_map: IndexMap, starts: Matrix, leaf_starts: Matrix) -> None:
+        self.run, self.index_map, self.starts, self.leaf_starts = run, index_map, starts, leaf_starts
 
     def at(self, rows: Numbers) -> Filling:
         """Some of the rows."""

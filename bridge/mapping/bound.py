@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,22 +20,21 @@ FRESH = (*"ijkn", *(f"i{n}" for n in range(64)))
 """Names for the indices that wildcards carry over."""
 
 
-class Rows(NamedTuple):
+class Rows:
     """Names by number, and the positions of the indices in each."""
 
-    ids: Numbers
-    columns: Columns
+    __slots__ = ("columns", "ids")
+
+    def __init__(self, ids: Numbers, columns: Columns) -> None:
+        self.ids, self.columns = ids, columns
 
     def at(self, which: Mask | Numbers) -> Rows:
         """Some of them."""
         return Rows(self.ids[which], {name: column[which] for name, column in self.columns.items()})
 
 
-class Taken(NamedTuple):
-    """What a wildcard took, as texts and indices; `present` says whether that was any segment at all."""
-
-    pieces: tuple[str | Hole, ...]
-    present: bool
+Taken: TypeAlias = tuple[str | Hole, ...] | None
+"""What a wildcard took, as texts and indices; `None` where it took nothing, and `**` no segment at all."""
 
 
 class BoundRule:
@@ -82,7 +81,7 @@ class BoundRule:
         return [i.name for i in self._names[side].indices() if i.name not in placed and not i.single]
 
 
-class Settled(NamedTuple):
+class Settled:
     """What tells one bound rule of a rule from another.
 
     `taken` is what the wildcards took, in order, `deep` which of them are `**`; `picks` the branch of each choice,
@@ -90,13 +89,20 @@ class Settled(NamedTuple):
     drop, which pairs no choices, the texts of its choices.
     """
 
-    rule: Rule
-    sizes: Mapping[str, int]
-    taken: tuple[Taken, ...]
-    deep: tuple[bool, ...]
-    picks: tuple[int | None, ...]
-    fixed: tuple[tuple[str, int], ...]
-    labels: tuple[str, ...]
+    __slots__ = ("deep", "fixed", "labels", "picks", "rule", "sizes", "taken")
+
+    def __init__(
+        self,
+        rule: Rule,
+        sizes: Mapping[str, int],
+        taken: tuple[Taken, ...],
+        deep: tuple[bool, ...],
+        picks: tuple[int | None, ...],
+        fixed: tuple[tuple[str, int], ...],
+        labels: tuple[str, ...],
+    ) -> None:
+        self.rule, self.sizes, self.taken, self.deep = rule, sizes, taken, deep
+        self.picks, self.fixed, self.labels = picks, fixed, labels
 
     def spelled(self, name: Name, side: int) -> Name:
         """The name of a key side, or of the leaf (-1), with everything settled written out."""
@@ -109,12 +115,12 @@ class Settled(NamedTuple):
             first = segment[0] if segment else ""
             if isinstance(first, Wild) and first.deep:
                 taken = next(left[True])
-                segments += _segments(taken.pieces) if taken.present else []
+                segments += [] if taken is None else _segments(taken)
                 continue
             pieces: list[Piece] = []
             for piece in segment:
                 if isinstance(piece, Wild):
-                    pieces += [each for each in next(left[False]).pieces if each != ""]
+                    pieces += [each for each in next(left[False]) or () if each != ""]
                 elif isinstance(piece, Choice):
                     pieces.append(next(choices) or piece)
                 elif isinstance(piece, Hole):

@@ -22,50 +22,52 @@ if TYPE_CHECKING:
 Texts = Callable[[], Sequence[str]]
 
 
-class Arrival(NamedTuple):
+class Arrival:
     """A bound rule as it came to names of the model that are alike: what its concrete rules are spelled from.
 
     `kept` are the numbers that stay in the leaf's name, by row; `whole` says that these are all that the rule has.
     """
 
-    bound: BoundRule
-    landing: Landing | None
-    standing: Standing
-    kept: Sequence[Matrix]
-    whole: bool
+    __slots__ = ("bound", "kept", "landing", "standing", "whole")
+
+    def __init__(
+        self, bound: BoundRule, landing: Landing | None, standing: Standing, kept: Sequence[Matrix], whole: bool
+    ) -> None:
+        self.bound, self.landing, self.standing, self.kept, self.whole = bound, landing, standing, kept, whole
 
 
-class ConcreteRule(NamedTuple):
+class ConcreteRule:
     """What a rule of the user's, by its number, came to; `texts` spells it when asked, which a load does not."""
 
-    number: int
-    texts: Texts
+    __slots__ = ("number", "texts")
+
+    def __init__(self, number: int, texts: Texts) -> None:
+        self.number, self.texts = number, texts
 
 
-class Dropped(NamedTuple):
+class Dropped:
     """Keys that no leaf gets: a rule drops them, or a layout uses them up (`zeros`: the way back writes zeros)."""
 
-    bound: BoundRule
-    ids: Numbers
-    text: Callable[[], str]
-    zeros: bool
+    __slots__ = ("bound", "ids", "text", "zeros")
+
+    def __init__(self, bound: BoundRule, ids: Numbers, text: Callable[[], str], zeros: bool) -> None:
+        self.bound, self.ids, self.text, self.zeros = bound, ids, text, zeros
 
 
-class Landed(NamedTuple):
+class Landed:
     """Rows of one side and branch, with the numbers that stay in the leaf's name and the name that each lands on."""
 
-    side: int
-    branch: int
-    rows: Rows
-    kept: Sequence[Column]
-    names: Numbers
+    __slots__ = ("branch", "kept", "names", "rows", "side")
+
+    def __init__(self, side: int, branch: int, rows: Rows, kept: Sequence[Column], names: Numbers) -> None:
+        self.side, self.branch, self.rows, self.kept, self.names = side, branch, rows, kept, names
 
     def at(self, which: Mask) -> Landed:
         """Some of them."""
         if which.all():
             return self
         kept = [column[which] for column in self.kept]
-        return self._replace(rows=self.rows.at(which), kept=kept, names=self.names[which])
+        return Landed(self.side, self.branch, self.rows.at(which), kept, self.names[which])
 
 
 def stack_names(depth: int) -> tuple[str, ...]:
@@ -81,24 +83,25 @@ class TermPosition(NamedTuple):
     branch: int
 
 
-class KeyRun(NamedTuple):
+class KeyRun:
     """Keys that one bound rule brings to one position of an equation, row by row.
 
     `ids` are the keys, `groups` says which of the layers that the equation holds for, `leaves` which leaf of it, in the
     position's branch. `columns` are the positions of indices; those of leading axes are called as `stack_names` says.
     """
 
-    bound: BoundRule | None
-    side: int
-    ids: Numbers
-    groups: Numbers
-    leaves: Numbers
-    columns: Columns
+    __slots__ = ("bound", "columns", "groups", "ids", "leaves", "side")
+
+    def __init__(
+        self, bound: BoundRule | None, side: int, ids: Numbers, groups: Numbers, leaves: Numbers, columns: Columns
+    ) -> None:
+        self.bound, self.side, self.ids, self.groups = bound, side, ids, groups
+        self.leaves, self.columns = leaves, columns
 
     def at(self, rows: Numbers) -> KeyRun:
         """Some of the rows."""
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return self._replace(ids=self.ids[rows], groups=self.groups[rows], leaves=self.leaves[rows], columns=columns)
+        return KeyRun(self.bound, self.side, self.ids[rows], self.groups[rows], self.leaves[rows], columns)
 
     def stacks(self, depth: int) -> Matrix:
         """The places along the leading axes, shape `(rows, depth)`."""

@@ -83,11 +83,13 @@ class IndexMap:
         return self.count == prod(self.key_shape)
 
 
-class Strided(NamedTuple):
+class Strided:
     """One array's view of a map: an offset and a stride per dimension, in elements, over common `extents`."""
 
-    offset: int
-    strides: Shape
+    __slots__ = ("offset", "strides")
+
+    def __init__(self, offset: int, strides: Shape) -> None:
+        self.offset, self.strides = offset, strides
 
 
 def row_major(shape: Shape) -> Shape:
@@ -124,30 +126,32 @@ def strided(index_map: IndexMap, key_strides: Shape | None = None) -> tuple[Shap
     return extents, Strided(key_offset, key), Strided(leaf_offset, leaf)
 
 
-class BoundIndex(NamedTuple):
+class BoundIndex:
     """A factor of an axis that is one number for each tensor, because the name on the other side holds its index."""
 
-    variable: str
-    on_leaf: bool
-    axis: int
-    step: int
-    start: int
-    extent: int
+    __slots__ = ("axis", "extent", "on_leaf", "start", "step", "variable")
+
+    def __init__(self, variable: str, on_leaf: bool, axis: int, step: int, start: int, extent: int) -> None:
+        self.variable, self.on_leaf, self.axis, self.step = variable, on_leaf, axis, step
+        self.start, self.extent = start, extent
 
 
-class Starts(NamedTuple):
+class Starts:
     """Where a map starts in its tensor and in its leaf, row by row; whether each index lies in its axis."""
 
-    keys: Matrix
-    leaves: Matrix
-    inside: Mask
+    __slots__ = ("inside", "keys", "leaves")
+
+    def __init__(self, keys: Matrix, leaves: Matrix, inside: Mask) -> None:
+        self.keys, self.leaves, self.inside = keys, leaves, inside
 
 
-class ParametricMap(NamedTuple):
+class ParametricMap:
     """One index map for many tensors that differ only in where their indices put them."""
 
-    index_map: IndexMap
-    bound: tuple[BoundIndex, ...]
+    __slots__ = ("bound", "index_map")
+
+    def __init__(self, index_map: IndexMap, bound: tuple[BoundIndex, ...]) -> None:
+        self.index_map, self.bound = index_map, bound
 
     def starts(self, columns: Columns, rows: int) -> Starts:
         """Where the map starts, by the positions of the indices."""

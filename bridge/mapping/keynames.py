@@ -74,7 +74,7 @@ class KeySpeller:
         taken: list[Taken] = []
         for (text, at), wild in zip(match.wilds, wilds, strict=True):
             shown = text.removesuffix(".") if wild.deep else text
-            taken.append(Taken(carried(shown, at, family, fresh, columns), bool(text)))
+            taken.append(carried(shown, at, family, fresh, columns) if text else None)
         deep = tuple(wild.deep for wild in wilds)
         leaves = self.branches(rule, named, Rows(family.ids, columns), tuple(taken), deep)
         for picks in _picks(rule, match.labels):

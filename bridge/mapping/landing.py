@@ -83,7 +83,7 @@ class ModelNames:
         self.placed: dict[int, list[int]] = {}
         places = {name: number for number, name in enumerate(self.all.names)} if ports else {}
         for name, found in ports.items():
-            self.placed[places[name]] = [port.placed for port in found]
+            self.placed[places[name]] = [placed for placed, _, _, _ in found]
             self.standing[places[name]] = self._kind(Standing(tuple([_port(name, model, *port) for port in found])))
 
     def _kind(self, standing: Standing) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,15 +21,16 @@ _MARK = b"\xff"  # no byte of UTF-8
 _ESCAPED = MARK.encode(errors="surrogatepass")
 
 
-class Family(NamedTuple):
+class Family:
     """Names that differ only in segments that are numbers. `text` has `MARK` for each of them.
 
     Row `i` is name `ids[i]`; its numbers, in their order, are row `i` of `numbers`, shape `(names, numbers)`.
     """
 
-    text: str
-    ids: Numbers
-    numbers: Matrix
+    __slots__ = ("ids", "numbers", "text")
+
+    def __init__(self, text: str, ids: Numbers, numbers: Matrix) -> None:
+        self.text, self.ids, self.numbers = text, ids, numbers
 
     def at(self, rows: Mask | Numbers) -> Family:
         """Some of them."""
@@ -121,17 +121,18 @@ def family_text(name: Name) -> str | None:
     return ".".join(texts)
 
 
-class Match(NamedTuple):
+class Match:
     """What a pattern found in a family: the names, positions of the indices, and what the other variables took.
 
     `wilds` are the texts of the wildcards, with `MARK` for numbers, each with the column of its first number.
     """
 
-    family: Family
-    mask: Mask | None
-    columns: Columns
-    wilds: list[tuple[str, int]]
-    labels: list[str]
+    __slots__ = ("columns", "family", "labels", "mask", "wilds")
+
+    def __init__(
+        self, family: Family, mask: Mask | None, columns: Columns, wilds: list[tuple[str, int]], labels: list[str]
+    ) -> None:
+        self.family, self.mask, self.columns, self.wilds, self.labels = family, mask, columns, wilds, labels
 
 
 def matched(pattern: Pattern, family: Family, sizes: Mapping[str, int]) -> Match | None:
@@ -175,14 +176,15 @@ def both(one: Mask | None, other: Mask | None) -> Mask | None:
     return other if one is None else one if other is None else one & other
 
 
-class _Folded(NamedTuple):
+class _Folded:
     """All names with `_MARK` in place of each number: `texts`. The numbers of name `n` are, in their order,
     `values[firsts[n] : firsts[n + 1]]`.
     """
 
-    texts: Sequence[bytes]
-    values: Column
-    firsts: Numbers
+    __slots__ = ("firsts", "texts", "values")
+
+    def __init__(self, texts: Sequence[bytes], values: Column, firsts: Numbers) -> None:
+        self.texts, self.values, self.firsts = texts, values, firsts
 
     def numbers(self, ids: Numbers, width: int) -> Matrix:
         """The numbers of names that have `width` of them."""

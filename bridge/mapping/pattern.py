@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -161,12 +161,13 @@ DIGITS = 18
 _LARGEST = 10**DIGITS - 1
 
 
-class _Codec(NamedTuple):
+class _Codec:
     """For each index of a hole how many there are, and those that its selection picks, in order."""
 
-    counts: tuple[int, ...]
-    chosen: tuple[range | tuple[int, ...], ...]
-    plain: bool
+    __slots__ = ("chosen", "counts", "plain")
+
+    def __init__(self, counts: tuple[int, ...], chosen: tuple[range | tuple[int, ...], ...], plain: bool) -> None:
+        self.counts, self.chosen, self.plain = counts, chosen, plain
 
 
 def _codec(hole: Hole, sizes: Mapping[str, int]) -> _Codec:

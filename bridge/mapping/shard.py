@@ -7,7 +7,6 @@ is memory of its own, and the index maps are cut and refined to say so. Everythi
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, pairwise, product
 from math import prod
 from typing import NamedTuple
@@ -129,7 +128,7 @@ def _block(block: Block, grid: Grid, rows: Numbers, cuts: Sequence[Sequence[_Cut
         first = tuple(key_starts[0].tolist()), tuple(starts[0].tolist())
         index_map = IndexMap(term.index_map.key_shape, grid.shape, *first, atoms)
         terms.append(Term(index_map, term.keys.at(rows), key_starts))
-    return replace(block, leaves=block.leaves.at(rows), terms=tuple(terms), starts=starts)
+    return block.over(block.leaves.at(rows), tuple(terms), starts)
 
 
 def cut(index_map: IndexMap, start: Shape, shape: Shape) -> list[IndexMap]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -53,13 +53,8 @@ class Placed(NamedTuple):
         return _joined(self.prefix, name)
 
 
-class Port(NamedTuple):
-    """One side and branch of one rule of one placed layout: where a name that PyTorch uses comes in."""
-
-    placed: int
-    rule: int
-    side: int
-    branch: int
+Port: TypeAlias = tuple[int, int, int, int]
+"""A placed layout, a rule of it, a side and a branch, by number: where a name that PyTorch uses comes in."""
 
 
 class Template(NamedTuple):
@@ -86,8 +81,8 @@ class Template(NamedTuple):
                 for side in range(len(rule.keys)):
                     for branch, name in enumerate(branch_names(rule, side)):
                         entry = ports.setdefault(placed.key(name), [])
-                        if Port(n, r, side, branch) not in entry:
-                            entry.append(Port(n, r, side, branch))
+                        if (n, r, side, branch) not in entry:
+                            entry.append((n, r, side, branch))
         return ports
 
     def keys(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -54,13 +54,13 @@ def hidden(kind: type) -> tuple[str] | None:
     return next(((name,) for base, name in names.items() if base in kind.__mro__), None)
 
 
-class Leaf(NamedTuple):
+class Leaf:
     """One leaf: its name as PyTorch would write it, keystr's own spelling, and its place among all leaves."""
 
-    name: str
-    alias: str
-    value: Any
-    place: int
+    __slots__ = ("alias", "name", "place", "value")
+
+    def __init__(self, name: str, alias: str, value: Any, place: int) -> None:
+        self.name, self.alias, self.value, self.place = name, alias, value, place
 
 
 class Walked:
@@ -128,12 +128,13 @@ def _children(node: Any) -> Iterator[tuple[Any, Any]]:
     yield from jtu.tree_leaves_with_path(node, is_leaf=lambda child: child is not node)
 
 
-class Model(NamedTuple):
+class Model:
     """A template model taken apart: what the mapping needs to know of it, and what it takes to put it together."""
 
-    template: Template
-    arrays: Mapping[str, Leaf]
-    like: Any
+    __slots__ = ("arrays", "like", "template")
+
+    def __init__(self, template: Template, arrays: Mapping[str, Leaf], like: Any) -> None:
+        self.template, self.arrays, self.like = template, arrays, like
 
     def abstract(self, name: str) -> bool:
         """Whether a leaf has a shape and no value."""

@@ -140,11 +140,13 @@ class Cast(NamedTuple):
     dtype: np.dtype
 
 
-class _Stored(NamedTuple):
+class _Stored:
     """For each leaf the first of its keys, -1 without one, and whether other keys of it have other dtypes."""
 
-    first: Numbers
-    mixed: Numbers
+    __slots__ = ("first", "mixed")
+
+    def __init__(self, first: Numbers, mixed: Numbers) -> None:
+        self.first, self.mixed = first, mixed
 
     @classmethod
     def of(cls, proof: Proof, dtypes: Numbers) -> _Stored:

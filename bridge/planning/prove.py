@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from math import prod
 
@@ -148,7 +147,9 @@ def settled_ties(blocks: Sequence[Block]) -> list[Block]:
         alone = ~filled[block.leaves.numbers] if block.tie else np.zeros(len(block), bool)
         if alone.any():
             filled[block.leaves.numbers] = True
-            found.append(replace(block.at(np.flatnonzero(alone)), tie=False))
+            filling = block.at(np.flatnonzero(alone))
+            filling.tie = False
+            found.append(filling)
             block = block.at(np.flatnonzero(~alone))
         if len(block):
             found.append(block)

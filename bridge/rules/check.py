@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from bridge.rules.options import WORDS, Options, fail
 from bridge.rules.parse import Parsed
 from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
 
 
-class Pair(NamedTuple):
+class Pair:
     """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
 
     `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its
@@ -22,9 +22,12 @@ class Pair(NamedTuple):
     no labels there.
     """
 
-    labels: tuple[tuple[str, ...], ...]
-    parts: tuple[Parts | None, ...]
-    places: tuple[int | None, ...]
+    __slots__ = ("labels", "parts", "places")
+
+    def __init__(
+        self, labels: tuple[tuple[str, ...], ...], parts: tuple[Parts | None, ...], places: tuple[int | None, ...]
+    ) -> None:
+        self.labels, self.parts, self.places = labels, parts, places
 
     @property
     def branches(self) -> int:

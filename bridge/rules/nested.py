@@ -46,7 +46,7 @@ def outer(text: str, options: Mapping[str, Option], around: Outer) -> Outer:
     for side in sides:
         _check_side(text, side)
     check_wildcards(text, parsed)
-    if given._replace(sizes=()):
+    if given.with_sizes(()):
         fail(
             text,
             parsed.options_at,
@@ -75,7 +75,7 @@ def inner(text: str, options: Mapping[str, Option], around: Outer) -> str:
     there = {index.name for side in (*keys, *([leaf] if leaf else ())) for index in all_indices(side)}
     own = {name for name, _ in given.sizes}
     sizes = tuple(size for size in _sizes(text, parsed, given, around) if size[0] in there | own)
-    return rule_text(keys, leaf, given._replace(sizes=sizes))
+    return rule_text(keys, leaf, given.with_sizes(sizes))
 
 
 def explained(error: RuleError, text: str, around: Outer) -> RuleError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from bridge._errors import RuleError
 from bridge._text import printable
@@ -63,32 +63,43 @@ NUMBERS = ("scale", "add")
 WORDS = frozenset({*FLAGS, *NUMBERS, "flip"})
 """Names that no axis, index or part can have."""
 
-_OPTION = re.compile(r"""([^\W\d]\w*)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,"']+))""", re.ASCII)
+_OPTION = r"""([^\W\d]\w*)\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s,"']+))"""  # compiled where a rule has options
 _IDENTIFIER = re.compile(r"[^\W\d]\w*", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,18}", re.ASCII)
 _DIGITS = 10**18  # whole numbers have at most 18 digits
-_FLOAT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+_FLOAT = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 
 
-class Options(NamedTuple):
+class Options:
     """The options of one rule. `sizes` are extents of axes and parts, and counts of indices, sorted by name."""
 
-    sizes: tuple[tuple[str, int], ...] = ()
-    scale: float | int = 1
-    add: float | int = 0
-    flip: tuple[str, ...] = ()
-    tie: bool = False
-    copy: bool = False
-    alt: bool = False
-    zeros: bool = False
+    __slots__ = ("add", "alt", "copy", "flip", "scale", "sizes", "tie", "zeros")
+
+    def __init__(
+        self,
+        sizes: tuple[tuple[str, int], ...] = (),
+        scale: float | int = 1,
+        add: float | int = 0,
+        flip: tuple[str, ...] = (),
+        tie: bool = False,
+        copy: bool = False,
+        alt: bool = False,
+        zeros: bool = False,
+    ) -> None:
+        self.sizes, self.scale, self.add, self.flip = sizes, scale, add, flip
+        self.tie, self.copy, self.alt, self.zeros = tie, copy, alt, zeros
 
     @property
     def valued(self) -> bool:
         """Whether values change."""
         return self.scale != 1 or self.add != 0
 
+    def with_sizes(self, sizes: tuple[tuple[str, int], ...]) -> Options:
+        """The same options for other extents."""
+        return Options(sizes, self.scale, self.add, self.flip, self.tie, self.copy, self.alt, self.zeros)
+
     def __bool__(self) -> bool:
-        return self != Options()
+        return bool(str(self))
 
     def __str__(self) -> str:
         shown = [f"{name}={size}" for name, size in self.sizes]
@@ -107,11 +118,12 @@ def rule_text(keys: Sequence[Side], leaf: Side | None, options: Options) -> str:
 def read_options(cursor: Cursor) -> dict[str, Option]:
     """`h=12, add=1.0 tie=true` up to the end."""
     options: dict[str, Option] = {}
+    option = re.compile(_OPTION, re.ASCII)
     while not cursor.done:
         if cursor.blank() or cursor.peek(","):
             cursor.at += 1
             continue
-        found = _OPTION.match(cursor.text, cursor.at)
+        found = option.match(cursor.text, cursor.at)
         if not found:
             cursor.fail("expected an option: 'h=12', 'add=1.0', 'flip=\"h w\"', 'tie=true'")
         if found[1] in options:
@@ -129,7 +141,7 @@ def _value(cursor: Cursor, found: re.Match[str]) -> Option:
         return found[4] == "true"
     if _INTEGER.fullmatch(found[4]):
         return int(found[4])
-    if _FLOAT.fullmatch(found[4]):
+    if re.fullmatch(_FLOAT, found[4], re.ASCII):
         return float(found[4])
     cursor.fail("expected a number, true, false or a text in quotes", found.start(4))
 
@@ -139,24 +151,24 @@ def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
 
     **Raises:** `RuleError`, pointing at column `at` of `text`.
     """
-    options = Options()
+    options: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     for name, value in given.items():
         if name in FLAGS:
             if not isinstance(value, bool):
                 fail(text, at, f"option '{name}' is true or false, not {value!r}")
-            options = options._replace(**{name: value})
+            options[name] = value
         elif name == "flip":
             if not isinstance(value, str) or not value.split():
                 fail(text, at, f"option 'flip' is the names of axes, as in flip=\"h w\", not {value!r}")
-            options = options._replace(flip=tuple(value.replace(",", " ").split()))
+            options[name] = tuple(value.replace(",", " ").split())
         elif name in NUMBERS:
-            options = options._replace(**{name: _number(text, at, name, value)})
+            options[name] = _number(text, at, name, value)
         elif isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _DIGITS:
             fail(text, at, f"option '{name}' is the extent of an axis, a whole number from 1 up, not {value!r}")
         else:
             sizes[name] = int(value)
-    return options._replace(sizes=tuple(sorted(sizes.items())))
+    return Options(tuple(sorted(sizes.items())), **options)
 
 
 def _number(text: str, at: int, name: str, value: Option) -> float | int:

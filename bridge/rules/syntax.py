@@ -1,4 +1,4 @@
-"""What a rule's text is made of, as frozen values; each `str()` is its spelling.
+"""What a rule's text is made of, as values that nothing changes; each `str()` is its spelling.
 
 Positions (`at`, a column in the text) are for error messages only and take no part in equality.
 """
@@ -6,35 +6,37 @@ Positions (`at`, a column in the text) are for error messages only and take no p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
 
 _RESERVED = frozenset("{}*+[];|\\")
 
 
-def _equal(self: Any, other: object) -> bool:
-    """Equality of parts of a rule: of one class, in all fields but `at`."""
-    return type(self) is type(other) and _compared(self) == _compared(other)
+class _Written:
+    """A part of a rule: equal to one of the same class with the same fields but `at`."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Written) and self._compared() == other._compared()
+
+    def __hash__(self) -> int:
+        return hash(self._compared())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self)!r})"
+
+    def _compared(self) -> tuple[object, ...]:
+        return type(self).__name__, *[getattr(self, name) for name in self.__slots__ if name != "at"]
 
 
-def _hash(self: Any) -> int:
-    return hash((type(self).__name__, _compared(self)))
-
-
-def _compared(part: Any) -> tuple[Any, ...]:
-    fields: tuple[Any, ...] = (*part,)
-    return fields[:-1] if part._fields[-1:] == ("at",) else fields
-
-
-class Selection(NamedTuple):
+class Selection(_Written):
     """Python's selection of indices: `3:`, `1::2`, `-1` or `0,3,7`."""
 
-    start: int | None = None
-    stop: int | None = None
-    step: int | None = None
-    picked: tuple[int, ...] = ()
+    __slots__ = ("picked", "start", "step", "stop")
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(
+        self, start: int | None = None, stop: int | None = None, step: int | None = None, picked: tuple[int, ...] = ()
+    ) -> None:
+        self.start, self.stop, self.step, self.picked = start, stop, step, picked
 
     def positions(self, count: int) -> range | tuple[int, ...]:
         """The selected of `count` indices, in order; negative bounds count from the end."""
@@ -66,15 +68,13 @@ class Selection(NamedTuple):
         return "[" + (":".join(shown) if shown[2] else ":".join(shown[:2])) + "]"
 
 
-class Index(NamedTuple):
+class Index(_Written):
     """`l` or `l[3:]`: a variable over indices, in a name or as an axis."""
 
-    name: str
-    selection: Selection | None = None
-    at: int = 0
+    __slots__ = ("at", "name", "selection")
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, name: str, selection: Selection | None = None, at: int = 0) -> None:
+        self.name, self.selection, self.at = name, selection, at
 
     @property
     def single(self) -> bool:
@@ -85,40 +85,38 @@ class Index(NamedTuple):
         return self.name + ("" if self.selection is None else str(self.selection))
 
 
-class Hole(NamedTuple):
+class Hole(_Written):
     """`{l}` or `{(g i[:5])}`: one number in a name, of one or more indices (row-major)."""
 
-    indices: tuple[Index, ...]
+    __slots__ = ("indices",)
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, indices: tuple[Index, ...]) -> None:
+        self.indices = indices
 
     def __str__(self) -> str:
         inner = " ".join(map(str, self.indices))
         return "{" + (inner if len(self.indices) == 1 else f"({inner})") + "}"
 
 
-class Choice(NamedTuple):
+class Choice(_Written):
     """`{q|k|v}`: one of several texts, in a name."""
 
-    labels: tuple[str, ...]
-    at: int = 0
+    __slots__ = ("at", "labels")
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, labels: tuple[str, ...], at: int = 0) -> None:
+        self.labels, self.at = labels, at
 
     def __str__(self) -> str:
         return "{" + "|".join(map(escaped, self.labels)) + "}"
 
 
-class Wild(NamedTuple):
+class Wild(_Written):
     """`*`, any text within a segment, or `**`, any number of segments."""
 
-    deep: bool = False
-    at: int = 0
+    __slots__ = ("at", "deep")
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, deep: bool = False, at: int = 0) -> None:
+        self.deep, self.at = deep, at
 
     def __str__(self) -> str:
         return "**" if self.deep else "*"
@@ -128,13 +126,13 @@ Piece = str | Hole | Choice | Wild
 Segment = tuple[Piece, ...]
 
 
-class Name(NamedTuple):
+class Name(_Written):
     """A dotted name with variables: segments of texts, holes, choices and wildcards."""
 
-    segments: tuple[Segment, ...]
+    __slots__ = ("segments",)
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, segments: tuple[Segment, ...]) -> None:
+        self.segments = segments
 
     def pieces(self) -> Iterator[Piece]:
         """Every piece, from left to right."""
@@ -157,48 +155,46 @@ NO_NAME = Name(((),))
 """The empty name, `''`."""
 
 
-class Parts(NamedTuple):
+class Parts(_Written):
     """`(q|k|v)`: an axis that is these parts, one after the other."""
 
-    labels: tuple[str, ...]
-    at: int = 0
+    __slots__ = ("at", "labels")
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, labels: tuple[str, ...], at: int = 0) -> None:
+        self.labels, self.at = labels, at
 
     def __str__(self) -> str:
         return "(" + "|".join(self.labels) + ")"
 
 
-class Part(NamedTuple):
+class Part(_Written):
     """`_`: as wide as the part that the other side chooses."""
 
-    at: int = 0
+    __slots__ = ("at",)
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
 
     def __str__(self) -> str:
         return "_"
 
 
-class Unit(NamedTuple):
+class Unit(_Written):
     """`1`: an axis of one."""
 
-    __eq__ = _equal
-    __hash__ = _hash
+    __slots__ = ()
 
     def __str__(self) -> str:
         return "1"
 
 
-class Rest(NamedTuple):
+class Rest(_Written):
     """`...`: all other axes."""
 
-    at: int = 0
+    __slots__ = ("at",)
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, at: int = 0) -> None:
+        self.at = at
 
     def __str__(self) -> str:
         return "..."
@@ -207,13 +203,13 @@ class Rest(NamedTuple):
 Factor = Index | Parts | Part | Unit
 
 
-class Axis(NamedTuple):
+class Axis(_Written):
     """One axis of an array, the row-major product of its factors: `m`, `(h d)`, `(q|k|v)`, `1`."""
 
-    factors: tuple[Factor, ...]
+    __slots__ = ("factors",)
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, factors: tuple[Factor, ...]) -> None:
+        self.factors = factors
 
     def __str__(self) -> str:
         inner = " ".join(map(str, self.factors))
@@ -223,15 +219,13 @@ class Axis(NamedTuple):
 Axes = tuple[Axis | Rest, ...]
 
 
-class Side(NamedTuple):
+class Side(_Written):
     """A name and, where they are given, the axes of its array."""
 
-    name: Name
-    axes: Axes | None = None
-    at: int = 0
+    __slots__ = ("at", "axes", "name")
 
-    __eq__ = _equal
-    __hash__ = _hash
+    def __init__(self, name: Name, axes: Axes | None = None, at: int = 0) -> None:
+        self.name, self.axes, self.at = name, axes, at
 
     def factors(self) -> Iterator[Factor]:
         """Every factor of every axis, from left to right."""

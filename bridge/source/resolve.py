@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bridge.format.index import Index
 
 _SUFFIX = ".safetensors"
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
+_REPO = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 _ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
 
@@ -42,15 +42,22 @@ class HubOptions:
         return HubOptions(revision, self.token, self.cache_dir, self.local_files_only)
 
 
-class Located(NamedTuple):
+class Located:
     """The files of a checkpoint. `text` is the source as messages show it, `files` names in `folder`, in order."""
 
-    text: str
-    folder: Folder
-    files: tuple[str, ...]
-    parsed_index: Index | None = None
-    index_name: str = ""
-    commit: str | None = None
+    __slots__ = ("commit", "files", "folder", "index_name", "parsed_index", "text")
+
+    def __init__(
+        self,
+        text: str,
+        folder: Folder,
+        files: tuple[str, ...],
+        parsed_index: Index | None = None,
+        index_name: str = "",
+        commit: str | None = None,
+    ) -> None:
+        self.text, self.folder, self.files, self.parsed_index = text, folder, files, parsed_index
+        self.index_name, self.commit = index_name, commit
 
 
 def locate(source: object, *, subfolder: str | None, variant: str | None, hub: HubOptions) -> Located:
@@ -74,7 +81,11 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
         return in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
-    named = isinstance(source, str) and _REPO.fullmatch(path) and not path.endswith((_SUFFIX, *_PICKLED, ".json"))
+    named = (
+        isinstance(source, str)
+        and re.fullmatch(_REPO, path, re.ASCII)
+        and not path.endswith((_SUFFIX, *_PICKLED, ".json"))
+    )
     if named or "://" in path:
         from bridge.source.distant import by_repo, by_url  # only those who read over a network
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.format.table import Table, TensorSpec
+from bridge.format.spec import TensorSpec
+from bridge.format.table import Table
 from bridge.source.bytes import ByteSource
 
 _LIMIT = 1 << 24

@@ -9,7 +9,8 @@ import numpy as np
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError
 from bridge._text import human_nbytes, quote
-from bridge.format.table import Table, TensorSpec
+from bridge.format.spec import TensorSpec
+from bridge.format.table import Table
 from bridge.source.bytes import ByteSource, Files
 
 _ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a copy

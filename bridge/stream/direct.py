@@ -6,7 +6,7 @@ Everything here is done for all rows of a block at once: a checkpoint may have 1
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -29,20 +29,27 @@ _DENSE = 16  # fewer short runs side by side are read one by one all the same
 Column: TypeAlias = "npt.NDArray[np.int64]"
 
 
-class Moves(NamedTuple):
+class Moves:
     """Rows of one term of a block over flat memory, in elements; keys and leaves by number.
 
     All rows share `extents` and the strides of tensor and leaf; row `i` starts at `key_starts[i]` in the tensor of
     `keys[i]` and at `leaf_starts[i]` in the memory of `leaves[i]`.
     """
 
-    keys: Numbers
-    leaves: Numbers
-    extents: Shape
-    key_strides: Shape
-    leaf_strides: Shape
-    key_starts: npt.NDArray[np.int64]
-    leaf_starts: npt.NDArray[np.int64]
+    __slots__ = ("extents", "key_starts", "key_strides", "keys", "leaf_starts", "leaf_strides", "leaves")
+
+    def __init__(
+        self,
+        keys: Numbers,
+        leaves: Numbers,
+        extents: Shape,
+        key_strides: Shape,
+        leaf_strides: Shape,
+        key_starts: npt.NDArray[np.int64],
+        leaf_starts: npt.NDArray[np.int64],
+    ) -> None:
+        self.keys, self.leaves, self.extents, self.key_strides = keys, leaves, extents, key_strides
+        self.leaf_strides, self.key_starts, self.leaf_starts = leaf_strides, key_starts, leaf_starts
 
     @property
     def elements(self) -> int:
@@ -53,12 +60,13 @@ class Moves(NamedTuple):
         return count
 
 
-class Change(NamedTuple):
+class Change:
     """What becomes of values on their way: `values * scale + add`, or nothing where a tie compares them."""
 
-    scale: float | int = 1
-    add: float | int = 0
-    tie: bool = False
+    __slots__ = ("add", "scale", "tie")
+
+    def __init__(self, scale: float | int = 1, add: float | int = 0, tie: bool = False) -> None:
+        self.scale, self.add, self.tie = scale, add, tie
 
     @property
     def is_none(self) -> bool:
@@ -66,22 +74,25 @@ class Change(NamedTuple):
         return self.scale == 1 and self.add == 0 and not self.tie
 
 
-class Rows(NamedTuple):
+class Rows:
     """Rows of one term of a block: keys and leaves by number, and where the map starts in each."""
 
-    keys: Numbers
-    leaves: Numbers
-    key_starts: Matrix
-    leaf_starts: Matrix
+    __slots__ = ("key_starts", "keys", "leaf_starts", "leaves")
+
+    def __init__(self, keys: Numbers, leaves: Numbers, key_starts: Matrix, leaf_starts: Matrix) -> None:
+        self.keys, self.leaves, self.key_starts, self.leaf_starts = keys, leaves, key_starts, leaf_starts
 
     @classmethod
     def joined(cls, parts: Sequence[Rows]) -> Rows:
         """One part after the other."""
-        return parts[0] if len(parts) == 1 else cls(*map(np.concatenate, zip(*parts, strict=True)))
+        if len(parts) == 1:
+            return parts[0]
+        columns = ([part.keys, part.leaves, part.key_starts, part.leaf_starts] for part in parts)
+        return cls(*map(np.concatenate, zip(*columns, strict=True)))
 
     def at(self, rows: Numbers) -> Rows:
         """Some of them."""
-        return Rows(*(column[rows] for column in self))
+        return Rows(self.keys[rows], self.leaves[rows], self.key_starts[rows], self.leaf_starts[rows])
 
 
 def moves(index_map: IndexMap, rows: Rows, key_strides: Shape | None = None) -> Moves:
@@ -104,39 +115,43 @@ def view(flat: np.ndarray, start: int, extents: Shape, strides: Shape) -> np.nda
     return np.ndarray(extents, flat.dtype, flat.view(np.uint8), start * flat.dtype.itemsize, steps)
 
 
-class Read(NamedTuple):
+class Read:
     """Neighbouring bytes of a file, read at once into leaves, where they may lie apart. `key` is the first one's.
 
     `parts` are, in the order of the file, a leaf, the first byte in it and one past the last.
     """
 
-    file: str
-    offset: int
-    key: str
-    parts: list[tuple[str, int, int]]
-    nbytes: int
+    __slots__ = ("file", "key", "nbytes", "offset", "parts")
+
+    def __init__(self, file: str, offset: int, key: str, parts: list[tuple[str, int, int]], nbytes: int) -> None:
+        self.file, self.offset, self.key, self.parts, self.nbytes = file, offset, key, parts, nbytes
 
 
-class Runs(NamedTuple):
+class Runs:
     """Runs of bytes, column by column; leaves, files and keys by number.
 
     Run `n` is `lengths[n]` bytes of a key, from `offsets[n]` on in its file, and goes to `starts[n]` of its leaf.
     """
 
-    leaves: Column
-    files: Column
-    offsets: Column
-    starts: Column
-    lengths: Column
-    keys: Column
+    __slots__ = ("files", "keys", "leaves", "lengths", "offsets", "starts")
+
+    def __init__(
+        self, leaves: Column, files: Column, offsets: Column, starts: Column, lengths: Column, keys: Column
+    ) -> None:
+        self.leaves, self.files, self.offsets, self.starts = leaves, files, offsets, starts
+        self.lengths, self.keys = lengths, keys
 
     def at(self, chosen: Column | npt.NDArray[np.bool_] | slice) -> Runs:
         """Some of them."""
-        return Runs(*(column[chosen] for column in self))
+        return Runs(*[column[chosen] for column in self.columns()])
 
     def rows(self) -> Iterator[tuple[int, int, int, int, int, int]]:
         """One by one."""
-        return zip(*(column.tolist() for column in self), strict=True)
+        return zip(*[column.tolist() for column in self.columns()], strict=True)
+
+    def columns(self) -> tuple[Column, Column, Column, Column, Column, Column]:
+        """All columns, as `Runs` takes them."""
+        return self.leaves, self.files, self.offsets, self.starts, self.lengths, self.keys
 
 
 def runs(moves: Moves, itemsize: int, specs: Table, ranks: Numbers) -> Runs:
@@ -180,7 +195,11 @@ def reads(
     found: Sequence[Runs], leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int
 ) -> Iterator[Read | Scatter]:
     """All runs in the order of the files, neighbours read together, `most` bytes at once; names by number."""
-    runs = found[0] if len(found) == 1 else Runs(*map(np.concatenate, zip(*found, strict=True)))
+    runs = (
+        found[0]
+        if len(found) == 1
+        else Runs(*map(np.concatenate, zip(*[each.columns() for each in found], strict=True)))
+    )
     if not _sorted(runs):
         runs = runs.at(np.lexsort((runs.offsets, runs.files)))
     runs = _merged(runs)
@@ -209,7 +228,9 @@ def _merged(runs: Runs) -> Runs:
         (runs.leaves[1:] != runs.leaves[:-1]) | _apart(runs) | (runs.starts[1:] != runs.starts[:-1] + runs.lengths[:-1])
     )
     heads = np.flatnonzero(new)
-    return runs.at(heads)._replace(lengths=np.add.reduceat(runs.lengths, heads))
+    merged = runs.at(heads)
+    merged.lengths = np.add.reduceat(runs.lengths, heads)
+    return merged
 
 
 def _apart(runs: Runs) -> npt.NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 Job: TypeAlias = "Read | Scatter | TransformRead | ComputedRead | ComputedSum"
 
 
-class Group(NamedTuple):
+class Group:
     """Rows of a block whose tensors are stored alike for each term, and whose leaves have one dtype."""
 
-    block: Block
-    terms: tuple[Rows, ...]
-    stored: tuple[Form, ...]
-    dtype: np.dtype
+    __slots__ = ("block", "dtype", "stored", "terms")
+
+    def __init__(self, block: Block, terms: tuple[Rows, ...], stored: tuple[Form, ...], dtype: np.dtype) -> None:
+        self.block, self.terms, self.stored, self.dtype = block, terms, stored, dtype
 
     @property
     def is_bitwise(self) -> bool:

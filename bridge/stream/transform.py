@@ -8,7 +8,8 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge.format.table import Table, TensorSpec
+from bridge.format.spec import TensorSpec
+from bridge.format.table import Table
 from bridge.source.box import Source
 from bridge.source.bytes import worth_skipping
 from bridge.stream.buffers import CHUNK

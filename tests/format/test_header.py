@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 from bridge import _errors
 from bridge.format.exact import parse_exact
 from bridge.format.header import FIRST_READ_NBYTES, parse_fast, read_header
-from bridge.format.table import Columns, TensorSpec
+from bridge.format.spec import TensorSpec
+from bridge.format.table import Columns
 from tests.craft import craft, entry, ours, reference, seen
 from tests.format.mutants import mutant
 
