@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 
 from bridge.mapping.template import Placed, Spec, Template, branch_names
 from bridge.model.layouts import Layout, layout_of, parsed
-from bridge.model.shared import Tie, ties
 from bridge.model.template import joined
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Side, literal
+
+if TYPE_CHECKING:
+    from bridge.model.shared import Tie
 
 
 class Placing:
@@ -22,10 +25,12 @@ class Placing:
         self.ties: list[Tie] = []
         for name, module in modules:
             layout = layout_of(module)
-            if layout != Layout():
+            if layout:
                 self.layouts.append((name, layout))
             if isinstance(module, eqx.nn.Shared):
-                self.ties += [Tie(joined(name, t.copy), joined(name, t.kept), t.permutation) for t in ties(module)]
+                from bridge.model.shared import ties  # few models share a layer
+
+                self.ties += ties(module, name)
         self.shown = {joined(at, own): joined(at, name) for at, lay in self.layouts for own, name in lay.shown.items()}
 
     def template(self, leaves: Mapping[str, Spec], spelled: Mapping[str, str], kind: str) -> Template:

@@ -7,7 +7,6 @@ ties: names that lead to the kept leaf.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -25,15 +24,17 @@ class Tie(NamedTuple):
     permutation: tuple[int, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
 class _Mark:
     """Stands for the leaf at one place while `where` looks for its nodes."""
 
-    place: int
+    __slots__ = ("place",)
+
+    def __init__(self, place: int) -> None:
+        self.place = place
 
 
-def ties(shared: eqx.nn.Shared) -> Iterator[Tie]:
-    """The ties of one `Shared`, by names of its own."""
+def ties(shared: eqx.nn.Shared, at: str) -> Iterator[Tie]:
+    """The ties of one `Shared`, which stands `at` a name of the model."""
     leaves, structure = jtu.tree_flatten(shared.pytree)
     marked = shared.where(jtu.tree_unflatten(structure, [_Mark(place) for place in range(len(leaves))]))
     single = isinstance(marked, _Mark)
@@ -41,7 +42,7 @@ def ties(shared: eqx.nn.Shared) -> Iterator[Tie]:
     for number, name, place, permutation in _sources(shared, leaves, structure, single=single):
         mark = marked if single else marked[number]
         if isinstance(mark, _Mark) and mark.place in names:
-            yield Tie(joined(names[mark.place], name), names[place], permutation)
+            yield Tie(joined(at, joined(names[mark.place], name)), joined(at, names[place]), permutation)
 
 
 def _sources(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
+from types import MappingProxyType
 
 from bridge.rules.rule import Rule
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
     """One layer, as PyTorch has it. All names are the layer's own, all axes those of one layer, stacked or not.
 
@@ -21,11 +20,21 @@ class Layout:
     - `hints`: what to say where a leaf is missing, or a key of this name unexpected.
     """
 
-    rules: tuple[str, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
-    shown: Mapping[str, str] = field(default_factory=dict[str, str])
-    fills: Mapping[str, int] = field(default_factory=dict[str, int])
-    hints: Mapping[str, str] = field(default_factory=dict[str, str])
+    __slots__ = ("aliases", "fills", "hints", "rules", "shown")
+
+    def __init__(
+        self,
+        rules: tuple[str, ...] = (),
+        aliases: Mapping[str, str] = MappingProxyType({}),
+        shown: Mapping[str, str] = MappingProxyType({}),
+        fills: Mapping[str, int] = MappingProxyType({}),
+        hints: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self.rules, self.aliases, self.shown, self.fills, self.hints = rules, aliases, shown, fills, hints
+
+    def __bool__(self) -> bool:
+        """Whether anything differs from what the layer has."""
+        return bool(self.rules or self.aliases or self.shown or self.fills or self.hints)
 
 
 @cache
