@@ -188,7 +188,7 @@ def test_a_new_leaf_may_not_take_a_key_of_the_plan(tmp_path: Path):
 def test_half_of_a_key_cannot_be_left_out(tmp_path: Path):
     model = {"q": finite((2, 3)), "k": finite((2, 3))}
     with pytest.raises(bridge.PlanError, match="key 'qk' has elements of leaf 'k', which is left out, and of 'q'"):
-        bridge.save(model, tmp_path / "out", ["qk [{q|k} d c] -> {q|k} [d c]"], leave_out="k")
+        bridge.save(model, tmp_path / "out", ["qk [((q|k) d) c] -> {q|k} [d c]"], leave_out="k")
 
 
 def test_a_pattern_that_leaves_nothing_out(tmp_path: Path):
