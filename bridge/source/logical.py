@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Mapping
 
 import ml_dtypes
 import numpy as np
@@ -35,11 +35,12 @@ def _logical(stored: Table, found: Found, raw: Collection[str]) -> Table:
         if key not in raw:
             used.update(tensor.parts, tensor.beside)
             heads[tensor.parts[0]] = key, tensor
-    numbers, kinds = stored.numbers, stored.kinds.tolist()
+    numbers = stored.numbers
+    kinds: list[int] = stored.kinds.tolist()
     names: list[str] = []
     kept: list[int] = []
-    forms, made, own = list(stored.forms), dict[tuple[int, int], int](), list[int]()
-    parts: dict[int, tuple[Part, ...]] = {}
+    forms, made, own = list(stored.forms), dict[tuple[int, ...], int](), list[int]()
+    parts: dict[int, tuple[int, ...]] = {}
     for number, name in enumerate(stored.names):
         if name not in used:
             kept.append(number)
@@ -47,15 +48,35 @@ def _logical(stored: Table, found: Found, raw: Collection[str]) -> Table:
             own.append(kinds[number])
         elif name in heads:
             key, tensor = heads[name]
-            found_parts = tuple([stored.part(numbers[part]) for part in tensor.parts])
-            nbytes = sum([part.form.nbytes for part in found_parts])
-            kind = made.setdefault((id(tensor.form), nbytes), len(forms))
+            of = tuple([numbers[part] for part in tensor.parts])
+            alike = (id(tensor.form), *[kinds[part] for part in of])
+            kind = made.setdefault(alike, len(forms))
             if kind == len(forms):
-                said = tensor.form
+                said, nbytes = tensor.form, sum(stored.forms[kinds[part]].nbytes for part in of)
                 forms.append(Form(said.dtype, said.shape, nbytes, None, said.view, _COMPUTED_IN))
-            parts[len(names)] = found_parts
+            parts[len(names)] = of
             kept.append(number)
             names.append(key)
             own.append(kind)
     rows = np.array(kept, np.intp)
-    return Table(names, np.array(own, np.intp), forms, stored.files, stored.ranks[rows], stored.offsets[rows], parts)
+    columns = stored.files, stored.ranks[rows], stored.offsets[rows]
+    return Table(names, np.array(own, np.intp), forms, *columns, _Parts(stored, parts))
+
+
+class _Parts(Mapping[int, tuple[Part, ...]]):
+    """The parts of each computed key, by its number; a plan asks for none of them."""
+
+    def __init__(self, stored: Table, numbers: Mapping[int, tuple[int, ...]]) -> None:
+        self._stored, self._numbers = stored, numbers
+
+    def __getitem__(self, number: int) -> tuple[Part, ...]:
+        return tuple([self._stored.part(part) for part in self._numbers[number]])
+
+    def __contains__(self, number: object) -> bool:
+        return number in self._numbers
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)

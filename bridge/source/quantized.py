@@ -13,7 +13,7 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
-from bridge.quantized import Found, Logical, find, may_hold
+from bridge.quantized import Found, find, may_hold
 from bridge.source.logical import logical
 from bridge.source.small import read_small
 from bridge.source.tensor import read_key
@@ -136,12 +136,6 @@ class Quantized(Mapping[str, QuantizedTensor]):
 
     def __repr__(self) -> str:
         return f"<{plural(len(self), 'quantised tensor')} of {quote(self._ckpt.source)}>"
-
-
-def tensors_of(quantized: Quantized, raw: Collection[str]) -> Mapping[str, Logical]:
-    """Those that are computed."""
-    tensors = quantized.found.tensors
-    return {key: tensor for key, tensor in tensors.items() if key not in raw} if raw else tensors
 
 
 def over(ckpt: Checkpoint, specs: Table) -> Checkpoint:
