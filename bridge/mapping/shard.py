@@ -218,11 +218,12 @@ def _within(
         move = ((outer.key_axis, outer.key_step * whole.start),)
         left = outer._replace(extent=len(whole))
         found.append((move, start + step * whole.start, (left, *inner) if len(whole) > 1 else inner))
-    for value in touched:
-        if value not in whole:
-            move = (outer.key_axis, outer.key_step * value)
-            for moves, at, left in _within(inner, start + step * value, low, high):
-                found.append((_added((move, *moves)), at, left))
+    # Of thousands of values only those at the ends are cut: the others are whole.
+    ends = (range(touched.start, whole.start), range(whole.stop, touched.stop)) if len(whole) else (touched,)
+    for value in chain(*ends):
+        move = (outer.key_axis, outer.key_step * value)
+        for moves, at, left in _within(inner, start + step * value, low, high):
+            found.append((_added((move, *moves)), at, left))
     return found
 
 

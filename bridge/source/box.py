@@ -137,7 +137,7 @@ def bands(tensor: Part, box: Box) -> Iterator[Box]:
     if 0 in form.shape:
         return iter(())
     grain = (1,) * len(box) if form.view is None else form.view.grain
-    limit = max(BAND_NBYTES // (max(form.dtype.itemsize, 4) * _levels(tensor)), 1)
+    limit = max(BAND_NBYTES // (max(form.dtype.itemsize, 4) * max(_levels(tensor), 1)), 1)
     if prod(map(len, box)) <= limit:
         return iter([box])
     axes = [axis for axis, r in enumerate(box) if _width(box, axis, grain[axis], limit) < len(r)]
@@ -148,7 +148,7 @@ def bands(tensor: Part, box: Box) -> Iterator[Box]:
 
 def _levels(tensor: Part) -> int:
     """How many tensors are computed, one of the other."""
-    return (tensor.form.view is not None) + max((_levels(part) for part in tensor.parts), default=0) or 1
+    return (tensor.form.view is not None) + max(map(_levels, tensor.parts), default=0)
 
 
 def _width(box: Box, axis: int, unit: int, limit: int) -> int:

@@ -59,6 +59,7 @@ def test_json_is_what_the_documentation_says(tmp_path: Path, capsys: pytest.Capt
             "a": {"dtype": "BF16", "shape": [2, 2], "nbytes": 8, "file": "model.safetensors"},
             "b": {"dtype": "F8_E4M3", "shape": [3], "nbytes": 3, "file": "model.safetensors"},
         },
+        "quantized": {},
         "parameters": 7,
         "nbytes": 11,
         "metadata": {"format": "pt"},
