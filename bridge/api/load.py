@@ -200,10 +200,11 @@ def planned(stored: Checkpoint, like: Any, rules: Rules, request: Request) -> tu
     """
     if not stored.specs.has_codes:
         return stored, *_planned(stored, like, rules, request)
-    from bridge.api.quantized import meant  # most checkpoints are plain
+    from bridge.api.quantized import check_codes, meant  # most checkpoints are plain
 
     ckpt, meaning = meant(stored, request)
     made, model = _planned(ckpt, like, rules, request)
+    check_codes(stored, made)
     return ckpt, made if meaning is None else meaning.told(made), model
 
 

@@ -6,8 +6,10 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from bridge._errors import PlanError
+from bridge._errors import CheckpointError, PlanError
+from bridge._text import quote
 from bridge.mapping.pattern import Pattern
+from bridge.mapping.problem import Conflict
 from bridge.rules.syntax import Name, Wild
 
 if TYPE_CHECKING:
@@ -80,6 +82,25 @@ class Meaning:
                     said = known[id(form)] = Quantization(form.format, form.how)
                 quantized[key] = said
         return replace(plan, quantized=quantized, warnings=self._found.found.warnings)
+
+
+def check_codes(stored: Checkpoint, made: Plan) -> None:
+    """Where stored tensors are asked for: codes whose scales are left behind are a problem of the plan."""
+    if not _keeps(made.request):
+        return
+    try:
+        found = stored.quantized.found
+    except CheckpointError:
+        return  # a format that is not known: what goes with what, nobody can say
+    read = set(made.keys) if found.tensors else set[str]()
+    for tensor in found.tensors.values():
+        codes, *others = tensor.parts
+        left = [key for key in others if key not in read] if codes in read else []
+        if left:
+            text = f"its codes mean nothing without {quote(left[0])}, which no leaf takes: give it one, or drop both"
+            conflict = Conflict(codes, text, (codes,))
+            if conflict not in made.problems.conflicts:  # a plan that is given again has it already
+                made.problems.conflicts.append(conflict)
 
 
 def _keeps(request: Request) -> bool:

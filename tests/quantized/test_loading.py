@@ -131,6 +131,23 @@ def test_keep(case: str):
 PLAIN_TO_NUMPY = ("gptq-v1-4bit-g128-sym", "awq-gemm-g32")  # numpy alone has all their dtypes
 
 
+def test_codes_are_kept_with_their_scales(tmp_path: Path):
+    source = layers(tmp_path / "q", "fp8", 2)
+    codes = jax.ShapeDtypeStruct((2, 256, 384), "float8_e4m3fn")
+    like = {"weight": codes, "bias": jax.ShapeDtypeStruct((2, 256), "bfloat16")}
+    bias = "h.{l}.up.bias -> bias"
+    for template, rules in (
+        (None, ["**.weight_scale_inv -> _", "** -> **"]),
+        (like, ["h.{l}.up.{weight|bias} -> {weight|bias}"]),
+    ):
+        plan = bridge.plan(source, template, rules, quantized="keep", allow_unexpected=["**"])
+        assert not plan.ok
+        assert "its codes mean nothing without 'h.0.up.weight_scale_inv'" in str(plan)
+        again = bridge.plan(source, template, plan, quantized="keep")
+        assert str(again).count("without 'h.0.up.weight_scale_inv'") == 1
+    assert bridge.plan(source, {"bias": like["bias"]}, [bias], quantized="keep", allow_unexpected=["**"]).ok
+
+
 def test_what_the_plan_says():
     plan = bridge.plan(CASES / "fp8-block-llama-f32", None, dtype=jnp.float32)
     key = "model.layers.{0..1}.mlp.up_proj.weight"
