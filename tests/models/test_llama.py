@@ -56,7 +56,6 @@ class TestLlama(DecoderContract):
         "partial_rotary_factor": 0.5,
         "num_key_value_heads": 4,
         "head_dim": 5,
-        "quantization_config": {"quant_method": "fp8"},
     }
 
 
