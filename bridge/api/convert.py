@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from bridge.place.work import in_flight
 from bridge.source.checkpoint import open_checkpoint
 from bridge.target.commit import Target
 
+if TYPE_CHECKING:
+    from bridge.model.layouts import Layouts
+
 _DEFAULT_NBYTES = 48 << 20
 """What leaves are made in: more makes nothing faster, but where a tensor is larger and transposed."""
 
@@ -33,6 +36,7 @@ def convert(
     dtype: Any = None,
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
+    layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
@@ -64,7 +68,8 @@ def convert(
     with opened(source, options) as ckpt:
         if is_converted(ckpt.metadata):
             raise PlanError(f"{quote(ckpt.source)} is converted already: load it as it is, or revert it first")
-        plan, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected))
+        asked = request_of(rules, dtype, allow_missing, allow_unexpected)
+        plan, model = planned(ckpt, like, rules, asked, layouts)
         plan.check()
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)

@@ -26,6 +26,7 @@ from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from bridge.api.progress import Progress
+    from bridge.model.layouts import Layouts
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
 Rules = Sequence[Rule | str] | str | os.PathLike[str] | Plan | None
@@ -65,6 +66,7 @@ def plan(
     sharding: Any = None,
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
+    layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     **options: Unpack[OpenOptions],
 ) -> Plan:
@@ -82,13 +84,16 @@ def plan(
     - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
         functions `(name, spec) -> array` that make one.
     - `allow_unexpected`: patterns of keys that may be left over.
+    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
+        from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
 
     **Returns:** a `Plan`; where keys and leaves do not meet `plan.ok` is False and its lists say why.
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
+    asked = request_of(rules, dtype, allow_missing, allow_unexpected, sharding)
     with opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
+        made, model = planned(ckpt, like, rules, asked, layouts)
         where = placements(made.request.sharding, made.leaves, model)
         return predicted(ckpt, made, where, max_host_bytes)
 
@@ -102,6 +107,7 @@ def load(
     sharding: Any = None,
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
+    layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     progress: Progress | bool | None = None,
     mmap: bool = True,
@@ -128,8 +134,9 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
+    asked = request_of(rules, dtype, allow_missing, allow_unexpected, sharding)
     with collector_off(many=True), opened(source, options) as ckpt:
-        made, model = planned(ckpt, like, rules, request_of(rules, dtype, allow_missing, allow_unexpected, sharding))
+        made, model = planned(ckpt, like, rules, asked, layouts)
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
         with _agreed(ckpt, made, where):
@@ -168,9 +175,15 @@ def request_of(
     )
 
 
-def planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
+def planned(
+    ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None = None
+) -> tuple[Plan, Any]:
     """The plan, and the template taken apart. A `Plan` as rules is proven again where not all is as it was."""
-    model = None if like is None else take_apart(like)
+    if like is None and layouts:
+        raise PlanError(
+            "layouts are for the layers of a model, and like=None has none: give a model, or rules with axes"
+        )
+    model = None if like is None else take_apart(like, layouts)
     template = None if model is None else model.template
     converted = is_converted(ckpt)
     if converted and template is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from bridge._text import quote
 from bridge.api.files import Files, write_alone, write_together
 from bridge.api.progress import Progress, reporting
 from bridge.mapping.block import filled
-from bridge.mapping.template import Spec
+from bridge.mapping.template import Spec, Template
 from bridge.model.template import take_apart
 from bridge.place.held import processes
 from bridge.place.save_group import SaveGroup
@@ -30,6 +30,9 @@ from bridge.stream.gather import Piece, pieces
 from bridge.target.commit import Target, is_one_file
 from bridge.target.existing import SINGLE
 from bridge.target.files import parse_nbytes
+
+if TYPE_CHECKING:
+    from bridge.model.layouts import Layouts
 
 Pieces = Mapping[str, Sequence[Piece]]
 """For every key, where the leaves have its elements."""
@@ -61,6 +64,7 @@ def save(
     target: str | os.PathLike[str],
     rules_or_plan: Sequence[Rule | str] | str | os.PathLike[str] | Plan,
     *,
+    layouts: Layouts | None = None,
     dtype: Any = None,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
@@ -77,6 +81,7 @@ def save(
     - `target`: a folder, made if need be; a name that ends in `.safetensors` is one file.
     - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules write every leaf that
         one of them names, in the leaf's dtype.
+    - `layouts`: layers of your own, as for `bridge.plan`. Rules need them, a `Plan` has them in it.
     - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
     - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has
         a file of its own.
@@ -98,13 +103,18 @@ def save(
     report = bridge.save(model, "tuned.safetensors", plan)
     ```
     """
-    leaves = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
+    template, arrays, _ = take_apart(model, layouts)
+    leaves = {name: leaf.value for name, leaf in arrays.items()}
     team = processes(leaves)
     with SaveGroup(team) if team else nullcontext() as group:
         # The target comes first: of several processes the one that commits looks at it, for all.
         place = Target(target, overwrite=overwrite) if group is None or group.is_leader else None
         _check_leaves(leaves, model)
-        plan = rules_or_plan if isinstance(rules_or_plan, Plan) else _planned(model, rules_of(rules_or_plan), target)
+        plan = (
+            rules_or_plan
+            if isinstance(rules_or_plan, Plan)
+            else _planned(model, template, rules_of(rules_or_plan), target)
+        )
         _check_model(plan, leaves)
         by_rules = plan is not rules_or_plan
         held = pieces(plan.blocks)
@@ -161,9 +171,8 @@ def _problem(value: Any) -> str | None:
     )
 
 
-def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str]) -> Plan:
+def _planned(model: Any, template: Template, rules: tuple[Rule, ...], target: str | os.PathLike[str]) -> Plan:
     """The plan by which `rules` would read what they are about to write."""
-    template = take_apart(model).template
     if not rules:
         raise PlanError("save needs rules or a plan: '** -> **' saves all leaves by their own names")
     # The models that come with bridge have rules for old spellings too, below those that are to be written.

@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
+from bridge._errors import PlanError
+from bridge._text import quote
 from bridge.mapping.bound import BoundRule
 from bridge.mapping.equation import Arrival
 from bridge.mapping.landing import Port
 from bridge.mapping.pattern import decoded, hole_of
 from bridge.mapping.spelling import Variant, rule_text, sizes_of, variants, written
 from bridge.mapping.template import branch_names
+from bridge.rules.check import Pair
 from bridge.rules.options import Options
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import NO_NAME, Axes, Axis, Factor, Index, Name, Segment, Side
+from bridge.rules.syntax import (
+    NO_NAME,
+    Axes,
+    Axis,
+    Choice,
+    Factor,
+    Hole,
+    Index,
+    Name,
+    Parts,
+    Piece,
+    Segment,
+    Side,
+)
+from bridge.rules.syntax import (
+    literal as plain_name,
+)
+
+_Place = tuple[int, int, int]
+"""A term of the user's sum, a side of the layout's rule, and which of its names (a join has several)."""
 
 
 class _Entry(NamedTuple):
@@ -33,18 +56,23 @@ class LayoutSpelling:
 
     def __init__(self, rule: Rule, user: Rule, *, tie: bool) -> None:
         self.rule, self.user, self.tie = rule, user, tie
-        self.arrivals: dict[tuple[int, int], list[tuple[Port, Arrival]]] = {}
+        self.arrivals: dict[_Place, list[tuple[Port, Arrival]]] = {}
 
     def arrive(self, term: int, port: Port, arrival: Arrival) -> None:
         """Add a bound rule at a term of the user's sum and a side of the layout's rule."""
-        found = self.arrivals.setdefault((term, port.side), [])
+        found = self.arrivals.setdefault((term, port.side, _called(self.rule, port.side).index(_name(port))), [])
         # A key that an axis of parts takes apart is in every branch, and is spelled once.
         if not any(other is arrival for _, other in found):
             found.append((port, arrival))
 
     def texts(self) -> list[str]:
         """The concrete rules."""
-        order = [(term, side) for term in range(len(self.user.keys)) for side in range(len(self.rule.keys))]
+        order: list[_Place] = [
+            (term, side, name)
+            for term in range(len(self.user.keys))
+            for side in range(len(self.rule.keys))
+            for name in range(len(_called(self.rule, side)))
+        ]
         for literal in (False, True):
             sides = [self.entries(self.arrivals.get(place, ()), literal=literal) for place in order]
             present = [side for side in sides if side]
@@ -52,9 +80,10 @@ class LayoutSpelling:
             if literal or all(found == prefixes[0] for found in prefixes):
                 break
         found: list[str] = []
+        there = {place for place, side in zip(order, sides, strict=True) if side}
         for first in present[0]:
             others = [[e for e in side if _where(e) == _where(first)] if side else [first] for side in sides]
-            found += [self.text(entries, [bool(side) for side in sides]) for entries in product(*others)]
+            found += [self.text(dict(zip(order, entries, strict=True)), there) for entries in product(*others)]
         return found
 
     def entries(self, arrivals: Sequence[tuple[Port, Arrival]], *, literal: bool) -> list[_Entry]:
@@ -81,22 +110,33 @@ class LayoutSpelling:
         lead = (*variant.lead, *(Axis((Index(dropped),)) for dropped in bound.dropped(side)))
         return _Entry(written(variant.keys[side], own, bound.sizes), prefix, lead, bound)
 
-    def text(self, entries: Sequence[_Entry], present: Sequence[bool]) -> str:
-        """The concrete rule of one entry for each side. A side that no key came to is called as its sisters are."""
-        rule, first = self.rule, entries[0]
+    def text(self, entries: Mapping[_Place, _Entry], present: Collection[_Place]) -> str:
+        """The concrete rule of one entry for each key. One that did not come is called as its sisters are."""
+        rule = self.rule
+        first = next(entry for place, entry in entries.items() if place in present)
         assert rule.leaf is not None
-        taken = {index.name for entry in entries for index in _indices(entry)}
+        taken = {index.name for entry in entries.values() for index in _indices(entry)}
         names = {f.name for side in (*rule.keys, rule.leaf) for f in side.factors() if isinstance(f, Index)}
         new = {name: _free(name, taken | names) for name in names if name in taken}
-        keys: list[Side] = []
-        for number, (entry, there) in enumerate(zip(entries, present, strict=True)):
-            side = rule.keys[number % len(rule.keys)]
-            local = side.name.segments
+        by_side: dict[tuple[int, int], list[Name]] = {}
+        for (term, number, called), entry in entries.items():
+            local = plain_name(_called(rule, number)[called]).segments
+            there = (term, number, called) in present
             name = entry.key if there else Name((*entry.key.segments[: -len(local)], *local))
-            keys.append(Side(name, _renamed(side.axes, new)))
-        axes = _renamed(rule.leaf.axes, new)
+            by_side.setdefault((term, number), []).append(_aligned(name, entry, first))
+        keys: list[Side] = []
+        labels: dict[str, str] = {}
+        for (_, number), found in by_side.items():
+            if len(found) > 1:
+                name, more = _one_of(found, rule.pairing[0])
+                labels |= more
+            else:
+                name = found[0]
+            keys.append(Side(name, _renamed(rule.keys[number].axes, new)))
+        axes = _renamed(rule.leaf.axes, new | labels)
         name = Name((*first.prefix, *rule.leaf.name.segments))
         leaf = Side(name, (*first.lead, *axes) if axes is not None else axes)
+        new |= labels
         sizes = {new.get(name, name): size for name, size in rule.sizes} | dict(self.user.sizes)
         flip = tuple(new.get(name, name) for name in rule.flip)
         scale, add = rule.scale * self.user.scale, rule.scale * self.user.add + rule.add
@@ -104,8 +144,82 @@ class LayoutSpelling:
         return rule_text(keys, leaf, options)
 
 
+@cache
+def _called(rule: Rule, side: int) -> tuple[str, ...]:
+    """What a key side of a layout's rule is called: several names where its name has the choice that an axis holds."""
+    return tuple(dict.fromkeys(branch_names(rule, side)))
+
+
+def _name(port: Port) -> str:
+    return branch_names(port.rule, port.side)[port.branch]
+
+
+def _one_of(names: Sequence[Name], pair: Pair) -> tuple[Name, Mapping[str, str]]:
+    """The names of the parts of a join as one, with a choice; and the parts that have to be called otherwise.
+
+    **Raises:** `PlanError` where the names differ in more than one segment, which no rule can say.
+    """
+    parts = pair.parts[-1]
+    assert parts is not None
+    names = [names[pair.labels[-1].index(label)] for label in parts.labels]
+    first = names[0].segments
+    apart = [at for at in range(len(first)) if any(name.segments[at : at + 1] != first[at : at + 1] for name in names)]
+    alike = len({len(name.segments) for name in names}) == 1 and len(apart) == 1
+    texts = [_text(name.segments[apart[0]]) for name in names] if alike else []
+    if not alike or None in texts:
+        shown = ", ".join(quote(str(name)) for name in names)
+        raise PlanError(
+            f"{shown} are parts of one leaf, and differ in more than one segment of their names, which no single rule "
+            "can say: rename them so that they differ in one"
+        )
+    told = [text for text in texts if text is not None]
+    head, inner, tail = _around(told, parts.labels)
+    # Choices of which only some are called alike would not say how they pair.
+    other = {} if set(inner) == set(parts.labels) else {x: _free(x, set(inner)) for x in parts.labels if x in inner}
+    segment = (*([head] if head else []), Choice(inner), *([tail] if tail else []))
+    return Name((*first[: apart[0]], segment, *first[apart[0] + 1 :])), other
+
+
+def _around(texts: Sequence[str], labels: Sequence[str]) -> tuple[str, tuple[str, ...], str]:
+    """The labels in the texts, with what stands before and behind all of them; else the whole texts as labels."""
+    for at in range(len(texts[0])):
+        head, tail = texts[0][:at], texts[0][at + len(labels[0]) :]
+        if all(text == head + label + tail for text, label in zip(texts, labels, strict=True)):
+            return head, tuple(labels), tail
+    return "", tuple(texts), ""
+
+
+def _text(segment: Segment) -> str | None:
+    """A segment that is text alone."""
+    return str(segment[0]) if len(segment) == 1 and isinstance(segment[0], str) else None
+
+
+def _places(entry: _Entry) -> list[str]:
+    """The indices that say where a layer stands, in their order."""
+    holes = [i.name for i in Name(entry.prefix or NO_NAME.segments).indices()]
+    return holes + [f.name for axis in entry.lead for f in axis.factors if isinstance(f, Index)]
+
+
+def _aligned(key: Name, entry: _Entry, first: _Entry) -> Name:
+    """A key with the indices called as another entry of the same layer calls them."""
+    new = dict(zip(_places(entry), _places(first), strict=True))
+    return _with_names(key, new) if any(old != other for old, other in new.items()) else key
+
+
+def _with_names(name: Name, new: Mapping[str, str]) -> Name:
+    def piece(piece: Piece) -> Piece:
+        if not isinstance(piece, Hole):
+            return piece
+        return Hole(tuple(Index(new.get(i.name, i.name), i.selection) for i in piece.indices))
+
+    return Name(tuple(tuple(map(piece, segment)) for segment in name.segments))
+
+
 def _where(entry: _Entry) -> str:
-    return f"{Name(entry.prefix or NO_NAME.segments)} {' '.join(map(str, entry.lead))}"
+    """Where the layer stands, whatever its indices are called."""
+    new = {name: f"i{n}" for n, name in enumerate(dict.fromkeys(_places(entry)))}
+    lead = _renamed(entry.lead, new) or ()
+    return f"{_with_names(Name(entry.prefix or NO_NAME.segments), new)} {' '.join(map(str, lead))}"
 
 
 def _indices(entry: _Entry) -> Iterator[Index]:
@@ -125,6 +239,8 @@ def _renamed(axes: Axes | None, new: Mapping[str, str]) -> Axes | None:
         return axes
 
     def other(factor: Factor) -> Factor:
+        if isinstance(factor, Parts):
+            return Parts(tuple(new.get(label, label) for label in factor.labels))
         return Index(new.get(factor.name, factor.name), factor.selection) if isinstance(factor, Index) else factor
 
     return tuple(Axis(tuple(map(other, axis.factors))) if isinstance(axis, Axis) else axis for axis in axes)

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import equinox as eqx
 
 from bridge.mapping.template import Placed, Spec, Template, branch_names
-from bridge.model.layouts import Layout, layout_of, parsed
+from bridge.model.layouts import Layout, OwnLayout, check_fits, layout_of, own_layout_of, parsed
 from bridge.model.shared import Tie, ties
 from bridge.model.template import joined
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Side, literal
+from bridge.rules.syntax import Axis, Side, literal
 
 
 class Placing:
-    """The layouts of all layers of a model, and the ties between its leaves."""
+    """The layouts of all layers of a model, and the ties between its leaves.
 
-    def __init__(self, modules: Iterable[tuple[str, eqx.Module]]) -> None:
+    `own` are layouts of the user's, `owned` the layers that have one.
+    """
+
+    def __init__(self, modules: Iterable[tuple[str, Any]], own: Sequence[OwnLayout] = ()) -> None:
         self.layouts: list[tuple[str, Layout]] = []
+        self.owned: list[tuple[str, Any, OwnLayout]] = []
         self.ties: list[Tie] = []
         for name, module in modules:
-            layout = layout_of(module)
+            layout = layout_of(module, own)
+            found = own_layout_of(module, own)
+            if found is not None:
+                self.owned.append((name, module, found))
             if layout != Layout():
                 self.layouts.append((name, layout))
             if isinstance(module, eqx.nn.Shared):
@@ -30,6 +38,8 @@ class Placing:
 
     def template(self, leaves: Mapping[str, Spec], spelled: Mapping[str, str], kind: str) -> Template:
         """The template of a model with `leaves`; `spelled` leads from keystr's spellings to them."""
+        for at, layer, own in self.owned:
+            check_fits(own, layer, at, leaves)
         placed = [one for at, layout in self.layouts for one in _placed(at, layout, leaves)]
         others = {joined(at, other): joined(at, own) for at, lay in self.layouts for other, own in lay.aliases.items()}
         others = {other: own for other, own in {**spelled, **others}.items() if own in leaves and other not in leaves}
@@ -80,20 +90,38 @@ class Placing:
 
 def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
     """The rules of a layout whose leaves the model has, together where they see the same axes as a stack's."""
-    by_depth: dict[int, list[Rule]] = {}
-    depth = 0
+    rules: list[tuple[Rule, int | None]] = []
     for rule in map(parsed, layout.rules):
-        if rule.leaf is not None:
-            names = [joined(prefix, name) for name in branch_names(rule, -1)]
-            if not all(name in leaves for name in names):
-                continue
-            # What a leaf has more than its layer's axes are a stack's.
-            depth = len(leaves[names[0]].shape) - len(rule.leaf.axes or ())
-            if depth < 0:
-                continue
-        by_depth.setdefault(depth, []).append(rule)
-    for depth, rules in by_depth.items():
-        yield Placed(prefix, tuple(rules), depth)
+        names = [joined(prefix, name) for name in branch_names(rule, -1)] if rule.leaf is not None else []
+        if all(name in leaves for name in names):
+            rules.append((rule, len(leaves[names[0]].shape) if names else None))
+    # What a leaf has more than its layer's axes are a stack's.
+    fixed = {rank - _axes(rule) for rule, rank in rules if rank is not None and not _has_rest(rule)}
+    fixed = {depth for depth in fixed if depth >= 0}
+    by_depth: dict[int, list[Rule]] = {}
+    depths: Sequence[int] = sorted(fixed)[:1] or [0]
+    for rule, rank in rules:
+        if rank is not None:
+            most = rank - _axes(rule)
+            if not _has_rest(rule):
+                depths = range(most, most + 1) if most >= 0 else []
+            else:
+                # A rule that leaves axes open does not tell. Each reading is a rule; the indices that arrive choose.
+                depths = list(fixed) if len(fixed) == 1 and max(fixed) <= most else range(most + 1)
+        for depth in depths if rank is not None else depths[:1] or [0]:
+            by_depth.setdefault(depth, []).append(rule)
+    for depth, together in by_depth.items():
+        yield Placed(prefix, tuple(together), depth)
+
+
+def _axes(rule: Rule) -> int:
+    """How many axes a rule gives to one layer's leaf, at the least."""
+    assert rule.leaf is not None
+    return sum(isinstance(axis, Axis) for axis in rule.leaf.axes or ())
+
+
+def _has_rest(rule: Rule) -> bool:
+    return rule.leaf is not None and len(rule.leaf.axes or ()) > _axes(rule)
 
 
 def _tied_layouts(placed: Iterable[Placed], tied: Mapping[str, str]) -> Iterator[Placed]:
