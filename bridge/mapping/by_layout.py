@@ -32,7 +32,7 @@ def by_layout(
     key = ("layout", rule, port.tied_to is not None, *apart, user.copy, user.scale, user.add, len(stacks))
     equation = desugar.equations.get(key)
     if equation is None:
-        spelling = desugar.spellings[key] = LayoutSpelling(port.rule, user, tie=tie)
+        spelling = desugar.spellings[key] = LayoutSpelling(port.rule, user, desugar.table, tie=tie)
         terms, scale, add = (
             len(rule.keys) * len(user.keys),
             rule.scale * user.scale,

@@ -114,7 +114,7 @@ class ModelNames:
         return self.explicit if explicit else self.all
 
     def behind(self, number: int, depth: int) -> int | None:
-        """The leaf that a layout fills from a name for stacks of `depth` axes; -1 if for others only, `None` for none."""
+        """The leaf that a layout fills from a name for stacks of `depth` axes; -1 if for others, `None` without one."""
         ports = self.kinds[int(self.standing[number])].ports
         filling = [(n, port) for n, port in enumerate(ports) if port.rule.leaf is not None]
         for n, port in filling:

@@ -9,22 +9,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridge._errors import PlanError
-from bridge._text import quote
+from bridge.mapping.arrays import ArrayTable, Shape
 from bridge.mapping.bound import BoundRule
 from bridge.mapping.equation import Arrival
 from bridge.mapping.landing import Port
 from bridge.mapping.pattern import decoded, hole_of
 from bridge.mapping.spelling import Variant, rule_text, sizes_of, variants, written
 from bridge.mapping.template import branch_names
-from bridge.rules.check import Pair
 from bridge.rules.options import Options
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import (
     NO_NAME,
     Axes,
     Axis,
-    Choice,
     Factor,
     Hole,
     Index,
@@ -54,8 +51,8 @@ class _Entry(NamedTuple):
 class LayoutSpelling:
     """A layout's rule, with the bound rules that came to each of its sides."""
 
-    def __init__(self, rule: Rule, user: Rule, *, tie: bool) -> None:
-        self.rule, self.user, self.tie = rule, user, tie
+    def __init__(self, rule: Rule, user: Rule, table: ArrayTable, *, tie: bool) -> None:
+        self.rule, self.user, self.table, self.tie = rule, user, table, tie
         self.arrivals: dict[_Place, list[tuple[Port, Arrival]]] = {}
 
     def arrive(self, term: int, port: Port, arrival: Arrival) -> None:
@@ -77,13 +74,16 @@ class LayoutSpelling:
             sides = [self.entries(self.arrivals.get(place, ()), literal=literal) for place in order]
             present = [side for side in sides if side]
             prefixes = [{_where(entry) for entry in side} for side in present]
-            if literal or all(found == prefixes[0] for found in prefixes):
+            # Each layer has to meet its own keys, and no other layer's.
+            told = all(len(found) == len(side) for found, side in zip(prefixes, present, strict=True))
+            if literal or (all(found == prefixes[0] for found in prefixes) and (told or len(present) == 1)):
                 break
         found: list[str] = []
         there = {place for place, side in zip(order, sides, strict=True) if side}
         for first in present[0]:
             others = [[e for e in side if _where(e) == _where(first)] if side else [first] for side in sides]
-            found += [self.text(dict(zip(order, entries, strict=True)), there) for entries in product(*others)]
+            for entries in product(*others):
+                found += self.text(dict(zip(order, entries, strict=True)), there)
         return found
 
     def entries(self, arrivals: Sequence[tuple[Port, Arrival]], *, literal: bool) -> list[_Entry]:
@@ -110,8 +110,8 @@ class LayoutSpelling:
         lead = (*variant.lead, *(Axis((Index(dropped),)) for dropped in bound.dropped(side)))
         return _Entry(written(variant.keys[side], own, bound.sizes), prefix, lead, bound)
 
-    def text(self, entries: Mapping[_Place, _Entry], present: Collection[_Place]) -> str:
-        """The concrete rule of one entry for each key. One that did not come is called as its sisters are."""
+    def text(self, entries: Mapping[_Place, _Entry], present: Collection[_Place]) -> list[str]:
+        """The concrete rules of one entry for each key. One that did not come is called as its sisters are."""
         rule = self.rule
         first = next(entry for place, entry in entries.items() if place in present)
         assert rule.leaf is not None
@@ -119,28 +119,35 @@ class LayoutSpelling:
         names = {f.name for side in (*rule.keys, rule.leaf) for f in side.factors() if isinstance(f, Index)}
         new = {name: _free(name, taken | names) for name in names if name in taken}
         by_side: dict[tuple[int, int], list[Name]] = {}
-        for (term, number, called), entry in entries.items():
-            local = plain_name(_called(rule, number)[called]).segments
-            there = (term, number, called) in present
+        for (term, number, which), entry in entries.items():
+            local = plain_name(_called(rule, number)[which]).segments
+            there = (term, number, which) in present
             name = entry.key if there else Name((*entry.key.segments[: -len(local)], *local))
             by_side.setdefault((term, number), []).append(_aligned(name, entry, first))
-        keys: list[Side] = []
-        labels: dict[str, str] = {}
-        for (_, number), found in by_side.items():
-            if len(found) > 1:
-                name, more = _one_of(found, rule.pairing[0])
-                labels |= more
-            else:
-                name = found[0]
-            keys.append(Side(name, _renamed(rule.keys[number].axes, new)))
-        axes = _renamed(rule.leaf.axes, new | labels)
-        name = Name((*first.prefix, *rule.leaf.name.segments))
-        leaf = Side(name, (*first.lead, *axes) if axes is not None else axes)
-        new |= labels
-        sizes = {new.get(name, name): size for name, size in rule.sizes} | dict(self.user.sizes)
+        called = list(by_side.values())
+        sides = [Side(found[0], rule.keys[number].axes) for (_, number), found in by_side.items()]
+        if len(called[0]) == 1:
+            return [self.one(first, sides, rule.leaf.axes or (), {}, new)]
+        from bridge.mapping.join_spelling import joined_key, parts_apart  # few layouts join keys
+
+        as_one = joined_key(called[0], rule.pairing[0])
+        if as_one is not None:
+            return [self.one(first, [Side(as_one[0], sides[0].axes)], rule.leaf.axes or (), {}, {**new, **as_one[1]})]
+        parts = parts_apart(rule, called[0], [shape_of(self.table, entry.bound) for entry in entries.values()])
+        return [self.one(first, [part.key], part.leaf, part.sizes, new) for part in parts]
+
+    def one(
+        self, first: _Entry, keys: Sequence[Side], axes: Axes, sizes: Mapping[str, int], new: Mapping[str, str]
+    ) -> str:
+        """The text of a concrete rule; `new` are axes and parts that have to be called otherwise."""
+        rule, user = self.rule, self.user
+        assert rule.leaf is not None
+        keys = [Side(key.name, _renamed(key.axes, new)) for key in keys]
+        leaf = Side(Name((*first.prefix, *rule.leaf.name.segments)), (*first.lead, *(_renamed(axes, new) or ())))
+        known = {new.get(name, name): size for name, size in (*rule.sizes, *sizes.items())} | dict(user.sizes)
         flip = tuple(new.get(name, name) for name in rule.flip)
-        scale, add = rule.scale * self.user.scale, rule.scale * self.user.add + rule.add
-        options = Options(sizes_of(sizes, [*keys, leaf]), scale, add, flip, self.tie, self.user.copy)
+        scale, add = rule.scale * user.scale, rule.scale * user.add + rule.add
+        options = Options(sizes_of(known, [*keys, leaf]), scale, add, flip, self.tie, user.copy)
         return rule_text(keys, leaf, options)
 
 
@@ -150,48 +157,14 @@ def _called(rule: Rule, side: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(branch_names(rule, side)))
 
 
+def shape_of(table: ArrayTable, bound: BoundRule) -> Shape | None:
+    """The shape of a bound rule's keys, where they have one."""
+    shapes = {table.spec(key).shape for key in bound.ids.tolist()}
+    return shapes.pop() if len(shapes) == 1 else None
+
+
 def _name(port: Port) -> str:
     return branch_names(port.rule, port.side)[port.branch]
-
-
-def _one_of(names: Sequence[Name], pair: Pair) -> tuple[Name, Mapping[str, str]]:
-    """The names of the parts of a join as one, with a choice; and the parts that have to be called otherwise.
-
-    **Raises:** `PlanError` where the names differ in more than one segment, which no rule can say.
-    """
-    parts = pair.parts[-1]
-    assert parts is not None
-    names = [names[pair.labels[-1].index(label)] for label in parts.labels]
-    first = names[0].segments
-    apart = [at for at in range(len(first)) if any(name.segments[at : at + 1] != first[at : at + 1] for name in names)]
-    alike = len({len(name.segments) for name in names}) == 1 and len(apart) == 1
-    texts = [_text(name.segments[apart[0]]) for name in names] if alike else []
-    if not alike or None in texts:
-        shown = ", ".join(quote(str(name)) for name in names)
-        raise PlanError(
-            f"{shown} are parts of one leaf, and differ in more than one segment of their names, which no single rule "
-            "can say: rename them so that they differ in one"
-        )
-    told = [text for text in texts if text is not None]
-    head, inner, tail = _around(told, parts.labels)
-    # Choices of which only some are called alike would not say how they pair.
-    other = {} if set(inner) == set(parts.labels) else {x: _free(x, set(inner)) for x in parts.labels if x in inner}
-    segment = (*([head] if head else []), Choice(inner), *([tail] if tail else []))
-    return Name((*first[: apart[0]], segment, *first[apart[0] + 1 :])), other
-
-
-def _around(texts: Sequence[str], labels: Sequence[str]) -> tuple[str, tuple[str, ...], str]:
-    """The labels in the texts, with what stands before and behind all of them; else the whole texts as labels."""
-    for at in range(len(texts[0])):
-        head, tail = texts[0][:at], texts[0][at + len(labels[0]) :]
-        if all(text == head + label + tail for text, label in zip(texts, labels, strict=True)):
-            return head, tuple(labels), tail
-    return "", tuple(texts), ""
-
-
-def _text(segment: Segment) -> str | None:
-    """A segment that is text alone."""
-    return str(segment[0]) if len(segment) == 1 and isinstance(segment[0], str) else None
 
 
 def _places(entry: _Entry) -> list[str]:

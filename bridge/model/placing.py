@@ -12,7 +12,7 @@ from bridge.model.layouts import Layout, OwnLayout, check_fits, layout_of, own_l
 from bridge.model.shared import Tie, ties
 from bridge.model.template import joined
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axis, Side, literal
+from bridge.rules.syntax import Axis, Index, Side, literal
 
 
 class Placing:
@@ -49,7 +49,11 @@ class Placing:
             copies = list(_tied_layouts(placed, tied))
             # A sum does not say what its terms were, so no copy of them can be compared.
             hints |= {key: hint for copy in copies for key, hint in _sums(copy)}
-            placed += [*self.transposed(leaves), *(copy for copy in copies if len(copy.rules[0].keys) == 1)]
+            placed += [
+                *self.transposed(leaves),
+                *self.own_copies(leaves),
+                *(copy for copy in copies if len(copy.rules[0].keys) == 1),
+            ]
             tied |= self.tied_aliases(tied)
         fills = {joined(at, own): value for at, lay in self.layouts for own, value in lay.fills.items()}
         return Template(
@@ -77,6 +81,15 @@ class Placing:
             if permutation == (1, 0) and kept in leaves and len(leaves[kept].shape) == 2:
                 rule = Rule(f"{Side(literal(copy))} [a b] -> {Side(literal(kept))} [b a]")
                 yield Placed("", (rule,), tied_at="")
+
+    def own_copies(self, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
+        """What the user's layouts call leaves that a `Shared` took out of their layers, as ties with what is kept."""
+        owned = {at for at, _, _ in self.owned}
+        rules = [(at, rule) for at, layout in self.layouts if at in owned for rule in map(parsed, layout.rules)]
+        filling = {joined(at, str(rule.leaf.name)): (at, rule) for at, rule in rules if rule.leaf and not rule.keys[1:]}
+        for copy, kept, permutation in self.ties:
+            if copy in filling and copy not in leaves and kept in leaves:
+                yield from _copied(*filling[copy], kept, len(leaves[kept].shape), permutation)
 
     def tied_aliases(self, tied: Mapping[str, str]) -> dict[str, str]:
         """The other names that the leaves of a layer have, at the copies of the layer."""
@@ -112,6 +125,24 @@ def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator
             by_depth.setdefault(depth, []).append(rule)
     for depth, together in by_depth.items():
         yield Placed(prefix, tuple(together), depth)
+
+
+def _copied(at: str, rule: Rule, kept: str, rank: int, permutation: tuple[int, ...] | None) -> Iterator[Placed]:
+    """A rule of the layer at `at`, whose leaf was taken out, for the leaf that is kept."""
+    assert rule.leaf is not None
+    key, axes, depths = rule.keys[0].axes, rule.leaf.axes or (), [rank - _axes(rule)]
+    if permutation == (1, 0):
+        if rank != 2 or (len(axes) != 2 and not _has_rest(rule)):
+            return
+        a, b = axes if len(axes) == 2 else (Axis((Index("a"),)), Axis((Index("b"),)))
+        key, axes, depths = key if len(axes) == 2 else (a, b), (b, a), [0]
+    elif permutation is not None:
+        return
+    elif _has_rest(rule):
+        depths = list(range(depths[0] + 1)) or depths
+    text = f"{Side(literal(joined(at, str(rule.keys[0].name))), key)} -> {Side(literal(kept), axes)}"
+    for depth in depths if depths[0] >= 0 else ():
+        yield Placed("", (Rule(text, **rule.options()),), depth, tied_at="")
 
 
 def _axes(rule: Rule) -> int:
