@@ -41,6 +41,10 @@ def own_layouts(layouts: Layouts | None) -> tuple[OwnLayout, ...]:
         if not isinstance(kind, type):
             raise PlanError(f"layouts: {kind!r} is no type: give the class of a layer, not a layer or its name")
         items = [rules] if isinstance(rules, str | Rule) else rules
+        if not isinstance(items, Sequence):
+            raise RuleError(
+                f"{_of(kind)}: its layout is {type(items).__name__}: give a rule, 'weight -> w', or a list of rules"
+            )
         given = tuple(_checked(kind, item) for item in items)
         found.append(OwnLayout(kind, given, tuple(text for rule in given for text in _simple(rule))))
     return tuple(found)
