@@ -101,14 +101,17 @@ def replayed(work: Work) -> Run:
     For work whose bytes all go straight into their places: nothing is cast, turned or scattered.
     """
     import bridge
-    from bridge.stream.buffers import CONTIGUOUS as STRAIGHT
-    from bridge.stream.buffers import as_bytes, empty
+    from bridge.mapping.block import MemoryMap
+    from bridge.stream.buffers import CONTIGUOUS, as_bytes, empty
     from bridge.stream.jobs import jobs
 
+    memory_map = MemoryMap()
     with bridge.open(work.folder) as ckpt:
         plan = bridge.plan(ckpt, ours.like(work), ours.RULES[work.kind])
-        leaves = {block.leaf: plan.leaves[block.leaf] for block in plan.blocks}
-        reads = jobs(plan.blocks, ckpt.specs, {name: leaf.dtype for name, leaf in leaves.items()}, straight=STRAIGHT)
+        leaves = {name: plan.leaves[name] for block in plan.blocks for name in block.leaves}
+        for name, spec in leaves.items():
+            memory_map.add(name, name, spec)
+        reads = jobs(memory_map.over(plan.blocks), ckpt.specs, contiguous=CONTIGUOUS)
 
     def run() -> list[np.ndarray]:
         files = {path.name: os.open(path, os.O_RDONLY) for path in work.paths}

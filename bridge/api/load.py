@@ -12,13 +12,9 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.api.read import is_converted, predicted, read_leaves
 from bridge.format.table import collector_off
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
-from bridge.model.template import take_apart
-from bridge.place.sharding import placements, spanned
-from bridge.place.work import canonical
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule, rules_of
@@ -91,6 +87,9 @@ def plan(
 
     **Raises:** `CheckpointError`, `RuleError`; `PlanError` for a template or a dtype that makes no sense.
     """
+    from bridge.api.read import predicted  # these import JAX, and `bridge.plan` by itself is light
+    from bridge.place.sharding import placements
+
     asked = request_of(rules, dtype, allow_missing, allow_unexpected, sharding)
     with opened(source, options) as ckpt:
         made, model = planned(ckpt, like, rules, asked, layouts)
@@ -134,6 +133,9 @@ def load(
     linear = bridge.load("linear.safetensors", like)
     ```
     """
+    from bridge.api.read import read_leaves  # these import JAX, and `bridge.load` by itself is light
+    from bridge.place.sharding import placements
+
     asked = request_of(rules, dtype, allow_missing, allow_unexpected, sharding)
     with collector_off(many=True), opened(source, options) as ckpt:
         made, model = planned(ckpt, like, rules, asked, layouts)
@@ -147,6 +149,8 @@ def load(
 
 def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractContextManager[None]:
     """Around reading: whether all processes load the same, where several do."""
+    from bridge.place.sharding import spanned  # imports JAX
+
     processes = spanned(where)
     if len(processes) < 2:
         return nullcontext()
@@ -179,6 +183,10 @@ def planned(
     ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None = None
 ) -> tuple[Plan, Any]:
     """The plan, and the template taken apart. A `Plan` as rules is proven again where not all is as it was."""
+    from bridge.api.read import is_converted  # these import JAX
+    from bridge.model.template import take_apart
+    from bridge.place.work import canonical
+
     if like is None and layouts:
         raise PlanError(
             "layouts are for the layers of a model, and like=None has none: give a model, or rules with axes"
@@ -192,7 +200,7 @@ def planned(
     if isinstance(rules, Plan):
         if rules.holds_for(ckpt.specs, template, request, canonical):
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
-        request = replace(request, rules=rules.rules)
+        request = request._replace(rules=rules.rules)
     if converted:
         request = _of_its_own(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model
@@ -212,7 +220,7 @@ def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
                 f"{quote(ckpt.source)} was converted by other rules than these: load it without rules, or convert the "
                 "original again"
             )
-    return replace(request, rules=())
+    return request._replace(rules=())
 
 
 def _names_one(rule: Rule) -> bool:
@@ -226,6 +234,7 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
     **Raises:** `PlanError` where it is none, or cannot go where it should.
     """
     from bridge.place.shards import spread  # most loads fill all leaves
+    from bridge.place.work import canonical
 
     found, spec = _filler(name, made), made.leaves[name]
     if found is None:

@@ -257,15 +257,19 @@ def _bind_family(family: Family, binders: Sequence[Binder], used: set[int]) -> N
             family, begun = family.at(~begun), None
         if not len(family.ids):
             return
+        left = np.arange(len(family.ids))  # names that no side of this rule has taken
+        gone = np.zeros(len(family.ids), bool)
         for side in range(len(binder.keys)):
-            taken = binder.take(family, side)
+            taken = binder.take(family if len(left) == len(family.ids) else family.at(left), side)
             if taken is None:
                 continue
             used.add(binder.number)
-            if binder.rule.copy:
-                pass
-            elif binder.selects[side]:
-                begun = taken if begun is None else begun | taken
-            else:
-                family, begun = family.at(~taken), None if begun is None else begun[~taken]
-            break
+            rows, left = left[taken], left[~taken]
+            if binder.selects[side] and not binder.rule.copy:
+                begun = np.zeros(len(family.ids), bool) if begun is None else begun
+                begun[rows] = True
+            gone[rows] = not binder.rule.copy and not binder.selects[side]
+            if not len(left):
+                break
+        if gone.any():
+            family, begun = family.at(~gone), None if begun is None else begun[~gone]

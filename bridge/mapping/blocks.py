@@ -46,7 +46,7 @@ class BlockBuilder:
         runs = {position: joined_runs(found) for position, found in sorted(equation.runs.items())}
         if equation.terms > 1:
             runs = self.with_all_terms(equation, runs)
-        for part in _copies_apart(runs) if equation.tie else (runs,):
+        for part in _copies_apart(runs) if equation.options.tie else (runs,):
             yield from self.by_branch(equation, part)
 
     def by_branch(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Iterator[Block]:
@@ -159,6 +159,7 @@ class BlockBuilder:
             return
         by_place = [_by_place(fillings) for fillings in terms]
         groups: dict[tuple[int, ...], list[tuple[int, ...]]] = {}
+        mismatched = {problem.name for problem in self.problems.mismatched}
         for place in dict.fromkeys(place for found in by_place for place in found):
             there = [place in found for found in by_place]
             if all(there):
@@ -168,10 +169,12 @@ class BlockBuilder:
             term = there.index(True)
             number, row = by_place[term][place]
             run = terms[term][number].run
+            self.reported.add(self.table.names[int(run.ids[row])])
+            if self.leaf(place[0]) in mismatched:
+                continue
             present = [position for position, is_there in zip(positions, there, strict=True) if is_there]
             absent = self.absent(equation, present, int(run.ids[row]))
             self.problems.missing.append(Missing(self.leaf(place[0]), absent, stack_text(run, equation.depth, row)))
-            self.reported.add(self.table.names[int(run.ids[row])])
         for numbers, rows in groups.items():
             columns = zip(*rows, strict=True)
             picked = [
@@ -184,7 +187,8 @@ class BlockBuilder:
         """Places that one rule fills; each term fills the same ones in the same order."""
         made = tuple([Term(term.index_map, Arrays(self.table, term.run.ids), term.starts) for term in terms])
         leaves = Arrays(self.leaves.table, terms[0].run.leaves)
-        flags = equation.scale, equation.add, equation.tie, equation.copy
+        options = equation.options
+        flags = options.scale, options.add, options.tie, options.copy
         return Block(leaves, made, terms[0].leaf_starts, *flags)
 
     def leaf(self, number: int) -> str:

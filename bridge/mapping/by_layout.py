@@ -13,6 +13,7 @@ from bridge.mapping.landing import Port
 from bridge.mapping.layout_spelling import LayoutSpelling
 from bridge.mapping.pattern import Column
 from bridge.mapping.spelling import dropping_variants
+from bridge.rules.options import Options
 
 
 def by_layout(
@@ -38,8 +39,8 @@ def by_layout(
             rule.scale * user.scale,
             rule.scale * user.add + rule.add,
         )
-        flags = scale, add, rule.flip, tie, user.copy
-        equation = desugar.equations[key] = LeafEquation(rule, len(stacks), terms, *flags, spelling.texts)
+        options = Options((), scale, add, rule.flip, tie, user.copy)
+        equation = desugar.equations[key] = LeafEquation(rule, len(stacks), terms, options, spelling.texts)
         desugar.concrete.append(ConcreteRule(bound.number, spelling.texts))
     desugar.spellings[key].arrive(landed.side, port, arrival)
     for number in dict.fromkeys(placed.tolist()):

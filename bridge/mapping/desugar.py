@@ -39,6 +39,7 @@ from bridge.mapping.landing import (
 )
 from bridge.mapping.pattern import Column, Columns, formatted
 from bridge.mapping.problem import Conflict, Problems
+from bridge.rules.options import Options
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Name
 
@@ -229,8 +230,8 @@ class Desugar:
         key = ("plain", depth, apart, rule.copy, rule.scale, rule.add)
         found = self.equations.get(key)
         if found is None:
-            flags = rule.scale, rule.add, (), tie, rule.copy
-            found = self.equations[key] = LeafEquation(None, depth, terms, *flags, lambda: (str(rule),))
+            options = Options(scale=rule.scale, add=rule.add, tie=tie, copy=rule.copy)
+            found = self.equations[key] = LeafEquation(None, depth, terms, options, lambda: (str(rule),))
         return found
 
     def explicit(self, arrival: Arrival, landed: Landed, leaves: Numbers, stacks: Sequence[Column]) -> None:
@@ -239,8 +240,9 @@ class Desugar:
         key = ("rule", id(bound), arrival.standing)
         equation = self.equations.get(key)
         if equation is None:
-            flags = rule.scale, rule.add, rule.flip, rule.tie or arrival.standing.tied, rule.copy
-            equation = self.equations[key] = LeafEquation(rule, len(stacks), len(rule.keys), *flags, texts_of(arrival))
+            tie = rule.tie or arrival.standing.tied
+            options = Options((), rule.scale, rule.add, rule.flip, tie, rule.copy)
+            equation = self.equations[key] = LeafEquation(rule, len(stacks), len(rule.keys), options, texts_of(arrival))
         groups = equation.numbered(landed.kept, len(landed.names))
         columns = {**landed.rows.columns, **stacked_columns(stacks)}
         run = KeyRun(bound, landed.side, landed.rows.ids, groups, leaves, columns)

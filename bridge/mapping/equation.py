@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,6 +13,7 @@ from bridge.mapping.indexmap import ParametricMap, oversized, stacked
 from bridge.mapping.landing import Landing, Standing
 from bridge.mapping.pattern import Column, Columns, Mask, Matrix
 from bridge.mapping.problem import Conflict, Mismatched, Problems
+from bridge.rules.options import Options
 from bridge.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -107,7 +107,6 @@ class KeyRun(NamedTuple):
         return np.stack([self.columns[name] for name in stack_names(depth)], axis=1)
 
 
-@dataclass(slots=True)
 class LeafEquation:
     """One rule, the keys at each of its positions, and the leaves that they fill.
 
@@ -115,18 +114,13 @@ class LeafEquation:
     sum of `terms` tensors. `others` are the leaves of each layer by branch, where a layout says them.
     """
 
-    rule: Rule | None
-    depth: int
-    terms: int
-    scale: float | int
-    add: float | int
-    flip: tuple[str, ...]
-    tie: bool
-    copy: bool
-    texts: Callable[[], Sequence[str]]
-    runs: dict[TermPosition, list[KeyRun]] = field(default_factory=dict[TermPosition, "list[KeyRun]"])
-    others: dict[int, Sequence[int]] = field(default_factory=dict[int, Sequence[int]])
-    known: dict[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
+    def __init__(
+        self, rule: Rule | None, depth: int, terms: int, options: Options, texts: Callable[[], Sequence[str]]
+    ) -> None:
+        self.rule, self.depth, self.terms, self.options, self.texts = rule, depth, terms, options, texts
+        self.runs: dict[TermPosition, list[KeyRun]] = {}
+        self.others: dict[int, Sequence[int]] = {}
+        self.known: dict[tuple[int, ...], int] = {}
 
     def numbered(self, kept: Sequence[Column], count: int) -> Numbers:
         """The layers that numbers in the leaf's name tell apart, as one number for each row."""

@@ -20,6 +20,10 @@ class Fit:
         self.text = texts.pop() if len(texts) == 1 else None
         columns = zip(*(indices for _, _, indices in items), strict=True) if self.text is not None else ()
         self.lines = [_line([place for place, _, _ in items], column) for column in columns]
+        if len(items) == len(self.lines) == 1 and self.lines[0] is not None:
+            (place, _, _), (_, _, value) = items[0], self.lines[0]
+            if value in place:  # one sample tells no line, but an index is more likely than a constant
+                self.lines = [(place.index(value), 1, 0)]
 
     @property
     def axes(self) -> set[int]:

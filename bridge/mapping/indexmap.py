@@ -6,7 +6,6 @@ back. A map is a set of *atoms*. Each runs over its extent and moves both arrays
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -39,7 +38,6 @@ class Atom(NamedTuple):
     leaf_step: int
 
 
-@dataclass(frozen=True, slots=True)
 class IndexMap:
     """A bijection between a box of a tensor and a box of a leaf.
 
@@ -47,11 +45,26 @@ class IndexMap:
     `key_start[j] + sum(a[i] * key_step[i])` over the atoms of axis `j`, and in the leaf likewise.
     """
 
-    key_shape: Shape
-    leaf_shape: Shape
-    key_start: Shape
-    leaf_start: Shape
-    atoms: tuple[Atom, ...]
+    __slots__ = ("atoms", "key_shape", "key_start", "leaf_shape", "leaf_start")
+
+    def __init__(
+        self, key_shape: Shape, leaf_shape: Shape, key_start: Shape, leaf_start: Shape, atoms: tuple[Atom, ...]
+    ) -> None:
+        self.key_shape, self.leaf_shape = key_shape, leaf_shape
+        self.key_start, self.leaf_start = key_start, leaf_start
+        self.atoms = atoms
+
+    def _all(self) -> tuple[object, ...]:
+        return self.key_shape, self.leaf_shape, self.key_start, self.leaf_start, self.atoms
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, IndexMap) and self._all() == other._all()
+
+    def __hash__(self) -> int:
+        return hash(self._all())
+
+    def __repr__(self) -> str:
+        return f"IndexMap{self._all()}"
 
     @property
     def count(self) -> int:

@@ -205,7 +205,8 @@ class KeySpeller:
         extents, rests = solve(Layout.of(port.rule, port.depth), shapes)
         found = extents.shape((port.side, port.branch), rests.get(port.branch))
         if found is None:
-            raise ShapeConflict(f"its layout does not say how wide {' and '.join(extents.unsolved())} is")
+            shown = ", ".join(f"{name}=…" for name in extents.unsolved())
+            raise ShapeConflict(f"the rule '{port.rule}' of its layout does not say how wide its keys are: add '; {shown}'")
         return found
 
     def spread(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -133,12 +132,11 @@ def _piece(piece: Piece) -> str:
     return _STAR
 
 
-@dataclass(frozen=True, slots=True)
 class NamePatterns:
     """A set of names given by patterns: what `allow_missing`, `allow_unexpected` and the like take."""
 
-    texts: tuple[str, ...]
-    patterns: tuple[Pattern, ...]
+    def __init__(self, texts: tuple[str, ...], patterns: tuple[Pattern, ...]) -> None:
+        self.texts, self.patterns = texts, patterns
 
     @classmethod
     def of(cls, texts: Iterable[str] | str) -> NamePatterns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bridge.mapping.indexmap import Shape
@@ -60,14 +59,14 @@ class Conflict(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
 class Problems:
     """All that was found wrong, by kind."""
 
-    missing: list[Missing] = field(default_factory=list[Missing])
-    unexpected: list[Unexpected] = field(default_factory=list[Unexpected])
-    mismatched: list[Mismatched] = field(default_factory=list[Mismatched])
-    conflicts: list[Conflict] = field(default_factory=list[Conflict])
+    def __init__(self) -> None:
+        self.missing: list[Missing] = []
+        self.unexpected: list[Unexpected] = []
+        self.mismatched: list[Mismatched] = []
+        self.conflicts: list[Conflict] = []
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.mismatched or self.conflicts)

@@ -159,7 +159,7 @@ class AxesSolver(PlainSolver):
             assert leaf_shape is not None
             self.derive(leaves[position.branch], leaf_shape)
             pair = (shapes[place], leaf_shape)
-            found[position] = lower(layout, extents, place, pair, equation.variables, equation.flip)
+            found[position] = lower(layout, extents, place, pair, equation.variables, equation.options.flip)
         self.solved[key] = found
         return dict(found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import NamedTuple
@@ -62,8 +62,7 @@ class Port(NamedTuple):
     branch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(NamedTuple):
     """A model's leaves by name, its layouts, and other spellings of its names.
 
     `aliases` lead from other names of a leaf to its own; those in `tied` are the names of copies that share it.
@@ -73,10 +72,10 @@ class Template:
 
     leaves: Mapping[str, Spec]
     placed: tuple[Placed, ...] = ()
-    aliases: Mapping[str, str] = field(default_factory=dict[str, str])
+    aliases: Mapping[str, str] = {}
     tied: frozenset[str] = frozenset()
-    fills: Mapping[str, int] = field(default_factory=dict[str, int])
-    hints: Mapping[str, str] = field(default_factory=dict[str, str])
+    fills: Mapping[str, int] = {}
+    hints: Mapping[str, str] = {}
     kind: str = "the model"
 
     def ports(self) -> dict[str, list[Port]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,15 +27,14 @@ class Lossy(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What was asked for, besides the checkpoint and the model: enough to ask again."""
 
     rules: tuple[Rule, ...] = ()
-    dtype: DtypePolicy = field(default_factory=DtypePolicy)
-    allow_missing: NamePatterns = field(default_factory=lambda: NamePatterns.of(()))
-    allow_unexpected: NamePatterns = field(default_factory=lambda: NamePatterns.of(()))
-    fillers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    dtype: DtypePolicy = DtypePolicy()
+    allow_missing: NamePatterns = NamePatterns.of(())
+    allow_unexpected: NamePatterns = NamePatterns.of(())
+    fillers: Mapping[str, Any] = {}
     """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
     sharding: Any = None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from math import prod
 
@@ -41,7 +41,6 @@ class Spelling:
         return tuple(dict.fromkeys(text for concrete in order for text in concrete.texts()))
 
 
-@dataclass(slots=True)
 class Proof:
     """What a mapping came to.
 
@@ -49,16 +48,15 @@ class Proof:
     `kept` are leaves that may be missing and are, `allowed` keys that may be left over, `idle` rules without a key.
     """
 
-    blocks: list[Block]
-    keys: ArrayTable
-    leaves: Leaves
-    rules: Spelling
-    dropped: dict[str, str] = field(default_factory=dict[str, str])
-    spent: frozenset[str] = frozenset()
-    kept: tuple[str, ...] = ()
-    allowed: tuple[str, ...] = ()
-    idle: tuple[str, ...] = ()
-    problems: Problems = field(default_factory=Problems)
+    def __init__(
+        self, blocks: list[Block], keys: ArrayTable, leaves: Leaves, rules: Spelling, problems: Problems
+    ) -> None:
+        self.blocks, self.keys, self.leaves, self.rules, self.problems = blocks, keys, leaves, rules, problems
+        self.dropped: dict[str, str] = {}
+        self.spent: frozenset[str] = frozenset()
+        self.kept: tuple[str, ...] = ()
+        self.allowed: tuple[str, ...] = ()
+        self.idle: tuple[str, ...] = ()
 
 
 @collector_off(many=True)
@@ -82,7 +80,7 @@ def prove(
             desugar.rename(one)
     builder = BlockBuilder(table, desugar.leaves, problems)
     blocks = [block for equation in desugar.equations.values() for block in builder.blocks(equation)]
-    proof = Proof(settled_ties(blocks), table, desugar.leaves, Spelling(desugar.concrete), problems=problems)
+    proof = Proof(settled_ties(blocks), table, desugar.leaves, Spelling(desugar.concrete), problems)
     spent: list[str] = []
     for drop in desugar.drops:
         keys = list(Arrays(table, drop.ids))

@@ -67,7 +67,7 @@ def plan_from_json(text: str) -> Plan:
         # The leaves have the dtypes that were settled then, so no policy is asked again.
         leaves = {name: _read(entry) for name, entry in document["leaves"].items()}
         model = Template(leaves, fills=document["fills"], kind=document["model"])
-        settled = replace(request, dtype=DtypePolicy())
+        settled = request._replace(dtype=DtypePolicy())
         plan = make_plan(specs, model, settled, source=document["source"])
         costs = {
             name: document[name] for name in ("nbytes", "peak_nbytes")

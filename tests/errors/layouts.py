@@ -46,11 +46,11 @@ def _plan(name: str, layouts: Any, like: Callable[[], Any] = dense) -> None:
 
 _plan("no mapping", [(Dense, "weight -> w")])
 _plan("a name in the place of a type", {"Dense": "weight -> w"})
-_plan("a layer in the place of its type", {jnp.zeros: "weight -> w"})
+_plan("a number in the place of a type", {3: "weight -> w"})
 _plan("a rule that is none", {Dense: ("weight [o i] -> w [i o]", "bias = b")})
 _plan("a rule that is no text", {Dense: [("weight", "w")]})
 _plan("rules that are no rules", {Dense: 3})
-_plan("an index in a name", {Dense: "weights.{l} -> w [l ...]"})
+_plan("an index in a name", {Dense: "weights.{l} -> w"})
 _plan("a wildcard in a name", {Dense: "** -> inner.**"})
 _plan("a tie", {Dense: ("weight -> w", "other -> w ; tie=true")})
 _plan("another spelling by an option", {Dense: ("weight -> w", "other -> w ; alt=true")})

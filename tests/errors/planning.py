@@ -102,7 +102,7 @@ _load("a bound on memory that is no number", {"a": A}, {"a": spec(3)}, max_host_
 
 @situation("load: more memory than there is")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("bridge.place.memory.available_nbytes", lambda: 10)
+    patch.setattr("bridge.place.work.available_nbytes", lambda: 10)
     bridge.load(good(), None)
 
 

@@ -41,7 +41,7 @@ class Company(Client):
 def meet(patch: pytest.MonkeyPatch, client: Client, me: int = 0) -> None:
     """This process is `me` of two that have parts of the model."""
     patch.setattr(Coordination, "found", classmethod(lambda cls: cls(client)))
-    patch.setattr("bridge.api.load.spanned", lambda _: (0, 1))
+    patch.setattr("bridge.place.sharding.spanned", lambda _: (0, 1))
     patch.setattr(agreement, "_loads", {})
     patch.setattr(save_group, "_before", {})
     patch.setattr("bridge.api.save.processes", lambda _: (0, 1))

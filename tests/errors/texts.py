@@ -33,6 +33,7 @@ from tests.errors import (  # noqa: F401 - they register
     remote,
     rules,
     saving,
+    torchfile,
 )
 from tests.errors.sites import Site, sites, tracing
 from tests.errors.situations import SITUATIONS, UNTIL, Provoke

@@ -48,7 +48,7 @@ def spread(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(Coordination, "found", classmethod(lambda cls: cls(client)))
         return client
 
-    monkeypatch.setattr("bridge.api.load.spanned", lambda _: (0, 1))
+    monkeypatch.setattr("bridge.place.sharding.spanned", lambda _: (0, 1))
     monkeypatch.setattr(agreement, "_loads", {})
     monkeypatch.setattr(save_group, "_before", {})
     return answering

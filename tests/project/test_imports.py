@@ -33,6 +33,7 @@ ASIDE = (
     *(f"bridge.planning.{name}" for name in ("backwards", "complete", "recipe", "report", "store", "suggest")),
     *("bridge.source.distant", "bridge.source.download", "bridge.source.hub", "bridge.source.ranged"),
     *("bridge.source.remote", "bridge.source.suggest", "bridge.source.tensor", "bridge.source.verify"),
+    *("bridge.quantized", "bridge.torchfile"),
     *("bridge.format.view", "bridge.source.box", "bridge.mapping.shard"),
     *(f"bridge.place.{name}" for name in ("agreement", "coordination", "held", "save_group", "shards", "staged")),
     *(f"bridge.stream.{name}" for name in ("batches", "coalesce", "computed", "convert", "gather", "mapped")),
@@ -57,6 +58,14 @@ def heavy_after(code: str, names: Sequence[str] = HEAVY) -> list[str]:
 
 def test_import_bridge_loads_nothing_heavy() -> None:
     assert heavy_after("import bridge") == []
+
+
+def test_functions_looked_up_load_no_jax() -> None:
+    """Whoever writes `from bridge import load` at the top waits for JAX when something is loaded."""
+    heavy = heavy_after(
+        "import bridge\nbridge.open, bridge.plan, bridge.load, bridge.load_rules, bridge.Plan, bridge.Rule"
+    )
+    assert heavy == []
 
 
 def test_this_test_can_fail() -> None:

@@ -98,6 +98,9 @@ CASES = {
     "a + b -> c ‸; tie=true": "a sum can be neither 'tie' nor 'copy'",
     "a + b -> c ‸; copy=true": "a sum can be neither 'tie' nor 'copy'",
     "a -> b ‸; tie=true copy=true": "'tie' is a second key for one leaf, 'copy' a second leaf for one key: a rule is one of them",
+    "a -> b ‸; zeros=true": "'zeros' is for a rule that drops its key: 'x -> _ ; zeros=true'",
+    "a -> b ‸; alt=true tie=true": "'alt' is another spelling of a key: it is neither 'tie' nor 'copy'",
+    "a -> b ‸; alt=true copy=true": "'alt' is another spelling of a key: it is neither 'tie' nor 'copy'",
     "a -> b ‸; tie=true add=1": "a tie compares stored values: it takes neither 'add' nor 'scale'",
     # Drops
     "a + ‸b -> _": "a sum has a leaf to go to: drop keys one by one",

@@ -1,0 +1,154 @@
+"""Which of a checkpoint's dicts is meant, and its tensors."""
+
+# What patterns find in a pickle's values is of any type.
+# pyright: reportUnknownArgumentType=false
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from bridge._errors import CheckpointError
+from bridge._text import plural, quote
+from bridge.torchfile.entry import Entry, Inline, Refused, Tensors
+from bridge.torchfile.tensors import Reader
+from bridge.torchfile.tokens import Array, Dict, Global, Object, Set, Storage, Tensor
+from bridge.torchfile.walk import Found
+
+_SHOWN = 20  # roots that a message lists
+
+
+def roots(found: Sequence[Found]) -> dict[str, int]:
+    """The dicts that may be meant, by their paths, and how many tensors each holds.
+
+    Those with tensors; where there are none, those with numpy arrays. A dict under two names counts once.
+    """
+    some = any(each.tensors for each in found)
+    counts: dict[str, int] = {}
+    seen: set[int] = set()
+    for each in found:
+        if (each.tensors or not some) and id(each.values) not in seen:
+            seen.add(id(each.values))
+            counts[each.name] = each.tensors + each.arrays
+    return counts
+
+
+def chosen(name: str, counts: Mapping[str, int], found: Sequence[Found], root: str | None) -> str:
+    """The path of the root that is meant; an error that lists all where that is not clear."""
+    if root is None and len(counts) == 1:
+        return next(iter(counts))
+    if root is not None and any(_below(each, root) for each in found):
+        return root
+    named = [f"root={quote(path)} ({plural(count, 'tensor')})" for path, count in counts.items() if path]
+    more = [f"{len(named) - _SHOWN:,} more"] if len(named) > _SHOWN else []
+    outermost = [f"the outermost dict ({plural(counts[''], 'tensor')})"] if "" in counts else []
+    listed = ", ".join([*named[:_SHOWN], *more, *outermost])
+    if root is not None:
+        raise CheckpointError(f"{quote(name)} has no tensors under root={quote(root)}. It has {listed}.")
+    raise CheckpointError(
+        f"{quote(name)} has tensors in {plural(len(counts), 'dict')}: {listed}. Choose one with root=, or root='' for "
+        "all, with dots between the keys."
+    )
+
+
+def _below(found: Found, root: str) -> bool:
+    return root in ("", found.name) or found.name.startswith(f"{root}.")
+
+
+def tensors_of(name: str, found: Sequence[Found], root: str, reader: Reader, *, alone: bool) -> Tensors:
+    """All tensors in the dicts below `root`, dots between the keys, and what else lies beside them.
+
+    `alone`: those of the dict at `root` itself, not of the dicts in it.
+    """
+    made = Tensors(root, {}, {}, {})
+    below = [each for each in found if (each.name == root if alone else _below(each, root))]
+    parents = {each.path[:depth] for each in found for depth in range(len(each.path) + 1)}
+    for each in below:
+        prefix = each.name[len(root) + 1 :] if root else each.name
+        for key, value in each.values.items():
+            full = f"{prefix}.{key}" if prefix else key
+            if full in made.entries or full in made.refused or not _is_text(full):
+                raise CheckpointError(
+                    f"{quote(name)} has two tensors that would be called {quote(full)}, or one whose name is no text. "
+                    "Choose another root=, or save it with other names."
+                )
+            _take(name, full, value, made, reader, walked=(*each.path, key) in parents)
+    return made
+
+
+def _take(name: str, key: str, value: Any, made: Tensors, reader: Reader, *, walked: bool) -> None:
+    """Put one value where it belongs."""
+    if isinstance(value, Tensor):
+        entry = reader.entry(key, value)
+        if isinstance(entry, Entry):
+            made.entries[key] = entry
+        else:
+            made.refused[key] = entry
+    elif isinstance(value, Array):
+        if value.values is not None:
+            made.entries[key] = Inline(value.values)
+        else:
+            advice = "Save it as a tensor."
+            made.refused[key] = Refused(f"key {quote(key)} in {quote(name)} {value.problem}. {advice}")
+    elif isinstance(value, Object) and not walked:
+        _refuse_object(f"key {quote(key)} in {quote(name)}", value, " among the weights")
+    elif isinstance(value, Global) and value.module != "torch":
+        raise CheckpointError(
+            f"key {quote(key)} in {quote(name)} is {_spelled(value.path)} among the weights, which bridge does not "
+            "import. Save the weights alone with torch.save, or as safetensors."
+        )
+    elif not walked:
+        made.skipped[key] = described(value)
+
+
+def _refuse_object(subject: str, value: Object, where: str) -> NoReturn:
+    if value.called:
+        raise CheckpointError(
+            f"{subject} is what {_spelled(value.origin)} would return{where}, and bridge calls nothing. "
+            "If you trust the file, load it with PyTorch and save the weights alone; if not, load it nowhere."
+        )
+    raise CheckpointError(
+        f"{subject} is an object of {_spelled(value.origin)}{where}, whose code bridge does not run. "
+        "Save the weights alone with torch.save, or as safetensors."
+    )
+
+
+def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
+    """No dict has tensors: say what there is."""
+    if module is not None:
+        raise CheckpointError(
+            f"{quote(name)} holds a whole module, of {_spelled(module)}, not a dict of tensors. Open it with "
+            "modules=True, which reads its parameters and buffers without its code; or save its state_dict()."
+        )
+    if isinstance(saved, Object):
+        _refuse_object(quote(name), saved, "")
+    raise CheckpointError(
+        f"{quote(name)} holds {described(saved)}, and no dict that names tensors. "
+        "Save a dict: torch.save({'name': tensor}, …)."
+    )
+
+
+def described(value: Any) -> str:
+    """What a value is that is no tensor, for people."""
+    kinds = {str: "text", bool: "a bool", type(None): "None", list: "a list", tuple: "a tuple", Dict: "a dict"}
+    kinds |= {
+        bytes: "bytes",
+        int: "a number",
+        float: "a number",
+        Set: "a set",
+        Tensor: "a single tensor",
+        Storage: "a storage",
+    }
+    kinds |= {Array: "a single numpy array", Global: "the name of a class or function"}
+    return kinds.get(type(value), getattr(value, "what", "something else"))
+
+
+def _spelled(path: str) -> str:
+    """A class or function; one whose name is none of Python's is announced as that."""
+    plain = all(part.isidentifier() for part in path.split("."))
+    return quote(path) if plain else f"a global with the name {quote(path)}"
+
+
+def _is_text(key: str) -> bool:
+    """Whether a key can be written as UTF-8."""
+    return key.isascii() or not any("\ud800" <= character <= "\udfff" for character in key)
