@@ -206,7 +206,9 @@ class KeySpeller:
         found = extents.shape((port.side, port.branch), rests.get(port.branch))
         if found is None:
             shown = ", ".join(f"{name}=…" for name in extents.unsolved())
-            raise ShapeConflict(f"the rule '{port.rule}' of its layout does not say how wide its keys are: add '; {shown}'")
+            raise ShapeConflict(
+                f"the rule '{port.rule}' of its layout does not say how wide its keys are: add '; {shown}'"
+            )
         return found
 
     def spread(

@@ -19,6 +19,9 @@ from bridge.planning.policy import Cast as Cast
 from bridge.planning.prove import Proof, Spelling, prove
 from bridge.rules.rule import Rule
 
+USED_UP = "used up by its layer: saved as 0"
+"""Why a key is lossy that a layout drops; a plan that 0.1 wrote tells by this which keys those are."""
+
 
 class Lossy(NamedTuple):
     """A key that saving cannot restore bit for bit, and why."""
@@ -161,8 +164,7 @@ class Plan:
                     found |= {term.keys[row]: "; ".join(reasons) for term in block.terms}
         spent = self.spent
         return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
-            Lossy(key, "used up by its layer: saved as 0" if key in spent else f"dropped by '{rule}'")
-            for key, rule in self.dropped.items()
+            Lossy(key, USED_UP if key in spent else f"dropped by '{rule}'") for key, rule in self.dropped.items()
         )
 
     def to_json(self) -> str:
