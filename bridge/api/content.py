@@ -12,8 +12,7 @@ from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
-from bridge.mapping.template import Spec
-from bridge.model.template import take_apart
+from bridge.mapping.template import Spec, Template
 from bridge.planning.backwards import saved_specs
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
@@ -45,7 +44,7 @@ class Content:
     @classmethod
     def of(
         cls,
-        model: Any,
+        template: Template,
         leaves: Mapping[str, Any],
         rules: tuple[Rule, ...] | Plan,
         target: str | os.PathLike[str],
@@ -55,13 +54,13 @@ class Content:
         """Decide it. **Raises:** `PlanError` where model and rules, or the plan, do not meet."""
         left_out = _chosen(leave_out, leaves)
         by_rules = not isinstance(rules, Plan)
-        plan = _planned(model, rules, target, left_out) if not isinstance(rules, Plan) else rules
+        plan = _planned(template, rules, target, left_out) if not isinstance(rules, Plan) else rules
         _check_model(plan, leaves, left_out)
         held = _without(pieces(plan.blocks), left_out)
         specs = _specs(plan, held, leaves, dtype, by_rules=by_rules)
         named = {*filled(plan.blocks), *plan.fills, *left_out}
         if not by_rules and leaves.keys() - named:
-            own = _planned(model, (), target, named)
+            own = _planned(template, (), target, named)
             _check_apart(own, specs)
             held |= pieces(own.blocks)
             specs |= _specs(own, pieces(own.blocks), leaves, dtype, by_rules=True)
@@ -112,9 +111,10 @@ def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozen
     return frozenset(name for name in leaves if name in patterns)
 
 
-def _planned(model: Any, rules: tuple[Rule, ...], target: str | os.PathLike[str], left_out: Container[str]) -> Plan:
+def _planned(
+    template: Template, rules: tuple[Rule, ...], target: str | os.PathLike[str], left_out: Container[str]
+) -> Plan:
     """The plan by which `rules` would read what they are about to write."""
-    template = take_apart(model).template
     specs = saved_specs(rules, template, left_out)
     plan = make_plan(specs, template, Request(rules), source=str(target))
     if not (plan.problems.conflicts or plan.problems.mismatched or plan.problems.unexpected):

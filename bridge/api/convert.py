@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from bridge.place.work import in_flight
 from bridge.source.checkpoint import open_checkpoint
 from bridge.target.commit import Target
 
+if TYPE_CHECKING:
+    from bridge.model.layouts import Layouts
+
 _DEFAULT_NBYTES = 48 << 20
 """What leaves are made in: more makes nothing faster, but where a tensor is larger and transposed."""
 
@@ -35,6 +38,7 @@ def convert(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
@@ -67,7 +71,7 @@ def convert(
         if is_converted(stored.metadata):
             raise PlanError(f"{quote(stored.source)} is converted already: load it as it is, or revert it first")
         request = request_of(rules, dtype, allow_missing, allow_unexpected, quantized=quantized)
-        ckpt, plan, model = planned(stored, like, rules, request)
+        ckpt, plan, model = planned(stored, like, rules, request, layouts)
         plan.check()
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)

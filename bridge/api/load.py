@@ -22,6 +22,7 @@ from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     from bridge.api.progress import Progress
+    from bridge.model.layouts import Layouts
 
 Source = str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint
 Rules: TypeAlias = "Sequence[Listed] | Listed | os.PathLike[str] | Plan | None"
@@ -62,6 +63,7 @@ def plan(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     **options: Unpack[OpenOptions],
 ) -> Plan:
@@ -85,6 +87,8 @@ def plan(
         scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
         A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
         `"as": "keep"` where wanted.
+    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
+        from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
 
     **Returns:** a `Plan`; where keys and leaves do not meet `plan.ok` is False and its lists say why.
 
@@ -95,7 +99,7 @@ def plan(
 
     with opened(source, options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
-        ckpt, made, model = planned(stored, like, rules, request)
+        ckpt, made, model = planned(stored, like, rules, request, layouts)
         where = placements(made.request.sharding, made.leaves, model)
         return predicted(ckpt, made, where, max_host_bytes)
 
@@ -110,6 +114,7 @@ def load(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     progress: Progress | bool | None = None,
     mmap: bool = True,
@@ -141,7 +146,7 @@ def load(
 
     with collector_off(many=True), opened(source, options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
-        ckpt, made, model = planned(stored, like, rules, request)
+        ckpt, made, model = planned(stored, like, rules, request, layouts)
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
         with _agreed(ckpt, made, where):
@@ -193,27 +198,33 @@ def request_of(
     )
 
 
-def planned(stored: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Checkpoint, Plan, Any]:
+def planned(
+    stored: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None = None
+) -> tuple[Checkpoint, Plan, Any]:
     """The checkpoint as it is meant, the plan for it, and the template taken apart.
 
     A `Plan` as rules is proven again where not all is as it was.
     """
     if not stored.specs.has_codes:
-        return stored, *_planned(stored, like, rules, request)
+        return stored, *_planned(stored, like, rules, request, layouts)
     from bridge.api.quantized import check_codes, meant  # most checkpoints are plain
 
     ckpt, meaning = meant(stored, request)
-    made, model = _planned(ckpt, like, rules, request)
+    made, model = _planned(ckpt, like, rules, request, layouts)
     check_codes(stored, made)
     return ckpt, made if meaning is None else meaning.told(made), model
 
 
-def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tuple[Plan, Any]:
+def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None) -> tuple[Plan, Any]:
     from bridge.api.read import is_converted  # these import JAX
     from bridge.model.template import take_apart
     from bridge.place.work import canonical
 
-    model = None if like is None else take_apart(like)
+    if like is None and layouts:
+        raise PlanError(
+            "layouts are for the layers of a model, and like=None has none: give a model, or rules with axes"
+        )
+    model = None if like is None else take_apart(like, layouts)
     template = None if model is None else model.template
     converted = is_converted(ckpt)
     if converted and template is not None:
@@ -231,13 +242,15 @@ def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request) -> tup
 def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
     """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
     if not all(map(_names_one, request.rules)):
-        from bridge.converted.record import read_record  # rules for a converted checkpoint are rare
+        from bridge.converted.record import plan_of, read_record  # rules for a converted checkpoint are rare
 
         record = read_record(ckpt)
         given = [str(rule) for rule in request.rules]
         sides = [text.split(" -> ") for text in given]
         its_own_plan = all(key == leaf and key in ckpt for key, leaf in sides)
-        if not its_own_plan and given not in (record["rules"], record["plan"]["rules"]):
+        its_own_plan = its_own_plan or given in (record["rules"], record["plan"]["rules"])
+        # Another release may have spelled the rules of the same plan otherwise.
+        if not its_own_plan and given != list(plan_of(record, ckpt).texts):
             raise PlanError(
                 f"{quote(ckpt.source)} was converted by other rules than these: load it without rules, or convert the "
                 "original again"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -27,6 +27,9 @@ from bridge.rules.rule import rules_of
 from bridge.target.commit import Target, is_one_file
 from bridge.target.existing import SINGLE
 from bridge.target.files import parse_nbytes
+
+if TYPE_CHECKING:
+    from bridge.model.layouts import Layouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ def save(
     rules_or_plan: Rules = None,
     *,
     leave_out: Sequence[str] | str = (),
+    layouts: Layouts | None = None,
     dtype: Any = None,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
@@ -68,6 +72,7 @@ def save(
         written under its own name, as PyTorch has its layer. Leaves that were copied from one key are written once, and
         have to be equal still.
     - `leave_out`: patterns of leaves that are not written.
+    - `layouts`: layers of your own, as for `bridge.plan`. A `Plan` has them in it already; new leaves need them.
     - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
     - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has
         a file of its own.
@@ -89,14 +94,15 @@ def save(
     report = bridge.save(model, "tuned.safetensors", plan)
     ```
     """
-    leaves = {name: leaf.value for name, leaf in take_apart(model).arrays.items()}
+    parts = take_apart(model, layouts)
+    leaves = {name: leaf.value for name, leaf in parts.arrays.items()}
     team = processes(leaves)
     with SaveGroup(team) if team else nullcontext() as group:
         # The target comes first: of several processes the one that commits looks at it, for all.
         place = Target(target, overwrite=overwrite) if group is None or group.is_leader else None
         _check_leaves(leaves, model)
         rules = rules_or_plan if isinstance(rules_or_plan, Plan) else rules_of(rules_or_plan)
-        content = Content.of(model, leaves, rules, target, leave_out, dtype)
+        content = Content.of(parts.template, leaves, rules, target, leave_out, dtype)
         if group is None:
             content.check_copies(leaves)
         meta = {"format": "pt"} if metadata is None else _text_only(metadata)

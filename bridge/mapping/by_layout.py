@@ -12,7 +12,7 @@ from bridge.mapping.equation import Arrival, ConcreteRule, Dropped, KeyRun, Land
 from bridge.mapping.landing import Port
 from bridge.mapping.layout_spelling import LayoutSpelling
 from bridge.mapping.pattern import Column
-from bridge.mapping.spelling import dropping
+from bridge.mapping.spelling import dropping_variants
 from bridge.rules.options import Options
 
 
@@ -23,15 +23,17 @@ def by_layout(
     assert desugar.names is not None
     bound, user, rule = arrival.bound, arrival.bound.rule, port.rule
     if rule.leaf is None:
-        desugar.drops.append(Dropped(bound, landed.rows.ids, lambda: dropping(bound, zeros=True), True))
-        desugar.concrete.append(ConcreteRule(bound.number, lambda: (dropping(bound, zeros=True),)))
+        zeros = rule.zeros
+        # What is told of a key in a list that is mixed is the first of several rules.
+        desugar.drops.append(Dropped(bound, landed.rows.ids, lambda: dropping_variants(arrival, zeros=zeros)[0], zeros))
+        desugar.concrete.append(ConcreteRule(bound.number, lambda: dropping_variants(arrival, zeros=zeros)))
         return
     tie = user.tie or port.tied_to is not None
     apart = bound.number if tie else None, bound.number if len(user.keys) > 1 else None
     key = ("layout", rule, port.tied_to is not None, *apart, user.copy, user.scale, user.add, len(stacks))
     equation = desugar.equations.get(key)
     if equation is None:
-        spelling = desugar.spellings[key] = LayoutSpelling(port.rule, user, tie=tie)
+        spelling = desugar.spellings[key] = LayoutSpelling(port.rule, user, desugar.table, tie=tie)
         terms, scale, add = (
             len(rule.keys) * len(user.keys),
             rule.scale * user.scale,

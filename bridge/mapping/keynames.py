@@ -6,7 +6,7 @@ read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -47,8 +47,11 @@ class KeySpeller:
         self.names = names
         self.leaves = LeafMatcher(names)
 
-    def spell(self, rule: Rule) -> Iterator[SpelledKey]:
-        """The keys that a rule spells. **Raises:** `PlanError` where the leaves do not tell a key's name or shape."""
+    def spell(self, rule: Rule, beside: Collection[int] = ()) -> Iterator[SpelledKey]:
+        """The keys that a rule spells, but not for the leaves in `beside`.
+
+        **Raises:** `PlanError` where the leaves do not tell a key's name or shape.
+        """
         if rule.leaf is None:
             return
         found = list(self.leaves.named(rule))
@@ -56,7 +59,10 @@ class KeySpeller:
             self.leaves.check_counted(rule, found[0])
         free = self.leaves.free(rule, found)
         for named in found:
-            rows = np.flatnonzero(free[named.match.family.ids])
+            ids = named.match.family.ids
+            rows = np.flatnonzero(free[ids])
+            if beside:
+                rows = rows[[self.leaves.leaf(name) not in beside for name in ids[rows].tolist()]]
             if len(rows):
                 yield from self.keys(rule, named, rows)
 
@@ -205,7 +211,10 @@ class KeySpeller:
         extents, rests = solve(Layout.of(port.rule, port.depth), shapes)
         found = extents.shape((port.side, port.branch), rests.get(port.branch))
         if found is None:
-            raise ShapeConflict(f"its layout does not say how wide {' and '.join(extents.unsolved())} is")
+            shown = ", ".join(f"{name}=…" for name in extents.unsolved())
+            raise ShapeConflict(
+                f"the rule '{port.rule}' of its layout does not say how wide its keys are: add '; {shown}'"
+            )
         return found
 
     def spread(

@@ -113,10 +113,14 @@ class ModelNames:
         """The names that a rule may land on: one with axes knows no layouts."""
         return self.explicit if explicit else self.all
 
-    def depth(self, number: int) -> int | None:
-        """How many leading axes a stack of layers has at a name that a layout gives; `None` for other names."""
+    def behind(self, number: int, depth: int) -> int | None:
+        """The leaf that a layout fills from a name for stacks of `depth` axes; -1 if for others, `None` without one."""
         ports = self.kinds[int(self.standing[number])].ports
-        return ports[0].depth if ports else None
+        filling = [(n, port) for n, port in enumerate(ports) if port.rule.leaf is not None]
+        for n, port in filling:
+            if port.depth == depth:
+                return self.filled_by(self.placed[number][n], port.rule)[port.branch]
+        return -1 if filling else None
 
     def filled_by(self, placed: int, rule: Rule) -> list[int]:
         """The leaves that a rule of a placed layout fills, one for each branch."""
@@ -170,6 +174,8 @@ def land(bound: BoundRule, names: ModelNames, table: ArrayTable, *, explicit: bo
     if len(found) < 2:
         return found
     complete = [landing for landing in found if _is_complete(bound, landing, names, table, explicit=explicit)]
+    if len(complete) > 1 and not explicit and all(_drops(bound, landing, names) for landing in complete):
+        return complete[:1]  # whichever it is, no leaf gets the keys
     if complete:
         return complete
     return sorted(found, key=lambda landing: (-_hits(bound, landing, names, explicit=explicit), len(landing)))[:1]
@@ -244,6 +250,13 @@ def _hits(bound: BoundRule, landing: Landing, names: ModelNames, *, explicit: bo
     return sum(int((found >= 0).sum()) for _, _, found in landed)
 
 
+def _drops(bound: BoundRule, landing: Landing, names: ModelNames) -> bool:
+    """Whether layouts drop all keys of a bound rule, by one reading."""
+    found = {n for _, _, at in _landed(bound, landing, names.all) for n in np.unique(at).tolist() if n >= 0}
+    ports = [port for n in found for port in names.kinds[int(names.standing[n])].ports]
+    return bool(ports) and all(port.rule.leaf is None for port in ports)
+
+
 def _is_complete(bound: BoundRule, landing: Landing, names: ModelNames, table: ArrayTable, *, explicit: bool) -> bool:
     """Whether every key lands, and each stacked leaf is filled without a hole by tensors of its shape."""
     for side, rows, found in _landed(bound, landing, names.index(explicit=explicit)):
@@ -271,10 +284,10 @@ def _is_full(
     explicit: bool,
 ) -> bool:
     """Whether the places `seen` of a stack are all there are, and tensors of these `shapes` fit."""
-    layered = None if explicit else names.depth(name)
-    if layered is not None and layered != depth:
+    layered = None if explicit else names.behind(name, depth)
+    if layered == -1:
         return False
-    leaf = int(names.leaves[name])
+    leaf = int(names.leaves[name]) if layered is None else layered
     if leaf < 0:
         return True
     shape = names.table.spec(leaf).shape

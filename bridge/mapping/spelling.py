@@ -82,6 +82,16 @@ def dropping(bound: BoundRule, *, zeros: bool) -> str:
     return rule_text(keys, None, Options(sizes_of(bound.sizes, keys), zeros=zeros))
 
 
+def dropping_variants(arrival: Arrival, *, zeros: bool) -> list[str]:
+    """The concrete rules of those keys of a bound rule that came to a layout which drops them."""
+    bound = arrival.bound
+    found: list[str] = []
+    for variant in variants(arrival):
+        keys = [Side(variant.keys[0], bound.rule.keys[0].axes)]
+        found.append(rule_text(keys, None, Options(sizes_of(bound.sizes, keys), zeros=zeros)))
+    return found
+
+
 def renaming(rule: Rule, keys: Sequence[str], leaves: Sequence[str]) -> list[str]:
     """The concrete rules of keys that go one by one to leaves."""
     options = Options((), rule.scale, rule.add)

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 
 from bridge.mapping.template import Placed, Spec, Template, branch_names
-from bridge.model.layouts import Layout, layout_of, parsed
+from bridge.model.layouts import Layout, OwnLayout, check_fits, layout_of, own_layout_of, parsed
 from bridge.model.template import joined
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Side, literal
+from bridge.rules.syntax import Axis, Index, Side, literal
 
 if TYPE_CHECKING:
     from bridge.model.shared import Tie
 
 
 class Placing:
-    """The layouts of all layers of a model, and the ties between its leaves."""
+    """The layouts of all layers of a model, and the ties between its leaves.
 
-    def __init__(self, modules: Iterable[tuple[str, eqx.Module]]) -> None:
+    `own` are layouts of the user's, `owned` the layers that have one.
+    """
+
+    def __init__(self, modules: Iterable[tuple[str, Any]], own: Sequence[OwnLayout] = ()) -> None:
         self.layouts: list[tuple[str, Layout]] = []
+        self.owned: list[tuple[str, Any, OwnLayout]] = []
         self.ties: list[Tie] = []
         for name, module in modules:
-            layout = layout_of(module)
+            layout = layout_of(module, own)
+            found = own_layout_of(module, own)
+            if found is not None:
+                self.owned.append((name, module, found))
             if layout:
                 self.layouts.append((name, layout))
             if isinstance(module, eqx.nn.Shared):
@@ -35,6 +42,8 @@ class Placing:
 
     def template(self, leaves: Mapping[str, Spec], spelled: Mapping[str, str], kind: str) -> Template:
         """The template of a model with `leaves`; `spelled` leads from keystr's spellings to them."""
+        for at, layer, own in self.owned:
+            check_fits(own, layer, at, leaves)
         placed = [one for at, layout in self.layouts for one in _placed(at, layout, leaves)]
         others = {joined(at, other): joined(at, own) for at, lay in self.layouts for other, own in lay.aliases.items()}
         others = {other: own for other, own in {**spelled, **others}.items() if own in leaves and other not in leaves}
@@ -44,7 +53,11 @@ class Placing:
             copies = list(_tied_layouts(placed, tied))
             # A sum does not say what its terms were, so no copy of them can be compared.
             hints |= {key: hint for copy in copies for key, hint in _sums(copy)}
-            placed += [*self.transposed(leaves), *(copy for copy in copies if len(copy.rules[0].keys) == 1)]
+            placed += [
+                *self.transposed(leaves),
+                *self.own_copies(leaves),
+                *(copy for copy in copies if len(copy.rules[0].keys) == 1),
+            ]
             tied |= self.tied_aliases(tied)
         fills = {joined(at, own): value for at, lay in self.layouts for own, value in lay.fills.items()}
         return Template(
@@ -73,6 +86,15 @@ class Placing:
                 rule = Rule(f"{Side(literal(copy))} [a b] -> {Side(literal(kept))} [b a]")
                 yield Placed("", (rule,), tied_at="")
 
+    def own_copies(self, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
+        """What the user's layouts call leaves that a `Shared` took out of their layers, as ties with what is kept."""
+        owned = {at for at, _, _ in self.owned}
+        rules = [(at, rule) for at, layout in self.layouts if at in owned for rule in map(parsed, layout.rules)]
+        filling = {joined(at, str(rule.leaf.name)): (at, rule) for at, rule in rules if rule.leaf and not rule.keys[1:]}
+        for copy, kept, permutation in self.ties:
+            if copy in filling and copy not in leaves and kept in leaves:
+                yield from _copied(*filling[copy], kept, len(leaves[kept].shape), permutation)
+
     def tied_aliases(self, tied: Mapping[str, str]) -> dict[str, str]:
         """The other names that the leaves of a layer have, at the copies of the layer."""
         return {
@@ -85,20 +107,56 @@ class Placing:
 
 def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
     """The rules of a layout whose leaves the model has, together where they see the same axes as a stack's."""
-    by_depth: dict[int, list[Rule]] = {}
-    depth = 0
+    rules: list[tuple[Rule, int | None]] = []
     for rule in map(parsed, layout.rules):
-        if rule.leaf is not None:
-            names = [joined(prefix, name) for name in branch_names(rule, -1)]
-            if not all(name in leaves for name in names):
-                continue
-            # What a leaf has more than its layer's axes are a stack's.
-            depth = len(leaves[names[0]].shape) - len(rule.leaf.axes or ())
-            if depth < 0:
-                continue
-        by_depth.setdefault(depth, []).append(rule)
-    for depth, rules in by_depth.items():
-        yield Placed(prefix, tuple(rules), depth)
+        names = [joined(prefix, name) for name in branch_names(rule, -1)] if rule.leaf is not None else []
+        if all(name in leaves for name in names):
+            rules.append((rule, len(leaves[names[0]].shape) if names else None))
+    # What a leaf has more than its layer's axes are a stack's.
+    fixed = {rank - _axes(rule) for rule, rank in rules if rank is not None and not _has_rest(rule)}
+    fixed = {depth for depth in fixed if depth >= 0}
+    by_depth: dict[int, list[Rule]] = {}
+    depths: Sequence[int] = sorted(fixed)[:1] or [0]
+    for rule, rank in rules:
+        if rank is not None:
+            most = rank - _axes(rule)
+            if not _has_rest(rule):
+                depths = range(most, most + 1) if most >= 0 else []
+            else:
+                # A rule that leaves axes open does not tell. Each reading is a rule; the indices that arrive choose.
+                depths = list(fixed) if len(fixed) == 1 and max(fixed) <= most else range(most + 1)
+        for depth in depths if rank is not None else depths[:1] or [0]:
+            by_depth.setdefault(depth, []).append(rule)
+    for depth, together in by_depth.items():
+        yield Placed(prefix, tuple(together), depth)
+
+
+def _copied(at: str, rule: Rule, kept: str, rank: int, permutation: tuple[int, ...] | None) -> Iterator[Placed]:
+    """A rule of the layer at `at`, whose leaf was taken out, for the leaf that is kept."""
+    assert rule.leaf is not None
+    key, axes, depths = rule.keys[0].axes, rule.leaf.axes or (), [rank - _axes(rule)]
+    if permutation == (1, 0):
+        if rank != 2 or (len(axes) != 2 and not _has_rest(rule)):
+            return
+        a, b = axes if len(axes) == 2 else (Axis((Index("a"),)), Axis((Index("b"),)))
+        key, axes, depths = key if len(axes) == 2 else (a, b), (b, a), [0]
+    elif permutation is not None:
+        return
+    elif _has_rest(rule):
+        depths = list(range(depths[0] + 1)) or depths
+    text = f"{Side(literal(joined(at, str(rule.keys[0].name))), key)} -> {Side(literal(kept), axes)}"
+    for depth in depths if depths[0] >= 0 else ():
+        yield Placed("", (Rule(text, **rule.options()),), depth, tied_at="")
+
+
+def _axes(rule: Rule) -> int:
+    """How many axes a rule gives to one layer's leaf, at the least."""
+    assert rule.leaf is not None
+    return sum(isinstance(axis, Axis) for axis in rule.leaf.axes or ())
+
+
+def _has_rest(rule: Rule) -> bool:
+    return rule.leaf is not None and len(rule.leaf.axes or ()) > _axes(rule)
 
 
 def _tied_layouts(placed: Iterable[Placed], tied: Mapping[str, str]) -> Iterator[Placed]:

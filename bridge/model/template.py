@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from bridge._text import quote
 from bridge.mapping.template import Spec, Template
 
 if TYPE_CHECKING:
+    from bridge.model.layouts import Layouts, OwnLayout
     from bridge.model.placing import Placing
 
 ARRAYS = (jax.Array, np.ndarray, jax.ShapeDtypeStruct)
@@ -67,22 +68,24 @@ class Walked:
     """All leaves of a tree, in JAX's order, its modules by name (outermost first), and where it points into a `State`.
 
     `indices` have a leaf's form; their values are `eqx.nn.StateIndex`es, whose own leaves are none of the model's.
+    Modules are Equinox's, and whatever else is one of the types in `layers`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: tuple[type, ...] = ()) -> None:
+        self.layers = layers
         self.leaves: list[Leaf] = []
         self.modules: list[tuple[str, Any]] = []
         self.indices: list[Leaf] = []
         self.count = 0
 
 
-def walk(tree: Any) -> Walked:
+def walk(tree: Any, layers: tuple[type, ...] = ()) -> Walked:
     """Name every leaf of `tree`.
 
     A name is `jax.tree_util.keystr(path, simple=True, separator=".")` without what PyTorch's names do not show: the
     `.layers` of `eqx.nn.Sequential` and the `.pytree` of `eqx.nn.Shared`.
     """
-    walked = Walked()
+    walked = Walked(layers)
     _walk(tree, (), (), walked)
     return walked
 
@@ -109,7 +112,7 @@ def _walk(node: Any, name: tuple[str, ...], alias: tuple[str, ...], walked: Walk
     if kind == "state":
         at = quote(".".join(alias))
         raise PlanError(f"{at} is an equinox State within a larger tree: pass the pair (model, state)")
-    if kind == "module":
+    if kind == "module" or (walked.layers and isinstance(node, walked.layers)):
         walked.modules.append((".".join(name), node))
     children = [] if kind == "array" else list(_children(node))
     if kind == "array" or (len(children) == 1 and children[0][1] is node):
@@ -158,16 +161,19 @@ class Model:
         return jtu.tree_unflatten(structure, leaves)
 
 
-def take_apart(like: Any) -> Model:
-    """Read the leaves of `like`, a pytree or a `(model, state)` pair.
+def take_apart(like: Any, layouts: Layouts | None = None) -> Model:
+    """Read the leaves of `like`, a pytree or a `(model, state)` pair. `layouts` are the user's own.
 
-    **Raises:** `PlanError` where two leaves have one name, where a model's state is not given or not its own.
+    **Raises:** `PlanError` where two leaves have one name, where a model's state is not given or not its own, for
+    layouts that are not of its layers; `RuleError` for a rule that a layout cannot have.
     """
     model, state = _split(like)
-    walked = walk(model)
+    own = _own_layouts(layouts)
+    walked = walk(model, tuple(layout.kind for layout in own))
     if state is not None or walked.indices:
         _add_state(walked, like, state)
-    kind, placing = type(model).__name__, _placing(walked)
+    kind = type(model).__name__
+    placing = _placing(walked, own, kind)
     arrays = _arrays(walked, {} if placing is None else placing.shown, kind)
     leaves = {name: Spec(np.dtype(leaf.value.dtype), tuple(leaf.value.shape)) for name, leaf in arrays.items()}
     if placing is None:
@@ -192,13 +198,32 @@ def _add_state(walked: Walked, like: Any, state: Any) -> None:
     walked.leaves += state_leaves(state, walked.indices, walked.count)
 
 
-def _placing(walked: Walked) -> Placing | None:
-    """The layouts of the tree's modules. One of plain containers has none, and needs no Equinox."""
+def _own_layouts(layouts: Layouts | None) -> Sequence[OwnLayout]:
+    """The layouts that a user gives."""
+    if layouts is None:
+        return ()
+    from bridge.model.layouts import own_layouts  # it imports Equinox
+
+    return own_layouts(layouts)
+
+
+def _placing(walked: Walked, own: Sequence[OwnLayout], kind: str) -> Placing | None:
+    """The layouts of the tree's modules. One of plain containers has none, and needs no Equinox.
+
+    **Raises:** `PlanError` for a user's layout that is no module's.
+    """
+    for layout in own:
+        if not any(isinstance(module, layout.kind) for _, module in walked.modules):
+            types = sorted({type(module).__name__ for _, module in walked.modules})
+            raise PlanError(
+                f"layouts: no layer of {kind} is a {quote(layout.kind.__name__)}, whose layout was given: "
+                f"its layers are {', '.join(map(quote, types)) or 'plain containers'}"
+            )
     if not walked.modules:
         return None
     from bridge.model.placing import Placing  # it imports Equinox
 
-    return Placing(walked.modules)
+    return Placing(walked.modules, own)
 
 
 def _arrays(walked: Walked, shown: Mapping[str, str], kind: str) -> dict[str, Leaf]:

@@ -41,6 +41,7 @@ def from_pretrained(
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
     ignore: Collection[str] = (),
+    layouts: Any = None,
     progress: Any = None,
     revision: str | None = None,
     subfolder: str | None = None,
@@ -59,7 +60,8 @@ def from_pretrained(
     - `dtype`: `None` for the one in which the checkpoint stores its floats, or in which a quantised model was made.
         Otherwise as for `bridge.load`.
     - `ignore`: fields of the config that are known to change nothing, for those that this library does not know.
-    - `sharding`, `max_host_bytes`, `allow_missing`, `allow_unexpected`, `quantized`, `progress`: as for `bridge.load`.
+    - `sharding`, `max_host_bytes`, `allow_missing`, `allow_unexpected`, `quantized`, `layouts`, `progress`: as for
+        `bridge.load`.
     - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
 
     **Returns:** an Equinox module; `.config` says what it is. No code of the repo is run.
@@ -95,11 +97,12 @@ def from_pretrained(
             allow_missing=allow_missing,
             allow_unexpected=allow_unexpected,
             quantized=quantized,
+            layouts=layouts,
             max_host_bytes=max_host_bytes,
         )
         if dtype is None:
             _check_one_dtype(ckpt, plan)
-        return bridge.load(ckpt, like, plan, max_host_bytes=max_host_bytes, progress=progress)
+        return bridge.load(ckpt, like, plan, layouts=layouts, max_host_bytes=max_host_bytes, progress=progress)
     finally:
         if ckpt is not source:
             ckpt.close()

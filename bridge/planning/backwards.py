@@ -72,7 +72,7 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
     if not specs and not speller.leaves.stacked and any(rule.leaf is not None for rule in rules):
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
         raise PlanError(f"{model.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
-    for spelled in speller.spell(INFERENCE):
+    for spelled in speller.spell(INFERENCE, named):
         unnamed = named.isdisjoint(target.leaf for target in spelled.targets)
         if unnamed and claims.take(len(rules), INFERENCE, spelled):
             specs.setdefault(spelled.key, spelled.spec)

@@ -9,6 +9,8 @@ from bridge.planning.policy import is_float
 if TYPE_CHECKING:
     from bridge.planning.plan import Plan
 
+USED_UP = "used up by its layer: saved as 0"
+"""Why a key is lossy that a layout drops; a plan that 0.1.0 wrote tells by this which keys those are."""
 _LEAVE = "so quantization_config has to leave config.json"
 
 
@@ -53,6 +55,5 @@ def lossy_of(plan: Plan) -> tuple[Lossy, ...]:
                 found[key] = "; ".join(before[:1] + reasons)
     spent = plan.spent
     return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
-        Lossy(key, "used up by its layer: saved as 0" if key in spent else f"dropped by '{rule}'")
-        for key, rule in plan.dropped.items()
+        Lossy(key, USED_UP if key in spent else f"dropped by '{rule}'") for key, rule in plan.dropped.items()
     )

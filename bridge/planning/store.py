@@ -11,9 +11,9 @@ import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import BridgeError, PlanError
-from bridge.mapping.pattern import NamePatterns
+from bridge.mapping.pattern import NamePatterns, Pattern
 from bridge.mapping.template import Spec, Template
-from bridge.planning.lossy import Quantization
+from bridge.planning.lossy import USED_UP, Quantization
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
@@ -61,7 +61,7 @@ def plan_from_json(text: str) -> Plan:
                 f"this plan is of version {document['version']}, this release reads {_VERSION}: make it again"
             )
         request = Request(
-            tuple(Rule(text) for text in document["rules"]),
+            _rules(document),
             DtypePolicy.of(document["dtype"]),
             NamePatterns.of(document["allow_missing"]),
             NamePatterns.of(document["allow_unexpected"]),
@@ -94,6 +94,19 @@ def _quantized(plan: Plan) -> dict[str, Any]:
         "asked": asked if isinstance(asked, str) else dict(asked),
         "keys": {key: list(said) for key, said in plan.quantized.items()},
     }
+
+
+def _rules(document: Mapping[str, Any]) -> tuple[Rule, ...]:
+    """The rules of a plan. Of keys that a layer uses up, 0.1 spelled only where they went."""
+    rules = [Rule(text) for text in document["rules"]]
+    spent = {key for key, reason in document["lossy"] if reason == USED_UP}
+    for number, rule in enumerate(rules):
+        pattern = Pattern(rule.keys[0].name)
+        found = {key for key in spent if pattern.match(key) is not None}
+        if found and rule.leaf is not None and not rule.leaf.axes:
+            rules[number] = Rule(f"{rule.keys[0]} -> _ ; zeros=true")
+        spent -= found
+    return tuple(rules)
 
 
 def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:

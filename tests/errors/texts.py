@@ -23,6 +23,7 @@ from tests.errors import (  # noqa: F401 - they register
     converted,
     folders,
     hub,
+    layouts,
     models,
     planning,
     processes,

@@ -25,7 +25,7 @@ def files() -> Iterator[Path]:
     found = [p for p in ROOT.iterdir() if p.suffix in {".md", ".toml"} or p.name in {".gitignore", "LICENSE"}]
     found += [path for folder in OURS for path in (ROOT / folder).rglob("*") if path.is_file()]
     for path in found:
-        if "__pycache__" not in path.parts and path.suffix not in {".png", ".safetensors", ".pyc"}:
+        if "__pycache__" not in path.parts and path.suffix not in {".png", ".safetensors", ".original", ".pyc"}:
             yield path
 
 

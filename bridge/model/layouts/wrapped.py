@@ -13,15 +13,16 @@ import equinox as eqx
 
 from bridge.model.layouts.layout import Layout, parsed, spatial
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Axis, Name, Side, Unit, literal
+from bridge.rules.syntax import Axes, Axis, Name, Rest, Side, Unit, literal
 
 
 def weight_norm(layer: eqx.nn.WeightNorm[Any], inner: Layout) -> Layout:
     """`weight_v`, the directions, are the wrapped layer's weight; `weight_g`, their norms, the wrapper's `g`."""
     weight, rules = layer.weight_name, _complete(layer.layer, inner)
+    called = _called(weight, rules)
     # The old names first: PyTorch reads them into both forms.
-    spelled = [f"{weight}_v", f"parametrizations.{weight}.original1"]
-    norms = [f"{weight}_g", f"parametrizations.{weight}.original0"]
+    spelled = [f"{called}_v", f"parametrizations.{called}.original1"]
+    norms = [f"{called}_g", f"parametrizations.{called}.original0"]
     if weight not in rules:
         return Layout(_around(rules, {}), {**dict.fromkeys(spelled, f"layer.{weight}"), **dict.fromkeys(norms, "g")})
     axes = _norm_axes(rules[weight], layer.axis)
@@ -31,8 +32,9 @@ def weight_norm(layer: eqx.nn.WeightNorm[Any], inner: Layout) -> Layout:
 def spectral_norm(layer: eqx.nn.SpectralNorm[Any], inner: Layout) -> Layout:
     """`weight_orig` is the wrapped layer's weight; `weight_u` and `weight_v`, the singular vectors, are state."""
     weight, rules = layer.weight_name, _complete(layer.layer, inner)
-    spelled = [f"parametrizations.{weight}.original", f"{weight}_orig"]
-    left, right = ([f"parametrizations.{weight}.0._{side}", f"{weight}_{side}"] for side in "uv")
+    called = _called(weight, rules)
+    spelled = [f"parametrizations.{called}.original", f"{called}_orig"]
+    left, right = ([f"parametrizations.{called}.0._{side}", f"{called}_{side}"] for side in "uv")
     vectors = [f"{name} [o] -> uv_index.0 [o]" for name in left]
     wrapped = layer.layer
     if isinstance(wrapped, eqx.nn.ConvTranspose):
@@ -44,6 +46,11 @@ def spectral_norm(layer: eqx.nn.SpectralNorm[Any], inner: Layout) -> Layout:
         vectors += [f"{name} [x] -> uv_index.1 [x]" for name in right]
     aliases = {} if weight in rules else dict.fromkeys(spelled, f"layer.{weight}")
     return Layout((*_around(rules, {weight: spelled}), *vectors), aliases)
+
+
+def _called(weight: str, rules: Mapping[str, Rule]) -> str:
+    """What PyTorch calls the weight: a user's layout may say."""
+    return str(rules[weight].keys[0].name) if weight in rules else weight
 
 
 def _complete(layer: Any, inner: Layout) -> dict[str, Rule]:
@@ -83,6 +90,8 @@ def _norm_axes(weight: Rule, axis: int | None) -> tuple[str, str] | None:
     `None` where PyTorch has no such norm: groups of a transposed convolution share an axis there.
     """
     theirs, ours = weight.keys[0].axes or (), weight.leaf.axes or () if weight.leaf else ()
+    if any(isinstance(each, Rest) for each in ours):  # a rename: of PyTorch's shape
+        return "[...]", "[...]"
     if axis is None:  # one norm, without axes there
         return "[]", f"[{' '.join('1' for _ in ours)}]"
     return (_only(theirs, ours[axis]), _only(ours, ours[axis])) if ours[axis] in theirs else None
