@@ -11,8 +11,8 @@ from bridge.mapping.block import filled
 from bridge.mapping.indexmap import row_major
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.batches import Batches, batches
-from bridge.stream.buffers import empty, room
+from bridge.stream.batches import Batches
+from bridge.stream.buffers import batches, empty, room
 from bridge.stream.jobs import fill
 
 Report = Callable[[int, int], None]

@@ -20,8 +20,8 @@ from bridge.mapping.block import Block
 from bridge.mapping.shard import Box
 from bridge.mapping.template import Spec
 from bridge.place.work import Device
-from bridge.stream.batches import Batches, Part, batches
-from bridge.stream.buffers import empty, room
+from bridge.stream.batches import Batches, Part
+from bridge.stream.buffers import batches, empty, room
 
 Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
 

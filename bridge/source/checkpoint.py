@@ -180,15 +180,10 @@ class Checkpoint:
         """The headers of all files; over a network several are read at once."""
         if len(located.files) < 2 or isinstance(located.folder, LocalFolder | LocalFiles):
             return {name: self._open(located, name) for name in located.files}
-        from concurrent.futures import ThreadPoolExecutor  # only those who wait for a network wait for it
+        from bridge.source.parallel import at_once  # only those who wait for a network wait for it
 
-        with ThreadPoolExecutor(_OPENED_AT_ONCE, "bridge-open") as pool:
-            try:
-                headers = pool.map(partial(self._open, located), located.files)
-                return dict(zip(located.files, headers, strict=True))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        headers = at_once(partial(self._open, located), located.files, _OPENED_AT_ONCE)
+        return dict(zip(located.files, headers, strict=True))
 
     def _open(self, located: Located, name: str) -> Header:
         source = _open_listed(located, name, hold=len(self._sources) < _HELD_FILES)

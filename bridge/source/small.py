@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import repeat
+from functools import partial
 
 import numpy as np
 
@@ -46,14 +46,9 @@ def read_small(specs: Table, keys: Iterable[str], peek: Callable[[str], ByteSour
         else:
             runs.append([(key, spec)])
     if len(runs) > 1 and any(peek(run[0][1].file).parallel is not None for run in runs):
-        from concurrent.futures import ThreadPoolExecutor  # only those who wait for a network wait for it
+        from bridge.source.parallel import at_once  # only those who wait for a network wait for it
 
-        with ThreadPoolExecutor(_AT_ONCE, "bridge-small") as pool:
-            try:
-                found = list(pool.map(_read, runs, repeat(peek)))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        found = at_once(partial(_read, peek=peek), runs, _AT_ONCE)
     else:
         found = [_read(run, peek) for run in runs]
     return {key: values for part in found for key, values in part.items()}

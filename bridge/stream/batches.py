@@ -70,17 +70,3 @@ class Batches:
             memory.add(part.leaf, part.name, Spec(part.spec.dtype, shape), grid)
             blocks |= {id(block): block for block in self.blocks[part.leaf]}
         return memory.over(blocks.values())
-
-
-def batches(found: Iterable[Part], limit: int) -> Iterator[list[Part]]:
-    """As many parts at a time as have room in `limit` bytes, but one at least."""
-    batch: list[Part] = []
-    nbytes = 0
-    for part in found:
-        if batch and nbytes + part.nbytes > limit:
-            yield batch
-            batch, nbytes = [], 0
-        batch.append(part)
-        nbytes += part.nbytes
-    if batch:
-        yield batch

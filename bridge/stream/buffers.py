@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from math import prod
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -81,3 +82,25 @@ def part_nbytes(blocks: Iterable[Block], limit: int) -> int:
     """How large a part of one leaf may be, at most `limit`: of a sum all terms are in memory at once."""
     terms = max((len(block.terms) for block in blocks), default=1)
     return limit if terms == 1 else min(limit, CHUNK // (terms + 2))
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+_T = TypeVar("_T", bound=_Sized)
+
+
+def batches(found: Iterable[_T], limit: int) -> Iterator[list[_T]]:
+    """As many at a time as have room in `limit` bytes, but one at least."""
+    batch: list[_T] = []
+    nbytes = 0
+    for one in found:
+        if batch and nbytes + one.nbytes > limit:
+            yield batch
+            batch, nbytes = [], 0
+        batch.append(one)
+        nbytes += one.nbytes
+    if batch:
+        yield batch

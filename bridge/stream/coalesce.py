@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from bridge.stream.buffers import CHUNK
+from bridge.stream.buffers import CHUNK, batches
 from bridge.stream.direct import Read
 from bridge.stream.jobs import Files, Job
 
@@ -73,7 +73,7 @@ def coalesced(jobs: Sequence[Job], files: Files) -> list[Job | CoalescedRead]:
         members = tuple([single[run.job] for run in runs])
         request = Request(tuple([run._replace(job=n) for n, run in enumerate(runs)]), gaps)
         found.append(members[0] if len(members) == 1 else CoalescedRead(members, (request,)))
-    for group in _chunks(several):
+    for group in batches(several, CHUNK):
         wanted = sorted(run for n, job in enumerate(group) for run in _runs(job, n))
         found.append(CoalescedRead(tuple(group), tuple(_requests(wanted, limits))))
     order = {file: rank for rank, file in enumerate(dict.fromkeys(job.file for job in jobs))}
@@ -84,20 +84,6 @@ def _runs(job: Job, number: int) -> list[Run]:
     if isinstance(job, Read):
         return [Run(job.file, job.offset, job.nbytes, number, 0)]
     return [Run(source.file, source.offset, source.nbytes, number, n) for n, source in enumerate(job.sources)]
-
-
-def _chunks(jobs: Sequence[Job]) -> Iterator[list[Job]]:
-    """As many jobs at a time as a chunk holds, but one at least."""
-    group: list[Job] = []
-    nbytes = 0
-    for job in jobs:
-        if group and nbytes + job.nbytes > CHUNK:
-            yield group
-            group, nbytes = [], 0
-        group.append(job)
-        nbytes += job.nbytes
-    if group:
-        yield group
 
 
 def _requests(runs: Sequence[Run], limits: Mapping[str, int]) -> Iterator[Request]:

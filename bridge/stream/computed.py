@@ -16,9 +16,10 @@ from bridge.format.table import Form, Table
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Atom, IndexMap, Shape, row_major, strided
 from bridge.mapping.shard import cut, parts
-from bridge.source.box import BAND_NBYTES, ComputedBox, Source, StoredBox, bands, box_of
+from bridge.source.box import BAND_NBYTES, ComputedBox, StoredBox, bands, box_of
 from bridge.stream.convert import assign, check_equal, combine
 from bridge.stream.direct import Change, Rows, view
+from bridge.stream.sourced import SourcedRead
 
 if TYPE_CHECKING:
     from bridge.format.view import Box
@@ -32,28 +33,14 @@ class Piece(NamedTuple):
     index_map: IndexMap
 
 
-class ComputedRead(NamedTuple):
-    """A box of a tensor, and what of it goes to leaves."""
+class ComputedRead(SourcedRead):
+    """A box of the tensor `key`, and what of it goes to leaves."""
 
-    key: str
-    sources: tuple[Source, ...]
-    box: StoredBox | ComputedBox
-    pieces: tuple[Piece, ...]
+    __slots__ = ("box", "pieces")
 
-    @property
-    def file(self) -> str:
-        """The file of the first source, by which reads are ordered."""
-        return self.sources[0].file
-
-    @property
-    def offset(self) -> int:
-        """Where the first source starts."""
-        return self.sources[0].offset
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes are read."""
-        return sum(source.nbytes for source in self.sources)
+    def __init__(self, key: str, box: StoredBox | ComputedBox, pieces: tuple[Piece, ...]) -> None:
+        super().__init__(key, box.sources)
+        self.box, self.pieces = box, pieces
 
     @property
     def scratch_nbytes(self) -> int:
@@ -86,35 +73,18 @@ class Summand(NamedTuple):
     index_maps: tuple[IndexMap, ...]
 
 
-class ComputedSum(NamedTuple):
+class ComputedSum(SourcedRead):
     """A box of a leaf, from `start` on, that is the sum of several tensors; `key` is the first one.
 
     `leaf_shape` is that of the leaf's memory, `shape` that of the box.
     """
 
-    key: str
-    sources: tuple[Source, ...]
-    terms: tuple[Summand, ...]
-    leaf: str
-    change: Change
-    leaf_shape: Shape
-    start: Shape
-    shape: Shape
+    __slots__ = ("change", "leaf", "leaf_shape", "shape", "start", "terms")
 
-    @property
-    def file(self) -> str:
-        """The file of the first source, by which reads are ordered."""
-        return self.sources[0].file
-
-    @property
-    def offset(self) -> int:
-        """Where the first source starts."""
-        return self.sources[0].offset
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes are read."""
-        return sum(source.nbytes for source in self.sources)
+    def __init__(self, key: str, terms: tuple[Summand, ...], whole: Piece, start: Shape, shape: Shape) -> None:
+        super().__init__(key, tuple([source for term in terms for source in term.box.sources]))
+        self.terms, self.leaf, self.change = terms, whole.leaf, whole.change
+        self.leaf_shape, self.start, self.shape = whole.index_map.leaf_shape, start, shape
 
     @property
     def scratch_nbytes(self) -> int:
@@ -216,7 +186,7 @@ def _reads(number: int, members: Sequence[_Use], specs: Table, dtype: np.dtype) 
             ]
             if pieces:
                 made = box_of(tensor, box, dtype)
-                yield ComputedRead(tensor.name, made.sources, made, tuple(pieces))
+                yield ComputedRead(tensor.name, made, tuple(pieces))
 
 
 def _sums(maps: Sequence[IndexMap], keys: Sequence[int], whole: Piece, specs: Table) -> Iterator[ComputedSum]:
@@ -234,10 +204,7 @@ def _sums(maps: Sequence[IndexMap], keys: Sequence[int], whole: Piece, specs: Ta
                 made_in = _made_in(tensor.form, tensor.form.dtype, Change(scale=2))
                 terms.append(Summand(box_of(tensor, box, made_in), based))
         if terms:
-            sources = tuple([source for term in terms for source in term.box.sources])
-            yield ComputedSum(
-                tensors[0].name, sources, tuple(terms), whole.leaf, whole.change, maps[0].leaf_shape, start, shape
-            )
+            yield ComputedSum(tensors[0].name, tuple(terms), whole, start, shape)
 
 
 def _based(index_map: IndexMap, box: Box) -> IndexMap:

@@ -15,6 +15,7 @@ from bridge.source.bytes import worth_skipping
 from bridge.stream.buffers import CHUNK
 from bridge.stream.convert import assign, check_equal, combine
 from bridge.stream.direct import Change, Moves, view
+from bridge.stream.sourced import SourcedRead
 
 Shape = tuple[int, ...]
 _LINE = 64  # elements: whole lines of the processor's cache, whatever an element's size
@@ -38,31 +39,14 @@ Cut: TypeAlias = tuple[int, int, list[Piece]]
 """Elements `[low, high)` of a tensor, and its pieces there, which count their start from `low`."""
 
 
-class TransformRead(NamedTuple):
+class TransformRead(SourcedRead):
     """One source and the pieces of it that go to leaves; or the terms of a sum, a source and a piece for each."""
 
-    sources: tuple[Source, ...]
-    pieces: tuple[Piece, ...]
+    __slots__ = ("pieces",)
 
-    @property
-    def key(self) -> str:
-        """The first source's key, for messages."""
-        return self.sources[0].key
-
-    @property
-    def file(self) -> str:
-        """The file of the first source, by which reads are ordered."""
-        return self.sources[0].file
-
-    @property
-    def offset(self) -> int:
-        """Where the first source starts."""
-        return self.sources[0].offset
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes are read."""
-        return sum(source.nbytes for source in self.sources)
+    def __init__(self, sources: tuple[Source, ...], pieces: tuple[Piece, ...]) -> None:
+        super().__init__(sources[0].key, sources)
+        self.pieces = pieces
 
     @property
     def scratch_nbytes(self) -> int:

@@ -20,7 +20,8 @@ from bridge.mapping.shard import Grid
 from bridge.mapping.template import Spec
 from bridge.place.work import Work
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
-from bridge.stream.batches import Batches, batches
+from bridge.stream.batches import Batches
+from bridge.stream.buffers import batches
 from bridge.stream.gather import Whole, gather, pieces
 from bridge.stream.jobs import fill, jobs
 
