@@ -31,7 +31,8 @@ class Port(NamedTuple):
     """Where a name that PyTorch uses comes in at a layout: a rule of the layout, a key side of it and a branch.
 
     `depth` leading axes of the layer's leaves are a stack's; the last `tail` segments of the name are the layer's own;
-    `tied_to` is the prefix of the layer whose leaves a copy shares, `None` where it has its own.
+    `tied_to` is the prefix of the layer whose leaves a copy shares, `None` where it has its own. `whole` says that the
+    rule leaves further axes of the stack as they are.
     """
 
     rule: Rule
@@ -40,6 +41,7 @@ class Port(NamedTuple):
     depth: int
     tail: int
     tied_to: str | None
+    whole: bool
 
 
 class Standing(NamedTuple):
@@ -138,7 +140,8 @@ def _port(name: str, model: Template, placed: int, rule: int, side: int, branch:
     layer = model.placed[placed]
     at = layer.prefix if layer.tied_at is None else layer.tied_at
     tail = (name[len(at) + 1 :] if at else name).count(".") + 1
-    return Port(layer.rules[rule], side, branch, layer.depth, tail, None if layer.tied_at is None else layer.prefix)
+    tied_to = None if layer.tied_at is None else layer.prefix
+    return Port(layer.rules[rule], side, branch, layer.depth, tail, tied_to, layer.whole)
 
 
 Landing = tuple[int, ...]

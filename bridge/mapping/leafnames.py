@@ -10,6 +10,7 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
+from bridge.mapping.bind import INFERENCE
 from bridge.mapping.landing import ModelNames, Port
 from bridge.mapping.names import Match, matched
 from bridge.mapping.pattern import Mask, Pattern
@@ -38,7 +39,7 @@ class LeafMatcher:
     """Matches rules with the names of one model, from their leaf side.
 
     `depths` are how many leading axes of a leaf are a stack's, by the layouts that speak of it, `layers` where these
-    stand; `stacked` are leaves of layers with a layout whose stack a rule does not take apart.
+    stand; `stacked` are leaves of layers with a layout whose stack a rule does not take apart, as inference need not.
     """
 
     def __init__(self, names: ModelNames) -> None:
@@ -47,7 +48,7 @@ class LeafMatcher:
         self.depths: dict[int, set[int]] = {}
         self.layers: dict[int, str] = {}
         for number, layer in enumerate(model.placed):
-            for rule in layer.rules:
+            for rule in layer.rules if not layer.whole else ():
                 for leaf in names.filled_by(number, rule) if rule.leaf is not None else ():
                     self.depths.setdefault(leaf, set()).add(layer.depth)
                     self.layers[leaf] = layer.prefix
@@ -93,7 +94,7 @@ class LeafMatcher:
         depth, explicit = len(axes) + len(dropped(rule, 0)), rule.leaf.axes is not None
         leaf = self.leaf(name)
         if not explicit:
-            ports = [port for port in self.ports(name) if port.depth == depth]
+            ports = [port for port in self.ports(name) if port.depth == depth and (rule is INFERENCE or not port.whole)]
             if not ports and leaf >= 0 and (depths := self.depths.get(leaf)):
                 if max(depths) > depth:
                     self.stacked.setdefault(leaf, rule)

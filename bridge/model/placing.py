@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -11,7 +12,7 @@ from bridge.mapping.template import Placed, Spec, Template, branch_names
 from bridge.model.layouts import Layout, OwnLayout, check_fits, layout_of, own_layout_of, parsed
 from bridge.model.template import joined
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axis, Index, Side, literal
+from bridge.rules.syntax import Axis, Index, Rest, Side, literal
 
 if TYPE_CHECKING:
     from bridge.model.shared import Tie
@@ -129,6 +130,25 @@ def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator
             by_depth.setdefault(depth, []).append(rule)
     for depth, together in by_depth.items():
         yield Placed(prefix, tuple(together), depth)
+    # A file may hold the stack as it is, or some of its axes: then the layout's rules leave them in front.
+    least = min(by_depth, default=0)
+    for depth in range(least):
+        yield Placed(prefix, tuple(map(_stacked, by_depth[least])), depth, whole=True)
+
+
+@cache
+def _stacked(rule: Rule) -> Rule:
+    """A layout's rule for a stack of its layers that is one tensor."""
+    if rule.leaf is None:
+        return rule
+    keys, leaf = [_behind(side) for side in rule.keys], _behind(rule.leaf)
+    return Rule(f"{' + '.join(map(str, keys))} -> {leaf}", **rule.options())
+
+
+def _behind(side: Side) -> Side:
+    """A side with other axes in front."""
+    axes = side.axes or ()
+    return Side(side.name, axes if any(isinstance(axis, Rest) for axis in axes) else (Rest(), *axes))
 
 
 def _copied(at: str, rule: Rule, kept: str, rank: int, permutation: tuple[int, ...] | None) -> Iterator[Placed]:
@@ -167,7 +187,7 @@ def _tied_layouts(placed: Iterable[Placed], tied: Mapping[str, str]) -> Iterator
                 continue
             names = branch_names(rule, -1)
             places = [_copies(one.leaf(name), name, tied) for name in names]
-            yield from (Placed(one.prefix, (rule,), one.depth, at) for at in places[0] if all(at in p for p in places))
+            yield from (one._replace(rules=(rule,), tied_at=at) for at in places[0] if all(at in p for p in places))
 
 
 def _sums(copy: Placed) -> Iterator[tuple[str, str]]:

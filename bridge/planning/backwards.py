@@ -69,16 +69,16 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
                 specs.setdefault(spelled.key, spelled.spec)
     specs |= {spelled.key: spelled.spec for spelled in copies if spelled.key not in specs}
     named.update(target.leaf for spelled in copies for target in spelled.targets)
-    if not specs and not speller.leaves.stacked and any(rule.leaf is not None for rule in rules):
+    for leaf, rule in speller.leaves.stacked.items():
+        if leaf not in claims.leaves and leaf not in out:
+            raise PlanError(_stack_text(names, leaf, rule, speller))
+    if not specs and any(rule.leaf is not None for rule in rules):
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
         raise PlanError(f"{model.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
     for spelled in speller.spell(INFERENCE, named):
         unnamed = named.isdisjoint(target.leaf for target in spelled.targets)
         if unnamed and claims.take(len(rules), INFERENCE, spelled):
             specs.setdefault(spelled.key, spelled.spec)
-    for leaf, rule in speller.leaves.stacked.items():
-        if leaf not in claims.leaves and leaf not in out:
-            raise PlanError(_stack_text(names, leaf, rule, speller))
     return specs
 
 
