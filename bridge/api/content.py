@@ -10,6 +10,7 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
+from bridge.api.base import Base, check_base
 from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
@@ -17,6 +18,7 @@ from bridge.planning.backwards import saved_specs
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.rules.rule import Rule
+from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import Piece, Whole, agrees, pieces
 
 Pieces = Mapping[str, Sequence[Piece]]
@@ -35,11 +37,22 @@ class Content:
 
     - `plan`: how the keys are read, by the caller's plan or by the one that his rules make.
     - `held`: where the leaves have the elements of each key, `specs` what each key is written as, in their order.
-    - `left_out`: the leaves that the caller leaves out.
+    - `left_out`: the leaves that the caller leaves out; `unplanned` those that are saved by rules, or under their own
+        names, and not by a plan of the caller's.
+    - `base`: what a checkpoint hands over, if there is one.
     """
 
-    def __init__(self, plan: Plan, held: Pieces, specs: Mapping[str, Spec], left_out: frozenset[str]) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        held: Pieces,
+        specs: Mapping[str, Spec],
+        left_out: frozenset[str],
+        unplanned: frozenset[str],
+        base: Base | None,
+    ) -> None:
         self.plan, self.held, self.specs, self.left_out = plan, held, specs, left_out
+        self.unplanned, self.base = unplanned, base
 
     @classmethod
     def of(
@@ -50,21 +63,35 @@ class Content:
         target: str | os.PathLike[str],
         leave_out: Sequence[str] | str,
         dtype: Any,
+        ckpt: Checkpoint | None = None,
     ) -> Content:
-        """Decide it. **Raises:** `PlanError` where model and rules, or the plan, do not meet."""
+        """Decide it; `ckpt` is the base. **Raises:** `PlanError` where model and rules, or the plan, do not meet."""
         left_out = _chosen(leave_out, leaves)
-        by_rules = not isinstance(rules, Plan)
-        plan = _planned(template, rules, target, left_out) if not isinstance(rules, Plan) else rules
+        by_rules = not isinstance(rules, Plan) and ckpt is None
+        own_rules = () if isinstance(rules, Plan) else rules
+        if isinstance(rules, Plan):
+            plan = rules
+        elif ckpt is None:
+            plan = _planned(template, rules, target, left_out)
+        else:
+            any_name = NamePatterns.of("**")  # what the base lacks is new, what no leaf takes it hands over
+            request = Request(rules, allow_missing=any_name, allow_unexpected=any_name)
+            plan = make_plan(ckpt.specs, template, request, source=ckpt.source)
+            plan.problems.unexpected.clear()  # elements of keys are handed over too
+        if ckpt is not None:
+            check_base(ckpt, plan)
         _check_model(plan, leaves, left_out)
         held = _without(pieces(plan.blocks), left_out)
         specs = _specs(plan, held, leaves, dtype, by_rules=by_rules)
         named = {*filled(plan.blocks), *plan.fills, *left_out}
-        if not by_rules and leaves.keys() - named:
-            own = _planned(template, (), target, named)
+        unplanned = frozenset(leaves.keys() if by_rules else leaves.keys() - named)
+        if not by_rules and unplanned:
+            own = _planned(template, own_rules, target, named)
             _check_apart(own, specs)
             held |= pieces(own.blocks)
             specs |= _specs(own, pieces(own.blocks), leaves, dtype, by_rules=True)
-        return cls(plan, held, specs, left_out)
+        base = None if ckpt is None else Base(ckpt, specs, held)
+        return cls(plan, held, specs if base is None else base.specs(specs), left_out, unplanned, base)
 
     def check_copies(self, leaves: Mapping[str, Any]) -> None:
         """Leaves that were loaded from one key still have the same values. **Raises:** `PlanError`."""
@@ -97,8 +124,10 @@ class Content:
             elif name in copied and name not in saved:
                 key = copied[name]
                 yield LeftOut(name, f"a copy: key {quote(key)} is saved from leaf {quote(self.held[key][-1].leaf)}")
-        yield from (LeftOut(key, reason) for key, reason in self.plan.lossy)
-        yield from (LeftOut(key, "unexpected, and allowed to be") for key in self.plan.allowed)
+        handed = frozenset[str]() if self.base is None else self.base.keys | self.base.partial
+        yield from (LeftOut(key, reason) for key, reason in self.plan.lossy if key not in handed)
+        for key in self.plan.allowed if self.base is None else ():
+            yield LeftOut(key, "unexpected, and allowed to be")
 
 
 def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozenset[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +16,19 @@ from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import Content, LeftOut
-from bridge.api.files import Files, write_alone, write_together
-from bridge.api.load import Rules
+from bridge.api.files import Files, write_alone
+from bridge.api.load import Rules, Source
 from bridge.api.progress import Progress, reporting
+from bridge.api.stacks import stack_remarks
+from bridge.api.together import write_together
+from bridge.mapping.template import Template
 from bridge.model.template import take_apart
 from bridge.place.held import processes
 from bridge.place.save_group import SaveGroup
 from bridge.planning.plan import Plan
 from bridge.rules.rule import rules_of
+from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.target.commit import Target, is_one_file
-from bridge.target.existing import SINGLE
 from bridge.target.files import parse_nbytes
 
 if TYPE_CHECKING:
@@ -39,11 +42,13 @@ class SaveReport:
     - `files`: the names of the files in the target, an index among them.
     - `nbytes`: how many bytes they have together.
     - `left_out`: leaves and keys that were not saved, or not as they are, and why.
+    - `remarks`: what else is worth a look: stacks that were saved as they are, keys that come from the base.
     """
 
     files: tuple[str, ...]
     nbytes: int
     left_out: tuple[LeftOut, ...]
+    remarks: tuple[str, ...] = ()
 
 
 def save(
@@ -51,14 +56,15 @@ def save(
     target: str | os.PathLike[str],
     rules_or_plan: Rules = None,
     *,
+    base: Source | None = None,
     leave_out: Sequence[str] | str = (),
     layouts: Layouts | None = None,
     dtype: Any = None,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
+    verify: bool = False,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
-    verify: bool = False,
 ) -> SaveReport:
     """Save a model under the keys that PyTorch knows: the mapping of `bridge.load`, read backwards.
 
@@ -71,11 +77,15 @@ def save(
         write every leaf under the key that it would be read from, in the leaf's dtype. A leaf that neither speaks of is
         written under its own name, as PyTorch has its layer. Leaves that were copied from one key are written once, and
         have to be equal still.
+    - `base`: a checkpoint, mostly the one that was loaded, as `bridge.open` takes it. It hands over, bit for bit, every
+        key that no leaf is saved as: what the plan dropped, and what it allowed to be left over. Elements of a key that
+        no leaf holds come from there too. Files are called and divided as its files, and have its metadata. Rules are
+        planned against it first, so the keys that it has keep its dtypes.
     - `leave_out`: patterns of leaves that are not written.
     - `layouts`: layers of your own, as for `bridge.plan`. A `Plan` has them in it already; new leaves need them.
     - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
     - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has
-        a file of its own.
+        a file of its own. Takes no part where there is a `base`.
     - `metadata`: the files' `__metadata__`, by default `{"format": "pt"}`.
     - `overwrite`: replace a checkpoint that stands in the target. At every moment it is the old one or the new one,
         whole.
@@ -97,28 +107,45 @@ def save(
     parts = take_apart(model, layouts)
     leaves = {name: leaf.value for name, leaf in parts.arrays.items()}
     team = processes(leaves)
-    with SaveGroup(team) if team else nullcontext() as group:
+    with ExitStack() as stack:
+        group = stack.enter_context(SaveGroup(team)) if team else None
         # The target comes first: of several processes the one that commits looks at it, for all.
         place = Target(target, overwrite=overwrite) if group is None or group.is_leader else None
         _check_leaves(leaves, model)
         rules = rules_or_plan if isinstance(rules_or_plan, Plan) else rules_of(rules_or_plan)
-        content = Content.of(parts.template, leaves, rules, target, leave_out, dtype)
+        ckpt = None if base is None else stack.enter_context(_opened(base))
+        content = Content.of(parts.template, leaves, rules, target, leave_out, dtype, ckpt)
         if group is None:
             content.check_copies(leaves)
-        meta = {"format": "pt"} if metadata is None else _text_only(metadata)
         limit = parse_nbytes(max_shard_size)
-        one = is_one_file(target)
-        single = Path(target).name if one else SINGLE
-        files = Files.of(
-            content.specs, content.plan, content.held, leaves, meta, limit=None if one else limit, single=single
-        )
+        single = Path(target).name if is_one_file(target) else None
+        files = Files.of(content, leaves, _metadata(metadata, content), limit=limit, single=single)
         with reporting(progress, "writing") as report:
             if group is None:
                 assert place is not None
                 names, nbytes = write_alone(place, files, report, verify=verify)
             else:
                 names, nbytes = write_together(group, place, Path(target), files, report, verify=verify)
-    return SaveReport(names, nbytes, tuple(content.not_written(leaves)))
+    return SaveReport(
+        names, nbytes, tuple(content.not_written(leaves)), tuple(_remarks(model, parts.template, content))
+    )
+
+
+def _opened(base: Source) -> AbstractContextManager[Checkpoint]:
+    """The base, closed afterwards if it was not open before."""
+    return nullcontext(base) if isinstance(base, Checkpoint) else open_checkpoint(base)
+
+
+def _metadata(given: Mapping[str, str] | None, content: Content) -> dict[str, str]:
+    if given is not None:
+        return _text_only(given)
+    return {"format": "pt"} if content.base is None else content.base.metadata
+
+
+def _remarks(model: Any, template: Template, content: Content) -> Iterator[str]:
+    yield from stack_remarks(model, template, content)
+    if content.base is not None:
+        yield from content.base.remarks()
 
 
 def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:

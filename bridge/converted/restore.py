@@ -106,7 +106,8 @@ def _names(place: Target, stage: Stage, record: Mapping[str, Any]) -> tuple[list
     """The files' own names where they are free, and whether an index goes with them."""
     wanted = [file["name"] for file in record["files"]]
     if place.single or (len(wanted) == 1 and record["index"] is None):
-        return place.names(stage, 1, wanted=wanted[0])
+        names, index = place.names(stage, wanted[:1])
+        return names, index is not None
     return [stage.free_name(name) for name in wanted], True
 
 

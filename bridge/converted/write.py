@@ -18,7 +18,7 @@ from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import exact_keys
 from bridge.target.commit import Target
-from bridge.target.existing import BESIDE, INDEX
+from bridge.target.existing import BESIDE
 from bridge.target.writer import check_length, make_file, write_file, write_ranges
 
 _ALIGNED = 64
@@ -36,7 +36,7 @@ def write_converted(
 ) -> tuple[tuple[str, ...], int]:
     """Write and commit all files; their names and how many bytes they have together."""
     with place.staged() as stage:
-        (main,), indexed = place.names(stage, 1)
+        (main,), index = place.names(stage)
         record, originals = stage.free_name(RECORD), stage.free_name(ORIGINALS)
         _write_leaves(
             stage.path, main, ckpt, plan, kept, beside=[record, originals], max_nbytes=max_nbytes, report=report
@@ -44,11 +44,11 @@ def write_converted(
         stale = _write_originals(stage.path / originals, ckpt, plan)
         write_file(stage.path / record, record_of(ckpt, plan, stale), (), shown=record)
         names = [record, originals, main]
-        if indexed:
+        if index is not None:
             weight_map = dict.fromkeys(plan.leaves, main)
             total = sum(spec.nbytes for spec in plan.leaves.values())
-            write_file(stage.path / INDEX, encode_index(weight_map, total), (), shown=INDEX)
-            names.append(INDEX)
+            write_file(stage.path / index, encode_index(weight_map, total), (), shown=index)
+            names.append(index)
         nbytes = sum((stage.path / name).stat().st_size for name in names)
         place.commit(stage, names[:-1], names[-1])
     return (main, *names[3:], record, originals), nbytes

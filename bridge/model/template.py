@@ -182,6 +182,11 @@ def take_apart(like: Any, layouts: Layouts | None = None) -> Model:
     return Model(placing.template(leaves, own, kind), arrays, like)
 
 
+def modules_of(like: Any) -> list[tuple[str, Any]]:
+    """The modules of a model, or of a `(model, state)` pair, by name; outermost first."""
+    return walk(_split(like)[0]).modules
+
+
 def _split(like: Any) -> tuple[Any, Any]:
     """The model and its state; `None` for a tree that has no state."""
     if isinstance(like, tuple) and len(like) == 2 and kind_of(type(like[1])) == "state":

@@ -53,28 +53,29 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
     out = {number for number, name in enumerate(names.table.names) if name in left_out}
     specs: dict[str, Spec] = {}
     copies: list[SpelledKey] = []
-    named = set(out)
+    named: set[int] = set()
     for number, rule in enumerate(rules):
         if rule.leaf is None or rule.alt:
             continue
-        found = [each for each in speller.spell(rule) if not all(target.leaf in out for target in each.targets)]
+        found = list(speller.spell(rule))
+        named.update(target.leaf for spelled in found for target in spelled.targets)
+        found = [each for each in found if not all(target.leaf in out for target in each.targets)]
         if rule.copy:
             copies += found
             continue
         for spelled in found:
-            named.update(target.leaf for target in spelled.targets)
             if rule.tie or claims.take(number, rule, spelled):
                 if any(pair.alone for pair in rule.pairing):
                     raise PlanError(_branches_text(names, rule, spelled, found))
                 specs.setdefault(spelled.key, spelled.spec)
     specs |= {spelled.key: spelled.spec for spelled in copies if spelled.key not in specs}
-    named.update(target.leaf for spelled in copies for target in spelled.targets)
     for leaf, rule in speller.leaves.stacked.items():
         if leaf not in claims.leaves and leaf not in out:
             raise PlanError(_stack_text(names, leaf, rule, speller))
-    if not specs and any(rule.leaf is not None for rule in rules):
+    if not named and any(rule.leaf is not None for rule in rules):
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
         raise PlanError(f"{model.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
+    named |= out
     for spelled in speller.spell(INFERENCE, named):
         unnamed = named.isdisjoint(target.leaf for target in spelled.targets)
         if unnamed and claims.take(len(rules), INFERENCE, spelled):

@@ -39,7 +39,7 @@ class Checkpoint:
     - `quantized`: the weights that are stored quantised, by the keys that are meant.
     - `commit`: the Hub commit it comes from, else None.
     - `source`: what was opened, as text for messages.
-    - `index`: the index that chose the files, None without one.
+    - `index`: the index that chose the files, None without one; `index_name` is its file's name.
     """
 
     def __init__(self, located: Located, *, verify: bool = False) -> None:
@@ -47,6 +47,7 @@ class Checkpoint:
         self.files = located.files
         self.commit = located.commit
         self.index: Index | None = located.parsed_index
+        self.index_name = located.index_name
         self._folder = located.folder
         self._sources: dict[str, ByteSource] = {}
         self._closed = False

@@ -85,15 +85,19 @@ def exact_keys(blocks: Iterable[Block], specs: Mapping[str, ArraySpec], lossy: C
     return found
 
 
-def gather(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype) -> np.ndarray:
+def gather(
+    held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype, into: np.ndarray | None = None
+) -> np.ndarray:
     """One key's tensor in `dtype`: a view of a leaf where it is one, else an array of its own.
+
+    Elements that no leaf has are those of `into`, which is written to, or zero.
 
     **Raises:** `CheckpointError` where a value does not fit into `dtype`.
     """
     held = list(held)
     if len(held) == 1 and (view := _view(held[0], leaves[held[0].leaf], dtype)) is not None:
         return view
-    out = np.zeros(held[0].index_map.key_shape, dtype)
+    out = np.zeros(held[0].index_map.key_shape, dtype) if into is None else into
     for move in _moves(held, leaves):
         move.carry_out(out)
     return out

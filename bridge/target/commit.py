@@ -72,18 +72,24 @@ class Target:
         with staged(self.folder) as stage:
             yield stage
 
-    def names(self, stage: Stage, count: int, *, wanted: str = SINGLE) -> tuple[list[str], bool]:
-        """Names for `count` files of tensors, and whether they need an index.
+    def names(
+        self, stage: Stage, wanted: Sequence[str] = (SINGLE,), index: str = INDEX
+    ) -> tuple[list[str], str | None]:
+        """Names for files of tensors, and that of their index if they need one.
 
-        `wanted` is what one file would like to be called, if a reader finds it by that.
+        `wanted` is what they would like to be called, `index` their index, if a reader finds them by that.
         """
         if self.single:
-            return [self.path.name], False
-        if count == 1 and wanted != SINGLE and set(tensor_files(self.folder)) <= {wanted} and not indices(self.folder):
-            return [wanted], False
-        if count == 1 and self._alone():
-            return [SINGLE], False
-        return [stage.free_name(f"model-{n + 1:05}-of-{count:05}.safetensors") for n in range(count)], True
+            return [self.path.name], None
+        found = set(indices(self.folder))
+        if len(wanted) == 1 and wanted[0] != SINGLE and set(tensor_files(self.folder)) <= set(wanted) and not found:
+            return list(wanted), None
+        if len(wanted) == 1 and self._alone():
+            return [SINGLE], None
+        # An index of another name would be a second one, and readers would not know which to go by.
+        if len(wanted) == 1 or (index != INDEX and not found <= {index}):
+            wanted, index = numbered(len(wanted)), INDEX
+        return [stage.free_name(name) for name in wanted], index
 
     def _alone(self) -> bool:
         """Whether `model.safetensors` decides once the index that stands there, if any, is gone."""
@@ -139,21 +145,30 @@ class Target:
         new = [*files, deciding]
         if self.single:
             os.replace(stage / deciding, self.path)
-        elif deciding != INDEX and old.index is not None:
+        elif not _is_index(deciding) and old.index is not None:
             write_journal(stage, new, old.files, index_to_remove=old.index)
             _out(stage, new)
             sync(self.folder)
             os.rename(self.folder / old.index, stage / ".old-index")
-        elif deciding == INDEX and not old.files:
+        elif _is_index(deciding) and not old.files:
             write_journal(stage, new, ())
             _out(stage, [deciding, *files])
         else:
             # A file that counts as the only one would not when others come: it gets the name that counts.
-            needs_link = deciding == INDEX and old.index is None and SINGLE not in old.files
+            needs_link = _is_index(deciding) and old.index is None and SINGLE not in old.files
             write_journal(stage, new, old.files, temporary_links={SINGLE: old.files[0]} if needs_link else {})
             if needs_link:
                 os.link(self.folder / old.files[0], self.folder / SINGLE)
             _out(stage, new)
+
+
+def numbered(count: int) -> list[str]:
+    """What several files of tensors are called."""
+    return [f"model-{n + 1:05}-of-{count:05}.safetensors" for n in range(count)]
+
+
+def _is_index(name: str) -> bool:
+    return name.endswith(".index.json")
 
 
 def _out(stage: Path, names: Sequence[str]) -> None:

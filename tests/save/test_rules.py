@@ -213,3 +213,23 @@ def test_dtypes_are_the_leaves(tmp_path: Path):
     assert read(tmp_path / "f32") == {
         key: bits(value) for key, value in (model | {"a": model["a"].astype("f4")}).items()
     }
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_stack_that_no_rule_speaks_of_is_saved_as_the_stack_it_is(tmp_path: Path, name: str):
+    model = {"blocks": stacked(LAYERS[name]), "head": jnp.ones(3)}
+    report = bridge.save(model, tmp_path / "out")
+    assert same(bridge.load(tmp_path / "out", model), model)
+    plan = bridge.plan(tmp_path / "out", model)
+    assert same(bridge.load(tmp_path / "out", model, plan.rules), model)
+    rule = "blocks.{l}.** -> blocks.**"
+    assert {reason for _, reason in report.left_out} <= {"a sum: saved as the sum and zeros"}
+    assert report.remarks == (
+        f"leaf 'blocks' is a stack of 3 layers, and is saved as it is: with the rule '{rule}' each layer has keys of "
+        "its own",
+    )
+    assert bridge.save(model, tmp_path / "rule", rule).remarks == ()
+    arrays, rest = eqx.partition(model["blocks"], eqx.is_array)
+    listed = {"blocks": [eqx.combine(jax.tree.map(lambda x, n=n: x[n], arrays), rest) for n in range(N)]}
+    bridge.save(listed | {"head": model["head"]}, tmp_path / "listed")
+    assert read(tmp_path / "rule") == read(tmp_path / "listed")

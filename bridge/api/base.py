@@ -1,0 +1,125 @@
+"""`base`: the checkpoint that a save completes with what no leaf of the model holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bridge._errors import PlanError
+from bridge._text import plural, quote
+from bridge.api.read import is_converted
+from bridge.mapping.template import Spec
+from bridge.source.checkpoint import Checkpoint
+from bridge.stream.gather import Piece
+from bridge.target.commit import numbered
+from bridge.target.existing import INDEX, SINGLE
+
+if TYPE_CHECKING:
+    from bridge.planning.plan import Plan
+
+_PART = 2 << 20  # bytes of it that are read at once
+
+
+class Base:
+    """What a checkpoint hands over to the one that is saved.
+
+    - `keys`: keys that no leaf holds anything of: they come from the checkpoint, bit for bit.
+    - `partial`: keys of which leaves hold some elements: the others come from the checkpoint.
+    - `new`: keys that are written and the checkpoint does not have.
+
+    **Raises:** `PlanError` for a key whose elements would be of two dtypes.
+    """
+
+    def __init__(self, ckpt: Checkpoint, written: Mapping[str, Spec], held: Mapping[str, Sequence[Piece]]) -> None:
+        self.ckpt = ckpt
+        self.keys = frozenset(key for key in ckpt if key not in held)
+        self.partial = frozenset(key for key in ckpt if key in held and not _is_whole(held[key]))
+        self.new = tuple(key for key in written if key not in ckpt)
+        for key in self.partial:
+            stored, dtype = ckpt.specs[key].dtype, written[key].dtype
+            if stored != dtype:
+                raise PlanError(
+                    f"key {quote(key)} would be saved as {dtype.name}, and base {quote(ckpt.source)} has others of its "
+                    f"elements as {stored.name}: save without dtype="
+                )
+
+    def specs(self, written: Mapping[str, Spec]) -> dict[str, Spec]:
+        """What every key is written as, in the checkpoint's order; keys that it does not have come last."""
+        found = self.ckpt.specs
+        kept = {key: Spec(found[key].dtype, found[key].shape) for key in self.ckpt if key in self.keys}
+        both = {**written, **kept}
+        return {key: both[key] for key in (*self.ckpt, *self.new)}
+
+    def files(self, specs: Mapping[str, Spec]) -> dict[str, dict[str, Spec]]:
+        """The tensors of each file, by the file's name, as the checkpoint has them; what is new goes into the last."""
+        found: dict[str, dict[str, Spec]] = {file: {} for file in self.ckpt.files}
+        for key, spec in specs.items():
+            file = self.ckpt.specs[key].file if key in self.ckpt else self.ckpt.files[-1]
+            found[file][key] = spec
+        found = {file: tensors for file, tensors in found.items() if tensors}
+        if all("/" not in file and file.endswith(".safetensors") for file in found):
+            return found
+        return dict(zip([SINGLE] if len(found) == 1 else numbered(len(found)), found.values(), strict=True))
+
+    @property
+    def index_name(self) -> str:
+        """What its index is called, or would be."""
+        name = self.ckpt.index_name
+        return name if name.endswith(".safetensors.index.json") and "/" not in name else INDEX
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The metadata of its files."""
+        return {"format": "pt", **self.ckpt.metadata}
+
+    def stored(self, key: str) -> Iterator[np.ndarray]:
+        """A tensor's bytes, a part at a time."""
+        spec = self.ckpt.specs[key]
+        if not self.ckpt.specs.is_plain(key):
+            yield np.ascontiguousarray(self.ckpt[key])
+            return
+        source = self.ckpt.byte_source(spec.file)
+        for start in range(0, spec.nbytes, _PART):
+            raw = np.empty(min(_PART, spec.nbytes - start), np.uint8)
+            source.readinto([raw.data], spec.offset + start)
+            yield raw
+
+    def remarks(self) -> Iterator[str]:
+        """What the report says of it."""
+        if self.keys:
+            verb = "comes" if len(self.keys) == 1 else "come"
+            yield f"{plural(len(self.keys), 'key')} {verb} from {quote(self.ckpt.source)}: {_some(self.keys)}"
+        if self.new:
+            verb = "is" if len(self.new) == 1 else "are"
+            yield f"{plural(len(self.new), 'key')} {verb} not in {quote(self.ckpt.source)}: {_some(self.new)}"
+
+
+def check_base(ckpt: Checkpoint, plan: Plan) -> None:
+    """**Raises:** `PlanError` where a plan is not one for this checkpoint."""
+    if is_converted(ckpt):
+        raise PlanError(f"base {quote(ckpt.source)} is a converted form: give the checkpoint that bridge.revert makes")
+    if plan.quantized:
+        raise PlanError(
+            f"base {quote(ckpt.source)} is stored quantised, and leaves are saved as their values: save without base"
+        )
+    for key, spec in plan.specs.items():
+        found = ckpt.specs.get(key)
+        if found is None or found.shape != spec.shape:
+            has = "has no such key" if found is None else f"has it with shape {found.shape}"
+            raise PlanError(
+                f"key {quote(key)} has shape {spec.shape} in the plan, and base {quote(ckpt.source)} {has}: give the "
+                "checkpoint that the plan was made for"
+            )
+
+
+def _is_whole(held: Sequence[Piece]) -> bool:
+    """Whether leaves hold every element of a key."""
+    return sum(piece.index_map.count for piece in held) >= prod(held[0].index_map.key_shape)
+
+
+def _some(keys: Sequence[str] | frozenset[str]) -> str:
+    shown = sorted(keys)[:8]
+    return ", ".join(map(quote, shown)) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")

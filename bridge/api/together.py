@@ -1,0 +1,155 @@
+"""A model that is spread over several processes, saved by all of them: each writes what it has, one commits."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bridge._errors import CheckpointError, SaveError
+from bridge._text import quote
+from bridge.api.files import Files, Tensors, committed, counting, unwritable
+from bridge.api.progress import Progress
+from bridge.place.held import Held, is_whole
+from bridge.place.save_group import SaveGroup
+from bridge.stream.gather import count, runs
+from bridge.target.commit import Target, is_one_file
+from bridge.target.writer import check_length, make_file, verify_ranges, write_ranges
+
+VISIBLE = 30.0
+"""Seconds that a network file system may take to show one host what another has made."""
+
+
+def write_together(
+    group: SaveGroup, place: Target | None, target: Path, files: Files, report: Progress | None, *, verify: bool
+) -> tuple[tuple[str, ...], int]:
+    """Write what this process has of all files; the one that leads makes them and commits them, when all have written.
+
+    **Arguments:**
+
+    - `place`: the target of the process that leads, `None` in the others.
+    - `target`: where every process finds it; it must be the same for all.
+
+    **Returns:** the files' names and how many bytes they have, in every process.
+
+    **Raises:** `SaveError`, where another process has failed or died too.
+    """
+    whole = [name for name, leaf in files.leaves.items() if is_whole(leaf)]
+    group.post("decided", json.dumps([files.digest, whole]))
+    if place is None:
+        stage = json.loads(group.wait_for("staged", group.processes[0]))
+        group.all_are_here()
+        folder = (target.parent if is_one_file(target) else target) / stage["folder"]
+        _await(folder, group.me)
+        own = stage["whole"].get(str(group.me), ())
+        _write_part(group, folder, stage["names"], files, own, report, verify=verify)
+        written = json.loads(group.wait_for("committed", group.processes[0]))
+        return tuple(written["names"]), written["nbytes"]
+    decided = {process: json.loads(text) for process, text in group.wait_for_all("decided").items()}
+    other = next((process for process, (digest, _) in decided.items() if digest != files.digest), None)
+    if other is not None:
+        raise SaveError(
+            f"processes {group.me} and {other} would save different files: call save with the same model, plan or "
+            "rules, dtype, metadata and max_shard_size in every process"
+        )
+    group.all_are_here()
+    owners = _owners({group.me: whole} | {process: names for process, (_, names) in decided.items()})
+    with place.staged() as stage:
+        names, index = place.names(stage, files.wanted, files.index_name)
+        for name, file in zip(names, files.files, strict=True):
+            make_file(stage.path / name, file.head, file.nbytes, shown=name)
+        # Before the others come: where a base has some elements of a key, leaves have the rest.
+        for name, file in zip(names, files.files, strict=True):
+            write_ranges(stage.path / name, _from_base(files, file), shown=name)
+        group.post("staged", json.dumps({"folder": stage.path.name, "names": names, "whole": owners}))
+        own = _write_part(group, stage.path, names, files, owners[group.me], report, verify=verify)
+        found = own + sum(map(int, group.wait_for_all("written").values()))
+        if found != files.held_nbytes:
+            raise SaveError(
+                f"the processes have {found:,} of {files.held_nbytes:,} bytes together: give save the same model in "
+                "all of them"
+            )
+        if verify:
+            group.wait_for_all("verified")
+        for name, file in zip(names, files.files, strict=True):
+            check_length(stage.path / name, file.nbytes, shown=name)
+        written = sum(file.nbytes for file in files.files)
+        done = committed(place, stage, files, names, written, index)
+    group.post("committed", json.dumps({"names": done[0], "nbytes": done[1]}))
+    return done
+
+
+def _owners(whole: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
+    """Who saves the leaves that processes have whole: of several that have one, the first."""
+    found: dict[int, list[str]] = {}
+    taken: set[str] = set()
+    for process, names in sorted(whole.items()):
+        found[process] = [name for name in names if name not in taken]
+        taken.update(names)
+    return found
+
+
+def _write_part(
+    group: SaveGroup,
+    folder: Path,
+    names: Sequence[str],
+    files: Files,
+    whole: Sequence[str],
+    report: Progress | None,
+    *,
+    verify: bool,
+) -> int:
+    """Everything that this process saves, into the files that stand in `folder`; returns how many bytes."""
+    parts = Held(files.leaves, whole=frozenset(whole))
+    own = sum(
+        count(files.held.get(key, ()), parts) * spec.dtype.itemsize
+        for file in files.files
+        for key, spec in file.specs.items()
+    )
+    wrote = counting(report, own)
+    for name, file in zip(names, files.files, strict=True):
+        write_ranges(folder / name, _ranges(files, parts, file), shown=name, wrote=wrote)
+    group.post("written", str(own))
+    if verify:
+        # Not before all have written: who comes last could have spoilt what another one read back well.
+        group.wait_for_all("written")
+        for name, file in zip(names, files.files, strict=True):
+            verify_ranges(folder / name, _ranges(files, parts, file), shown=name)
+        group.post("verified")
+    return own
+
+
+def _await(folder: Path, process: int) -> None:
+    """Wait until another host's folder is seen here. **Raises:** `SaveError`."""
+    for _ in range(int(VISIBLE / 0.1)):
+        if folder.is_dir():
+            return
+        time.sleep(0.1)
+    raise SaveError(
+        f"process {process} does not see {quote(str(folder.parent))} as process 0 does: several processes save to a "
+        "file system that all of them share"
+    )
+
+
+def _from_base(files: Files, file: Tensors) -> Iterator[tuple[int, np.ndarray]]:
+    """What a base has of one file."""
+    base = files.content.base
+    for key in file.specs if base is not None else ():
+        if base is not None and (key in base.keys or key in base.partial):
+            start = file.offsets[key]
+            for part in base.stored(key):
+                yield start, part
+                start += part.nbytes
+
+
+def _ranges(files: Files, parts: Held, file: Tensors) -> Iterator[tuple[int, np.ndarray]]:
+    """What this process has of one file, each with the byte where it starts. What no leaf has is zero already."""
+    for key, spec in file.specs.items():
+        try:
+            for start, values in runs(files.held.get(key, ()), parts, spec.dtype):
+                yield file.offsets[key] + start * spec.dtype.itemsize, values
+        except CheckpointError as error:
+            raise SaveError(unwritable(key, error)) from error
