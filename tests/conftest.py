@@ -29,6 +29,7 @@ os.environ["HF_HOME"] = _hub_home.name
 settings.register_profile("bridge", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("bridge")
 
+pytest_plugins = ["tests.by_rules"]
 CHECKPOINTS = Path(__file__).resolve().parent.parent / ".cache" / "checkpoints"
 
 

@@ -14,7 +14,7 @@ from bridge.api.base import Base, check_base
 from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
-from bridge.planning.backwards import saved_specs
+from bridge.planning.backwards import COUNTER, saved_specs
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.rules.rule import Rule
@@ -124,10 +124,23 @@ class Content:
             elif name in copied and name not in saved:
                 key = copied[name]
                 yield LeftOut(name, f"a copy: key {quote(key)} is saved from leaf {quote(self.held[key][-1].leaf)}")
+        if self.base is None and self.unplanned >= leaves.keys():
+            yield from self._without_shape()
+        for rule in (Rule(text) for text in self.plan.idle if self.base is None):
+            if rule.zeros:
+                yield LeftOut(str(rule.keys[0].name), f"no leaf tells its shape to the rule '{rule}': save with base=")
         handed = frozenset[str]() if self.base is None else self.base.keys | self.base.partial
         yield from (LeftOut(key, reason) for key, reason in self.plan.lossy if key not in handed)
         for key in self.plan.allowed if self.base is None else ():
             yield LeftOut(key, "unexpected, and allowed to be")
+
+    def _without_shape(self) -> Iterator[LeftOut]:
+        """Keys that layouts drop, and rules alone cannot write as zeros."""
+        for layer in () if self.plan.template is None else self.plan.template.placed:
+            for rule in layer.rules if layer.tied_at is None and not layer.whole else ():
+                if rule.leaf is None and rule.zeros and rule.keys[0].axes is None:
+                    name = str(rule.keys[0].name)
+                    yield LeftOut(layer.key(name), f"its layout does not say its shape: '{name} [] -> _ ; zeros=true'")
 
 
 def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozenset[str]:
@@ -146,6 +159,10 @@ def _planned(
     """The plan by which `rules` would read what they are about to write."""
     specs = saved_specs(rules, template, left_out)
     plan = make_plan(specs, template, Request(rules), source=str(target))
+    lost = {problem.key for problem in plan.problems.unexpected if specs[problem.key] is COUNTER}
+    if lost:  # by these rules PyTorch's layer is called otherwise than the others of its keys
+        kept = {key: spec for key, spec in specs.items() if key not in lost}
+        plan = make_plan(kept, template, Request(rules), source=str(target))
     if not (plan.problems.conflicts or plan.problems.mismatched or plan.problems.unexpected):
         plan.problems.missing[:] = [each for each in plan.problems.missing if each.name not in left_out]
     plan.check()

@@ -40,8 +40,12 @@ def by_layout(
             rule.scale * user.add + rule.add,
         )
         options = Options((), scale, add, rule.flip, tie, user.copy)
-        equation = desugar.equations[key] = LeafEquation(rule, len(stacks), terms, options, spelling.texts)
-        desugar.concrete.append(ConcreteRule(bound.number, spelling.texts))
+
+        def texts() -> Sequence[str]:
+            return desugar.extended(key, spelling.texts())
+
+        equation = desugar.equations[key] = LeafEquation(rule, len(stacks), terms, options, texts)
+        desugar.concrete.append(ConcreteRule(bound.number, texts))
     desugar.spellings[key].arrive(landed.side, port, arrival)
     for number in dict.fromkeys(placed.tolist()):
         if number not in equation.others:

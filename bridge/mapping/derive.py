@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bridge.mapping.bound import BoundRule
-from bridge.mapping.desugar import Desugar, leaf_name, texts_of
+from bridge.mapping.desugar import Desugar, leaf_name
 from bridge.mapping.equation import Arrival, ConcreteRule, Landed
 from bridge.mapping.landing import Standing
 from bridge.mapping.pattern import formatted
@@ -15,7 +15,7 @@ from bridge.mapping.unstack import by_shape
 def derive(desugar: Desugar, bound: BoundRule, *, explicit: bool) -> None:
     """Make equations of a bound rule whose keys land at the very names that they were sent to."""
     arrival = Arrival(bound, None, Standing(), (), True)
-    desugar.concrete.append(ConcreteRule(bound.number, texts_of(arrival)))
+    desugar.concrete.append(ConcreteRule(bound.number, desugar.texts_of(arrival)))
     for side, branch in bound.rows:
         rows, name = by_shape(bound, side, branch, bound.joined(side, branch), desugar.table), leaf_name(bound, branch)
         names = formatted(name, bound.sizes, rows.columns, len(rows.ids))

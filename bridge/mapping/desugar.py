@@ -38,7 +38,7 @@ from bridge.mapping.landing import (
     stack_numbers,
 )
 from bridge.mapping.pattern import Column, Columns, formatted
-from bridge.mapping.problem import Conflict, Problems
+from bridge.mapping.problem import Problems
 from bridge.rules.options import Options
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Name
@@ -78,7 +78,9 @@ class Desugar:
             explicit = leaf.axes is not None
             landings = land(bound, self.names, self.table, explicit=explicit)
             if len(landings) > 1:
-                self.ambiguous(bound, landings, self.names, explicit=explicit)
+                from bridge.mapping.ambiguity import report  # only where there is something to report
+
+                report(self, bound, landings, self.names, explicit=explicit)
             elif landings:
                 self.place(bound, landings[0], self.names, explicit=explicit)
             else:
@@ -99,22 +101,6 @@ class Desugar:
         sent = formatted(leaf_name(bound, branch), bound.sizes, rows.columns, len(rows.ids)) if hints else ()
         for row, key in enumerate(rows.ids.tolist()):
             self.lost.setdefault(key, hints.get(sent[row], reason) if hints else reason)
-
-    def ambiguous(self, bound: BoundRule, landings: Sequence[Landing], names: ModelNames, *, explicit: bool) -> None:
-        """Report a name that can be read in several ways."""
-        from bridge.mapping.spelling import reading  # only where there is something to report
-
-        rules = "\n".join(f'"{reading(bound, landing)}"' for landing in landings)
-        text = f"can be read in {len(landings)} ways, and each fits. Say which by a rule:\n{rules}"
-        keys = tuple(Arrays(self.table, bound.ids))
-        self.problems.conflicts.append(Conflict(str(bound.keys[0]), text, keys))
-        self.arrived[bound.ids] = True
-        index = names.index(explicit=explicit)
-        branches = {branch for _, branch in bound.rows}
-        found = [family_of(bound, landing, branch, index) for landing in landings for branch in branches]
-        for family in found:
-            numbers: list[int] = [] if family is None else family.ids.tolist()
-            self.unclear.update(map(index.names.__getitem__, numbers))
 
     def rename(self, renamed: Renamed) -> None:
         """Keys that go one by one to the leaves that a rule names."""
@@ -185,7 +171,7 @@ class Desugar:
         arrival = Arrival(bound, landing, standing, kept, whole and alike)
         explicit = bound.rule.leaf is not None and bound.rule.leaf.axes is not None
         if not standing.ports:
-            self.concrete.append(ConcreteRule(bound.number, texts_of(arrival)))
+            self.concrete.append(ConcreteRule(bound.number, self.texts_of(arrival)))
         for part in parts:
             stacks = stack_numbers(bound, landing, part.side, part.rows)
             if standing.ports:
@@ -237,16 +223,44 @@ class Desugar:
     def explicit(self, arrival: Arrival, landed: Landed, leaves: Numbers, stacks: Sequence[Column]) -> None:
         """A rule with axes: its sides and branches are one equation."""
         bound, rule = arrival.bound, arrival.bound.rule
-        key = ("rule", id(bound), arrival.standing)
+        key = _key(arrival)
         equation = self.equations.get(key)
         if equation is None:
             tie = rule.tie or arrival.standing.tied
             options = Options((), rule.scale, rule.add, rule.flip, tie, rule.copy)
-            equation = self.equations[key] = LeafEquation(rule, len(stacks), len(rule.keys), options, texts_of(arrival))
+            equation = self.equations[key] = LeafEquation(
+                rule, len(stacks), len(rule.keys), options, self.texts_of(arrival)
+            )
         groups = equation.numbered(landed.kept, len(landed.names))
         columns = {**landed.rows.columns, **stacked_columns(stacks)}
         run = KeyRun(bound, landed.side, landed.rows.ids, groups, leaves, columns)
         equation.arrive(TermPosition(0, landed.side, landed.branch), run)
+
+    def texts_of(self, arrival: Arrival) -> Callable[[], Sequence[str]]:
+        """What spells the concrete rules of an arrival."""
+
+        def texts() -> Sequence[str]:
+            from bridge.mapping.spelling import spelled  # a load asks for no texts
+
+            return self.extended(
+                ("rule", id(arrival.bound), arrival.standing.tied or arrival.standing), spelled(arrival)
+            )
+
+        return texts
+
+    def extended(self, key: tuple[object, ...], texts: Sequence[str]) -> Sequence[str]:
+        """Concrete rules with the extents that leaves alone do not tell, if they are of an equation with axes."""
+        equation = self.equations.get(key)
+        if equation is None:
+            return texts
+        from bridge.mapping.extents import with_extents
+
+        return with_extents(texts, equation, self.table, self.leaves)
+
+
+def _key(arrival: Arrival) -> tuple[object, ...]:
+    """What tells the equation of a rule with axes. Copies that share leaves make one, as the leaves do."""
+    return "rule", id(arrival.bound), arrival.standing.tied or arrival.standing
 
 
 def _sent(rule: Rule, name: str) -> str:
@@ -268,17 +282,6 @@ def leaf_name(bound: BoundRule, branch: int) -> Name:
 def stacked_columns(stacks: Sequence[Column]) -> Columns:
     """Places along leading axes, by the names of these axes."""
     return dict(zip(stack_names(len(stacks)), stacks, strict=True))
-
-
-def texts_of(arrival: Arrival) -> Callable[[], Sequence[str]]:
-    """What spells the concrete rules of an arrival."""
-
-    def texts() -> Sequence[str]:
-        from bridge.mapping.spelling import spelled  # a load asks for no texts
-
-        return spelled(arrival)
-
-    return texts
 
 
 def _renaming(rule: Rule, keys: Sequence[str], leaves: Sequence[str]) -> Sequence[str]:

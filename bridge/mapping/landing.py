@@ -31,8 +31,7 @@ class Port(NamedTuple):
     """Where a name that PyTorch uses comes in at a layout: a rule of the layout, a key side of it and a branch.
 
     `depth` leading axes of the layer's leaves are a stack's; the last `tail` segments of the name are the layer's own;
-    `tied_to` is the prefix of the layer whose leaves a copy shares, `None` where it has its own. `whole` says that the
-    rule leaves further axes of the stack as they are.
+    `tied_to` is the prefix of the layer whose leaves a copy shares, else `None`. `whole`: as `Placed` has it.
     """
 
     rule: Rule

@@ -22,6 +22,7 @@ from bridge.rules.options import Options, rule_text
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import (
     Axis,
+    Choice,
     Hole,
     Index,
     Name,
@@ -196,11 +197,17 @@ def _fixed(index: Index, values: Mapping[str, int], sizes: Mapping[str, int]) ->
 def _real(standing: Standing, kept: Sequence[Segment]) -> tuple[Segment, ...]:
     """The leaf's own name where `kept` is another spelling: the numbers are the same, in their order."""
     assert standing.leaf is not None
-    if not standing.alike:
-        return tuple((text,) if text else () for text in standing.leaf.split("."))
-    numbers = iter([s for s in kept if hole_of(s) is not None or number_of(s) is not None])
     texts = standing.leaf.split(".")
-    return tuple(next(numbers) if text == "{}" else ((plain(text),) if text else ()) for text in texts)
+    if not standing.alike:
+        found = [(text,) if text else () for text in texts]
+    else:
+        numbers = iter([s for s in kept if hole_of(s) is not None or number_of(s) is not None])
+        found = [next(numbers) if text == "{}" else ((plain(text),) if text else ()) for text in texts]
+    # Copies of several leaves stand side by side: one rule speaks of all.
+    chosen = [any(isinstance(piece, Choice) for piece in segment) for segment in kept]
+    if any(chosen) and len(kept) == len(found):
+        found = [own if choice else real for own, real, choice in zip(kept, found, chosen, strict=True)]
+    return tuple(found)
 
 
 # The text of one rule

@@ -20,12 +20,14 @@ from bridge.mapping.landing import ModelNames
 from bridge.mapping.leafnames import Target
 from bridge.mapping.names import NameIndex
 from bridge.mapping.pattern import Pattern, decoded, encoded
-from bridge.mapping.template import Spec, Template
+from bridge.mapping.template import Spec, Template, branch_names
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Choice, Hole, Name, Piece, Wild
 
 Sizes = tuple[tuple[str, int], ...]
 
+COUNTER = Spec(np.dtype("i8"), ())
+"""What PyTorch has of a layer beside its parameters where a layout drops a scalar."""
 _POSITIONS = (0, 1, 2, 3, 11, 997)  # enough to tell one selection from another
 _TEXTS = ("\ue000", "\ue000x", "")  # what no rule and no model is called
 _DEEP = ("\ue000", "\ue000.\ue001.\ue002", "")
@@ -80,7 +82,25 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
         unnamed = named.isdisjoint(target.leaf for target in spelled.targets)
         if unnamed and claims.take(len(rules), INFERENCE, spelled):
             specs.setdefault(spelled.key, spelled.spec)
-    return specs
+    counters = dict.fromkeys(_counters(names, claims), COUNTER)
+    return counters | specs
+
+
+def _counters(names: ModelNames, claims: _Claims) -> Iterator[str]:
+    """The keys of scalars that layouts drop and the way back writes as zeros, beside the other keys of their layers.
+
+    No leaf holds them: it is PyTorch that wants them there.
+    """
+    for number, layer in enumerate(names.model.placed):
+        own = [rule.keys[0] for rule in layer.rules if rule.leaf is None and rule.zeros]
+        for rule in layer.rules if own and layer.tied_at is None else ():
+            if rule.leaf is None or len(rule.keys) > 1:
+                continue
+            port, leaf = branch_names(rule, 0)[0], names.filled_by(number, rule)[0]
+            found = [claim.spelled.key for claims_at in claims.leaves.get(leaf, {}).values() for claim in claims_at]
+            for key in found:
+                if f".{key}".endswith(f".{port}"):
+                    yield from (f"{key[: -len(port)]}{side.name}" for side in own if side.axes == ())
 
 
 def _stack_text(names: ModelNames, leaf: int, rule: Rule, speller: KeySpeller) -> str:

@@ -50,7 +50,9 @@ class Selection(_Written):
         """Whether the selection means the same for every count large enough."""
         if self.picked:
             return all(i >= 0 for i in self.picked)
-        return (self.start or 0) >= 0 and (self.stop is None or self.stop >= 0) and (self.step or 1) > 0
+        if (self.step or 1) < 0 and self.start is None:
+            return False  # it starts at the last one
+        return (self.start or 0) >= 0 and (self.stop is None or self.stop >= 0)
 
     def resolved(self, count: int) -> Selection:
         """The same selection of `count` indices, with no bound that counts from the end."""

@@ -126,7 +126,7 @@ CASES: dict[str, Case] = {
                 "weight [o i h w] -> kernel [h w i o]",
                 "running_mean -> stats.0",
                 "running_var [c] -> stats.1 [c] ; scale=2.0",
-                "num_batches_tracked -> _ ; zeros=true",
+                "num_batches_tracked [] -> _ ; zeros=true",
             )
         },
         {"weight": (4, 4, 2, 3), "running_mean": (4,), "running_var": (4,), "num_batches_tracked": ()},

@@ -66,6 +66,15 @@ def test_the_same_rules_serve_a_list_and_a_stack(tmp_path: Path, kind: type, rul
     assert same(bridge.load(tmp_path, model, rules), model)
 
 
+def test_a_sequential_with_prelu_is_saved_by_the_rules_of_its_plan(tmp_path: Path):
+    conv, slope = eqx.nn.Conv2d(3, 4, 3, key=KEY), eqx.nn.PReLU(jnp.full((4, 1, 1), 0.3))
+    model = eqx.nn.Sequential([conv, slope, eqx.nn.Lambda(jax.nn.relu), eqx.nn.PReLU(0.2)])
+    bridge.save(model, tmp_path / "in")
+    plan = bridge.plan(tmp_path / "in", model)
+    bridge.save(bridge.load(tmp_path / "in", model), tmp_path / "out", plan.rules)
+    assert bridge.diff(tmp_path / "in", tmp_path / "out").equal
+
+
 def test_own_names(tmp_path: Path):
     model = Listed()
     bridge.save(model, tmp_path, "** -> **")

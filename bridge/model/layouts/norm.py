@@ -33,7 +33,7 @@ def batch_norm(layer: eqx.nn.BatchNorm) -> Layout:
             fills={"num_batches_tracked": COUNTED},
         )
     return Layout(
-        rules=("running_mean [c] -> running_mean [c]", "num_batches_tracked -> _ ; zeros=true"),
+        rules=("running_mean [c] -> running_mean [c]", "num_batches_tracked [] -> _ ; zeros=true"),
         shown={"ema_state_index.0": "running_mean", "ema_state_index.1": "running_var"},
         fills={"ema_first_time_index": 0},  # False: the statistics are there
     )
