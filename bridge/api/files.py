@@ -16,12 +16,13 @@ from bridge._errors import CheckpointError, SaveError
 from bridge._text import quote
 from bridge.api.progress import Progress
 from bridge.format.encode import encode_header, encode_index
+from bridge.format.table import collector_off
 from bridge.mapping.template import Spec
 from bridge.place.held import Held, is_whole
 from bridge.place.save_group import SaveGroup
 from bridge.planning.plan import Plan
 from bridge.stream.convert import DoesNotFitError
-from bridge.stream.gather import Piece, count, gather, runs
+from bridge.stream.gather import Piece, count, raw, runs
 from bridge.target.commit import Target, is_one_file
 from bridge.target.existing import INDEX
 from bridge.target.files import split_into_files, stored_nbytes
@@ -44,17 +45,15 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """All files of a save, the same whoever writes them, and where the values are: pieces of `leaves`.
-
-    Processes that would write the same files from the same places have the same `digest`.
-    """
+    """All files of a save, the same whoever writes them, and where the values are: pieces of `leaves`."""
 
     files: Sequence[Tensors]
+    plan: Plan
     held: Mapping[str, Sequence[Piece]]
     leaves: Mapping[str, Any]
-    digest: str
 
     @classmethod
+    @collector_off(many=True)
     def of(
         cls,
         specs: Mapping[str, Spec],
@@ -82,9 +81,15 @@ class Files:
             tensors = {key: (spec.dtype, spec.shape) for key, spec in dealt.items()}
             name = single if len(parts) == 1 else f"model-{number + 1:05}-of-{len(parts):05}.safetensors"
             head, offsets = encode_header(tensors, metadata, file=name)
-            files.append(Tensors(dealt, head, offsets, len(head) + sum(map(stored_nbytes, dealt.values()))))
-        decided = json.dumps([[file.head.hex() for file in files], plan.texts])
-        return cls(files, held, leaves, hashlib.sha256(decided.encode()).hexdigest())
+            last = next(reversed(dealt), None)
+            nbytes = len(head) if last is None else offsets[last] + stored_nbytes(dealt[last])
+            files.append(Tensors(dealt, head, offsets, nbytes))
+        return cls(files, plan, held, leaves)
+
+    def digest(self) -> str:
+        """The same for processes that would write the same files from the same places."""
+        decided = json.dumps([[file.head.hex() for file in self.files], self.plan.texts])
+        return hashlib.sha256(decided.encode()).hexdigest()
 
     @property
     def nbytes(self) -> int:
@@ -137,7 +142,8 @@ def write_together(
     **Raises:** `SaveError`, where another process has failed or died too.
     """
     whole = [name for name, leaf in files.leaves.items() if is_whole(leaf)]
-    group.post("decided", json.dumps([files.digest, whole]))
+    mine = files.digest()
+    group.post("decided", json.dumps([mine, whole]))
     if place is None:
         stage = json.loads(group.wait_for("staged", group.processes[0]))
         group.all_are_here()
@@ -148,7 +154,7 @@ def write_together(
         written = json.loads(group.wait_for("committed", group.processes[0]))
         return tuple(written["names"]), written["nbytes"]
     decided = {process: json.loads(text) for process, text in group.wait_for_all("decided").items()}
-    other = next((process for process, (digest, _) in decided.items() if digest != files.digest), None)
+    other = next((process for process, (digest, _) in decided.items() if digest != mine), None)
     if other is not None:
         raise SaveError(
             f"processes {group.me} and {other} would save different files: call save with the same model, plan or "
@@ -255,14 +261,14 @@ def _counting(report: Progress | None, total: int) -> Callable[[int], None]:
     return wrote
 
 
-def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray]:
+def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray | memoryview]:
     """The tensors of one file, in its order, one at a time."""
     for key, spec in file.specs.items():
         if key not in files.held:
             yield np.zeros(spec.shape, spec.dtype)  # used up by its layer: no leaf has it
             continue
         try:
-            yield gather(files.held[key], parts, spec.dtype)
+            yield raw(files.held[key], parts, spec.dtype)
         except CheckpointError as error:
             raise SaveError(_unwritable(key, error)) from error
 
