@@ -16,6 +16,7 @@ from bench.child import made_mark
 from bench.memory import fault_in, free_nbytes
 from bench.rows import LOAD, ROWS, START, Row
 from bench.runner import ROOT, CaseError, Samples, cool, make, measure, rounds, start, warm
+from bench.saving import COPY
 from bench.work import Work, made
 
 _PROCESS = 700 << 20
@@ -162,6 +163,8 @@ def _paths(work: Work, beside: str | None) -> list[Path]:
     if beside.startswith("."):
         return [path.with_suffix(beside) for path in work.paths]
     place = work.folder / beside
+    if beside == COPY:
+        return [*work.paths, *(place / path.name for path in work.paths)]
     return [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.is_file() and p.stat().st_size)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import hub, limits, ours, peers, peers_torch
+from bench import hub, limits, ours, peers, peers_torch, saving
 from bench.work import Work
 
 
@@ -49,6 +49,7 @@ MAKERS: dict[str, Callable[[Work], None]] = {
     "orbax": peers.make_orbax,
     "tree.eqx": peers.make_equinox,
     ".bin": peers_torch.make_pickled,
+    saving.COPY: saving.make_copy,
 }
 _ST = ("safetensors",)
 _TORCH = ("safetensors", "torch")
@@ -77,6 +78,16 @@ CASES: dict[str, Case] = {
     "bridge_sharded": Case(
         "**bridge.load**, rows over 8 devices", ours.sharded, "ours", factor=1.3, environment=_EIGHT
     ),
+    "save": _ours("**bridge.save**, by the plan", saving.by_plan),
+    "save_by_rules": _ours("**bridge.save**, by rules", saving.by_rules),
+    "save_unstacked": _ours("**bridge.save**, each tensor its own array", saving.unstacked),
+    "diff": _ours("**bridge.diff** with a copy", saving.diff, saving.COPY),
+    "written": _limit("limit: the same bytes written and `fsync`", saving.written),
+    "read_both": Case("limit: both read, two threads", saving.read_both, "limit", saving.COPY, factor=1.3),
+    "save_file": Case("safetensors.numpy `save_file`, unstacked before", saving.save_file, packages=_ST),
+    "save_file_stacked": Case("unstacked, then safetensors.numpy `save_file`", saving.unstack_save_file, packages=_ST),
+    "save_equinox": Case("`eqx.tree_serialise_leaves` of the stacked tree", saving.equinox, packages=("equinox",)),
+    "save_orbax": Case("orbax save of the stacked tree", saving.orbax, packages=("orbax-checkpoint",)),
     "fresh": _limit("limit: `preadv` into fresh `np.empty`", limits.fresh),
     "huge": _limit("limit: `preadv` into fresh pages of 2 MiB", limits.huge),
     "replayed": _limit("limit: the reads of bridge.load, decided beforehand", limits.replayed),

@@ -42,7 +42,8 @@ def _touched(nbytes: int) -> memoryview:
     return block
 
 
-def _read(file: int, into: memoryview, offset: int) -> None:
+def read(file: int, into: memoryview, offset: int) -> None:
+    """Fill memory from a file."""
     while into.nbytes:
         count = os.preadv(file, [into], offset)
         if count == 0:
@@ -50,7 +51,7 @@ def _read(file: int, into: memoryview, offset: int) -> None:
         into, offset = into[count:], offset + count
 
 
-def _in_threads(jobs: Iterable[Any], do: Callable[[Any], None], threads: int) -> None:
+def in_threads(jobs: Iterable[Any], do: Callable[[Any], None], threads: int) -> None:
     """Every job done by one of `threads` threads; taking the next one from a list is atomic."""
     left = iter(list(jobs))
 
@@ -79,7 +80,7 @@ def _reading(work: Work, make: Buffer, threads: int) -> list[memoryview]:
         buffer = make(path.stat().st_size)
         buffers.append(buffer)
         jobs += [(file, buffer[start : start + length], start) for start, length in _chunks(path)]
-    _in_threads(jobs, lambda job: _read(*job), threads)
+    in_threads(jobs, lambda job: read(*job), threads)
     for file in files:
         os.close(file)
     return buffers
@@ -122,7 +123,7 @@ def replayed(work: Work) -> Run:
             count = os.preadv(files[read.file], [memory[name][a:b] for name, a, b in read.parts], read.offset)
             assert count == read.nbytes
 
-        _in_threads(reads, do, THREADS)
+        in_threads(reads, do, THREADS)
         for file in files.values():
             os.close(file)
         return list(arrays.values())
@@ -151,7 +152,7 @@ def sequential(work: Work) -> Run:
         for path in work.paths:
             file = os.open(path, os.O_RDONLY)
             for start, length in _chunks(path):
-                _read(file, buffer[:length], start)
+                read(file, buffer[:length], start)
             os.close(file)
 
     return run
@@ -176,10 +177,10 @@ def _cast(work: Work, itemsize: int) -> Run:
             if not hasattr(scratch, "read"):
                 scratch.read = memoryview(bytearray(chunk))
                 scratch.write = np.ones(chunk * itemsize // work.dtype.itemsize, np.uint8)
-            _read(file, scratch.read[:length], start)
+            read(file, scratch.read[:length], start)
             np.copyto(target, scratch.write[: target.size])
 
-        _in_threads(jobs, do, THREADS)
+        in_threads(jobs, do, THREADS)
         for file in files:
             os.close(file)
         return out

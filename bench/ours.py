@@ -19,6 +19,7 @@ RULES = {
         "lm_head.** -> head.**",
     ],
     "small": ["h.{l}.e.{e}.w -> h.e.w"],
+    "many": ["model.layers.{l}.** -> layers.**"],
 }
 TRANSPOSED = [
     "model.embed_tokens.weight [o i] -> embed.weight [i o]",

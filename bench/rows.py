@@ -59,6 +59,7 @@ class Row:
 
 
 _PLAIN = ("fresh", "huge")
+_SAVERS = ("save_file", "save_file_stacked", "save_equinox", "save_orbax")
 
 
 def _memory(case: str, plus: int) -> tuple[Bound, ...]:
@@ -153,6 +154,42 @@ ROWS = (
             Bound("bridge_open", ((1.3, ("offset_keys",)),)),
         ),
         kind="small",
+        large=False,
+    ),
+    Row(
+        "save",
+        "Saved from stacked leaves",
+        ("save", "save_by_rules", "written", *_SAVERS),
+        (Bound("save", ((1.3, ("written",)),)), Bound("save_by_rules", ((1.3, ("written",)),))),
+        ours="save",
+        large=False,
+    ),
+    Row(
+        "diff",
+        "Two checkpoints compared",
+        ("diff", "read_both"),
+        (Bound("diff", ((1.3, ("read_both",)),)),),
+        ours="diff",
+        large=False,
+    ),
+    Row(
+        "many",
+        "20,000 tensors of 128 bytes, saved and compared",
+        ("bridge", "save", "save_by_rules", "diff", *_SAVERS),
+        (
+            *(Bound(case, ((4.0, ("bridge",)),)) for case in ("save", "save_by_rules", "diff")),
+            *(Bound(case, ((2.0, ("save_file",)),)) for case in ("save", "save_by_rules")),
+        ),
+        kind="many",
+        large=False,
+    ),
+    Row(
+        "many_unstacked",
+        "20,000 tensors of 128 bytes, each its own array, saved",
+        ("bridge_unstacked", "save_unstacked", "save_file"),
+        (Bound("save_unstacked", ((1.3, ("bridge_unstacked",)),)),),
+        kind="many",
+        ours="bridge_unstacked",
         large=False,
     ),
     Row(

@@ -73,6 +73,8 @@ LLAMAS = {
 }
 SMALL = {"tiny": (2, 5), "quick": (100, 100), "half": (1000, 100)}
 """Layers and experts of the checkpoint of many tensors, 1 KiB each."""
+MANY = {"tiny": 2, "quick": 400, "half": 4000}
+"""Layers of the checkpoint of many tensors that is saved: five tensors each, of 64 values."""
 
 
 class Place(NamedTuple):
@@ -152,7 +154,7 @@ def leaf_name(key: str) -> str:
 
 
 def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
-    """The work, made unless it stands there. **Arguments:** `kind` is `"llama"` or `"small"`."""
+    """The work, made unless it stands there. **Arguments:** `kind` is `"llama"`, `"small"` or `"many"`."""
     folder = cache / f"{kind}-{name}-{dtype.lower()}-v{_VERSION}"
     if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -169,6 +171,9 @@ def _make(folder: Path, kind: str, name: str, dtype: str) -> None:
             for layer in range(layers)
             for expert in range(experts)
         }
+        files = {"model.safetensors": tensors}
+    elif kind == "many":
+        tensors = {f"model.layers.{layer}.{each}.w": (64,) for layer in range(MANY[name]) for each in "abcde"}
         files = {"model.safetensors": tensors}
     else:
         tensors = LLAMAS[name].tensors()

@@ -117,7 +117,7 @@ def check_base(ckpt: Checkpoint, plan: Plan) -> None:
 
 def _is_whole(held: Sequence[Piece]) -> bool:
     """Whether leaves hold every element of a key."""
-    return sum(piece.index_map.count for piece in held) >= prod(held[0].index_map.key_shape)
+    return sum(piece.rows.count for piece in held) >= prod(held[0].rows.term.index_map.key_shape)
 
 
 def _some(keys: Sequence[str] | frozenset[str]) -> str:

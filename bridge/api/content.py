@@ -11,6 +11,8 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.api.base import Base, check_base
+from bridge.format.table import collector_off
+from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
@@ -19,7 +21,7 @@ from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.rules.rule import Rule
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.gather import Piece, Whole, agrees, pieces
+from bridge.stream.gather import Piece, TermRows, Whole, agrees, pieces
 
 Pieces = Mapping[str, Sequence[Piece]]
 """For every key, where the leaves have its elements."""
@@ -55,6 +57,7 @@ class Content:
         self.unplanned, self.base = unplanned, base
 
     @classmethod
+    @collector_off(many=True)
     def of(
         cls,
         template: Template,
@@ -96,15 +99,16 @@ class Content:
     def check_copies(self, leaves: Mapping[str, Any]) -> None:
         """Leaves that were loaded from one key still have the same values. **Raises:** `PlanError`."""
         for block in (block for block in self.plan.blocks if block.copy):
+            terms = [TermRows(block, term, zero=False) for term in block.terms]
             for row, copy in enumerate(block.leaves):
-                for key, index_map in block.maps(row):
+                for rows in terms:
+                    key = rows.term.keys[row]
                     found = self.held.get(key, ())
                     names = {piece.leaf for piece in found}
                     if copy in self.left_out or copy in names or not names:
                         continue
                     whole = {name: [Whole(np.asarray(leaves[name]))] for name in (copy, *names)}
-                    piece = Piece(copy, index_map, block.scale, block.add, zero=False)
-                    if not agrees(piece, found, whole, self.specs[key].dtype):
+                    if not agrees(Piece(rows, row), found, whole, self.specs[key].dtype):
                         raise PlanError(
                             f"leaf {quote(copy)} is a copy of key {quote(key)}, which is saved from leaf "
                             f"{quote(found[0].leaf)}, and their values differ now: save by rules in which "
@@ -113,11 +117,11 @@ class Content:
 
     def not_written(self, leaves: Mapping[str, Any]) -> Iterator[LeftOut]:
         """What the files do not hold, or not as it was."""
-        saved = {piece.leaf for found in self.held.values() for piece in found}
         copied: dict[str, str] = {}
         for block in self.plan.blocks:
             if block.copy:
                 copied |= zip(reversed(block.leaves), reversed(block.terms[0].keys), strict=True)
+        saved = {piece.leaf for found in self.held.values() for piece in found} if copied else set[str]()
         for name in leaves:
             if name in self.left_out:
                 yield LeftOut(name, "left out, as 'leave_out' says")
@@ -182,8 +186,10 @@ def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]
             raise PlanError(f"leaf {quote(name)} is {shape}, the plan has {wanted}: make a plan for this model")
 
 
-def _without(held: Pieces, left_out: Container[str]) -> dict[str, Sequence[Piece]]:
+def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[Piece]]:
     """The keys whose elements lie in no leaf that is left out. **Raises:** `PlanError` where only some do."""
+    if not left_out:
+        return dict(held)
     kept: dict[str, Sequence[Piece]] = {}
     for key, found in held.items():
         out = [piece.leaf for piece in found if piece.leaf in left_out]
@@ -214,15 +220,27 @@ def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, b
     policy = DtypePolicy.of(None if dtype == "model" else dtype)
     specs: dict[str, Spec] = {}
     spent = plan.spent
-    for key in (key for key in plan.specs if key in held or key in spent):
+    table = ArrayTable.of(plan.specs)
+    dtypes = {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
+    known: dict[tuple[int, np.dtype], Spec] = {}
+    for key, kind in zip(table.names, table.kinds.tolist(), strict=True):
+        read = table.specs[kind]
         if key in spent:
-            specs[key] = Spec(plan.specs[key].dtype, plan.specs[key].shape)
-            continue
-        own = np.dtype(leaves[held[key][0].leaf].dtype)
-        stored = own if by_rules or dtype == "model" else plan.specs[key].dtype
-        wanted = policy.dtype(key, stored, stored)
-        reason = refusal(own, wanted) if not (own.kind in "iu" and wanted.kind in "iu") else None
-        if reason is not None:
-            raise PlanError(f"key {quote(key)} cannot be saved as {wanted.name}: {reason}")
-        specs[key] = Spec(wanted, plan.specs[key].shape)
+            specs[key] = Spec(read.dtype, read.shape)
+        elif key in held:
+            own = dtypes[held[key][0].leaf]
+            # Keys of one spec whose leaves have one dtype get one spec, unless a pattern has a say in it.
+            if (kind, own) not in known or policy.by_leaf:
+                known[kind, own] = _spec(key, read, own, policy, as_is=by_rules or dtype == "model")
+            specs[key] = known[kind, own]
     return specs
+
+
+def _spec(key: str, read: ArraySpec, own: np.dtype, policy: DtypePolicy, *, as_is: bool) -> Spec:
+    """What a key is written as whose leaf has dtype `own`. **Raises:** `PlanError` where it cannot be."""
+    stored = own if as_is else read.dtype
+    wanted = policy.dtype(key, stored, stored)
+    reason = refusal(own, wanted) if not (own.kind in "iu" and wanted.kind in "iu") else None
+    if reason is not None:
+        raise PlanError(f"key {quote(key)} cannot be saved as {wanted.name}: {reason}")
+    return Spec(wanted, read.shape)

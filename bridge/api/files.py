@@ -15,10 +15,11 @@ from bridge._text import quote
 from bridge.api.content import Content
 from bridge.api.progress import Progress
 from bridge.format.encode import encode_header, encode_index
+from bridge.format.table import collector_off
 from bridge.mapping.template import Spec
 from bridge.place.held import Held
 from bridge.stream.convert import DoesNotFitError
-from bridge.stream.gather import Piece, gather
+from bridge.stream.gather import Piece, gather, raw
 from bridge.target.commit import Target, numbered
 from bridge.target.existing import INDEX, SINGLE
 from bridge.target.files import split_into_files, stored_nbytes
@@ -40,8 +41,7 @@ class Tensors:
 class Files:
     """All files of a save, the same whoever writes them, and where the values are: pieces of `leaves`, or in `base`.
 
-    Processes that would write the same files from the same places have the same `digest`. The files would like to be
-    called `wanted`, and their index `index_name`.
+    The files would like to be called `wanted`, and their index `index_name`.
     """
 
     files: Sequence[Tensors]
@@ -49,9 +49,9 @@ class Files:
     index_name: str
     content: Content
     leaves: Mapping[str, Any]
-    digest: str
 
     @classmethod
+    @collector_off(many=True)
     def of(
         cls,
         content: Content,
@@ -73,7 +73,7 @@ class Files:
         base = content.base
         index_name = INDEX if base is None else base.index_name
         if single is not None:
-            dealt = {single: content.specs}
+            dealt = {single: dict(content.specs)}
         elif base is not None:
             dealt = base.files(content.specs)
         else:
@@ -83,14 +83,20 @@ class Files:
         for name, specs in dealt.items():
             tensors = {key: (spec.dtype, spec.shape) for key, spec in specs.items()}
             head, offsets = encode_header(tensors, metadata, file=name)
-            files.append(Tensors(specs, head, offsets, len(head) + sum(map(stored_nbytes, specs.values()))))
-        decided = json.dumps([[file.head.hex() for file in files], content.plan.texts])
-        return cls(files, list(dealt), index_name, content, leaves, hashlib.sha256(decided.encode()).hexdigest())
+            last = next(reversed(specs), None)
+            nbytes = len(head) if last is None else offsets[last] + stored_nbytes(specs[last])
+            files.append(Tensors(specs, head, offsets, nbytes))
+        return cls(files, list(dealt), index_name, content, leaves)
 
     @property
     def held(self) -> Mapping[str, Sequence[Piece]]:
         """Where the leaves have the elements of each key."""
         return self.content.held
+
+    def digest(self) -> str:
+        """The same for processes that would write the same files from the same places."""
+        decided = json.dumps([[file.head.hex() for file in self.files], self.content.plan.texts])
+        return hashlib.sha256(decided.encode()).hexdigest()
 
     @property
     def nbytes(self) -> int:
@@ -153,7 +159,7 @@ def counting(report: Progress | None, total: int) -> Callable[[int], None]:
     return wrote
 
 
-def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray]:
+def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray | memoryview]:
     """The tensors of one file, in its order, one at a time, those of the base in parts."""
     base = files.content.base
     for key, spec in file.specs.items():
@@ -162,9 +168,11 @@ def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray]:
         elif key not in files.held:
             yield np.zeros(spec.shape, spec.dtype)  # used up by its layer: no leaf has it
         else:
-            into = base.ckpt[key] if base is not None and key in base.partial else None
             try:
-                yield gather(files.held[key], parts, spec.dtype, into)
+                if base is not None and key in base.partial:
+                    yield gather(files.held[key], parts, spec.dtype, base.ckpt[key])
+                else:
+                    yield raw(files.held[key], parts, spec.dtype)
             except CheckpointError as error:
                 raise SaveError(unwritable(key, error)) from error
 

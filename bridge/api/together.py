@@ -38,7 +38,8 @@ def write_together(
     **Raises:** `SaveError`, where another process has failed or died too.
     """
     whole = [name for name, leaf in files.leaves.items() if is_whole(leaf)]
-    group.post("decided", json.dumps([files.digest, whole]))
+    mine = files.digest()
+    group.post("decided", json.dumps([mine, whole]))
     if place is None:
         stage = json.loads(group.wait_for("staged", group.processes[0]))
         group.all_are_here()
@@ -49,7 +50,7 @@ def write_together(
         written = json.loads(group.wait_for("committed", group.processes[0]))
         return tuple(written["names"]), written["nbytes"]
     decided = {process: json.loads(text) for process, text in group.wait_for_all("decided").items()}
-    other = next((process for process, (digest, _) in decided.items() if digest != files.digest), None)
+    other = next((process for process, (digest, _) in decided.items() if digest != mine), None)
     if other is not None:
         raise SaveError(
             f"processes {group.me} and {other} would save different files: call save with the same model, plan or "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from itertools import chain
+from json.encoder import encode_basestring
 from math import prod
 
 import numpy as np
@@ -39,17 +40,21 @@ def encode_header(
     **Raises:** `SaveError` for a header beyond the 100 MB that readers take; `CheckpointError` for a dtype that the
     format has no name for.
     """
-    document: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    entries = [f'"__metadata__":{_dumps(dict(metadata))}'] if metadata else []
     offsets: dict[str, int] = {}
+    known: dict[tuple[np.dtype, Shape], tuple[str, int]] = {}
     start = 0
-    for key, (dtype, shape) in tensors.items():
-        name = dtype_name(dtype)
-        stop = start + prod(shape) * DTYPES[name].bits // 8
-        document[key] = {"dtype": name, "shape": list(shape), "data_offsets": [start, stop]}
+    for key, spec in tensors.items():
+        if spec not in known:
+            name = dtype_name(spec[0])
+            text = f'{{"dtype":"{name}","shape":{_dumps(spec[1])},"data_offsets":'
+            known[spec] = text, prod(spec[1]) * DTYPES[name].bits // 8
+        text, nbytes = known[spec]
+        entries.append(f"{encode_basestring(key)}:{text}[{start},{start + nbytes}]}}")
         offsets[key] = start
-        start = stop
+        start += nbytes
     try:
-        raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        raw = f"{{{','.join(entries)}}}".encode()
     except UnicodeEncodeError as e:
         text = next(text for text in (*tensors, *chain(*metadata.items())) if _is_lone(text))
         raise SaveError(
@@ -63,6 +68,10 @@ def encode_header(
         )
     head = len(raw).to_bytes(8, "little") + raw
     return head, {key: len(head) + offset for key, offset in offsets.items()}
+
+
+def _dumps(document: object) -> str:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
 
 def _is_lone(text: str) -> bool:

@@ -66,13 +66,16 @@ class ArrayTable:
             return cls(*specs.columns())
         known: dict[tuple[np.dtype, Shape, int], int] = {}
         first: list[ArraySpec] = []
-        kinds = np.empty(len(specs), np.intp)
-        for number, spec in enumerate(specs.values()):
-            kind = known.setdefault((spec.dtype, spec.shape, spec.nbytes), len(first))
-            if kind == len(first):
-                first.append(spec)
-            kinds[number] = kind
-        return cls(list(specs), kinds, first)
+        kinds: list[int] = []
+        before, kind = None, 0
+        for spec in specs.values():
+            if spec is not before:  # many arrays in a row share one
+                kind = known.setdefault((spec.dtype, spec.shape, spec.nbytes), len(first))
+                if kind == len(first):
+                    first.append(spec)
+            kinds.append(kind)
+            before = spec
+        return cls(list(specs), np.array(kinds, np.intp), first)
 
     def __len__(self) -> int:
         return len(self.names)

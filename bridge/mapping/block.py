@@ -34,6 +34,12 @@ class Term:
         """Some rows."""
         return Term(self.index_map, self.keys.at(rows), self.starts[rows])
 
+    def map(self, row: int, leaf_starts: Matrix) -> IndexMap:
+        """The map that applies to the key of one row; `leaf_starts` are the block's."""
+        one = self.index_map
+        start, leaf_start = tuple(self.starts[row].tolist()), tuple(leaf_starts[row].tolist())
+        return IndexMap(one.key_shape, one.leaf_shape, start, leaf_start, one.atoms)
+
 
 class Block:
     """Rows of tensors and the places of leaves that they fill.
@@ -83,11 +89,8 @@ class Block:
 
     def maps(self, row: int) -> Iterator[tuple[str, IndexMap]]:
         """The keys of one row, each with the map that applies to it there."""
-        leaf_start = tuple(self.starts[row].tolist())
         for term in self.terms:
-            start = tuple(term.starts[row].tolist())
-            one = term.index_map
-            yield term.keys[row], IndexMap(one.key_shape, one.leaf_shape, start, leaf_start, one.atoms)
+            yield term.keys[row], term.map(row, self.starts)
 
 
 class _Columns:

@@ -7,7 +7,7 @@ read.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
@@ -26,17 +26,17 @@ from bridge.rules.rule import Rule
 from bridge.rules.syntax import Hole, Index, Name, Wild
 
 
-class SpelledKey(NamedTuple):
-    """A key that a rule spells: what it looks like, what it is written from, and how the leaf was named.
+class SpelledKeys(NamedTuple):
+    """Keys that a rule spells for one leaf: what each looks like, what they are written from, how the leaf was named.
 
-    `place` are the positions along the leading axes of the leaf that it fills, `as_named` the leaf side's name without
-    the indices that are axes.
+    `places` are, for each key, the positions along the leading axes of the leaf that it fills, `as_named` the leaf
+    side's name without the indices that are axes.
     """
 
-    key: str
+    keys: Sequence[str]
     spec: Spec
     targets: tuple[Target, ...]
-    place: tuple[int, ...]
+    places: Sequence[tuple[int, ...]]
     as_named: Name
 
 
@@ -47,7 +47,7 @@ class KeySpeller:
         self.names = names
         self.leaves = LeafMatcher(names)
 
-    def spell(self, rule: Rule, beside: Collection[int] = ()) -> Iterator[SpelledKey]:
+    def spell(self, rule: Rule, beside: Collection[int] = ()) -> Iterator[SpelledKeys]:
         """The keys that a rule spells, but not for the leaves in `beside`.
 
         **Raises:** `PlanError` where the leaves do not tell a key's name or shape.
@@ -68,7 +68,7 @@ class KeySpeller:
 
     # The keys
 
-    def keys(self, rule: Rule, named: NamedLeaves, rows: Numbers) -> Iterator[SpelledKey]:
+    def keys(self, rule: Rule, named: NamedLeaves, rows: Numbers) -> Iterator[SpelledKeys]:
         """The keys for some of the names that were matched."""
         match, sizes = named.match, dict(rule.sizes)
         family = match.family.at(rows)
@@ -110,7 +110,7 @@ class KeySpeller:
 
     def formatted(
         self, rule: Rule, named: NamedLeaves, name: Name, rows: Rows, places: Matrix, shape: Shape
-    ) -> Iterator[SpelledKey]:
+    ) -> Iterator[SpelledKeys]:
         """The keys that a name spells for rows of positions."""
         assert rule.leaf is not None
         sizes, count = dict(rule.sizes), len(rows.ids)
@@ -119,15 +119,18 @@ class KeySpeller:
             if isinstance(piece, Hole):
                 inside &= encoded(piece, sizes, rows.columns, count) >= 0
         rows, places = (rows, places) if inside.all() else (rows.at(inside), places[inside])
-        table = self.names.table
-        specs: dict[int, tuple[Spec, tuple[Target, ...]]] = {}
+        if not len(rows.ids):
+            return
         texts = formatted(name, sizes, rows.columns, len(rows.ids))
-        listed: list[list[int]] = places.tolist()
-        for key, at, place in zip(texts, rows.ids.tolist(), map(tuple, listed), strict=True):
-            if at not in specs:
-                targets = self.leaves.targets(rule, at, len(place))
-                specs[at] = Spec(table.spec(targets[0].leaf).dtype, shape), targets
-            yield SpelledKey(key, *specs[at], place, named.kept)
+        listed: list[tuple[int, ...]] = list(map(tuple, places.tolist()))
+        specs: dict[np.dtype, Spec] = {}
+        # The rows of a leaf stand together.
+        heads: list[int] = np.flatnonzero(np.diff(rows.ids, prepend=-1)).tolist()
+        for first, stop in pairwise([*heads, len(texts)]):
+            targets = self.leaves.targets(rule, int(rows.ids[first]), places.shape[1])
+            dtype = self.names.table.spec(targets[0].leaf).dtype
+            spec = specs.setdefault(dtype, Spec(dtype, shape))
+            yield SpelledKeys(texts[first:stop], spec, targets, listed[first:stop], named.kept)
 
     def shapes(
         self,
@@ -145,10 +148,9 @@ class KeySpeller:
         depth = len(lead) + len(loose)
         branch = shaped_branch(rule.pairing, picks)
         alike: dict[tuple[tuple[Shape | None, ...], tuple[Port, ...]], list[int]] = {}
+        explicit = rule.leaf.axes is not None
         for row, name in enumerate(rows.ids.tolist()):
-            ports = (
-                () if rule.leaf.axes is not None else tuple(p for p in self.leaves.ports(name) if p.depth == depth)[:1]
-            )
+            ports = () if explicit else tuple([p for p in self.leaves.ports(name) if p.depth == depth][:1])
             found = [branches[row] for branches in leaves]
             found[branch] = self.leaves.leaf(name)
             shapes = tuple([None if leaf < 0 else self.names.table.spec(leaf).shape for leaf in found])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ class LeafMatcher:
         """The names of the model that a rule's leaf side matches. Fewer axes go first."""
         assert rule.leaf is not None
         index = self.names.index(explicit=rule.leaf.axes is not None)
-        segments, sizes = rule.leaf.name.segments, dict(rule.sizes)
+        segments, sizes, loose = rule.leaf.name.segments, dict(rule.sizes), len(dropped(rule, 0))
         holes = [n for n, segment in enumerate(segments) if len(segment) == 1 and isinstance(segment[0], Hole)]
         taken = np.zeros(len(index.names), bool)
         for count in range(len(holes) + 1):
@@ -75,7 +76,7 @@ class LeafMatcher:
                         if match is None:
                             continue
                         ids = match.family.ids
-                        fits = np.array([self.fits(rule, n, axes) for n in ids.tolist()], bool) & ~taken[ids]
+                        fits = np.array([self.fits(rule, n, count + loose) for n in ids.tolist()], bool) & ~taken[ids]
                         fits &= _counted_whole(rule, match, [self.leaf(n) for n in ids.tolist()], axes, self.names)
                         if (now[ids] & fits).any():
                             twice = index.names[int(ids[np.flatnonzero(now[ids] & fits)[0]])]
@@ -88,12 +89,11 @@ class LeafMatcher:
                             yield NamedLeaves(match if fits.all() else _at(match, fits), axes, kept)
             taken |= now
 
-    def fits(self, rule: Rule, name: int, axes: Sequence[int]) -> bool:
+    def fits(self, rule: Rule, name: int, depth: int) -> bool:
         """Whether a rule with so many axes in front can speak of what stands at a name."""
         assert rule.leaf is not None
-        depth, explicit = len(axes) + len(dropped(rule, 0)), rule.leaf.axes is not None
         leaf = self.leaf(name)
-        if not explicit:
+        if rule.leaf.axes is None:
             ports = [port for port in self.ports(name) if port.depth == depth and (rule is INFERENCE or not port.whole)]
             if not ports and leaf >= 0 and (depths := self.depths.get(leaf)):
                 if max(depths) > depth:
@@ -106,15 +106,30 @@ class LeafMatcher:
 
     def ports(self, name: int) -> list[Port]:
         """Where a name comes in at layouts. What a layout drops has no values to save."""
-        return [port for port in self.names.kinds[int(self.names.standing[name])].ports if port.rule.leaf is not None]
+        return self._filling[self._standing[name]]
+
+    @cached_property
+    def _standing(self) -> list[int]:
+        return self.names.standing.tolist()
+
+    @cached_property
+    def _filling(self) -> list[list[Port]]:
+        """The ports of each kind of name that fill leaves."""
+        return [[port for port in kind.ports if port.rule.leaf is not None] for kind in self.names.kinds]
 
     def leaf(self, name: int) -> int:
         """The leaf behind a name, or behind the first of its ports; -1 without one."""
-        found = self.names.kinds[int(self.names.standing[name])].ports
-        for number, port in enumerate(found):
-            if port.rule.leaf is not None:
-                return self.names.filled_by(self.names.placed[name][number], port.rule)[port.branch]
-        return int(self.names.leaves[name])
+        return self._leaves[name]
+
+    @cached_property
+    def _leaves(self) -> list[int]:
+        leaves: list[int] = self.names.leaves.tolist()
+        for name, placed in self.names.placed.items():
+            ports = self.names.kinds[self._standing[name]].ports
+            filling = [(port, at) for port, at in zip(ports, placed, strict=True) if port.rule.leaf is not None]
+            for port, at in filling[:1]:
+                leaves[name] = self.names.filled_by(at, port.rule)[port.branch]
+        return leaves
 
     def free(self, rule: Rule, found: Sequence[NamedLeaves]) -> Mask:
         """Which names a rule writes: of several spellings of a parameter the first, PyTorch's before the leaf's own."""
@@ -161,7 +176,7 @@ class LeafMatcher:
         """What a rule writes at a name."""
         assert rule.leaf is not None
         found: list[Target] = []
-        if rule.leaf.axes is None:
+        if rule.leaf.axes is None and self.ports(name):
             for number, port in enumerate(self.names.kinds[int(self.names.standing[name])].ports):
                 if port.rule.leaf is not None and port.depth == depth:
                     leaf = self.names.filled_by(self.names.placed[name][number], port.rule)[port.branch]

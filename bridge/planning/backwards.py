@@ -15,7 +15,7 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.bind import INFERENCE, bind_keys
-from bridge.mapping.keynames import KeySpeller, SpelledKey
+from bridge.mapping.keynames import KeySpeller, SpelledKeys
 from bridge.mapping.landing import ModelNames
 from bridge.mapping.leafnames import Target
 from bridge.mapping.names import NameIndex
@@ -25,6 +25,7 @@ from bridge.rules.rule import Rule
 from bridge.rules.syntax import Choice, Hole, Name, Piece, Wild
 
 Sizes = tuple[tuple[str, int], ...]
+Place = tuple[int, ...]
 
 COUNTER = Spec(np.dtype("i8"), ())
 """What PyTorch has of a layer beside its parameters where a layout drops a scalar."""
@@ -34,11 +35,20 @@ _DEEP = ("\ue000", "\ue000.\ue001.\ue002", "")
 
 
 class Claim(NamedTuple):
-    """A rule that has taken a place of a leaf, how it names the leaf, and the key that it is saved as."""
+    """A rule that has taken places of a leaf, how it names the leaf, and the keys that these are saved as."""
 
     number: int
     rule: Rule
-    spelled: SpelledKey
+    spelled: SpelledKeys
+
+    def key(self, place: Place) -> str:
+        """The key at a place of the leaf, or at the first part of it."""
+        pairs = zip(self.spelled.keys, self.spelled.places, strict=True)
+        return next(key for key, own in pairs if _part(own, place))
+
+
+Claims = dict[int, dict[Place, list[Claim]]]
+"""The claims on a leaf, by place; places by how many axes they are positions along."""
 
 
 def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str] = ()) -> dict[str, Spec]:
@@ -54,7 +64,7 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
     claims = _Claims(rules, names)
     out = {number for number, name in enumerate(names.table.names) if name in left_out}
     specs: dict[str, Spec] = {}
-    copies: list[SpelledKey] = []
+    copies: list[SpelledKeys] = []
     named: set[int] = set()
     for number, rule in enumerate(rules):
         if rule.leaf is None or rule.alt:
@@ -66,11 +76,12 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
             copies += found
             continue
         for spelled in found:
-            if rule.tie or claims.take(number, rule, spelled):
-                if any(pair.alone for pair in rule.pairing):
-                    raise PlanError(_branches_text(names, rule, spelled, found))
-                specs.setdefault(spelled.key, spelled.spec)
-    specs |= {spelled.key: spelled.spec for spelled in copies if spelled.key not in specs}
+            keys = spelled.keys if rule.tie else claims.take(number, rule, spelled)
+            if keys and any(pair.alone for pair in rule.pairing):
+                raise PlanError(_branches_text(names, rule, spelled, found, keys[0]))
+            for key in keys:
+                specs.setdefault(key, spelled.spec)
+    specs |= {key: spelled.spec for spelled in copies for key in spelled.keys if key not in specs}
     for leaf, rule in speller.leaves.stacked.items():
         if leaf not in claims.leaves and leaf not in out:
             raise PlanError(_stack_text(names, leaf, rule, speller))
@@ -80,8 +91,8 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
     named |= out
     for spelled in speller.spell(INFERENCE, named):
         unnamed = named.isdisjoint(target.leaf for target in spelled.targets)
-        if unnamed and claims.take(len(rules), INFERENCE, spelled):
-            specs.setdefault(spelled.key, spelled.spec)
+        for key in claims.take(len(rules), INFERENCE, spelled) if unnamed else ():
+            specs.setdefault(key, spelled.spec)
     counters = dict.fromkeys(_counters(names, claims), COUNTER)
     return counters | specs
 
@@ -97,8 +108,7 @@ def _counters(names: ModelNames, claims: _Claims) -> Iterator[str]:
             if rule.leaf is None or len(rule.keys) > 1:
                 continue
             port, leaf = branch_names(rule, 0)[0], names.filled_by(number, rule)[0]
-            found = [claim.spelled.key for claims_at in claims.leaves.get(leaf, {}).values() for claim in claims_at]
-            for key in found:
+            for key in claims.keys(leaf):
                 if f".{key}".endswith(f".{port}"):
                     yield from (f"{key[: -len(port)]}{side.name}" for side in own if side.axes == ())
 
@@ -114,10 +124,13 @@ def _stack_text(names: ModelNames, leaf: int, rule: Rule, speller: KeySpeller) -
     )
 
 
-def _branches_text(names: ModelNames, rule: Rule, spelled: SpelledKey, found: Sequence[SpelledKey]) -> str:
+def _branches_text(
+    names: ModelNames, rule: Rule, spelled: SpelledKeys, found: Sequence[SpelledKeys], first: str
+) -> str:
     """Which branch of a choice that stands on the key side alone was read, a plan knows."""
-    leaf = names.table.names[spelled.targets[0].leaf]
-    keys = [o.key for o in found if (o.targets, o.place, o.spec) == (spelled.targets, spelled.place, spelled.spec)]
+    leaf, place = names.table.names[spelled.targets[0].leaf], spelled.places[spelled.keys.index(first)]
+    alike = [other for other in found if (other.targets, other.spec) == (spelled.targets, spelled.spec)]
+    keys = [key for other in alike for key, own in zip(other.keys, other.places, strict=True) if own == place]
     shown = " or as ".join(map(quote, dict.fromkeys(keys)))
     return (
         f"leaf {quote(leaf)} can be saved as {shown} by the rule '{rule}': save it by the plan that loaded it, or by a "
@@ -130,33 +143,52 @@ class _Claims:
 
     def __init__(self, rules: Sequence[Rule], names: ModelNames) -> None:
         self.rules, self.names = rules, names
-        self.leaves: dict[int, dict[tuple[int, ...], list[Claim]]] = {}
+        self.leaves: dict[int, Claims] = {}
+        self.first: dict[int, int] = {}
+        """Of each leaf the first rule that spells keys for it."""
 
-    def take(self, number: int, rule: Rule, spelled: SpelledKey) -> bool:
-        """Take a place for a rule, unless one before it has it; then this one has to be more general.
+    def take(self, number: int, rule: Rule, spelled: SpelledKeys) -> Sequence[str]:
+        """Take places for a rule, but those that one before it has; for these, this one has to be more general.
 
-        **Raises:** `PlanError` where it is not.
+        **Returns:** the keys of the places that it got. **Raises:** `PlanError` where it is not.
         """
+        leaves = {target.leaf for target in spelled.targets}
+        if {self.first.setdefault(leaf, number) for leaf in leaves} != {number}:
+            rows = [row for row in range(len(spelled.keys)) if self.is_free(number, rule, spelled, row)]
+            keys, places = [spelled.keys[row] for row in rows], [spelled.places[row] for row in rows]
+            spelled = spelled._replace(keys=keys, places=places)
+        claim = Claim(number, rule, spelled)
+        for leaf in leaves if spelled.keys else ():
+            claims = self.leaves.setdefault(leaf, {}).setdefault(len(spelled.places[0]), {})
+            for place in spelled.places:
+                claims.setdefault(place, []).append(claim)
+        return spelled.keys
+
+    def keys(self, leaf: int) -> Iterator[str]:
+        """The keys that a leaf is saved as."""
+        claims = (claim for by_place in self.leaves.get(leaf, {}).values() for at in by_place.values() for claim in at)
+        for spelled in {id(claim.spelled): claim.spelled for claim in claims}.values():
+            yield from spelled.keys
+
+    def is_free(self, number: int, rule: Rule, spelled: SpelledKeys, row: int) -> bool:
+        """Whether no rule before has one of the places. **Raises:** `PlanError` where one has that is as general."""
         for target in spelled.targets:
-            for claim in _at(self.leaves.get(target.leaf, {}), spelled.place):
+            for claim in _at(self.leaves.get(target.leaf, {}), spelled.places[row]):
                 if claim.number != number and any(_overlap(target, other) for other in claim.spelled.targets):
-                    self.check(claim, number, rule, spelled)
+                    self.check(claim, number, rule, spelled, row)
                     return False
-        for target in spelled.targets:
-            claims = self.leaves.setdefault(target.leaf, {})
-            claims.setdefault(spelled.place, []).append(Claim(number, rule, spelled))
         return True
 
-    def check(self, claim: Claim, number: int, rule: Rule, spelled: SpelledKey) -> None:
+    def check(self, claim: Claim, number: int, rule: Rule, spelled: SpelledKeys, row: int) -> None:
         """Raise where the later rule could be the one that the leaf was loaded by."""
         if more_general(spelled.as_named, rule.sizes, claim.spelled.as_named, claim.rule.sizes):
             return
-        if number in bind_keys(self.rules[: number + 1], NameIndex([spelled.key])).used:
-            leaf = self.names.table.names[spelled.targets[0].leaf]
+        key = spelled.keys[row]
+        if number in bind_keys(self.rules[: number + 1], NameIndex([key])).used:
+            leaf, other = self.names.table.names[spelled.targets[0].leaf], claim.key(spelled.places[row])
             raise PlanError(
-                f"leaf {quote(leaf)} can be saved as {quote(claim.spelled.key)} by the rule '{claim.rule}' and as "
-                f"{quote(spelled.key)} by the rule '{rule}': save it by the plan that loaded it, or say which is only "
-                "read with alt=true"
+                f"leaf {quote(leaf)} can be saved as {quote(other)} by the rule '{claim.rule}' and as {quote(key)} by "
+                f"the rule '{rule}': save it by the plan that loaded it, or say which is only read with alt=true"
             )
 
 
@@ -166,14 +198,21 @@ def _overlap(one: Target, other: Target) -> bool:
     return one.leaf == other.leaf and one.part == other.part and not apart
 
 
-def _at(claims: Mapping[tuple[int, ...], list[Claim]], place: tuple[int, ...]) -> Iterator[Claim]:
+def _at(claims: Claims, place: Place) -> Iterator[Claim]:
     """The claims on a place, on what it is a part of, and on parts of it."""
-    for depth in range(len(place) + 1):
-        yield from claims.get(place[:depth], ())
-    if len(place) < max(map(len, claims), default=0):
-        for other, found in claims.items():
-            if len(other) > len(place) and other[: len(place)] == place:
+    for depth in sorted(claims):
+        if depth <= len(place):
+            yield from claims[depth].get(place[:depth], ())
+            continue
+        for other, found in claims[depth].items():
+            if _part(other, place):
                 yield from found
+
+
+def _part(one: Place, other: Place) -> bool:
+    """Whether a place is another one, or a part of it, or has it for a part."""
+    depth = min(len(one), len(other))
+    return one[:depth] == other[:depth]
 
 
 @cache

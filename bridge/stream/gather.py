@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from bridge.mapping.block import Block
+from bridge.mapping.block import Block, Term
 from bridge.mapping.indexmap import IndexMap, Shape, Strided, strided
 from bridge.mapping.shard import cut
 from bridge.mapping.template import ArraySpec
 from bridge.stream.convert import restore
+from bridge.stream.direct import Rows, moves
 
 _CHUNK = 8 << 20
 
@@ -38,19 +40,68 @@ class Whole:
         self.shape, self.dtype = array.shape, array.dtype
         self.array = np.ascontiguousarray(array).reshape(array.shape)
 
+    @cached_property
+    def raw(self) -> memoryview:
+        """Its bytes."""
+        return self.array.reshape(-1).view(np.uint8).data
+
     def read(self, index_map: IndexMap) -> tuple[IndexMap, np.ndarray]:
         """All of it."""
         return index_map, self.array
 
 
-class Piece(NamedTuple):
-    """Elements of a key that a leaf holds; `zero` where a sum left them to another key."""
+class TermRows:
+    """All rows of one term of a block; `zero` where a sum left their elements to another key."""
 
-    leaf: str
-    index_map: IndexMap
-    scale: float | int
-    add: float | int
-    zero: bool
+    def __init__(self, block: Block, term: Term, *, zero: bool) -> None:
+        self.block, self.term, self.zero = block, term, zero
+
+    @cached_property
+    def leaves(self) -> list[str]:
+        """The leaf of each row."""
+        return list(self.block.leaves)
+
+    @cached_property
+    def count(self) -> int:
+        """How many elements a row has."""
+        return self.term.index_map.count
+
+    @cached_property
+    def starts(self) -> list[int] | None:
+        """The element of its leaf at which each row's tensor starts; `None` where it does not lie there as one run,
+        whole and unchanged.
+        """
+        block, term = self.block, self.term
+        if self.zero or block.scale != 1 or block.add != 0 or not term.index_map.whole_key:
+            return None
+        found = moves(term.index_map, Rows(term.keys.numbers, block.leaves.numbers, term.starts, block.starts))
+        if len(found.extents) > 1 or not {*found.key_strides, *found.leaf_strides} <= {1}:
+            return None
+        return found.leaf_starts.tolist()
+
+
+class Piece:
+    """Elements of a key that a leaf holds: one row of many."""
+
+    __slots__ = ("row", "rows")
+
+    def __init__(self, rows: TermRows, row: int) -> None:
+        self.rows, self.row = rows, row
+
+    @property
+    def leaf(self) -> str:
+        """The leaf's name."""
+        return self.rows.leaves[self.row]
+
+    @property
+    def index_map(self) -> IndexMap:
+        """Which elements of the key they are, and which of the leaf."""
+        return self.rows.term.map(self.row, self.rows.block.starts)
+
+    @property
+    def zero(self) -> bool:
+        """Whether a sum left them to another key."""
+        return self.rows.zero
 
 
 def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
@@ -59,9 +110,10 @@ def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
     copies: dict[str, list[Piece]] = {}
     for block in blocks:
         into = copies if block.copy else found
-        for row, leaf in enumerate(block.leaves):
-            for term, (key, index_map) in enumerate(block.maps(row)):
-                into.setdefault(key, []).append(Piece(leaf, index_map, block.scale, block.add, term > 0))
+        terms = [(list(term.keys), TermRows(block, term, zero=n > 0)) for n, term in enumerate(block.terms)]
+        for row in range(len(block)):
+            for keys, rows in terms:
+                into.setdefault(keys[row], []).append(Piece(rows, row))
     return {key: _enough(held) for key, held in copies.items()} | found
 
 
@@ -79,10 +131,26 @@ def exact_keys(blocks: Iterable[Block], specs: Mapping[str, ArraySpec], lossy: C
     """The keys that the leaves give back bit for bit: every element is in one, and none is in `lossy`."""
     found: set[str] = set()
     for key, held in pieces(blocks).items():
-        count = sum(piece.index_map.count for piece in held if not piece.zero)
+        count = sum(piece.rows.count for piece in held if not piece.zero)
         if key not in lossy and count >= prod(specs[key].shape):
             found.add(key)
     return found
+
+
+def raw(held: Sequence[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype) -> np.ndarray | memoryview:
+    """One key's tensor in `dtype`, to be written: its bytes where they lie in the host's memory, else as `gather`.
+
+    **Raises:** `CheckpointError` where a value does not fit into `dtype`.
+    """
+    starts = held[0].rows.starts if len(held) == 1 else None
+    if starts is not None:
+        row, rows = held[0].row, held[0].rows
+        parts = leaves[rows.leaves[row]]
+        whole = parts[0] if len(parts) == 1 else None
+        if isinstance(whole, Whole) and whole.dtype == dtype and whole.shape == rows.term.index_map.leaf_shape:
+            start = starts[row] * dtype.itemsize
+            return whole.raw[start : start + rows.count * dtype.itemsize]
+    return gather(held, leaves, dtype)
 
 
 def gather(
@@ -167,7 +235,8 @@ class _Move(NamedTuple):
         extents, key, leaf = strided(index_map)
         if 0 not in extents:
             values = _strided(memory.reshape(-1), leaf, extents)
-            restore(values, self.piece.scale, self.piece.add, _strided(out.reshape(-1), key, extents))
+            block = self.piece.rows.block
+            restore(values, block.scale, block.add, _strided(out.reshape(-1), key, extents))
 
     def mark(self, there: np.ndarray) -> None:
         """Say in `there` which they are."""
@@ -180,18 +249,20 @@ def _moves(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]]) -> Itera
     """The elements of a key's tensor, leaf by leaf and part by part; zeros are in no leaf."""
     for piece in held:
         if not piece.zero:
+            whole = piece.index_map
             for part in leaves[piece.leaf]:
-                for index_map in cut(piece.index_map, part.start, part.shape):
+                for index_map in cut(whole, part.start, part.shape):
                     yield _Move(piece, part, index_map)
 
 
 def _view(piece: Piece, parts: Sequence[Part], dtype: np.dtype) -> np.ndarray | None:
     """The tensor as it lies in the leaf, where it lies there as one run and unchanged."""
-    if piece.zero or piece.scale != 1 or piece.add != 0 or not piece.index_map.whole_key or len(parts) != 1:
+    block, index_map = piece.rows.block, piece.index_map
+    if piece.zero or block.scale != 1 or block.add != 0 or not index_map.whole_key or len(parts) != 1:
         return None
-    if parts[0].shape != piece.index_map.leaf_shape or parts[0].dtype != dtype:
+    if parts[0].shape != index_map.leaf_shape or parts[0].dtype != dtype:
         return None
-    index_map, leaf = parts[0].read(piece.index_map)
+    index_map, leaf = parts[0].read(index_map)
     extents, key, place = strided(index_map)
     count = index_map.count
     if len(extents) > 1 or (extents and (key.strides != (1,) or place.strides != (1,))) or not leaf.flags.c_contiguous:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 from math import prod
+
+import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import SaveError
+from bridge.mapping.arrays import Shape
 from bridge.mapping.template import Spec
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -37,12 +41,18 @@ def split_into_files(
     specs: Mapping[str, Spec], limit: int | None, metadata: Mapping[str, str]
 ) -> list[dict[str, Spec]]:
     """Keys dealt to files of at most `limit` bytes, headers counted, in order; a larger tensor has its own file."""
+    if limit is None:
+        return [dict(specs)]
     found: list[dict[str, Spec]] = [{}]
     empty = 8 + 8 + len(json.dumps({"__metadata__": dict(metadata)}, ensure_ascii=False).encode())
     filled = empty
+    known: dict[tuple[np.dtype, Shape], int] = {}
     for key, spec in specs.items():
-        nbytes = stored_nbytes(spec) + _entry_nbytes(key, spec)
-        if limit is not None and found[-1] and filled + nbytes > limit:
+        kind = spec.dtype, spec.shape
+        if kind not in known:
+            known[kind] = stored_nbytes(spec) + _entry_nbytes(spec)
+        nbytes = known[kind] + len(encode_basestring(key).encode("utf-8", "surrogatepass"))
+        if found[-1] and filled + nbytes > limit:
             found.append({})
             filled = empty
         found[-1][key] = spec
@@ -50,7 +60,9 @@ def split_into_files(
     return found
 
 
-def _entry_nbytes(key: str, spec: Spec) -> int:
-    """How many bytes of a header speak of one tensor: at most, for offsets of any length that a disk has."""
-    entry = {key: {"dtype": dtype_name(spec.dtype), "shape": list(spec.shape), "data_offsets": [10**15, 10**15]}}
-    return len(json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+def _entry_nbytes(spec: Spec) -> int:
+    """How many bytes of a header speak of one tensor, beside its key: at most, for offsets of any length that a disk
+    has.
+    """
+    entry = {"": {"dtype": dtype_name(spec.dtype), "shape": list(spec.shape), "data_offsets": [10**15, 10**15]}}
+    return len(json.dumps(entry, separators=(",", ":"))) - len('""')

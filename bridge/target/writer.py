@@ -16,17 +16,21 @@ from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.explain import explained
 
-Ranges = Iterable[tuple[int, np.ndarray]]
-"""C-contiguous arrays, each with the byte of the file where it starts; asked for one at a time, so that one is held."""
+Memory = np.ndarray | memoryview
+"""A C-contiguous array, or bytes."""
+Ranges = Iterable[tuple[int, Memory]]
+"""What is written, each with the byte of the file where it starts; asked for one at a time, so that one is held."""
 Wrote = Callable[[int], None]
 
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
 _COMPARED = 4 << 20
 _PIECE = 64 << 20  # Linux writes at most 2 GiB at a call; smaller pieces let progress be seen
+_TOGETHER = 256 << 10
+"""Bytes of short pieces that are copied side by side, and written by one call."""
 
 
 def write_file(
-    path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown: str, wrote: Wrote = lambda nbytes: None
+    path: Path, head: bytes, arrays: Iterable[Memory], *, shown: str, wrote: Wrote = lambda nbytes: None
 ) -> int:
     """Write `head`, then every array's bytes.
 
@@ -34,7 +38,7 @@ def write_file(
 
     - `path`: where, a name that does not exist.
     - `head`: the file's first bytes, a header as `bridge.format.encode` makes it.
-    - `arrays`: C-contiguous; asked for one at a time, so that one is held.
+    - `arrays`: what lies behind it, one after the other; asked for as `Ranges` are.
     - `shown`: the file's final name, for messages.
     - `wrote`: called with every number of bytes written.
 
@@ -79,12 +83,12 @@ def _check_length(status: os.stat_result, nbytes: int, shown: str) -> None:
         )
 
 
-def verify_file(path: Path, head: bytes, arrays: Iterable[np.ndarray], *, shown: str) -> None:
+def verify_file(path: Path, head: bytes, arrays: Iterable[Memory], *, shown: str) -> None:
     """Read back what `write_file` wrote, from the disk where the system lets go of its memory of it.
 
     **Raises:** `SaveError` where it is not the same.
     """
-    _verify(path, _in_order(0, [np.frombuffer(head, np.uint8)], arrays), shown, "name a place on another")
+    _verify(path, _in_order(0, [memoryview(head)], arrays), shown, "name a place on another")
 
 
 def verify_ranges(path: Path, ranges: Ranges, *, shown: str) -> None:
@@ -117,8 +121,8 @@ def _opened(path: Path, flags: int) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _in_order(start: int, *parts: Iterable[np.ndarray]) -> Iterator[tuple[int, np.ndarray]]:
-    """Arrays that lie one after the other, the first at byte `start`."""
+def _in_order(start: int, *parts: Iterable[Memory]) -> Iterator[tuple[int, Memory]]:
+    """Memory that lies one after the other in a file, the first at byte `start`."""
     for arrays in parts:
         for array in arrays:
             yield start, array
@@ -128,15 +132,34 @@ def _in_order(start: int, *parts: Iterable[np.ndarray]) -> Iterator[tuple[int, n
 def _pieces(ranges: Ranges, nbytes: int) -> Iterator[tuple[int, memoryview]]:
     """The bytes of all ranges, at most so many at a time."""
     for start, array in ranges:
-        raw = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+        if isinstance(array, memoryview):
+            raw = array
+        else:
+            raw = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
         for at in range(0, raw.nbytes, nbytes):
             yield start + at, raw[at : at + nbytes]
+
+
+def _together(pieces: Iterable[tuple[int, memoryview]]) -> Iterator[tuple[int, memoryview]]:
+    """Pieces, short ones that follow one another as one. None is looked at when the next has been asked for."""
+    first, short = 0, bytearray()
+    for at, piece in pieces:
+        if short and (at != first + len(short) or len(short) + piece.nbytes > _TOGETHER):
+            yield first, memoryview(short)
+            short = bytearray()
+        if piece.nbytes > _TOGETHER:
+            yield at, piece
+        else:
+            first = first if short else at
+            short += piece
+    if short:
+        yield first, memoryview(short)
 
 
 def _write_all(descriptor: int, ranges: Ranges, wrote: Wrote) -> int:
     """Write all ranges; returns where the last byte of them ends."""
     stop = 0
-    for at, piece in _pieces(ranges, _PIECE):
+    for at, piece in _together(_pieces(ranges, _PIECE)):
         _write(descriptor, piece, at)
         wrote(piece.nbytes)
         stop = max(stop, at + piece.nbytes)
