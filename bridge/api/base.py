@@ -101,7 +101,7 @@ def check_base(ckpt: Checkpoint, plan: Plan) -> None:
     """**Raises:** `PlanError` where a plan is not one for this checkpoint."""
     if is_converted(ckpt):
         raise PlanError(f"base {quote(ckpt.source)} is a converted form: give the checkpoint that bridge.revert makes")
-    if plan.quantized:
+    if plan.quantized or (plan.request.quantized != "keep" and len(ckpt.quantized)):
         raise PlanError(
             f"base {quote(ckpt.source)} is stored quantised, and leaves are saved as their values: save without base"
         )

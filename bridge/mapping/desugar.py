@@ -259,8 +259,7 @@ class Desugar:
 
 
 def _key(arrival: Arrival) -> tuple[object, ...]:
-    """What tells the equation of a rule with axes. Copies that share leaves make one, as the leaves do."""
-    return "rule", id(arrival.bound), arrival.standing.tied or arrival.standing
+    return "rule", id(arrival.bound), arrival.standing.tied or arrival.standing  # copies of leaves are one, as they are
 
 
 def _sent(rule: Rule, name: str) -> str:

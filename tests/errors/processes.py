@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import bridge
-import bridge.api.files
+import bridge.api.together
 from bridge.place import agreement, save_group
 from bridge.place.coordination import Coordination
 from tests.errors.situations import situation
@@ -53,7 +53,7 @@ def _saving(name: str, words: Words, *, me: int = 0, value: int = 1) -> None:
 
     @situation(f"processes: {name}")
     def _(patch: pytest.MonkeyPatch) -> None:
-        for module, limit in ((save_group, "LATENESS"), (save_group, "PATIENCE"), (bridge.api.files, "VISIBLE")):
+        for module, limit in ((save_group, "LATENESS"), (save_group, "PATIENCE"), (bridge.api.together, "VISIBLE")):
             patch.setattr(module, limit, 0.0)
         write(Path("x.safetensors"), {"a": np.zeros(8, np.int8)})
         plan = bridge.plan("x.safetensors", {"a": jax.ShapeDtypeStruct((8,), jnp.int32)})

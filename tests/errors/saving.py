@@ -55,6 +55,38 @@ _save("a stack whose index no rule places", {"w": np.zeros((2, 3), np.float32)},
 _save("a choice of the key side alone", {"resample": {"w": A}}, rules=["{down|up}samplers.0.** -> resample.**"])
 
 
+def _base(name: str, base: Callable[[], Path], rules: Any = ALL, **options: Any) -> None:
+    @situation(f"save: {name}")
+    def _(patch: pytest.MonkeyPatch) -> None:
+        found = base()
+        plan = (
+            bridge.plan(write(Path("planned.safetensors"), {"a": np.asarray(A)}), {"a": A}) if rules is None else rules
+        )
+        bridge.save({"a": A}, "out", plan, base=found, **options)
+
+
+def _fp8() -> Path:
+    codes = np.zeros((3, 1), ml_dtypes.float8_e4m3fn)
+    return write(Path("base.safetensors"), {"b.weight": codes, "b.weight_scale_inv": np.ones((1, 1), np.float32)})
+
+
+def _converted() -> Path:
+    bridge.convert(write(Path("one.safetensors"), {"a": np.asarray(A)}), "converted", {"a": A})
+    return Path("converted")
+
+
+_base("a base without a key of the plan", lambda: write(Path("base.safetensors"), {"b": np.zeros(3)}), None)
+_base("a base with a key of another shape", lambda: write(Path("base.safetensors"), {"a": np.zeros(7)}), None)
+_base("a base that is stored quantised", _fp8)
+_base("a base that is converted", _converted)
+_base(
+    "a base that has elements in another dtype",
+    lambda: write(Path("base.safetensors"), {"w": np.zeros((5,), np.float32)}),
+    "w [v[:3]] -> a [v]",
+    dtype="bf16",
+)
+
+
 def _deleted() -> Any:
     array = jnp.zeros(3)
     array.delete()
@@ -157,7 +189,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @situation("save: an array spread over processes")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(type(jnp.zeros(1)), "is_fully_addressable", property(lambda _: False))
+    patch.setattr(type(jnp.zeros(1).sharding), "is_fully_addressable", property(lambda _: False))
     bridge.save({"a": cast("Any", jnp.zeros(3))}, "out", ALL)
 
 
@@ -173,6 +205,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @situation("save: a model that this process has no part of")
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(type(jnp.zeros(1)), "is_fully_addressable", property(lambda _: False))
+    patch.setattr(type(jnp.zeros(1).sharding), "is_fully_addressable", property(lambda _: False))
     patch.setattr(jax, "process_index", lambda: 3)
     bridge.save({"a": cast("Any", jnp.zeros(3))}, "out", ALL)

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 import bridge
-import bridge.api.files
+import bridge.api.together
 from bridge.place import save_group
 from tests.place.processes import joined, wait
 
@@ -67,5 +67,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    bridge.api.files.VISIBLE = 0.5
+    bridge.api.together.VISIBLE = 0.5
     main(sys.argv[1:])
