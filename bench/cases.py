@@ -83,7 +83,7 @@ CASES: dict[str, Case] = {
     "save_unstacked": _ours("**bridge.save**, each tensor its own array", saving.unstacked),
     "diff": _ours("**bridge.diff** with a copy", saving.diff, saving.COPY),
     "written": _limit("limit: the same bytes written and `fsync`", saving.written),
-    "read_both": Case("limit: both read, two threads", saving.read_both, "limit", saving.COPY, factor=1.3),
+    "read_both": Case("limit: both read into one buffer", saving.read_both, "limit", saving.COPY, factor=1.3),
     "save_file": Case("safetensors.numpy `save_file`, unstacked before", saving.save_file, packages=_ST),
     "save_file_stacked": Case("unstacked, then safetensors.numpy `save_file`", saving.unstack_save_file, packages=_ST),
     "save_equinox": Case("`eqx.tree_serialise_leaves` of the stacked tree", saving.equinox, packages=("equinox",)),

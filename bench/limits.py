@@ -42,8 +42,7 @@ def _touched(nbytes: int) -> memoryview:
     return block
 
 
-def read(file: int, into: memoryview, offset: int) -> None:
-    """Fill memory from a file."""
+def _read(file: int, into: memoryview, offset: int) -> None:
     while into.nbytes:
         count = os.preadv(file, [into], offset)
         if count == 0:
@@ -51,7 +50,7 @@ def read(file: int, into: memoryview, offset: int) -> None:
         into, offset = into[count:], offset + count
 
 
-def in_threads(jobs: Iterable[Any], do: Callable[[Any], None], threads: int) -> None:
+def _in_threads(jobs: Iterable[Any], do: Callable[[Any], None], threads: int) -> None:
     """Every job done by one of `threads` threads; taking the next one from a list is atomic."""
     left = iter(list(jobs))
 
@@ -80,7 +79,7 @@ def _reading(work: Work, make: Buffer, threads: int) -> list[memoryview]:
         buffer = make(path.stat().st_size)
         buffers.append(buffer)
         jobs += [(file, buffer[start : start + length], start) for start, length in _chunks(path)]
-    in_threads(jobs, lambda job: read(*job), threads)
+    _in_threads(jobs, lambda job: _read(*job), threads)
     for file in files:
         os.close(file)
     return buffers
@@ -123,7 +122,7 @@ def replayed(work: Work) -> Run:
             count = os.preadv(files[read.file], [memory[name][a:b] for name, a, b in read.parts], read.offset)
             assert count == read.nbytes
 
-        in_threads(reads, do, THREADS)
+        _in_threads(reads, do, THREADS)
         for file in files.values():
             os.close(file)
         return list(arrays.values())
@@ -152,7 +151,7 @@ def sequential(work: Work) -> Run:
         for path in work.paths:
             file = os.open(path, os.O_RDONLY)
             for start, length in _chunks(path):
-                read(file, buffer[:length], start)
+                _read(file, buffer[:length], start)
             os.close(file)
 
     return run
@@ -177,10 +176,10 @@ def _cast(work: Work, itemsize: int) -> Run:
             if not hasattr(scratch, "read"):
                 scratch.read = memoryview(bytearray(chunk))
                 scratch.write = np.ones(chunk * itemsize // work.dtype.itemsize, np.uint8)
-            read(file, scratch.read[:length], start)
+            _read(file, scratch.read[:length], start)
             np.copyto(target, scratch.write[: target.size])
 
-        in_threads(jobs, do, THREADS)
+        _in_threads(jobs, do, THREADS)
         for file in files:
             os.close(file)
         return out

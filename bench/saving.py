@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bench.limits import CHUNK, THREADS, in_threads, read
+from bench.limits import sequential
 from bench.ours import RULES, flattened, like, nested
 from bench.work import Work
 
@@ -154,30 +155,14 @@ def written(work: Work) -> Run:
 
 
 def read_both(work: Work) -> Run:
-    """The checkpoint and its copy read from end to end, each thread over and over into the same 4 MiB."""
+    """The checkpoint and its copy read from end to end by one thread, over and over into the same 4 MiB."""
+    one, two = sequential(work), sequential(replace(work, folder=work.folder / COPY))
 
     def run() -> None:
-        jobs, files = [], []
-        for path in [path for folder in (work.folder, work.folder / COPY) for path in _files(work, folder)]:
-            files.append(os.open(path, os.O_RDONLY))
-            nbytes = path.stat().st_size
-            jobs += [(files[-1], min(CHUNK, nbytes - start), start) for start in range(0, nbytes, CHUNK)]
-        free = [memoryview(bytearray(CHUNK)) for _ in range(THREADS)]
-
-        def do(job: tuple[int, int, int]) -> None:
-            buffer = free.pop()
-            read(job[0], buffer[: job[1]], job[2])
-            free.append(buffer)
-
-        in_threads(jobs, do, THREADS)
-        for file in files:
-            os.close(file)
+        one()
+        two()
 
     return run
-
-
-def _files(work: Work, folder: Path) -> list[Path]:
-    return [folder / path.name for path in work.paths]
 
 
 def make_copy(work: Work) -> None:

@@ -230,9 +230,10 @@ def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, b
         elif key in held:
             own = dtypes[held[key][0].leaf]
             # Keys of one spec whose leaves have one dtype get one spec, unless a pattern has a say in it.
-            if (kind, own) not in known or policy.by_leaf:
-                known[kind, own] = _spec(key, read, own, policy, as_is=by_rules or dtype == "model")
-            specs[key] = known[kind, own]
+            spec = None if policy.by_leaf else known.get((kind, own))
+            if spec is None:
+                spec = known[kind, own] = _spec(key, read, own, policy, as_is=by_rules or dtype == "model")
+            specs[key] = spec
     return specs
 
 

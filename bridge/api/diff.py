@@ -187,22 +187,32 @@ class _Stored:
         nbytes = np.array([form.nbytes for form in specs.forms], np.int64)[specs.kinds[numbers]]
         new = np.ones(len(numbers), bool)
         new[1:] = (ranks[1:] != ranks[:-1]) | (starts[1:] != starts[:-1] + nbytes[:-1])
-        where: list[int] = ranks.tolist()
+        files, offsets = map(specs.files.__getitem__, ranks.tolist()), starts.tolist()
+        self.ckpt, self.places = ckpt, list(zip(files, offsets, strict=True))
+        self.nbytes: list[int] = nbytes.tolist()
         # For each key, the first behind it that does not follow the one before it in the file.
         self.stops: list[int] = np.append(np.flatnonzero(new), len(new))[np.cumsum(new)].tolist()
-        self.ckpt, self.files = ckpt, [specs.files[rank] for rank in where]
-        self.starts: list[int] = starts.tolist()
-        self.nbytes: list[int] = nbytes.tolist()
 
-    def read(self, first: int, start: int, ends: Sequence[int], into: np.ndarray) -> None:
+    def read(self, first: int, start: int, ends: Sequence[int], into: memoryview) -> None:
         """Bytes of the keys from row `first` on, of that one from byte `start` on; `ends` are theirs in `into`."""
-        row, low, stop = first, 0, first + len(ends)
-        while row < stop:
-            behind = min(self.stops[row], stop)
-            high = ends[behind - first - 1]
-            if low < high:
-                self.ckpt.byte_source(self.files[row]).readinto([into[low:high].data], self.starts[row] + start)
-            row, low = behind, high
+        if self.stops[first] >= first + len(ends):
+            self.fill(*self.places[first], start, [into])
+            return
+        places = self.places[first : first + len(ends)]
+        buffers: list[memoryview] = []
+        at, behind = places[0], places[0]
+        for place, (low, high) in sorted(zip(places, pairwise([0, *ends]), strict=True)):
+            if place != behind:
+                self.fill(*at, start, buffers)
+                at, buffers = place, []
+            buffers.append(into[low:high])
+            behind = place[0], place[1] + high - low
+        self.fill(*at, start, buffers)
+
+    def fill(self, file: str, offset: int, start: int, buffers: Sequence[memoryview]) -> None:
+        """Read a run of a file."""
+        if any(buffers):
+            self.ckpt.byte_source(file).readinto(buffers, offset + start)
 
 
 def _stored(a: Checkpoint, here: Numbers, b: Checkpoint, there: Numbers) -> Iterator[tuple[int, list[np.ndarray]]]:
@@ -211,8 +221,8 @@ def _stored(a: Checkpoint, here: Numbers, b: Checkpoint, there: Numbers) -> Iter
     memory = np.empty((2, _CHUNK), np.uint8)
     for first, start, ends in _spans(one.nbytes):
         raw = memory[:, : ends[-1]]
-        one.read(first, start, ends, raw[0])
-        two.read(first, start, ends, raw[1])
+        one.read(first, start, ends, raw[0].data)
+        two.read(first, start, ends, raw[1].data)
         if not _same(raw[0], raw[1]):
             rows = here[first : first + len(ends)].tolist()
             for number, (low, high) in zip(rows, pairwise([0, *ends]), strict=True):

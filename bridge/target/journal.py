@@ -56,7 +56,8 @@ def recover(stage: Path) -> None:
     folder = stage.parent
     done = all(_is(folder / name, identity) for name, identity in new.items())
     if done and not (index_to_remove in old and _is(folder / index_to_remove, old[index_to_remove])):
-        kept = {*new, *existing_checkpoint(folder).counted}
+        # Whatever counts now stays: to look for it takes reading a header.
+        kept = {*new, *existing_checkpoint(folder).counted} if old else set[str]()
         gone = [entry for entry in old.items() if entry[0] not in kept]
     else:
         gone = list(new.items())

@@ -136,6 +136,9 @@ def _pieces(ranges: Ranges, nbytes: int) -> Iterator[tuple[int, memoryview]]:
             raw = array
         else:
             raw = array.reshape(-1).view(np.uint8).data if array.size else memoryview(b"")
+        if raw.nbytes <= nbytes:
+            yield start, raw
+            continue
         for at in range(0, raw.nbytes, nbytes):
             yield start + at, raw[at : at + nbytes]
 

@@ -157,3 +157,25 @@ def test_what_is_no_checkpoint(tmp_path: Path):
     for pair in ((good, tmp_path / "absent"), (tmp_path / "absent", good)):
         with pytest.raises(bridge.CheckpointError):
             bridge.diff(*pair)
+
+
+@pytest.mark.parametrize("chunk", [64, 512, 4 << 20])
+def test_keys_in_any_order_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int):
+    """What is read together must not matter: neighbours in one checkpoint lie apart in the other, some cut in parts."""
+    monkeypatch.setattr(bridge.api.diff, "_CHUNK", chunk)
+    rng = np.random.default_rng(0)
+    dtypes, shapes = ("f4", "i8", "u1", "c8", "bfloat16"), ((), (3,), (0, 4), (7, 11), (40, 3))
+    a = {f"h.{n}.w": rng.integers(1, 99, shapes[n % 5]).astype(dtypes[n // 5 % 5]) for n in range(100)}
+    b = {key: a[key].copy() for key in rng.permutation(list(a)).tolist()}
+    changed = {}
+    for key in list(a)[::7]:
+        if b[key].size:
+            b[key].reshape(-1)[-1] += 2
+            changed[key] = (key, 1, 2.0)
+    one = write(tmp_path / "a.safetensors", a)
+    bridge.save(b, tmp_path / "b", max_shard_size=2000)
+    found = bridge.diff(one, tmp_path / "b")
+    assert sorted(listed(found)) == sorted(changed.values())
+    assert [key for key, _, _ in listed(found)] == [key for key in a if key in changed]
+    back = bridge.diff(tmp_path / "b", one)
+    assert sorted(listed(back)) == sorted(changed.values())
