@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +16,9 @@ from bridge.converted import is_converted
 from bridge.format.spec import TensorSpec
 from bridge.source.box import bands, box_of, read_box
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from bridge.api.arguments import Source
 
 _CHUNK = 4 << 20
 
@@ -98,8 +100,8 @@ class Diff:
 
 
 def diff(
-    a: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
-    b: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
+    a: Source,
+    b: Source,
     *,
     values: bool = False,
 ) -> Diff:

@@ -17,8 +17,7 @@ from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import Content, LeftOut
 from bridge.api.files import Files, write_alone, write_together
-from bridge.api.load import Rules
-from bridge.api.progress import Progress, reporting
+from bridge.api.progress import reporting
 from bridge.model.template import take_apart
 from bridge.place.held import processes
 from bridge.place.save_group import SaveGroup
@@ -29,7 +28,7 @@ from bridge.target.existing import SINGLE
 from bridge.target.files import parse_nbytes
 
 if TYPE_CHECKING:
-    from bridge.model.layouts import Layouts
+    from bridge.api.arguments import Dtype, Layouts, Progress, Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,12 @@ class SaveReport:
     - `files`: the names of the files in the target, an index among them.
     - `nbytes`: how many bytes they have together.
     - `left_out`: leaves and keys that were not saved, or not as they are, and why.
+
+    ```python
+    report = bridge.save(model, "saved.safetensors")
+    assert report.files == ("saved.safetensors",)
+    assert report.nbytes > 0 and report.left_out == ()
+    ```
     """
 
     files: tuple[str, ...]
@@ -53,7 +58,7 @@ def save(
     *,
     leave_out: Sequence[str] | str = (),
     layouts: Layouts | None = None,
-    dtype: Any = None,
+    dtype: Dtype | None = None,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
     overwrite: bool = False,
