@@ -13,16 +13,26 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from bridge import models as models
+    from bridge import quantized as quantized
     from bridge._errors import BridgeError as BridgeError
     from bridge._errors import CheckpointError as CheckpointError
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
+    from bridge.api.arguments import AllowMissing as AllowMissing
+    from bridge.api.arguments import Dtype as Dtype
+    from bridge.api.arguments import Layouts as Layouts
+    from bridge.api.arguments import OpenOptions as OpenOptions
+    from bridge.api.arguments import Progress as Progress
+    from bridge.api.arguments import RuleLike as RuleLike
+    from bridge.api.arguments import Rules as Rules
+    from bridge.api.arguments import Source as Source
     from bridge.api.convert import convert as convert
     from bridge.api.convert import revert as revert
     from bridge.api.diff import diff as diff
     from bridge.api.load import load as load
-    from bridge.api.load import plan as plan
+    from bridge.api.plan import plan as plan
     from bridge.api.save import SaveReport as SaveReport
     from bridge.api.save import save as save
     from bridge.format.spec import TensorSpec as TensorSpec
@@ -34,15 +44,23 @@ if TYPE_CHECKING:
     from bridge.source.checkpoint import open as open
 
 _HOMES = {
+    "AllowMissing": "api.arguments",
     "BridgeError": "_errors",
     "Checkpoint": "source.checkpoint",
     "CheckpointError": "_errors",
+    "Dtype": "api.arguments",
+    "Layouts": "api.arguments",
+    "OpenOptions": "api.arguments",
     "Plan": "planning.plan",
     "PlanError": "_errors",
+    "Progress": "api.arguments",
     "Rule": "rules.rule",
     "RuleError": "_errors",
+    "RuleLike": "api.arguments",
+    "Rules": "api.arguments",
     "SaveError": "_errors",
     "SaveReport": "api.save",
+    "Source": "api.arguments",
     "Spec": "mapping.template",
     "TensorSpec": "format.spec",
     "convert": "api.convert",
@@ -50,7 +68,7 @@ _HOMES = {
     "load": "api.load",
     "load_rules": "rules.toml",
     "open": "source.checkpoint",
-    "plan": "api.load",
+    "plan": "api.plan",
     "revert": "api.convert",
     "save": "api.save",
 }

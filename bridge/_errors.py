@@ -16,7 +16,15 @@ from typing import Any
 
 
 class BridgeError(Exception):
-    """The base of every error that bad input can cause."""
+    """The base of every error that bad input can cause.
+
+    ```python
+    try:
+        bridge.load("nowhere.safetensors", like)
+    except bridge.BridgeError as error:
+        print(error)
+    ```
+    """
 
     def __str__(self) -> str:
         # KeyError would show the repr of its message, OSError would read two arguments as errno and text.
@@ -24,7 +32,17 @@ class BridgeError(Exception):
 
 
 class CheckpointError(BridgeError, ValueError):
-    """A file, an index or a repo that is malformed, unsafe or incomplete; values that cannot be what the plan needs."""
+    """A file, an index or a repo that is malformed, unsafe or incomplete; values that cannot be what the plan needs.
+
+    `ckpt["absent"]` raises one that is a `KeyError` too.
+
+    ```python
+    try:
+        bridge.open("nowhere.safetensors")
+    except bridge.CheckpointError as error:
+        print(error)
+    ```
+    """
 
 
 class UnknownKeyError(CheckpointError, KeyError):
@@ -32,7 +50,15 @@ class UnknownKeyError(CheckpointError, KeyError):
 
 
 class RuleError(BridgeError, ValueError):
-    """A rule whose text is wrong. Raised when the rule is made; the message points at the place."""
+    """A rule whose text is wrong. Raised when the rule is made; the message points at the place.
+
+    ```python
+    try:
+        bridge.Rule("h.{l.weight -> layers.weight")
+    except bridge.RuleError as error:
+        print(error)
+    ```
+    """
 
 
 class PlanError(BridgeError, ValueError):
@@ -43,6 +69,13 @@ class PlanError(BridgeError, ValueError):
     - `missing`: names of the leaves that no key fills; `name[7]` where one index of a stacked leaf is empty.
     - `unexpected`: keys that no leaf takes.
     - `mismatched`: tuples `(leaf, key, expected, got)`, the last two with `.dtype` and `.shape`.
+
+    ```python
+    try:
+        bridge.load("model.safetensors", {"scale": jax.ShapeDtypeStruct((3,), "float32")})
+    except bridge.PlanError as error:
+        assert error.missing == ("scale",)
+    ```
     """
 
     def __init__(
@@ -60,4 +93,12 @@ class PlanError(BridgeError, ValueError):
 
 
 class SaveError(BridgeError, OSError):
-    """A target that cannot be written."""
+    """A target that cannot be written.
+
+    ```python
+    try:
+        bridge.save(model, "model.safetensors")
+    except bridge.SaveError as error:
+        print(error)  # something stands there: overwrite=True
+    ```
+    """

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import LeftOut
-from bridge.api.load import AllowMissing, OpenOptions, Rules, Source, kept_value, opened, planned, request_of
-from bridge.api.progress import Progress, fetch, reporting
+from bridge.api.kept import kept_value
+from bridge.api.load import opened, planned, request_of
+from bridge.api.progress import fetch, reporting
 from bridge.api.save import SaveReport
 from bridge.converted import is_converted
 from bridge.converted.restore import restore
@@ -22,7 +23,7 @@ from bridge.source.checkpoint import open_checkpoint
 from bridge.target.commit import Target
 
 if TYPE_CHECKING:
-    from bridge.model.layouts import Layouts
+    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Progress, Rules, Source
 
 _DEFAULT_NBYTES = 48 << 20
 """What leaves are made in: more makes nothing faster, but where a tensor is larger and transposed."""
@@ -34,7 +35,7 @@ def convert(
     like: Any = None,
     rules: Rules = None,
     *,
-    dtype: Any = None,
+    dtype: Dtype | Mapping[str, Dtype] | None = None,
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
@@ -42,32 +43,68 @@ def convert(
     max_host_bytes: int | None = None,
     overwrite: bool = False,
     progress: Progress | bool | None = None,
-    **options: Unpack[OpenOptions],
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    verify: bool = False,
 ) -> SaveReport:
     """Write a checkpoint in the form of a model's own leaves. `bridge.load(target, like)` then needs no rules.
 
-    **Arguments:** as for `bridge.load`, and
+    **Arguments:**
 
+    - `source`: a `.safetensors` file, a list of files, a folder, an fsspec URL, a repo on the Hub (`"org/name"`, where
+        no such path exists), or a `Checkpoint` that is open. `bridge.open` says more.
     - `target`: a folder, made if need be.
-    - `overwrite`: replace a checkpoint that stands there.
-
-    - `max_host_bytes`: memory to make leaves in, 48 MiB by default: a checkpoint may be larger than memory.
+    - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), a pair `(model, state)`, or any pytree
+        of arrays or `jax.ShapeDtypeStruct`. `None` makes a flat dict of what the rules name.
+    - `rules`: which key is which leaf. A list of rules or texts, nested as `(text, [rules])`; a dict `{old: new}`; a
+        text of one rule or of several lines; a path to a TOML file; or a `Plan`, which holds as it is where it was made
+        for the same keys, the same leaves and the same question, and is proven again elsewhere. What rules leave is
+        matched by name.
+    - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
+        mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan.
+    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
+        functions `(name, spec) -> array` that make one.
+    - `allow_unexpected`: patterns of keys that may be left over.
+    - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
+        keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
+        scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
+        A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
+        `"as": "keep"` where wanted.
+    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
+        from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
+    - `max_host_bytes`: bytes of memory to make leaves in, 48 MiB by default: a checkpoint may be larger than memory.
         A transposed tensor that is larger than this is read again for each part of it.
+    - `overwrite`: replace a checkpoint that stands in the target.
+    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
+    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
 
     **Returns:** a `SaveReport`.
 
-    **Raises:** `CheckpointError`, `PlanError`, `RuleError` as `bridge.load` does; `SaveError` for the target.
+    **Raises:** `PlanError` where keys and leaves do not meet, and for a source that is converted already; `RuleError`
+    for a rule; `CheckpointError` for what reading finds; `SaveError` for the target.
 
     ```python
     bridge.convert("model.safetensors", "converted", like)
-    model = bridge.load("converted", like)
-    bridge.revert("converted", "original")
+    model = bridge.load("converted", like)  # in milliseconds, whatever the size
     ```
     """
     place = Target(target, overwrite=overwrite)
     if place.single:
         raise SaveError(f"{quote(str(target))} is one file: the converted form is a folder, name one")
-    with opened(source, options) as stored:
+    options: OpenOptions = {
+        "revision": revision,
+        "subfolder": subfolder,
+        "variant": variant,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "verify": verify,
+    }
+    with opened(source, **options) as stored:
         if is_converted(stored.metadata):
             raise PlanError(f"{quote(stored.source)} is converted already: load it as it is, or revert it first")
         request = request_of(rules, dtype, allow_missing, allow_unexpected, quantized=quantized)
@@ -96,6 +133,12 @@ def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *,
     **Returns:** a `SaveReport`.
 
     **Raises:** `CheckpointError` where `converted` is no such folder; `SaveError` for the target.
+
+    ```python
+    bridge.convert("model.safetensors", "converted", like)
+    bridge.revert("converted", "original")
+    assert bridge.diff("original", "model.safetensors").equal
+    ```
     """
     place = Target(target, overwrite=overwrite)
     with open_checkpoint(converted) as ckpt:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +19,9 @@ from bridge.format.table import Table
 from bridge.mapping.arrays import Numbers, groups
 from bridge.source.box import bands, box_of, read_box
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
+
+if TYPE_CHECKING:
+    from bridge.api.arguments import Source
 
 _CHUNK = 4 << 20
 
@@ -101,8 +103,8 @@ class Diff:
 
 
 def diff(
-    a: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
-    b: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
+    a: Source,
+    b: Source,
     *,
     values: bool = False,
 ) -> Diff:

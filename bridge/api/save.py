@@ -17,8 +17,7 @@ from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import Content, LeftOut
 from bridge.api.files import Files, write_alone
-from bridge.api.load import Rules, Source
-from bridge.api.progress import Progress, reporting
+from bridge.api.progress import reporting
 from bridge.api.stacks import stack_remarks
 from bridge.api.together import write_together
 from bridge.mapping.template import Template
@@ -32,7 +31,7 @@ from bridge.target.commit import Target, is_one_file
 from bridge.target.files import parse_nbytes
 
 if TYPE_CHECKING:
-    from bridge.model.layouts import Layouts
+    from bridge.api.arguments import Dtype, Layouts, Progress, Rules, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +42,12 @@ class SaveReport:
     - `nbytes`: how many bytes they have together.
     - `left_out`: leaves and keys that were not saved, or not as they are, and why.
     - `remarks`: what else is worth a look: stacks that were saved as they are, keys that come from the base.
+
+    ```python
+    report = bridge.save(model, "saved.safetensors")
+    assert report.files == ("saved.safetensors",)
+    assert report.nbytes > 0 and report.left_out == ()
+    ```
     """
 
     files: tuple[str, ...]
@@ -59,7 +64,7 @@ def save(
     base: Source | None = None,
     leave_out: Sequence[str] | str = (),
     layouts: Layouts | None = None,
-    dtype: Any = None,
+    dtype: Dtype | None = None,
     max_shard_size: int | str = "5GB",
     metadata: Mapping[str, str] | None = None,
     verify: bool = False,

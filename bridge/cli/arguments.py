@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bridge._text import quote
 
 if TYPE_CHECKING:
-    from bridge.api.load import OpenOptions
+    from bridge import OpenOptions
 
 # "SubParsersAction" is private to argparse; what `add_subparsers` returns is only ever handed on.
 Commands = Any

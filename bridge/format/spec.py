@@ -16,6 +16,12 @@ class TensorSpec:
     - `nbytes`: what the tensor takes in the file.
     - `file`: the name of its file, one of `Checkpoint.files`.
     - `offset`: where its first byte lies in that file, in bytes from the file's start.
+
+    ```python
+    with bridge.open("model.safetensors") as ckpt:
+        spec = ckpt.specs["weight"]
+    assert (spec.dtype, spec.shape, spec.nbytes) == (np.float32, (2, 3), 24)
+    ```
     """
 
     dtype: np.dtype

@@ -39,7 +39,7 @@ class Binder:
         segments = rule.leaf.name.segments if rule.leaf is not None else ()
         # An index carries over as an index where it is a whole segment on both sides, else as text.
         whole = {deep: [len(s) == 1 for s in segments for p in s if _is_wild(p, deep=deep)] for deep in (False, True)}
-        self.soft = [_soft(name, whole if rule.leaf is not None else None) for name in self.keys]
+        self.carries_index = [_carries_index(name, whole if rule.leaf is not None else None) for name in self.keys]
         # An index within a segment of the leaf's name is part of a text there, so each number is a name of its own.
         within = [piece for segment in segments if len(segment) > 1 for piece in segment if isinstance(piece, Hole)]
         self.embedded = sorted({index.name for hole in within for index in hole.indices})
@@ -96,8 +96,8 @@ class Binder:
             return None
         hard = [
             at + n
-            for (text, at), soft in zip(match.wilds, self.soft[side], strict=True)
-            for n in range(0 if soft else text.count(MARK))
+            for (text, at), carries in zip(match.wilds, self.carries_index[side], strict=True)
+            for n in range(0 if carries else text.count(MARK))
         ]
         embedded = [name for name in self.embedded if name in match.columns]
         if not hard and not embedded:
@@ -120,10 +120,10 @@ class Binder:
         fresh = iter(self.fresh)
         taken: list[Taken] = []
         found: Columns = {}
-        for (text, at), soft, deep in zip(match.wilds, self.soft[side], self.deeps[side], strict=True):
+        for (text, at), carries, deep in zip(match.wilds, self.carries_index[side], self.deeps[side], strict=True):
             # What `**` took ends in a dot, unless it took no segment at all; what `*` took never does.
             shown = text.removesuffix(".") if deep else text
-            pieces = carried(shown, at, family, fresh, found) if soft else (_written(shown, at, hard),)
+            pieces = carried(shown, at, family, fresh, found) if carries else (_written(shown, at, hard),)
             taken.append(pieces if text else None)
         bound = Rows(family.ids, columns | found if found else columns)
         for picks in self.picks(match.labels, side):
@@ -169,7 +169,7 @@ def _is_wild(piece: Piece, *, deep: bool) -> bool:
     return isinstance(piece, Wild) and piece.deep is deep
 
 
-def _soft(name: Name, whole: Mapping[bool, Sequence[bool]] | None) -> list[bool]:
+def _carries_index(name: Name, whole: Mapping[bool, Sequence[bool]] | None) -> list[bool]:
     """For each wildcard of a key's name whether its numbers carry over as indices; `whole` is None for a drop."""
     left = None if whole is None else {deep: iter(found) for deep, found in whole.items()}
     return [

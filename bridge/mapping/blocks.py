@@ -60,7 +60,7 @@ class BlockBuilder:
 
     def maps(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Maps:
         """The maps of all keys of an equation."""
-        if equation.layout is None or not runs:
+        if equation.rule_axes is None or not runs:
             return {position: self.solver.plain(equation, run) for position, run in runs.items()}
         if self.axes is None:
             from bridge.mapping.shapes import AxesSolver  # many loads have neither axes nor layouts

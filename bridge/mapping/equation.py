@@ -17,7 +17,7 @@ from bridge.rules.options import Options
 from bridge.rules.rule import Rule
 
 if TYPE_CHECKING:
-    from bridge.mapping.solve import Layout
+    from bridge.mapping.solve import RuleAxes
 
 Texts = Callable[[], Sequence[str]]
 
@@ -135,14 +135,14 @@ class LeafEquation:
         return np.array([self.known.setdefault(row, len(self.known)) for row in rows], np.intp)
 
     @property
-    def layout(self) -> Layout | None:
+    def rule_axes(self) -> RuleAxes | None:
         """The axes of the rule, those of the stack in front."""
         leaf = None if self.rule is None else self.rule.leaf
         if self.rule is None or leaf is None or leaf.axes is None:
             return None
-        from bridge.mapping.solve import Layout  # rules without axes need none of it
+        from bridge.mapping.solve import RuleAxes  # rules without axes need none of it
 
-        return Layout.of(self.rule, self.depth)
+        return RuleAxes.of(self.rule, self.depth)
 
     @property
     def variables(self) -> frozenset[str]:
@@ -189,8 +189,8 @@ class Leaves:
 class PlainSolver:
     """Finds the maps of rules without axes.
 
-    `failed` are leaves whose shapes do not fit, `hollow` places of leaves that stay empty for that reason and are not
-    reported.
+    `failed` are leaves whose shapes do not fit, `known_holes` places of leaves that stay empty for that reason and are
+    not reported.
     """
 
     def __init__(self, table: ArrayTable, leaves: Leaves, problems: Problems) -> None:
@@ -198,7 +198,7 @@ class PlainSolver:
         self.key_shapes = _Shapes(table)
         self.leaf_shapes = _Shapes(leaves.table)
         self.failed: set[str] = set()
-        self.hollow: set[str] = set()
+        self.known_holes: set[str] = set()
 
     def plain(self, equation: LeafEquation, run: KeyRun) -> list[tuple[ParametricMap, Numbers | None]]:
         """The maps of keys that are not changed, by the shapes of key and leaf."""

@@ -84,7 +84,7 @@ class IndexMap:
 
 
 class Strided:
-    """One array's view of a map: an offset and a stride per dimension, in elements, over common `extents`."""
+    """One array's view of a map: an offset and a stride per axis, in elements, over common `extents`."""
 
     __slots__ = ("offset", "strides")
 

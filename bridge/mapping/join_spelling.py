@@ -8,7 +8,7 @@ from typing import NamedTuple
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.arrays import Shape
-from bridge.mapping.solve import Layout, solve
+from bridge.mapping.solve import RuleAxes, solve
 from bridge.rules.check import Pair
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axes, Axis, Choice, Factor, Index, Name, Part, Parts, Segment, Selection, Side
@@ -76,7 +76,7 @@ def parts_apart(rule: Rule, names: Sequence[Name], shapes: Sequence[Shape | None
     assert parts is not None
     assert leaf is not None
     known = {(0, branch): shape for branch, shape in enumerate(shapes) if shape is not None}
-    extents, _ = solve(Layout.of(rule), known)
+    extents, _ = solve(RuleAxes.of(rule), known)
     widths = {label: extents.known.get(f"|0:{branch}") for branch, label in enumerate(pair.labels[-1])}
     if len(known) < len(shapes) or None in widths.values():
         shown = ", ".join(quote(str(name)) for name in names)

@@ -19,7 +19,7 @@ from bridge.mapping.bound import FRESH, Rows, Settled, Taken, carried
 from bridge.mapping.landing import ModelNames, Port
 from bridge.mapping.leafnames import LeafMatcher, NamedLeaves, Target, dropped, named_hole
 from bridge.mapping.pattern import Columns, Matrix, decoded, encoded, formatted
-from bridge.mapping.solve import Layout, ShapeConflict, solve
+from bridge.mapping.solve import RuleAxes, ShapeConflict, solve
 from bridge.mapping.template import Spec
 from bridge.rules.check import all_indices, branch_count, branch_picks, shaped_branch
 from bridge.rules.rule import Rule
@@ -183,15 +183,15 @@ class KeySpeller:
         try:
             if ports:
                 return self.by_layout(rule, ports[0], int(rows.ids[0])), {}
-            layout = Layout.of(rule, depth)
+            rule_axes = RuleAxes.of(rule, depth)
             known = {(len(rule.keys), n): found for n, found in enumerate(shapes) if found is not None}
-            extents, rests = solve(layout, known)
+            extents, rests = solve(rule_axes, known)
             found = extents.shape((side, branch), rests.get(branch))
             only = [i.name for i in rule.leaf.name.indices() if i.name not in _names(rule, side) and not i.single]
             if found is None and only:  # the tensor is as long as there are leaves
                 counts = {name: int(rows.columns[name].max()) + 1 for name in only}
                 axes = (rule.keys[side].axes or (), rule.leaf.axes or ())
-                more, rest = solve(Layout(axes, (), dict(rule.sizes) | counts), {(1, 0): shape})
+                more, rest = solve(RuleAxes(axes, (), dict(rule.sizes) | counts), {(1, 0): shape})
                 found = more.shape((0, 0), rest.get(0))
         except ShapeConflict as conflict:
             leaf = self.names.table.names[self.leaves.leaf(int(rows.ids[0]))]
@@ -210,7 +210,7 @@ class KeySpeller:
         leaves = self.names.filled_by(self.names.placed[name][number], port.rule)
         side = len(port.rule.keys)
         shapes = {(side, branch): self.names.table.spec(leaf).shape for branch, leaf in enumerate(leaves)}
-        extents, rests = solve(Layout.of(port.rule, port.depth), shapes)
+        extents, rests = solve(RuleAxes.of(port.rule, port.depth), shapes)
         found = extents.shape((port.side, port.branch), rests.get(port.branch))
         if found is None:
             shown = ", ".join(f"{name}=…" for name in extents.unsolved())

@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge.mapping.cover import Boxes
 from bridge.mapping.indexmap import Atom, BoundIndex, IndexMap, ParametricMap, Shape
-from bridge.mapping.solve import Extents, Layout, Place, ShapeConflict, solve
+from bridge.mapping.solve import Extents, Place, RuleAxes, ShapeConflict, solve
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Index, Part, Parts, Rest
 
@@ -25,7 +25,7 @@ class _Walk:
 
 
 def lower(
-    layout: Layout,
+    rule_axes: RuleAxes,
     extents: Extents,
     place: Place,
     shapes: tuple[Shape, Shape],
@@ -35,8 +35,8 @@ def lower(
     """The map between key side and branch `place` and the leaf; `variables` are the bound indices."""
     key_shape, leaf_shape = shapes
     side, branch = place
-    key = _walk(layout, extents, (side, branch), key_shape, variables, on_leaf=False)
-    leaf = _walk(layout, extents, (len(layout.sides) - 1, branch), leaf_shape, variables, on_leaf=True)
+    key = _walk(rule_axes, extents, (side, branch), key_shape, variables, on_leaf=False)
+    leaf = _walk(rule_axes, extents, (len(rule_axes.sides) - 1, branch), leaf_shape, variables, on_leaf=True)
     atoms: list[Atom] = []
     for name, (extent, key_axis, key_step) in key.steps.items():
         if name not in leaf.steps and extent == 1:
@@ -58,9 +58,9 @@ def lower(
 
 
 def _walk(
-    layout: Layout, extents: Extents, place: Place, shape: Shape, variables: frozenset[str], *, on_leaf: bool
+    rule_axes: RuleAxes, extents: Extents, place: Place, shape: Shape, variables: frozenset[str], *, on_leaf: bool
 ) -> _Walk:
-    axes = layout.sides[place[0]]
+    axes = rule_axes.sides[place[0]]
     walk = _Walk()
     for axis in axes:
         if isinstance(axis, Rest):
@@ -69,12 +69,12 @@ def _walk(
                 walk.start.append(0)
         else:
             walk.start.append(0)
-            _walk_axis(layout, extents, place, axis, walk, variables, on_leaf=on_leaf)
+            _walk_axis(rule_axes, extents, place, axis, walk, variables, on_leaf=on_leaf)
     return walk
 
 
 def _walk_axis(
-    layout: Layout,
+    rule_axes: RuleAxes,
     extents: Extents,
     place: Place,
     axis: Axis,
@@ -97,14 +97,14 @@ def _walk_axis(
                 walk.start[number] += step * start
                 walk.steps[factor.name] = (count, number, step * stride)
         elif isinstance(factor, Parts):
-            pair = layout.pair_of(place[0], factor)
-            pick = layout.picks(place[1])[pair]
-            label = layout.pairing[pair].labels[place[0]]
+            pair = rule_axes.pair_of(place[0], factor)
+            pick = rule_axes.picks(place[1])[pair]
+            label = rule_axes.pairing[pair].labels[place[0]]
             before = factor.labels[: factor.labels.index(label[pick])]
             walk.start[number] += step * sum(extents.known[f"|{pair}:{label.index(other)}"] for other in before)
             walk.steps[f"|{pair}"] = (extents.known[f"|{pair}:{pick}"], number, step)
         elif isinstance(factor, Part):
-            walk.steps[f"|{layout.pair_of(place[0], factor)}"] = (extent, number, step)
+            walk.steps[f"|{rule_axes.pair_of(place[0], factor)}"] = (extent, number, step)
         step *= extent
 
 
@@ -129,13 +129,13 @@ def key_box(rule: Rule, shape: Shape) -> Boxes:
     **Raises:** `ShapeConflict`.
     """
     axes = rule.keys[0].axes or (Rest(),)
-    layout = Layout((axes, ()), (), dict(rule.sizes))
-    extents, _ = solve(layout, {(0, 0): shape})
+    rule_axes = RuleAxes((axes, ()), (), dict(rule.sizes))
+    extents, _ = solve(rule_axes, {(0, 0): shape})
     if unsolved := extents.unsolved():
         raise ShapeConflict(
             f"the shape {shape} does not say how wide {' and '.join(unsolved)} is: add '; {unsolved[0]}=…'"
         )
-    walk = _walk(layout, extents, (0, 0), shape, frozenset(), on_leaf=False)
+    walk = _walk(rule_axes, extents, (0, 0), shape, frozenset(), on_leaf=False)
     steps: list[list[tuple[int, int]]] = [[] for _ in shape]
     for extent, axis, step in walk.steps.values():
         steps[axis].append((extent, step))

@@ -14,7 +14,7 @@ from bridge.mapping.equation import KeyRun, LeafEquation, PlainSolver, TermPosit
 from bridge.mapping.indexmap import ParametricMap
 from bridge.mapping.lower import lower
 from bridge.mapping.problem import Conflict
-from bridge.mapping.solve import Layout, Place, ShapeConflict, expected, solve
+from bridge.mapping.solve import Place, RuleAxes, ShapeConflict, expected, solve
 
 Maps: TypeAlias = "dict[TermPosition, list[tuple[ParametricMap, Numbers | None]]]"
 """For each position the maps of its keys, each with the rows that it holds for (`None`: all)."""
@@ -32,17 +32,17 @@ class AxesSolver(PlainSolver):
 
     def __init__(self, plain: PlainSolver) -> None:
         super().__init__(plain.table, plain.leaves, plain.problems)
-        self.failed, self.hollow = plain.failed, plain.hollow
+        self.failed, self.known_holes = plain.failed, plain.known_holes
         self.solved: dict[object, dict[TermPosition, ParametricMap]] = {}
 
     def maps(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Maps:
         """The maps of all keys of an equation."""
-        layout = equation.layout
-        assert layout is not None
+        rule_axes = equation.rule_axes
+        assert rule_axes is not None
         found: Maps = {position: [] for position in runs}
         for layers in self.alike(equation, runs):
             part = {p: runs[p] if rows is None else runs[p].at(rows) for p, rows in layers.rows.items()}
-            for position, parametric in self.layers(equation, layout, part, layers.leaves).items():
+            for position, parametric in self.layers(equation, rule_axes, part, layers.leaves).items():
                 fits = self.fitting(part[position], parametric)
                 rows = layers.rows[position]
                 found[position].append((parametric, rows if fits is None else fits if rows is None else rows[fits]))
@@ -82,28 +82,32 @@ class AxesSolver(PlainSolver):
             yield Layers({p: r for p, r in rows.items() if len(r)}, found)
 
     def layers(
-        self, equation: LeafEquation, layout: Layout, runs: Mapping[TermPosition, KeyRun], leaves: Mapping[int, int]
+        self,
+        equation: LeafEquation,
+        rule_axes: RuleAxes,
+        runs: Mapping[TermPosition, KeyRun],
+        leaves: Mapping[int, int],
     ) -> dict[TermPosition, ParametricMap]:
         """The maps of layers that are alike."""
         if not self.leaves.given:
-            layout = Layout(layout.sides, layout.pairing, {**_counts(runs), **layout.sizes})
+            rule_axes = RuleAxes(rule_axes.sides, rule_axes.pairing, {**_counts(runs), **rule_axes.sizes})
         positions: dict[Place, TermPosition] = {}
         for position in sorted(runs):
             positions.setdefault((position.side, position.branch), position)
         shapes: dict[Place, Shape] = {}
         if self.leaves.given:
-            shapes = {(len(layout.sides) - 1, branch): self.shape(leaf) for branch, leaf in leaves.items()}
+            shapes = {(len(rule_axes.sides) - 1, branch): self.shape(leaf) for branch, leaf in leaves.items()}
         shapes |= {place: self.key_shape(runs[position], 0) for place, position in positions.items()}
         wanted: dict[TermPosition, Shape | None] = {}
         for place, position in positions.items():
             first = runs[position].ids[0]
             same = {other for other, its in positions.items() if runs[its].ids[0] == first}
-            wanted[position] = expected(layout, shapes, place, same)
+            wanted[position] = expected(rule_axes, shapes, place, same)
         told: set[int] = set()
         for place, position in positions.items():
             shapes[place] = self.agreed(equation, runs[position], wanted[position], told)
         try:
-            found = self.solve(equation, layout, shapes, positions, leaves)
+            found = self.solve(equation, rule_axes, shapes, positions, leaves)
         except ShapeConflict as conflict:
             names = {self.leaves.name(leaf) for run in runs.values() for leaf in run.leaves.tolist()}
             self.failed |= names | {self.leaves.name(leaf) for leaf in leaves.values()}
@@ -128,7 +132,7 @@ class AxesSolver(PlainSolver):
             if self.key_shape(run, row) == wanted:
                 continue
             if key in told:
-                self.hollow.add(self.leaves.name(int(run.leaves[row])) + place_text(run, equation.depth, row))
+                self.known_holes.add(self.leaves.name(int(run.leaves[row])) + place_text(run, equation.depth, row))
             else:
                 told.add(key)
                 self.mismatch(equation, run, row, wanted)
@@ -137,7 +141,7 @@ class AxesSolver(PlainSolver):
     def solve(
         self,
         equation: LeafEquation,
-        layout: Layout,
+        rule_axes: RuleAxes,
         shapes: Mapping[Place, Shape],
         positions: Mapping[Place, TermPosition],
         leaves: Mapping[int, int],
@@ -146,8 +150,8 @@ class AxesSolver(PlainSolver):
         key = (equation.rule, equation.depth, tuple(sorted(shapes.items())), tuple(positions.values()))
         if key in self.solved and self.leaves.given:
             return dict(self.solved[key])
-        leaf_side = len(layout.sides) - 1
-        extents, rests = solve(layout, shapes)
+        leaf_side = len(rule_axes.sides) - 1
+        extents, rests = solve(rule_axes, shapes)
         if unsolved := extents.unsolved():
             words = f"{', '.join(unsolved[:-1])} and {unsolved[-1]} are" if len(unsolved) > 1 else f"{unsolved[0]} is"
             shown = ", ".join(f"{name}=…" for name in unsolved)
@@ -159,7 +163,7 @@ class AxesSolver(PlainSolver):
             assert leaf_shape is not None
             self.derive(leaves[position.branch], leaf_shape)
             pair = (shapes[place], leaf_shape)
-            found[position] = lower(layout, extents, place, pair, equation.variables, equation.options.flip)
+            found[position] = lower(rule_axes, extents, place, pair, equation.variables, equation.options.flip)
         self.solved[key] = found
         return dict(found)
 

@@ -21,7 +21,7 @@ class ShapeConflict(Exception):  # noqa: N818 - internal: becomes an entry of a 
 
 
 @dataclass(slots=True)
-class Layout:
+class RuleAxes:
     """The axes of a rule, side by side, with what shapes cannot say.
 
     `sides` are the key sides' axes and, last, the leaf's. Branches number the combinations of the choices that an axis
@@ -33,7 +33,7 @@ class Layout:
     sizes: Mapping[str, int]
 
     @classmethod
-    def of(cls, rule: Rule, depth: int = 0) -> Layout:
+    def of(cls, rule: Rule, depth: int = 0) -> RuleAxes:
         """The axes of a rule whose leaf has `depth` stacked axes in front that the rule does not mention."""
         leaf = () if rule.leaf is None else prepended(rule.leaf.axes or (), stack_names(depth))
         sides = (*(side.axes or () for side in rule.keys), leaf)
@@ -60,20 +60,20 @@ class Layout:
 class Extents:
     """Known extents by symbol, and how a factor of an axis is spelled as symbols."""
 
-    layout: Layout
+    rule_axes: RuleAxes
     known: dict[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         """Enter what the options and the form of the rule say."""
-        layout = self.layout
-        labels = [label for pair in layout.pairing for parts in pair.parts if parts for label in parts.labels]
-        for name, size in layout.sizes.items():
+        rule_axes = self.rule_axes
+        labels = [label for pair in rule_axes.pairing for parts in pair.parts if parts for label in parts.labels]
+        for name, size in rule_axes.sizes.items():
             if name not in labels:
                 self.known[name] = size
-        for number, pair in enumerate(layout.pairing):
+        for number, pair in enumerate(rule_axes.pairing):
             spoken = {
-                layout.pair_of(s, f)
-                for s, axes in enumerate(layout.sides)
+                rule_axes.pair_of(s, f)
+                for s, axes in enumerate(rule_axes.sides)
                 for f in factors(axes)
                 if isinstance(f, Part)
             }
@@ -82,15 +82,15 @@ class Extents:
                 if not wide:
                     self.known[f"|{number}:{branch}"] = 1
                 for side, parts in enumerate(pair.parts):
-                    size = layout.sizes.get(pair.labels[side][branch]) if parts else None
+                    size = rule_axes.sizes.get(pair.labels[side][branch]) if parts else None
                     if size is not None:
                         self.known[f"|{number}:{branch}"] = size
-        for side, axes in enumerate(layout.sides):
+        for side, axes in enumerate(rule_axes.sides):
             for factor in factors(axes):
                 if isinstance(factor, Index) and factor.selection is not None and factor.name in self.known:
                     # With a selection the option counts what there is before selecting.
                     self.known[f"{factor.name}@{side}"] = self.known[factor.name]
-        for axes in layout.sides:
+        for axes in rule_axes.sides:
             for factor in factors(axes):
                 if isinstance(factor, Index) and factor.selection is not None:
                     self.known.pop(factor.name, None)
@@ -102,10 +102,10 @@ class Extents:
             return None
         if isinstance(factor, Index):
             return (factor.name if factor.selection is None else f"{factor.name}@{side}",)
-        number = self.layout.pair_of(side, factor)
+        number = self.rule_axes.pair_of(side, factor)
         if isinstance(factor, Part):
-            return (f"|{number}:{self.layout.picks(branch)[number]}",)
-        return tuple(f"|{number}:{other}" for other in range(self.layout.pairing[number].branches))
+            return (f"|{number}:{self.rule_axes.picks(branch)[number]}",)
+        return tuple(f"|{number}:{other}" for other in range(self.rule_axes.pairing[number].branches))
 
     def extent(self, factor: Factor, place: Place) -> int | None:
         """The extent of `factor`, as far as it is known."""
@@ -126,7 +126,7 @@ class Extents:
     def selections(self) -> bool:
         """Extents of selected axes from those before selecting; whether that taught something."""
         learned = False
-        for side, axes in enumerate(self.layout.sides):
+        for side, axes in enumerate(self.rule_axes.sides):
             for factor in factors(axes):
                 if not isinstance(factor, Index) or factor.selection is None:
                     continue
@@ -162,7 +162,7 @@ class Extents:
     def shape(self, place: Place, rest: Shape | None) -> Shape | None:
         """The shape that an array has at `place`, as far as it is known."""
         shape: list[int] = []
-        for axis in self.layout.sides[place[0]]:
+        for axis in self.rule_axes.sides[place[0]]:
             if isinstance(axis, Rest):
                 if rest is None:
                     return None
@@ -180,9 +180,9 @@ class Extents:
     def unsolved(self) -> list[str]:
         """Names that options should give, as a user would write them."""
         names: dict[str, None] = {}
-        for side, axes in enumerate(self.layout.sides):
+        for side, axes in enumerate(self.rule_axes.sides):
             for factor in factors(axes):
-                for branch in range(self.layout.branches):
+                for branch in range(self.rule_axes.branches):
                     if self.extent(factor, (side, branch)) is None:
                         labels = factor.labels if isinstance(factor, Parts) else ()
                         names |= dict.fromkeys((factor.name,) if isinstance(factor, Index) else labels)
@@ -222,17 +222,17 @@ def split_rest(axes: Axes, shape: Shape, whose: str) -> tuple[list[tuple[Axis, i
     return list(zip(named, outer, strict=True)), shape[before:after]
 
 
-def solve(layout: Layout, shapes: Mapping[Place, Shape]) -> tuple[Extents, dict[int, Shape]]:
+def solve(rule_axes: RuleAxes, shapes: Mapping[Place, Shape]) -> tuple[Extents, dict[int, Shape]]:
     """All extents, from the shapes that are known. Also what `...` stands for, by branch.
 
     **Raises:** `ShapeConflict`.
     """
-    extents = Extents(layout)
+    extents = Extents(rule_axes)
     rests: dict[int, Shape] = {}
     equations: list[tuple[Axis, Place, int]] = []
     for place, shape in shapes.items():
-        whose = "the leaf" if place[0] == len(layout.sides) - 1 else "the tensor"
-        pairs, rest = split_rest(layout.sides[place[0]], shape, whose)
+        whose = "the leaf" if place[0] == len(rule_axes.sides) - 1 else "the tensor"
+        pairs, rest = split_rest(rule_axes.sides[place[0]], shape, whose)
         equations += [(axis, place, extent) for axis, extent in pairs]
         if rest is not None and rests.setdefault(place[1], rest) != rest:
             raise ShapeConflict(f"'...' is {rest} on one side and {rests[place[1]]} on the other")
@@ -242,14 +242,14 @@ def solve(layout: Layout, shapes: Mapping[Place, Shape]) -> tuple[Extents, dict[
     return extents, rests
 
 
-def expected(layout: Layout, shapes: Mapping[Place, Shape], place: Place, same: Collection[Place]) -> Shape | None:
+def expected(rule_axes: RuleAxes, shapes: Mapping[Place, Shape], place: Place, same: Collection[Place]) -> Shape | None:
     """The shape that the tensor at `place` must have by the other shapes; `None` where they do not tell.
 
     `same` are the places of that tensor: a split has it in each of its branches.
     """
     others = {other: shape for other, shape in shapes.items() if other not in same}
     try:
-        extents, rests = solve(layout, others)
+        extents, rests = solve(rule_axes, others)
     except ShapeConflict:
         return None
     return extents.shape(place, rests.get(place[1]))

@@ -18,7 +18,13 @@ from bridge.rules.rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """dtype (a numpy dtype) and shape of an array."""
+    """dtype (a numpy dtype) and shape of an array.
+
+    ```python
+    spec = bridge.plan("model.safetensors", like).leaves["weight"]
+    assert (spec.dtype, spec.shape, spec.nbytes) == (np.float32, (2, 3), 24)
+    ```
+    """
 
     dtype: np.dtype
     shape: Shape
@@ -55,7 +61,7 @@ class Placed(NamedTuple):
         return _joined(self.prefix, name)
 
 
-Port: TypeAlias = tuple[int, int, int, int]
+PortNumbers: TypeAlias = tuple[int, int, int, int]
 """A placed layout, a rule of it, a side and a branch, by number: where a name that PyTorch uses comes in."""
 
 
@@ -75,9 +81,9 @@ class Template(NamedTuple):
     hints: Mapping[str, str] = {}
     kind: str = "the model"
 
-    def ports(self) -> dict[str, list[Port]]:
+    def ports(self) -> dict[str, list[PortNumbers]]:
         """The names that the layouts give to PyTorch's parameters."""
-        ports: dict[str, list[Port]] = {}
+        ports: dict[str, list[PortNumbers]] = {}
         for n, placed in enumerate(self.placed):
             for r, rule in enumerate(placed.rules):
                 for side in range(len(rule.keys)):

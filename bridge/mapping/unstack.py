@@ -10,7 +10,7 @@ import numpy as np
 from bridge.mapping.arrays import ArrayTable, Numbers
 from bridge.mapping.bound import BoundRule, Rows
 from bridge.mapping.pattern import Column, Matrix, decoded, hole_of, number_of
-from bridge.mapping.solve import Layout, ShapeConflict, solve
+from bridge.mapping.solve import RuleAxes, ShapeConflict, solve
 from bridge.rules.syntax import Name
 
 
@@ -24,7 +24,7 @@ def by_shape(bound: BoundRule, side: int, branch: int, rows: Rows, table: ArrayT
     positions: list[tuple[int, ...]] = []
     for row, key in enumerate(rows.ids.tolist()):
         try:
-            known = solve(Layout.of(bound.rule), {(side, branch): table.spec(key).shape})[0].known
+            known = solve(RuleAxes.of(bound.rule), {(side, branch): table.spec(key).shape})[0].known
         except ShapeConflict:
             known = {}
         found = list(product(*(range(known.get(name, 1)) for name in only)))

@@ -47,7 +47,9 @@ def generate(
     **Raises:** `bridge.BridgeError` for arguments that make no sense.
 
     ```python
-    tokens = bridge.models.generate(model, jnp.array(tokenizer.encode("The capital of France is").ids), 20)
+    model = bridge.models.from_pretrained("meta-llama/Llama-3.2-1B")
+    prompt = jnp.array([1, 22, 17, 4])  # ids, from the model's tokenizer
+    tokens = bridge.models.generate(model, prompt, 20)  # (seq + 20,)
     ```
     """
     tokens = jnp.asarray(tokens)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import equinox as eqx
 import jax
 
 import bridge
-from bridge.models._config import Fields, parse_json
+from bridge.models._fields import Fields
+from bridge.models._json import parse_json
+
+M = TypeVar("M")
 
 # model_type: the file in this folder, and its class. A new architecture is a file and a line.
 ARCHITECTURES: Mapping[str, str] = {
@@ -31,18 +34,63 @@ ARCHITECTURES: Mapping[str, str] = {
 }
 
 
+@overload
 def from_pretrained(
-    source: Any,
+    source: bridge.Source,
     *,
-    dtype: Any = None,
+    model_class: type[M],
+    dtype: bridge.Dtype | Mapping[str, bridge.Dtype] | None = None,
     sharding: Any = None,
-    max_host_bytes: int | None = None,
-    allow_missing: Any = (),
+    allow_missing: bridge.AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    layouts: bridge.Layouts | None = None,
+    max_host_bytes: int | None = None,
     ignore: Collection[str] = (),
-    layouts: Any = None,
-    progress: Any = None,
+    progress: bridge.Progress | bool | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    verify: bool = False,
+) -> M: ...
+@overload
+def from_pretrained(
+    source: bridge.Source,
+    *,
+    model_class: None = None,
+    dtype: bridge.Dtype | Mapping[str, bridge.Dtype] | None = None,
+    sharding: Any = None,
+    allow_missing: bridge.AllowMissing = (),
+    allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
+    layouts: bridge.Layouts | None = None,
+    max_host_bytes: int | None = None,
+    ignore: Collection[str] = (),
+    progress: bridge.Progress | bool | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    verify: bool = False,
+) -> Any: ...
+def from_pretrained(
+    source: bridge.Source,
+    *,
+    model_class: type[Any] | None = None,
+    dtype: bridge.Dtype | Mapping[str, bridge.Dtype] | None = None,
+    sharding: Any = None,
+    allow_missing: bridge.AllowMissing = (),
+    allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
+    layouts: bridge.Layouts | None = None,
+    max_host_bytes: int | None = None,
+    ignore: Collection[str] = (),
+    progress: bridge.Progress | bool | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
     variant: str | None = None,
@@ -57,6 +105,8 @@ def from_pretrained(
 
     - `source`: a Hub repo id or a folder, or whatever else `bridge.open` takes, as far as a config.json lies beside
         the weights.
+    - `model_class`: the class that the model must be of, `bridge.models.llama.Llama`, say: an error where config.json
+        names another, and what a type checker takes the model for.
     - `dtype`: `None` for the one in which the checkpoint stores its floats, or in which a quantised model was made.
         Otherwise as for `bridge.load`.
     - `ignore`: fields of the config that are known to change nothing, for those that this library does not know.
@@ -72,7 +122,7 @@ def from_pretrained(
 
     ```python
     model = bridge.models.from_pretrained("meta-llama/Llama-3.2-1B")
-    logits = model(tokens)
+    logits = model(jnp.array([1, 22, 17, 4]))  # ids (seq,) -> (seq, vocab)
     ```
     """
     ckpt = bridge.open(
@@ -87,6 +137,11 @@ def from_pretrained(
     )
     try:
         module, kind, config = architecture(ckpt, ignore=ignore)
+        if model_class is not None and not issubclass(kind, model_class):
+            raise bridge.CheckpointError(
+                f"'{ckpt.source}' is a {kind.__name__} by its config.json, not a {model_class.__name__}. "
+                f"Ask for that: model_class={kind.__name__}, or none."
+            )
         like = eqx.filter_eval_shape(kind, config, key=jax.random.key(0))
         plan = bridge.plan(
             ckpt,
@@ -125,8 +180,8 @@ def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any
             )
         file, _, kind = ARCHITECTURES[model_type].partition(".")
         module = import_module(f"bridge.models.{file}")
-        told = module.told_by([*ckpt.keys(), *ckpt.quantized]) if hasattr(module, "told_by") else {}
-        return module, getattr(module, kind), module.Config.from_dict(data, ignore=ignore, name=name, **told)
+        parts = module.parts_of([*ckpt.keys(), *ckpt.quantized]) if hasattr(module, "parts_of") else {}
+        return module, getattr(module, kind), module.Config.from_dict(data, ignore=ignore, name=name, **parts)
     finally:
         if ckpt is not source:
             ckpt.close()

@@ -8,7 +8,7 @@ Of a checkpoint that sees images too the text model is taken; what the images go
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -16,13 +16,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bridge.models._attention import Attention, Look
-from bridge.models._cache import Rows
-from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Note, attention, gated_mlp, scan, stack
-from bridge.models._decoder_config import DecoderConfig
-from bridge.models._mlp import GatedMLP
-from bridge.models._rope import Rope, Turn, precise
+from bridge.models.attention import CausalAttention, CausalContext, KeyValues
+from bridge.models.config import DecoderConfig, Fields
+from bridge.models.decoder import Collect, Decoder, causal_attention, gated_mlp, scan, stack
+from bridge.models.layers import GatedMLP, accumulation_dtype
+from bridge.models.rope import Rope, RotaryAngles
 
 _IMAGES = frozenset({"boi_token_index", "eoi_token_index", "image_token_index", "mm_tokens_per_image", "vision_config"})
 
@@ -38,7 +36,7 @@ class Config(DecoderConfig):
     - `images`: whether it is the text of a checkpoint that sees images too: then keys are called otherwise.
     """
 
-    model_type = "gemma3_text"
+    model_types = ("gemma3_text",)
     activation = "hidden_activation"
     defaults: ClassVar[Mapping[str, Any]] = {
         "vocab_size": 262_208,
@@ -64,25 +62,25 @@ class Config(DecoderConfig):
     images: bool = False
 
     @classmethod
-    def of(cls, fields: Fields, ignore: Collection[str]) -> Self:
+    def of(cls, fields: Fields) -> Self:
         """The config of fields; where there are images too, of those of the text."""
         text = fields.inner("text_config")
         if text is None:
-            return super().of(fields, ignore)
+            return super().of(fields)
         tied = fields.flag("tie_word_embeddings", default=True)
-        config = super().of(text, ignore)
+        config = super().of(text)
         if config.tie_word_embeddings != tied:
             fields.refuse("tie_word_embeddings", tied, "what text_config says too")
-        fields.done(_IMAGES, ignore)
+        fields.done(_IMAGES)
         return replace(config, images=True)
 
     @classmethod
-    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+    def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
         fields.one_of("use_bidirectional_attention", [False], default=False)
         fields.nothing("attn_logit_softcapping")
         fields.nothing("final_logit_softcapping")
-        found = super().read(fields, ignore)
+        found = super().read(fields)
         return found | {
             "pattern": _read_pattern(fields, found["num_hidden_layers"]),
             "sliding_window": fields.count("sliding_window"),
@@ -91,16 +89,16 @@ class Config(DecoderConfig):
         }
 
     @classmethod
-    def read_rope(cls, fields: Fields, positions: int, ignore: Collection[str]) -> dict[str, Any]:
+    def read_rope(cls, fields: Fields, positions: int) -> dict[str, Any]:
         """Both of them: as `rope_parameters` today; before, `rope_scaling` was of the layers that see everything."""
         full, local = fields.number("rope_theta", default=1e6), fields.number("rope_local_base_freq", default=1e4)
         scaling = fields.either("rope_parameters", "rope_scaling")
         inner = {"full_attention": scaling, "sliding_attention": None}
         if scaling is not None and scaling.has(*inner):
             inner = {name: scaling.inner(name) for name in inner}
-            scaling.done(ignore=ignore)
+            scaling.done()
         found = (
-            Rope(theta) if each is None else Rope.within(each, theta=theta, positions=positions, ignore=ignore)
+            Rope(theta) if each is None else Rope.within(each, theta=theta, positions=positions)
             for each, theta in zip(inner.values(), (full, local), strict=True)
         )
         return dict(zip(("rope", "rope_local"), found, strict=True))
@@ -139,7 +137,7 @@ class Norm(eqx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """`(d,)` to `(d,)`."""
-        y = x.astype(precise(x.dtype))
+        y = x.astype(accumulation_dtype(x.dtype))
         y = y * jax.lax.rsqrt(jnp.mean(y**2) + self.eps)
         return (y * (1 + self.weight.astype(y.dtype))).astype(x.dtype)
 
@@ -148,7 +146,7 @@ class Layer(eqx.Module):
     """Attention, then an MLP; each between two norms, and added to its input."""
 
     before_attention: Norm
-    attention: Attention
+    attention: CausalAttention
     after_attention: Norm
     before_mlp: Norm
     mlp: GatedMLP
@@ -159,7 +157,7 @@ class Layer(eqx.Module):
         self.before_attention, self.after_attention, self.before_mlp, self.after_mlp = (
             Norm(config.hidden_size, config.rms_norm_eps) for _ in range(4)
         )
-        self.attention = attention(
+        self.attention = causal_attention(
             config,
             qkv_bias=config.attention_bias,
             out_bias=config.attention_bias,
@@ -169,16 +167,16 @@ class Layer(eqx.Module):
         )
         self.mlp = gated_mlp(config, key=keys[1])
 
-    def __call__(self, x: jax.Array, look: Look, past: Rows | None) -> tuple[jax.Array, Rows]:
+    def __call__(self, x: jax.Array, context: CausalContext, past: KeyValues | None) -> tuple[jax.Array, KeyValues]:
         """`(seq, d)` to `(seq, d)`, and the keys and values to remember."""
-        mixed, rows = self.attention(jax.vmap(self.before_attention)(x), look, past)
+        mixed, new = self.attention(jax.vmap(self.before_attention)(x), context, past)
         x = x + jax.vmap(self.after_attention)(mixed)
         inner = jax.vmap(self.mlp)(jax.vmap(self.before_mlp)(x))
-        return x + jax.vmap(self.after_mlp)(inner), rows
+        return x + jax.vmap(self.after_mlp)(inner), new
 
 
 class Parts(NamedTuple):
-    """What there is of each kind of layer: the layers, their memory, or notes of them. `None`: there are none."""
+    """For each kind of layer the layers, their memory, or what was collected of them. `None`: there are none."""
 
     local: Any = None
     full: Any = None
@@ -205,26 +203,27 @@ class Gemma3(Decoder):
         x = super().embedded(tokens, positions)
         return x * jnp.asarray(self.config.hidden_size**0.5, x.dtype)
 
-    def through(self, x: jax.Array, positions: jax.Array, memory: Any, note: Note) -> tuple[jax.Array, Parts]:
-        """Through all layers; notes in parts, as `memory` is."""
+    def through(self, x: jax.Array, positions: jax.Array, memory: Any, collect: Collect) -> tuple[jax.Array, Parts]:
+        """Through all layers; what is collected is in parts, as `memory` is."""
         config, past = self.config, memory or Parts()
-        near = Look(positions, Turn.at(positions, config.rope_local, config.head_dim), config.sliding_window)
-        far = Look(positions, Turn.at(positions, config.rope, config.head_dim))
+        angles = [RotaryAngles.at(positions, rope, config.head_dim) for rope in (config.rope_local, config.rope)]
+        near = CausalContext(positions, angles[0], config.sliding_window)
+        far = CausalContext(positions, angles[1])
 
         def group(x: jax.Array, each: tuple[Parts, Parts]) -> tuple[jax.Array, Parts]:
             layers, past = each
             local = None
             if layers.local is not None:
-                x, local = scan(layers.local, x, near, past.local, note)
-            x, rows = layers.full(x, far, past.full)
-            return x, Parts(local, note(x, rows))
+                x, local = scan(layers.local, x, near, past.local, collect)
+            x, new = layers.full(x, far, past.full)
+            return x, Parts(local, collect(x, new))
 
-        notes, tail = Parts(), None
+        collected, tail = Parts(), None
         if config.groups:
-            x, notes = jax.lax.scan(group, x, (self.layers._replace(tail=None), past._replace(tail=None)))
+            x, collected = jax.lax.scan(group, x, (self.layers._replace(tail=None), past._replace(tail=None)))
         if self.layers.tail is not None:
-            x, tail = scan(self.layers.tail, x, near, past.tail, note)
-        return x, notes._replace(tail=tail)
+            x, tail = scan(self.layers.tail, x, near, past.tail, collect)
+        return x, collected._replace(tail=tail)
 
     def slots(self, size: int) -> Parts:
         """How many tokens the layers of each part remember."""

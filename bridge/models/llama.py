@@ -9,33 +9,31 @@ All layers are one stacked module under `jax.lax.scan`.
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
-from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
-from bridge.models._decoder_config import DecoderConfig
+from bridge.models.config import DecoderConfig, Fields
+from bridge.models.decoder import Decoder, Layer, causal_attention, gated_mlp, rms_norm, stack
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config(DecoderConfig):
     """What makes one Llama differ from another. `attention_bias`, `mlp_bias`: whether these projections have biases."""
 
-    model_type = "llama"
+    model_types = ("llama",)
 
     attention_bias: bool = False
     mlp_bias: bool = False
 
     @classmethod
-    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+    def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
         fields.one_of("is_llama_config", [True], default=True)  # of models that were converted to this shape
         fields.one_of("rope_interleaved", [False], default=False)
         biases = {name: fields.flag(name, default=False) for name in ("attention_bias", "mlp_bias")}
-        return super().read(fields, ignore) | biases
+        return super().read(fields) | biases
 
 
 class Llama(Decoder):
@@ -51,8 +49,8 @@ class Llama(Decoder):
         def layer(key: jax.Array) -> Layer:
             keys = jax.random.split(key)
             bias = config.attention_bias
-            look = attention(config, qkv_bias=bias, out_bias=bias, key=keys[0])
-            return Layer(config, look, gated_mlp(config, bias=config.mlp_bias, key=keys[1]))
+            attention = causal_attention(config, qkv_bias=bias, out_bias=bias, key=keys[0])
+            return Layer(attention, gated_mlp(config, bias=config.mlp_bias, key=keys[1]), lambda: rms_norm(config))
 
         super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 

@@ -5,15 +5,14 @@ A model whose config has `"sliding_window": null` sees everything, as the releas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 
-from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
-from bridge.models._decoder_config import DecoderConfig
+from bridge.models.config import DecoderConfig, Fields
+from bridge.models.decoder import Decoder, Layer, causal_attention, gated_mlp, rms_norm, stack
 from bridge.models.llama import rules as llama_rules
 
 
@@ -24,16 +23,16 @@ class Config(DecoderConfig):
     - `sliding_window`: how many tokens back a layer sees, itself included; `None`: all of them.
     """
 
-    model_type = "mistral"
+    model_types = ("mistral",)
 
     defaults: ClassVar[Mapping[str, Any]] = {"num_key_value_heads": 8, "sliding_window": 4096}
 
     sliding_window: int | None
 
     @classmethod
-    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+    def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
-        return {"sliding_window": fields.window("sliding_window")} | super().read(fields, ignore)
+        return {"sliding_window": fields.window("sliding_window")} | super().read(fields)
 
     @property
     def window(self) -> int | None:
@@ -47,7 +46,8 @@ class Mistral(Decoder):
     def __init__(self, config: Config, *, key: jax.Array) -> None:
         def layer(key: jax.Array) -> Layer:
             keys = jax.random.split(key)
-            return Layer(config, attention(config, key=keys[0]), gated_mlp(config, key=keys[1]))
+            attention = causal_attention(config, key=keys[0])
+            return Layer(attention, gated_mlp(config, key=keys[1]), lambda: rms_norm(config))
 
         super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 

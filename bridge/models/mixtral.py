@@ -8,19 +8,19 @@ Layers and experts are two axes in front of each array: `layers.mlp.experts.gate
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 
 from bridge.models import mistral
-from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, rms_norm, stack
-from bridge.models._moe import Experts
-from bridge.models._rope import Rope
-from bridge.models._spellings import only_read
+from bridge.models.config import Fields
+from bridge.models.decoder import Decoder, Layer, causal_attention, rms_norm, stack
+from bridge.models.experts import Experts, fused_rules, read_experts
 from bridge.models.llama import rules as llama_rules
+from bridge.models.rope import Rope
+from bridge.models.spellings import only_read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Config(mistral.Config):
     - `num_local_experts`: how many experts a layer has. `num_experts_per_tok`: how many of them a token uses.
     """
 
-    model_type = "mixtral"
+    model_types = ("mixtral",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 8,
         "num_local_experts": 8,
@@ -42,25 +42,14 @@ class Config(mistral.Config):
     num_experts_per_tok: int
 
     @classmethod
-    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+    def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
-        return super().read(fields, ignore) | read_experts(fields, "num_local_experts")
+        return super().read(fields) | read_experts(fields, "num_local_experts")
 
     @classmethod
-    def read_rope(cls, fields: Fields, positions: int, ignore: Collection[str]) -> dict[str, Any]:
+    def read_rope(cls, fields: Fields, positions: int) -> dict[str, Any]:
         """How positions turn heads."""
-        return {"rope": Rope.of(fields, theta=1e6, positions=positions, ignore=ignore)}
-
-
-def read_experts(fields: Fields, *names: str) -> dict[str, Any]:
-    """How many there are, by whichever of these names a file has, and how many of them a token uses."""
-    name, *others = [name for name in names if fields.has(name)] or names
-    count, chosen = fields.count(name), fields.count("num_experts_per_tok")
-    for other in others:
-        fields.one_of(other, [count], default=count)
-    if chosen > count:
-        fields.refuse("num_experts_per_tok", chosen, f"at most {count}, the number of experts")
-    return {"num_local_experts": count, "num_experts_per_tok": chosen}
+        return {"rope": Rope.of(fields, theta=1e6, positions=positions)}
 
 
 class Mixtral(Decoder):
@@ -78,7 +67,7 @@ class Mixtral(Decoder):
                 normalised=True,
                 key=keys[1],
             )
-            return Layer(config, attention(config, key=keys[0]), experts)
+            return Layer(causal_attention(config, key=keys[0]), experts, lambda: rms_norm(config))
 
         super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 
@@ -97,12 +86,3 @@ def rules(config: Config) -> list[str]:
         *only_read(["model.layers.{l}.mlp.gate.weight -> layers.mlp.router.weight"]),
         *fused_rules("model.layers.{l}.mlp"),
     ]
-
-
-def fused_rules(prefix: str) -> list[str]:
-    """Those of the experts that transformers 5 has in memory, whose keys begin with `prefix`."""
-    fused = [
-        prefix + ".experts.gate_up_proj [e (gate|up) m] -> layers.mlp.experts.{gate|up}.weight [e _ m]",
-        prefix + ".experts.down_proj -> layers.mlp.experts.down.weight",
-    ]
-    return only_read(fused)

@@ -5,15 +5,14 @@ Some layers may see no further than a window: `layer_types` says which, or, in o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 
-from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
-from bridge.models._decoder_config import DecoderConfig
+from bridge.models.config import DecoderConfig, Fields
+from bridge.models.decoder import Decoder, Layer, causal_attention, gated_mlp, rms_norm, stack
 from bridge.models.llama import rules as llama_rules
 
 
@@ -24,15 +23,15 @@ class Config(DecoderConfig):
     - `windows`: for each layer how many tokens back it sees, itself included; `None`: all of them.
     """
 
-    model_type = "qwen2"
+    model_types = ("qwen2",)
     defaults: ClassVar[Mapping[str, Any]] = {"num_key_value_heads": 32, "sliding_window": 4096, "max_window_layers": 28}
 
     windows: tuple[int | None, ...]
 
     @classmethod
-    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+    def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
-        found = super().read(fields, ignore)
+        found = super().read(fields)
         return found | {"windows": read_windows(fields, found["num_hidden_layers"])}
 
     @property
@@ -61,7 +60,8 @@ class Qwen2(Decoder):
     def __init__(self, config: Config, *, key: jax.Array) -> None:
         def layer(key: jax.Array) -> Layer:
             keys = jax.random.split(key)
-            return Layer(config, attention(config, qkv_bias=True, key=keys[0]), gated_mlp(config, key=keys[1]))
+            attention = causal_attention(config, qkv_bias=True, key=keys[0])
+            return Layer(attention, gated_mlp(config, key=keys[1]), lambda: rms_norm(config))
 
         super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 

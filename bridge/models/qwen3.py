@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 
 from bridge.models import qwen2
-from bridge.models._attention import Attention
-from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, attention, gated_mlp, rms_norm, stack
-from bridge.models._decoder_config import DecoderConfig
+from bridge.models.attention import CausalAttention
+from bridge.models.config import DecoderConfig, Fields
+from bridge.models.decoder import Decoder, Layer, causal_attention, gated_mlp, rms_norm, stack
 from bridge.models.llama import rules as llama_rules
 
 
@@ -24,24 +22,21 @@ class Config(qwen2.Config):
     - `attention_bias`: whether the projections of attention have biases.
     """
 
-    model_type = "qwen3"
+    model_types = ("qwen3",)
     defaults: ClassVar[Mapping[str, Any]] = {**qwen2.Config.defaults, "head_dim": 128}
 
     attention_bias: bool = False
 
     @classmethod
-    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+    def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
-        return {"attention_bias": fields.flag("attention_bias", default=False)} | super().read(fields, ignore)
+        return {"attention_bias": fields.flag("attention_bias", default=False)} | super().read(fields)
 
 
-def normed_attention(config: DecoderConfig, *, bias: bool, key: jax.Array) -> Attention:
+def normed_attention(config: DecoderConfig, *, bias: bool, key: jax.Array) -> CausalAttention:
     """Attention with norms over each head of queries and keys."""
-
-    def head_norm() -> eqx.nn.RMSNorm:
-        return eqx.nn.RMSNorm(config.head_dim, config.rms_norm_eps, use_bias=False)
-
-    return attention(config, qkv_bias=bias, out_bias=bias, head_norm=head_norm, key=key)
+    options = {"qkv_bias": bias, "out_bias": bias, "head_norm": lambda: rms_norm(config, config.head_dim)}
+    return causal_attention(config, **options, key=key)
 
 
 class Qwen3(Decoder):
@@ -50,8 +45,8 @@ class Qwen3(Decoder):
     def __init__(self, config: Config, *, key: jax.Array) -> None:
         def layer(key: jax.Array) -> Layer:
             keys = jax.random.split(key)
-            look = normed_attention(config, bias=config.attention_bias, key=keys[0])
-            return Layer(config, look, gated_mlp(config, key=keys[1]))
+            attention = normed_attention(config, bias=config.attention_bias, key=keys[0])
+            return Layer(attention, gated_mlp(config, key=keys[1]), lambda: rms_norm(config))
 
         super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 

@@ -8,18 +8,16 @@ Layers and experts are two axes in front of each array: `layers.mlp.experts.gate
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import jax
 
 from bridge.models import qwen3
-from bridge.models._config import Fields
-from bridge.models._decoder import Decoder, Layer, rms_norm, stack
-from bridge.models._decoder_config import DecoderConfig
-from bridge.models._moe import Experts
-from bridge.models.mixtral import fused_rules, read_experts
+from bridge.models.config import DecoderConfig, Fields
+from bridge.models.decoder import Decoder, Layer, rms_norm, stack
+from bridge.models.experts import Experts, fused_rules, read_experts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +31,7 @@ class Config(DecoderConfig):
     - `norm_topk_prob`: whether the shares of those add up to 1.
     """
 
-    model_type = "qwen3_moe"
+    model_types = ("qwen3_moe",)
     defaults: ClassVar[Mapping[str, Any]] = {
         "num_key_value_heads": 4,
         "sliding_window": 4096,
@@ -49,14 +47,14 @@ class Config(DecoderConfig):
     norm_topk_prob: bool = False
 
     @classmethod
-    def read(cls, fields: Fields, ignore: Collection[str]) -> dict[str, Any]:
+    def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
         # Layers without experts: no published checkpoint has any.
         fields.one_of("decoder_sparse_step", [1], default=1)
         fields.one_of("mlp_only_layers", [[]], default=[])
         fields.whole("max_window_layers", default=0)  # a window is every layer's
         window = fields.window("sliding_window")
-        return super().read(fields, ignore) | {
+        return super().read(fields) | {
             "attention_bias": fields.flag("attention_bias", default=False),
             "sliding_window": window if fields.flag("use_sliding_window", default=False) else None,
             "moe_intermediate_size": fields.count("moe_intermediate_size"),
@@ -85,7 +83,8 @@ class Qwen3MoE(Decoder):
                 normalised=config.norm_topk_prob,
                 key=keys[1],
             )
-            return Layer(config, qwen3.normed_attention(config, bias=config.attention_bias, key=keys[0]), experts)
+            attention = qwen3.normed_attention(config, bias=config.attention_bias, key=keys[0])
+            return Layer(attention, experts, lambda: rms_norm(config))
 
         super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 

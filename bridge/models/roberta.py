@@ -9,14 +9,14 @@ XLM-RoBERTa differs in its vocabulary alone, so both load here.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from bridge.models import bert
-from bridge.models._config import Fields
-from bridge.models.bert import told_by as told_by
+from bridge.models.bert import parts_of as parts_of
+from bridge.models.config import Fields
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Config(bert.Config):
     - `pad_token_id`: the id that padding has. It takes a row of the position embedding, and no row before it is used.
     """
 
-    pad_token_id: int = 1
+    model_types = ("roberta", "xlm-roberta")
 
-    MODEL_TYPES: ClassVar[tuple[str, ...]] = ("roberta", "xlm-roberta")
+    pad_token_id: int = 1
 
     @property
     def max_tokens(self) -> int:
@@ -41,8 +41,9 @@ class Config(bert.Config):
         return jnp.cumsum(text) * text + self.pad_token_id
 
     @classmethod
-    def _taken(cls, fields: Fields) -> dict[str, Any]:
-        taken = super()._taken(fields)
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes."""
+        taken = super().read(fields)
         pad = fields.whole("pad_token_id", default=cls.pad_token_id)
         rows = min(taken["vocab_size"], taken["max_position_embeddings"] - 1)
         if pad >= rows:
@@ -52,6 +53,8 @@ class Config(bert.Config):
 
 class Roberta(bert.Bert):
     """The encoder: `bert.Bert`, with positions as its config says."""
+
+    __init__ = bert.Bert.__init__
 
 
 def rules(config: Config) -> list[str]:

@@ -39,16 +39,16 @@ def check_leaves(
     model: Template,
     allow_missing: NamePatterns,
     problems: Problems,
-    hollow: Collection[str] = (),
+    known_holes: Collection[str] = (),
 ) -> tuple[str, ...]:
     """Report holes and overlaps of some leaves; returns those that no key fills and that may be missing.
 
-    Places in `hollow` (`w[3]`) are known to be empty.
+    Places in `known_holes` (`w[3]`) are known to be empty.
     """
     filled = np.zeros(len(leaves.table.names), bool)
     for block in blocks:
         filled[block.leaves.numbers] = True
-    reported = _Reported.of(problems, hollow)
+    reported = _Reported.of(problems, known_holes)
     siblings: _Siblings | None = None
     kept: list[str] = []
     suspects: list[int] = []
@@ -76,12 +76,12 @@ class _Reported(NamedTuple):
     twice: frozenset[str]
 
     @classmethod
-    def of(cls, problems: Problems, hollow: Collection[str]) -> _Reported:
+    def of(cls, problems: Problems, known_holes: Collection[str]) -> _Reported:
         """The subjects of all problems so far."""
         told = (*problems.mismatched, *problems.missing)
         leaves = frozenset(problem.name for problem in told)
-        labels = frozenset(problem.leaf for problem in told).union(hollow)
-        whole = frozenset(problem.name for problem in told if not problem.place).union(hollow)
+        labels = frozenset(problem.leaf for problem in told).union(known_holes)
+        whole = frozenset(problem.name for problem in told if not problem.place).union(known_holes)
         return cls(leaves, labels, whole, frozenset(conflict.subject for conflict in problems.conflicts))
 
 

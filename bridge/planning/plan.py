@@ -62,9 +62,10 @@ class Plan:
         or what is in flight to other devices, and what the threads read into where values change on their way.
 
     ```python
-    plan = bridge.plan("model.safetensors", like, ["bert.** -> **"])
+    plan = bridge.plan("model.safetensors", like)
     print(plan)
     assert plan.ok, plan.missing
+    assert bridge.Plan.from_json(plan.to_json()) == plan
     ```
     """
 

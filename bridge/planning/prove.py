@@ -114,7 +114,7 @@ def _check_whole(
     )
 
     proof.kept = check_leaves(
-        leaves, filling, proof.leaves, model or Template({}), allow_missing, proof.problems, builder.solver.hollow
+        leaves, filling, proof.leaves, model or Template({}), allow_missing, proof.problems, builder.solver.known_holes
     )
     suspects: list[int] = np.flatnonzero(keys).tolist()
     if suspects:

@@ -44,6 +44,12 @@ def dequantize(
     experts of gpt-oss mean its last two axes the other way round.
 
     **Raises:** `CheckpointError` for codes of another dtype.
+
+    ```python
+    codes = jnp.ones((256, 128), jnp.float8_e4m3fn)
+    weight = bridge.quantized.dequantize(codes, jnp.array([[0.5], [2.0]]))  # scales of blocks of 128 x 128
+    assert weight.shape == (256, 128) and weight[0, 0] == 0.5
+    ```
     """
     if codes.dtype == jnp.float8_e4m3fn:
         rows, width = map(_extent, codes.shape[-2:], scales.shape[-2:])

@@ -20,10 +20,14 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     - `path`: a file with `rules = [...]`: texts, or tables with `rule`, options as further entries, and `rules` for
         those within it; or `rules` as a text of several lines, or as a table from keys to leaves.
 
+    **Returns:** a tuple of `Rule`.
+
     **Raises:** `RuleError`, naming the file and the rule's number.
 
     ```python
+    Path("rules.toml").write_text('rules = ["bert.** -> **", { rule = "norm.w -> norm.weight", add = 1.0 }]')
     rules = bridge.load_rules("rules.toml")
+    assert str(rules[1]) == "norm.w -> norm.weight ; add=1.0"
     ```
     """
     name = quote(os.fspath(path))

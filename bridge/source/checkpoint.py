@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from functools import cached_property, partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
@@ -40,12 +39,15 @@ class Checkpoint:
     - `commit`: the Hub commit it comes from, else None.
     - `source`: what was opened, as text for messages.
     - `index`: the index that chose the files, None without one; `index_name` is its file's name.
+
+    ```python
+    with bridge.open("model.safetensors") as ckpt:
+        shape, weight = ckpt.specs["weight"].shape, ckpt["weight"]  # a numpy array, bit for bit
+    ```
     """
 
     def __init__(self, located: Located, *, verify: bool = False) -> None:
-        self.source = located.text
-        self.files = located.files
-        self.commit = located.commit
+        self.source, self.files, self.commit = located.text, located.files, located.commit
         self.index: Index | None = located.parsed_index
         self.index_name = located.index_name
         self._folder = located.folder
@@ -169,9 +171,7 @@ class Checkpoint:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -233,7 +233,12 @@ def open_checkpoint(
     - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo, as huggingface_hub has them.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
 
-    **Returns:** a `Checkpoint`. `CheckpointError` if nothing is there, or it is malformed, unsafe or incomplete.
+    **Returns:** a `Checkpoint`. **Raises:** `CheckpointError` for what is not there, malformed, unsafe or incomplete.
+
+    ```python
+    with bridge.open("model.safetensors") as ckpt:
+        print(sorted(ckpt), ckpt["weight"].dtype)
+    ```
     """
     if isinstance(source, Checkpoint):
         return source

@@ -98,7 +98,7 @@ for each in REFUSED:
 
 @situation("models: labels without names")
 def _(patch: pytest.MonkeyPatch) -> None:
-    import_module("bridge.models.vit").Config.from_dict(FIELDS["vit"] | {"id2label": 3}, classifier=True)
+    import_module("bridge.models.vit").Config.from_dict(FIELDS["vit"] | {"id2label": 3}, head=True)
 
 
 @situation("models: a config that is a list")
@@ -136,6 +136,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.models.from_pretrained("m")
 
 
+@situation("models: another class than asked for")
+def _(patch: pytest.MonkeyPatch) -> None:
+    _folder(FIELDS["gpt2"] | {"model_type": "gpt2"}, {"a": np.zeros(1, np.float32)})
+    bridge.models.from_pretrained("m", model_class=import_module("bridge.models.llama").Llama)
+
+
 @situation("models: weights in two dtypes")
 def _(patch: pytest.MonkeyPatch) -> None:
     model = import_module("bridge.models.gpt2").GPT2(config("gpt2"), key=jax.random.key(0))
@@ -165,7 +171,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     abstract("vit", "ViT", pooler=False).pooled(jnp.zeros((5, 24)))
 
 
-@situation("models: ViT without a classifier")
+@situation("models: ViT without a head")
 def _(patch: pytest.MonkeyPatch) -> None:
     abstract("vit", "ViT").logits(jnp.zeros((5, 24)))
 

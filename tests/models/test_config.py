@@ -38,6 +38,11 @@ def test_minilms_config(minilm: Path):
     assert Config.from_file(minilm / "config.json", pooler=False).pooler is False
 
 
+def test_a_part_that_the_architecture_does_not_have_is_no_keyword():
+    with pytest.raises(TypeError, match="this model has no part 'decoder' that could be chosen"):
+        Config.from_dict(FIELDS, pooler=False, decoder=True)
+
+
 @pytest.mark.torch
 def test_what_transformers_writes_is_understood(tmp_path: Path):
     from transformers import BertConfig

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge.models._rope import Rope
 from bridge.models.gemma3 import Config, Gemma3, rules
+from bridge.models.rope import Rope
 from tests.models.contract import DecoderContract, compiled, refusal_of
 from tests.models.test_llama import ODD
 

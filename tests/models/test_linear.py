@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridge.models._linear import Linear
+from bridge.models.layers import Linear
 
 
 def layer(kind: type[eqx.nn.Linear], dtype: jnp.dtype) -> eqx.nn.Linear:

@@ -12,9 +12,9 @@ import pytest
 
 import bridge
 import bridge.models
-from bridge.models._config import Fields
-from bridge.models._rope import Rope
+from bridge.models.config import Fields
 from bridge.models.llama import Config
+from bridge.models.rope import Rope
 from tests.models.contract import DecoderContract, compiled
 
 pytestmark = pytest.mark.torch

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 
 import bridge
 import bridge.models
-from bridge.models._moe import Experts
+from bridge.models.experts import Experts
 from tests.models.contract import Case, DecoderContract
 from tests.models.random_model import random_model
 

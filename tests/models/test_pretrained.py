@@ -21,6 +21,7 @@ import bridge
 import bridge.models
 from bridge.models import bert, llama
 from bridge.models._pretrained import ARCHITECTURES
+from bridge.models.decoder import Decoder
 from tests.models.random_model import random_model
 
 FIELDS = {
@@ -68,6 +69,14 @@ def message(kind: type[Exception], source: Any, **options: Any) -> str:
     with pytest.raises(kind) as caught:
         bridge.models.from_pretrained(source, **options)
     return str(caught.value)
+
+
+def test_the_class_that_is_asked_for_is_the_class_or_a_base_of_it(made: Path):
+    for asked in (llama.Llama, Decoder, None):
+        assert type(bridge.models.from_pretrained(made, model_class=asked)) is llama.Llama
+    assert message(bridge.CheckpointError, made, model_class=bert.Bert) == (
+        f"'{made}/' is a Llama by its config.json, not a Bert. Ask for that: model_class=Llama, or none."
+    )
 
 
 def test_a_folder_a_file_and_an_open_checkpoint_are_the_same_model(made: Path):

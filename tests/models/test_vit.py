@@ -38,7 +38,7 @@ class ImageContract(Contract):
     @staticmethod
     def run(model: Any, *example: jax.Array) -> dict[str, jax.Array]:
         found = {"states": model.hidden_states(*example), "last": model(*example)}
-        if model.classifier is not None:
+        if model.head is not None:
             return {"states": found["states"], "logits": model.logits(found["last"])}
         return found if model.pooler is None else found | {"pooled": model.pooled(found["last"])}
 
@@ -121,7 +121,7 @@ def test_an_image_that_is_not_prepared_is_an_error(image: jax.Array):
 
 def test_a_head_that_is_not_there_is_an_error():
     model = eqx.filter_eval_shape(ViT, Config.from_dict(ODD, pooler=False), key=jax.random.key(0))
-    for call, head in ((model.pooled, "pooler"), (model.logits, "classifier")):
+    for call, head in ((model.pooled, "pooler"), (model.logits, "head")):
         with pytest.raises(bridge.BridgeError) as caught:
             call(jnp.zeros((9, 24)))
         assert str(caught.value) == (f"this ViT has no {head}. Make it with one: Config.from_dict(…, {head}=True).")
@@ -149,9 +149,9 @@ def test_a_value_that_is_not_implemented_is_refused(text: str):
 
 
 def test_labels_are_counted():
-    assert Config.from_dict(ODD, classifier=True).num_labels == 2
-    assert Config.from_dict(ODD | {"num_labels": 7}, classifier=True).num_labels == 7
-    assert Config.from_dict(ODD | {"id2label": {"0": "a", "1": "b", "2": "c"}}, classifier=True).num_labels == 3
+    assert Config.from_dict(ODD, head=True).num_labels == 2
+    assert Config.from_dict(ODD | {"num_labels": 7}, head=True).num_labels == 7
+    assert Config.from_dict(ODD | {"id2label": {"0": "a", "1": "b", "2": "c"}}, head=True).num_labels == 3
     assert Config.from_dict(ODD | {"id2label": {"0": "a"}}).num_labels == 0
     with pytest.raises(bridge.CheckpointError, match="field 'id2label' is 3"):
-        Config.from_dict(ODD | {"id2label": 3}, classifier=True)
+        Config.from_dict(ODD | {"id2label": 3}, head=True)

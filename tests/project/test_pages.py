@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from tests.project.markdown import Section, sections
@@ -23,7 +24,8 @@ def marked(section: Section) -> Any:
 @pytest.mark.parametrize("section", [marked(section) for section in SECTIONS])
 def test_page(section: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    section.run()
+    with jax.numpy_dtype_promotion("standard"):  # as a reader has it; equinox.nn.BatchNorm needs it
+        section.run()
 
 
 def test_the_first_screen_is_among_them() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bridge.models._mlp import GatedMLP
-from bridge.models._rope import precise
+from bridge.models.config import Fields
+from bridge.models.layers import GatedMLP, accumulation_dtype
+from bridge.models.spellings import only_read
+
+__all__ = ["Experts", "fused_rules", "read_experts"]
 
 
 class Experts(eqx.Module):
@@ -62,9 +67,29 @@ class Experts(eqx.Module):
 
         In float32 at least: of two experts that are nearly equal, rounding would choose.
         """
-        dtype = precise(x.dtype)
+        dtype = accumulation_dtype(x.dtype)
         shares = jax.nn.softmax(self.router.weight.astype(dtype) @ x.astype(dtype))
         largest, which = jax.lax.top_k(shares, self.chosen)
         if self.normalised:
             largest = largest / largest.sum()
         return largest @ jax.nn.one_hot(which, shares.shape[0], dtype=dtype)
+
+
+def read_experts(fields: Fields, *names: str) -> dict[str, Any]:
+    """How many there are, by whichever of these names a file has, and how many of them a token uses."""
+    name, *others = [name for name in names if fields.has(name)] or names
+    count, chosen = fields.count(name), fields.count("num_experts_per_tok")
+    for other in others:
+        fields.one_of(other, [count], default=count)
+    if chosen > count:
+        fields.refuse("num_experts_per_tok", chosen, f"at most {count}, the number of experts")
+    return {"num_local_experts": count, "num_experts_per_tok": chosen}
+
+
+def fused_rules(prefix: str) -> list[str]:
+    """Those of the experts that transformers 5 has in memory, whose keys begin with `prefix`."""
+    fused = [
+        prefix + ".experts.gate_up_proj [e (gate|up) m] -> layers.mlp.experts.{gate|up}.weight [e _ m]",
+        prefix + ".experts.down_proj -> layers.mlp.experts.down.weight",
+    ]
+    return only_read(fused)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+__all__ = ["only_read"]
+
 
 def only_read(rules: Iterable[str]) -> list[str]:
     """Rules for keys that other rules name otherwise: read where they are there, never written."""

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 
-class Rows(NamedTuple):
+class KeyValues(NamedTuple):
     """Keys and values, shape `(seq or slots, kv_heads, head_dim)`; of a stack of layers, with its axes in front."""
 
     k: jax.Array
@@ -30,16 +30,16 @@ def held(slots: int, position: jax.Array) -> jax.Array:
     return last - (last - jnp.arange(slots)) % slots
 
 
-def remember(rows: Rows, length: jax.Array, slots: int) -> Rows:
-    """A memory of the first `length` of `rows`, as far as there are slots. What follows them is padding."""
-    seq = rows.slots
+def remember(new: KeyValues, length: jax.Array, slots: int) -> KeyValues:
+    """A memory of the first `length` tokens of `new`, as far as there are slots. What follows them is padding."""
+    seq = new.slots
     wanted = jnp.clip(held(slots, length), 0, seq - 1)  # an empty slot may hold anything: nobody looks there
-    return Rows(*(jnp.take(x, wanted, axis=-3) for x in rows))
+    return KeyValues(*(jnp.take(x, wanted, axis=-3) for x in new))
 
 
-def write(memory: Rows, row: Rows, position: jax.Array) -> Rows:
-    """The memory with one more token, whose row has `seq` 1."""
+def write(memory: KeyValues, new: KeyValues, position: jax.Array) -> KeyValues:
+    """The memory with one more token: `new` has `seq` 1."""
     slot = position % memory.slots
-    return Rows(
-        *(jax.lax.dynamic_update_slice_in_dim(m, r, slot, axis=m.ndim - 3) for m, r in zip(memory, row, strict=True))
+    return KeyValues(
+        *(jax.lax.dynamic_update_slice_in_dim(m, n, slot, axis=m.ndim - 3) for m, n in zip(memory, new, strict=True))
     )

@@ -7,17 +7,20 @@ is not that of Meta's own files). Angles are in float32, and so is turning, unle
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridge.models._config import Fields
+from bridge.models._fields import Fields
+from bridge.models.layers import accumulation_dtype
+
+__all__ = ["SCALINGS", "Rope", "RotaryAngles"]
 
 SCALINGS = ("default", "linear", "llama3")
+"""The scalings that are implemented, as config.json calls them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Rope:
     original_max_position_embeddings: int = 0
 
     @classmethod
-    def of(cls, fields: Fields, *, theta: float, positions: int, ignore: Collection[str] = ()) -> Rope:
+    def of(cls, fields: Fields, *, theta: float, positions: int) -> Rope:
         """What a config.json says: as `rope_parameters` today, as `rope_theta` and `rope_scaling` before.
 
         **Arguments:**
@@ -46,15 +49,16 @@ class Rope:
         - `fields`: those of the config.
         - `theta`: where the config says none.
         - `positions`: `max_position_embeddings`, which `"llama3"` falls back to.
-        - `ignore`: fields that are known to change nothing.
+
+        **Raises:** `bridge.CheckpointError` that names a field or a value that is not implemented.
         """
         theta = fields.number("rope_theta", default=theta)
         fields.one_of("partial_rotary_factor", [1.0, 1], default=1.0)
         found = fields.either("rope_parameters", "rope_scaling")
-        return cls(theta) if found is None else cls.within(found, theta=theta, positions=positions, ignore=ignore)
+        return cls(theta) if found is None else cls.within(found, theta=theta, positions=positions)
 
     @classmethod
-    def within(cls, fields: Fields, *, theta: float, positions: int, ignore: Collection[str] = ()) -> Rope:
+    def within(cls, fields: Fields, *, theta: float, positions: int) -> Rope:
         """What the inner object says, which `of` finds. Arguments as there."""
         theta = fields.number("rope_theta", default=theta)
         fields.one_of("partial_rotary_factor", [1.0, 1], default=1.0)
@@ -67,7 +71,7 @@ class Rope:
             original = fields.count("original_max_position_embeddings", default=positions)
             if high <= low:
                 fields.refuse("high_freq_factor", high, f"a number above low_freq_factor, {low}")
-        fields.done(ignore=ignore)
+        fields.done()
         return cls(theta, scaling, factor, low, high, original)
 
     def frequencies(self, head_dim: int) -> np.ndarray:
@@ -84,26 +88,27 @@ class Rope:
         return (one - mixed) * slow + mixed * fast
 
 
-def precise(dtype: Any) -> Any:
-    """The dtype for what must not be rounded as the model's own is: float32, in a float64 model float64."""
-    return jnp.float64 if dtype == jnp.float64 else jnp.float32
+class RotaryAngles(NamedTuple):
+    """The angles by which heads are turned, as cosines and sines: f32, shape `(seq, head_dim // 2)`.
 
-
-class Turn(NamedTuple):
-    """By how much each position is turned: f32, shape `(seq, head_dim // 2)`."""
+    ```python
+    angles = RotaryAngles.at(jnp.arange(7), Rope(theta=10_000.0), head_dim=8)
+    turned = angles(jnp.ones((7, 4, 8)))  # heads (seq, heads, head_dim), turned
+    ```
+    """
 
     cos: jax.Array
     sin: jax.Array
 
     @classmethod
-    def at(cls, positions: jax.Array, rope: Rope, head_dim: int) -> Turn:
-        """For positions `(seq,)`."""
+    def at(cls, positions: jax.Array, rope: Rope, head_dim: int) -> RotaryAngles:
+        """Those of positions `(seq,)`."""
         angles = positions.astype(jnp.float32)[:, None] * rope.frequencies(head_dim)[None, :]
         return cls(jnp.cos(angles), jnp.sin(angles))
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Heads `(seq, heads, head_dim)`, turned; in the dtype that they came in."""
-        dtype = precise(x.dtype)
+        dtype = accumulation_dtype(x.dtype)
         first, second = jnp.split(x.astype(dtype), 2, axis=-1)
         cos, sin = self.cos.astype(dtype)[:, None, :], self.sin.astype(dtype)[:, None, :]
         return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
 import bridge
@@ -54,16 +52,34 @@ class Fields:
 
     - `data`: what config.json says.
     - `name`: what messages call the file.
+    - `ignore`: fields that are known to change nothing. One inside an object is called `object.field`.
+    - `parts`: which parts the model shall have, where no config.json says so and its caller does.
 
     **Raises:** `bridge.CheckpointError`, from every method, that names file and field.
+
+    ```python
+    fields = Fields({"hidden_size": 64, "hidden_act": "gelu"})
+    width = fields.count("hidden_size")
+    activation = fields.one_of("hidden_act", ["gelu", "relu"], default="gelu")
+    fields.done()
+    ```
     """
 
-    def __init__(self, data: Mapping[str, Any], *, name: str = "config.json") -> None:
+    def __init__(
+        self,
+        data: Mapping[str, Any],
+        *,
+        name: str = "config.json",
+        ignore: Collection[str] = (),
+        parts: Mapping[str, bool] | None = None,
+    ) -> None:
         if not isinstance(data, Mapping):
             raise bridge.CheckpointError(f"'{_safe(name)}' holds {_spelled(data)}, not an object of fields.")
         self._left = dict(data)
         self._name = f"'{_safe(name)}'"
         self._prefix = ""
+        self._ignore = ignore
+        self._parts = dict(parts or {})
 
     def fill(self, defaults: Mapping[str, Any]) -> None:
         """Say what fields are that the file leaves out."""
@@ -128,7 +144,7 @@ class Fields:
             return None
         if not isinstance(value, Mapping):
             self.refuse(field, value, "an object of fields")
-        inner = Fields(value, name=self._name[1:-1])
+        inner = Fields(value, name=self._name[1:-1], ignore=self._ignore)
         inner._prefix = f"{self._prefix}{field}."
         return inner
 
@@ -166,19 +182,26 @@ class Fields:
             self.refuse(field, value, " or ".join(_spelled(each) for each in known))
         return value
 
-    def done(self, unused: Collection[str] = (), ignore: Collection[str] = ()) -> None:
+    def part(self, name: str, *, default: bool) -> bool:
+        """Whether the caller wants a part of the model that no config.json speaks of, a pooler, say."""
+        return self._parts.pop(name, default)
+
+    def done(self, unused: Collection[str] = ()) -> None:
         """Refuse every field that nobody took, but private ones and those that are known to change nothing.
 
-        `unused` are fields; `ignore` are names as messages have them, with those of the objects around a field.
+        `unused` are fields of this architecture that change nothing. **Raises:** `TypeError` too, for a part that the
+        architecture does not have.
         """
         for field, value in self._left.items():
             known = field.startswith("_") or field in _BOOKKEEPING or field in unused
-            if not known and self._prefix + field not in ignore and value is not None:
+            if not known and self._prefix + field not in self._ignore and value is not None:
                 name = _safe(self._prefix + field)
                 raise bridge.CheckpointError(
                     f"{self._name}: field '{name}' is {_spelled(value)}, and this model does not know it. "
                     f'If it changes nothing: ignore=["{name}"].'
                 )
+        if self._parts:
+            raise TypeError(f"this model has no part {', '.join(map(repr, self._parts))} that could be chosen")
 
     def refuse(self, field: str, value: Any, expected: str) -> NoReturn:
         """Say what was expected of a field."""
@@ -191,24 +214,6 @@ class Fields:
         if value is None and default is None:
             raise bridge.CheckpointError(f"{self._name} lacks field '{self._prefix}{field}', which this model needs.")
         return default if value is None else value
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a JSON file says. **Raises:** `bridge.CheckpointError` that names the file."""
-    name = os.fspath(path)
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as e:
-        raise bridge.CheckpointError(f"'{_safe(name)}' cannot be read: {e.strerror or e}. Check the path.") from e
-    return parse_json(raw, name=name)
-
-
-def parse_json(raw: bytes, *, name: str) -> Any:
-    """What the bytes of a JSON file say. **Raises:** `bridge.CheckpointError` that names the file."""
-    try:
-        return json.loads(raw)
-    except (ValueError, RecursionError) as e:
-        raise bridge.CheckpointError(f"'{_safe(name)}' is not JSON: {_safe(str(e))}. Fetch it again.") from e
 
 
 def _spelled(value: Any) -> str:

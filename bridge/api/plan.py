@@ -1,0 +1,94 @@
+"""`plan`: what a load would do, proven from headers alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bridge.api.load import opened, planned, request_of
+from bridge.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
+
+
+def plan(
+    source: Source,
+    like: Any = None,
+    rules: Rules = None,
+    *,
+    dtype: Dtype | Mapping[str, Dtype] | None = None,
+    sharding: Any = None,
+    allow_missing: AllowMissing = (),
+    allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
+    layouts: Layouts | None = None,
+    max_host_bytes: int | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    verify: bool = False,
+) -> Plan:
+    """What would go where, proven from headers alone. Reads no weights.
+
+    **Arguments:**
+
+    - `source`: a `.safetensors` file, a list of files, a folder, an fsspec URL, a repo on the Hub (`"org/name"`, where
+        no such path exists), or a `Checkpoint` that is open. `bridge.open` says more.
+    - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), a pair `(model, state)`, or any pytree
+        of arrays or `jax.ShapeDtypeStruct`. `None` makes a flat dict of what the rules name.
+    - `rules`: which key is which leaf. A list of rules or texts, nested as `(text, [rules])`; a dict `{old: new}`; a
+        text of one rule or of several lines; a path to a TOML file; or a `Plan`, which holds as it is where it was made
+        for the same keys, the same leaves and the same question, and is proven again elsewhere. What rules leave is
+        matched by name.
+    - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
+        mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan.
+    - `sharding`: where leaves go. A `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern:
+        PartitionSpec})`, or only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process
+        reads the bytes of its own shards.
+    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
+        functions `(name, spec) -> array` that make one.
+    - `allow_unexpected`: patterns of keys that may be left over.
+    - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
+        keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
+        scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
+        A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
+        `"as": "keep"` where wanted.
+    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
+        from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
+    - `max_host_bytes`: bytes that may be in flight between the files and devices with memory of their own, 1 GiB by
+        default; `plan.peak_nbytes` depends on it.
+    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
+
+    **Returns:** a `Plan`. Where keys and leaves do not meet `plan.ok` is False and its lists say why.
+
+    **Raises:** `CheckpointError` for a source that cannot be read; `RuleError` for a rule; `PlanError` for a template
+    or a dtype that makes no sense.
+
+    ```python
+    plan = bridge.plan("model.safetensors", like)
+    assert plan.ok, plan.missing
+    model = bridge.load("model.safetensors", like, plan)
+    ```
+    """
+    from bridge.api.read import predicted  # these import JAX, and `bridge.plan` by itself is light
+    from bridge.place.sharding import placements
+
+    options: OpenOptions = {
+        "revision": revision,
+        "subfolder": subfolder,
+        "variant": variant,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "verify": verify,
+    }
+    with opened(source, **options) as stored:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
+        ckpt, made, model = planned(stored, like, rules, request, layouts)
+        where = placements(made.request.sharding, made.leaves, model)
+        return predicted(ckpt, made, where, max_host_bytes)

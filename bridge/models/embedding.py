@@ -1,0 +1,107 @@
+"""What enters the first layer of an encoder: embeddings of text, patches of an image."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from bridge.models.layers import Transform
+
+__all__ = ["PatchEmbedding", "TextEmbedding"]
+
+
+class TextEmbedding(eqx.Module):
+    """Tokens and, as far as there are rows for them, positions and token types: embeddings, added up and normed.
+
+    **Arguments:** (of the constructor)
+
+    - `hidden_size`: the width, d.
+    - `tokens`, `positions`, `types`: rows of each embedding; 0 for none.
+    - `norm`: what the sum goes through, if anything.
+    - `key`: for the initial weights.
+
+    ```python
+    embed = TextEmbedding(8, tokens=100, positions=16, norm=eqx.nn.LayerNorm(8), key=jax.random.key(0))
+    x = embed(jnp.array([5, 7]), jnp.arange(2))  # ids and positions (seq,) -> (seq, d)
+    ```
+    """
+
+    token: eqx.nn.Embedding
+    position: eqx.nn.Embedding | None
+    type: eqx.nn.Embedding | None
+    norm: Transform | None
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        tokens: int,
+        positions: int = 0,
+        types: int = 0,
+        norm: Transform | None = None,
+        key: jax.Array,
+    ) -> None:
+        keys = jax.random.split(key, 3)
+        self.token = eqx.nn.Embedding(tokens, hidden_size, key=keys[0])
+        self.position, self.type = (
+            eqx.nn.Embedding(rows, hidden_size, key=k) if rows else None
+            for rows, k in zip((positions, types), keys[1:], strict=True)
+        )
+        self.norm = norm
+
+    def __call__(
+        self, tokens: jax.Array, positions: jax.Array | None = None, types: jax.Array | None = None
+    ) -> jax.Array:
+        """Shapes `(seq,)` each to `(seq, d)`. What there is no embedding for is left aside."""
+        x = jax.vmap(self.token)(tokens)
+        for embedding, rows in ((self.type, types), (self.position, positions)):
+            if embedding is not None and rows is not None:
+                x = x + jax.vmap(embedding)(rows)
+        return x if self.norm is None else jax.vmap(self.norm)(x)
+
+
+class PatchEmbedding(eqx.Module):
+    """An image's patches, each a token, behind a class token where there is one; to each its position's embedding.
+
+    **Arguments:** (of the constructor)
+
+    - `hidden_size`: the width, d.
+    - `channels`: of the image. `image_size`, `patch_size`: height and width in pixels.
+    - `class_token`: whether there is one.
+    - `bias`: whether the projection of patches has one.
+    - `key`: for the initial weights.
+
+    ```python
+    embed = PatchEmbedding(8, channels=3, image_size=(32, 32), patch_size=(16, 16), key=jax.random.key(0))
+    x = embed(jnp.ones((3, 32, 32)))  # (c, h, w) -> (5, d): the class token and four patches
+    ```
+    """
+
+    cls: jax.Array | None  # (d,)
+    patches: eqx.nn.Conv2d
+    position: jax.Array  # (tokens, d)
+
+    def __init__(
+        self,
+        hidden_size: int,
+        *,
+        channels: int,
+        image_size: tuple[int, int],
+        patch_size: tuple[int, int],
+        class_token: bool = True,
+        bias: bool = True,
+        key: jax.Array,
+    ) -> None:
+        key_cls, key_patches, key_position = jax.random.split(key, 3)
+        tokens = class_token + (image_size[0] // patch_size[0]) * (image_size[1] // patch_size[1])
+        self.cls = jax.random.normal(key_cls, (hidden_size,)) if class_token else None
+        self.patches = eqx.nn.Conv2d(channels, hidden_size, patch_size, patch_size, use_bias=bias, key=key_patches)
+        self.position = jax.random.normal(key_position, (tokens, hidden_size))
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Shape `(c, h, w)` to `(tokens, d)`, in the embedding's dtype: patches row by row."""
+        patches = self.patches(image.astype(self.position.dtype))
+        patches = patches.reshape(patches.shape[0], -1).T
+        tokens = patches if self.cls is None else jnp.concatenate([self.cls[None], patches])
+        return tokens + self.position
