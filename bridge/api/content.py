@@ -64,6 +64,7 @@ class Content:
             _check_apart(own, specs)
             held |= pieces(own.blocks)
             specs |= _specs(own, pieces(own.blocks), leaves, dtype, by_rules=True)
+        _policy(dtype).check(specs, "key")
         return cls(plan, held, specs, left_out)
 
     def check_copies(self, leaves: Mapping[str, Any]) -> None:
@@ -163,9 +164,13 @@ def _check_apart(own: Plan, specs: Mapping[str, Spec]) -> None:
                 )
 
 
+def _policy(dtype: Any) -> DtypePolicy:
+    return DtypePolicy.of(None if isinstance(dtype, str) and dtype == "model" else dtype)
+
+
 def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
     """What every key is written as, in the order of the checkpoint."""
-    policy = DtypePolicy.of(None if dtype == "model" else dtype)
+    policy = _policy(dtype)
     specs: dict[str, Spec] = {}
     spent = plan.spent
     for key in (key for key in plan.specs if key in held or key in spent):
