@@ -66,7 +66,7 @@ def test_a_link_to_itself_and_a_link_to_nothing(tmp_path: Path):
     text = "'…/x.safetensors' cannot be opened: Too many levels of symbolic links. Check its name and its disk."
     assert refusal(tmp_path / "x.safetensors") == text
     (tmp_path / "y.safetensors").symlink_to("gone")
-    text = "'…/y.safetensors' does not exist. Check its name; if it was being fetched, fetch it again."
+    text = "'…/y.safetensors' is a link to 'gone', which is not there. Fetch the file again."
     assert refusal(tmp_path / "y.safetensors") == text
 
 

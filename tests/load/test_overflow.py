@@ -97,7 +97,7 @@ def test_whole_numbers_that_a_scale_makes_too_large(tmp_path: Path):
 
 def test_convert(tmp_path: Path):
     path = saved(tmp_path, w=np.array([1, 70000], F32))
-    with pytest.raises(bridge.CheckpointError, match="'w' in 'model.safetensors' holds 70000, which becomes infinite"):
+    with pytest.raises(bridge.CheckpointError, match="holds 70000, which becomes infinite in float16"):
         bridge.convert(path, tmp_path / "converted", {"w": Struct((2,), F16)})
     assert not (tmp_path / "converted").exists()
 
