@@ -112,7 +112,7 @@ def write_alone(place: Target, files: Files, report: Progress | None, *, verify:
     """Write and commit all files; their names and how many bytes they have. **Raises:** `SaveError`."""
     parts, wrote = Held(files.leaves), _counting(report, files.nbytes)
     written = 0
-    with place.staged() as stage:
+    with place.staged() as stage, stage.interruptible():
         names, indexed = place.names(stage, len(files.files))
         for name, file in zip(names, files.files, strict=True):
             path = stage.path / name
@@ -156,7 +156,7 @@ def write_together(
         )
     group.all_are_here()
     owners = _owners({group.me: whole} | {process: names for process, (_, names) in decided.items()})
-    with place.staged() as stage:
+    with place.staged() as stage, stage.interruptible():
         names, indexed = place.names(stage, len(files.files))
         for name, file in zip(names, files.files, strict=True):
             make_file(stage.path / name, file.head, file.nbytes, shown=name)

@@ -23,6 +23,7 @@ from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.existing import INDEX, SINGLE, ExistingCheckpoint, existing_checkpoint, indices, inside, tensor_files
 from bridge.target.explain import explained, sync
+from bridge.target.interrupts import Held
 from bridge.target.journal import recover, write_journal
 from bridge.target.stage import Stage, folder_lock, staged, sweep
 
@@ -50,7 +51,7 @@ class Target:
         self.overwrite = overwrite
         self.single = is_one_file(target)
         self.folder = self.path.parent if self.single else self.path
-        with explained(self.path, "cannot be looked at"):
+        with Held(), explained(self.path, "cannot be looked at"):
             if self.path.exists() and self.single == self.path.is_dir():
                 kind = "a folder" if self.single else "a file"
                 raise SaveError(f"{quote(str(target))} is {kind}: name a folder, or a file that ends in '.safetensors'")
@@ -73,17 +74,23 @@ class Target:
             yield stage
 
     def names(self, stage: Stage, count: int, *, wanted: str = SINGLE) -> tuple[list[str], bool]:
-        """Names for `count` files of tensors, and whether they need an index.
+        """Names for `count` files of tensors, and whether they need an index. Interrupts wait meanwhile.
 
         `wanted` is what one file would like to be called, if a reader finds it by that.
         """
-        if self.single:
-            return [self.path.name], False
-        if count == 1 and wanted != SINGLE and set(tensor_files(self.folder)) <= {wanted} and not indices(self.folder):
-            return [wanted], False
-        if count == 1 and self._alone():
-            return [SINGLE], False
-        return [stage.free_name(f"model-{n + 1:05}-of-{count:05}.safetensors") for n in range(count)], True
+        with Held():
+            if self.single:
+                return [self.path.name], False
+            if (
+                count == 1
+                and wanted != SINGLE
+                and set(tensor_files(self.folder)) <= {wanted}
+                and not indices(self.folder)
+            ):
+                return [wanted], False
+            if count == 1 and self._alone():
+                return [SINGLE], False
+            return [stage.free_name(f"model-{n + 1:05}-of-{count:05}.safetensors") for n in range(count)], True
 
     def _alone(self) -> bool:
         """Whether `model.safetensors` decides once the index that stands there, if any, is gone."""
@@ -102,16 +109,17 @@ class Target:
 
         **Raises:** `SaveError`; what stood there then stands there still, unless it says otherwise.
         """
-        with explained(self.path, "cannot be written to"), folder_lock(self.folder):
-            self.check_free()
-            self._check_fresh(files, deciding)
+        with explained(self.path, "cannot be written to"):
             for name in (*files, deciding):
                 sync(stage.path / name)
+        with Held(), explained(self.path, "cannot be written to"), folder_lock(self.folder):
+            self.check_free()
+            self._check_fresh(files, deciding)
             old = ExistingCheckpoint() if self.single else existing_checkpoint(self.folder)
             try:
                 self._move(stage.path, files, deciding, old)
             except BaseException:
-                # An interrupt may come right after the rename that commits: then this finishes, else it undoes.
+                # An error may come right after the rename that commits: then this finishes, else it undoes.
                 recover(stage.path)
                 raise
             with explained(
