@@ -93,7 +93,7 @@ def _wanted(dtype: Any) -> Wanted:
     spelled = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
     try:
         return np.dtype(spelled.get(dtype, dtype) if isinstance(dtype, str) else dtype)
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:  # numpy reads texts as Python does
         raise PlanError(
             f"dtype {dtype!r} is no dtype: give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
         ) from error

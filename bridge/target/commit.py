@@ -33,6 +33,15 @@ def is_one_file(target: str | os.PathLike[str]) -> bool:
     return Path(target).suffix == ".safetensors"
 
 
+def _is_encodable(text: str) -> bool:
+    """Whether a file system has characters for a name."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Target:
     """A folder, or one file, to write a checkpoint to."""
 
@@ -45,7 +54,7 @@ class Target:
         **Raises:** `SaveError` if something stands there and may not be replaced, or it is no place for a checkpoint.
         """
         text = os.fspath(target)
-        if not text or "\0" in text or "://" in text:
+        if not text or "\0" in text or "://" in text or not _is_encodable(text):
             raise SaveError(f"{quote(text)} is no place to save to: name a folder or a file on a disk")
         self.path = Path(target)
         self.overwrite = overwrite
