@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bridge._text import safe
+
 
 class BridgeError(Exception):
     """The base of every error that bad input can cause.
@@ -28,7 +30,8 @@ class BridgeError(Exception):
 
     def __str__(self) -> str:
         # KeyError would show the repr of its message, OSError would read two arguments as errno and text.
-        return "\n".join(str(arg) for arg in self.args)
+        # Names, versions and values come from strangers' files: this is the one place where all of them are printed.
+        return safe("\n".join(str(arg) for arg in self.args))
 
 
 class CheckpointError(BridgeError, ValueError):

@@ -11,6 +11,15 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+_MOST = 2000  # characters of one line
+
+
+def safe(text: str) -> str:
+    """A text of several lines as it may be printed, whoever's words are in it: escaped, and no line without end."""
+    lines = [printable(line) for line in text.split("\n")]
+    return "\n".join([line if len(line) <= _MOST else f"{line[: _MOST - 500]}…{line[-400:]}" for line in lines])
+
+
 def quote(name: str) -> str:
     """`name` between single quotes, safe to print; cut in the middle where it is absurdly long."""
     shown = printable(name)

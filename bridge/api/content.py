@@ -93,6 +93,7 @@ class Content:
             _check_apart(own, specs)
             held |= pieces(own.blocks)
             specs |= _specs(own, pieces(own.blocks), leaves, dtype, by_rules=True)
+        _policy(dtype).check(specs, "key")
         base = None if ckpt is None else Base(ckpt, specs, held)
         return cls(plan, held, specs if base is None else base.specs(specs), left_out, unplanned, base)
 
@@ -215,9 +216,13 @@ def _check_apart(own: Plan, specs: Mapping[str, Spec]) -> None:
                 )
 
 
+def _policy(dtype: Any) -> DtypePolicy:
+    return DtypePolicy.of(None if isinstance(dtype, str) and dtype == "model" else dtype)
+
+
 def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
     """What every key is written as, in the order of the checkpoint."""
-    policy = DtypePolicy.of(None if dtype == "model" else dtype)
+    policy = _policy(dtype)
     specs: dict[str, Spec] = {}
     spent = plan.spent
     table = ArrayTable.of(plan.specs)

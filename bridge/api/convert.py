@@ -110,10 +110,10 @@ def convert(
         request = request_of(rules, dtype, allow_missing, allow_unexpected, quantized=quantized)
         ckpt, plan, model = planned(stored, like, rules, request, layouts)
         plan.check()
+        max_nbytes = in_flight(max_host_bytes, plan.leaves, _DEFAULT_NBYTES)
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
         with reporting(progress, "converting", before=fetched) as report:
-            max_nbytes = in_flight(max_host_bytes, _DEFAULT_NBYTES)
             files, nbytes = write_converted(place, ckpt, plan, kept, max_nbytes=max_nbytes, report=report)
     return SaveReport(files, nbytes, tuple(LeftOut(*lossy) for lossy in plan.lossy))
 

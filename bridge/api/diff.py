@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
-from bridge._text import fold, plural, printable, quote
+from bridge._text import fold, plural, printable, quote, safe
 from bridge.converted import is_converted
 from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
@@ -76,7 +76,7 @@ class Diff:
         for d in self.differing:
             verb = "differs" if d.count == 1 else "differ"
             lines.append(f"  {printable(d.key)}: {plural(d.count, 'element')} {verb}, by at most {d.largest:g}")
-        return "\n".join([*lines, *self._metadata()])
+        return safe("\n".join([*lines, *self._metadata()]))
 
     def _metadata(self) -> list[str]:
         shown = [

@@ -124,7 +124,7 @@ def write_alone(place: Target, files: Files, report: Progress | None, *, verify:
     """Write and commit all files; their names and how many bytes they have. **Raises:** `SaveError`."""
     parts, wrote = Held(files.leaves), counting(report, files.nbytes)
     written = 0
-    with place.staged() as stage:
+    with place.staged() as stage, stage.interruptible():
         names, index = place.names(stage, files.wanted, files.index_name)
         for name, file in zip(names, files.files, strict=True):
             path = stage.path / name

@@ -173,9 +173,9 @@ Leaves = dict[str, Spec]
 
 def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[Leaves, Leaves, int]:
     """The leaves that are made in host memory, those that are staged, and what may be in flight for them."""
-    budget = in_flight(max_host_bytes)
     names = set(filled(made.blocks))
     leaves = {name: spec for name, spec in made.leaves.items() if name in names}
+    budget = in_flight(max_host_bytes, leaves)
     if max_host_bytes is None and all(map(_on_host, where.values())):
         return leaves, {}, 0
     whole = set(filled(block for block in made.blocks if block.needs_whole))

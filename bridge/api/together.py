@@ -58,7 +58,7 @@ def write_together(
         )
     group.all_are_here()
     owners = _owners({group.me: whole} | {process: names for process, (_, names) in decided.items()})
-    with place.staged() as stage:
+    with place.staged() as stage, stage.interruptible():
         names, index = place.names(stage, files.wanted, files.index_name)
         for name, file in zip(names, files.files, strict=True):
             make_file(stage.path / name, file.head, file.nbytes, shown=name)

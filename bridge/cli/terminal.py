@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bridge._text import printable, quote
+from bridge._text import quote, safe
 
 _MOST_ROWS = 1000  # rich measures and wraps each cell, which takes half a minute for 100,000 of them
 
@@ -34,8 +34,7 @@ def out() -> Console:
 def complain(message: str) -> None:
     """One error on stderr, safe to print."""
     console = _Console(stderr=True, highlight=False, markup=False, emoji=False)
-    text = "\n".join(printable(line) for line in message.split("\n"))
-    console.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
+    console.print(Text.assemble(("error: ", "bold red"), safe(message)), soft_wrap=True)
 
 
 def ascii_json(document: str) -> str:

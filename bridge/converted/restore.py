@@ -40,7 +40,7 @@ def restore(ckpt: Checkpoint, place: Target) -> tuple[tuple[str, ...], int]:
     kept = ckpt.open_beside(beside(ckpt)[1])
     try:
         back = _Back(ckpt, plan_of(record, ckpt), np.frombuffer(main.map(), np.uint8), kept)
-        with place.staged() as stage:
+        with place.staged() as stage, stage.interruptible():
             return _write(place, stage, record, back)
     finally:
         kept.close()

@@ -35,7 +35,7 @@ def write_converted(
     report: Report | None,
 ) -> tuple[tuple[str, ...], int]:
     """Write and commit all files; their names and how many bytes they have together."""
-    with place.staged() as stage:
+    with place.staged() as stage, stage.interruptible():
         (main,), index = place.names(stage)
         record, originals = stage.free_name(RECORD), stage.free_name(ORIGINALS)
         _write_leaves(

@@ -116,9 +116,10 @@ def _read_json(source: Readable) -> bytearray:
                 f"{name} holds {held}, a safetensors file at least 8. It is empty or cut off: fetch it again."
             )
         if stop - 8 > MAX_HEADER_NBYTES:
-            raise CheckpointError(
-                f"{name} claims a header of {stop - 8:,} bytes; the format allows {MAX_HEADER_NBYTES:,}. {ADVICE}"
-            )
+            claim = f"{name} claims a header of {stop - 8:,} bytes; the format allows {MAX_HEADER_NBYTES:,}"
+            if stop <= nbytes:
+                raise CheckpointError(f"{claim}. Split it: save its tensors to several files.")
+            raise CheckpointError(f"{claim}. {ADVICE}")
         raise CheckpointError(
             f"{name} holds {nbytes:,} bytes, its header alone promises {stop:,}. It is cut off: fetch it again."
         )

@@ -6,8 +6,8 @@ that the proof costs what the boxes cost and not what the array holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -23,6 +23,15 @@ Column: TypeAlias = "npt.NDArray[np.int64]"
 Matrix: TypeAlias = "npt.NDArray[np.int64]"
 Steps = tuple[tuple[int, int], ...]
 """Extents and steps of the atoms along one axis."""
+
+
+MOST_CELLS = 1 << 22
+"""More than any checkpoint has; twenty axes of a few cells each would have more than there is memory."""
+_MOST_LABELLED = 1 << 24
+
+
+class TooManyCellsError(ValueError):
+    """Boxes cut an array into more cells than can be looked at."""
 
 
 class Boxes(NamedTuple):
@@ -66,7 +75,10 @@ class Cover(NamedTuple):
 
 
 def cover(shape: Shape, groups: Sequence[Boxes]) -> Cover:
-    """Whether the boxes of all groups fill an array of `shape` exactly once."""
+    """Whether the boxes of all groups fill an array of `shape` exactly once.
+
+    **Raises:** `TooManyCellsError`.
+    """
     if prod(shape) == 0:
         return Cover((), ())
     if len(groups) == 1 and _stacked(shape, groups[0]):
@@ -76,6 +88,8 @@ def cover(shape: Shape, groups: Sequence[Boxes]) -> Cover:
         _Cells(extent, [(int(n), g.steps[axis]) for g, f in zip(groups, found, strict=True) for n in f[axis][0]])
         for axis, extent in enumerate(shape)
     ]
+    if prod(cells.count for cells in axes) > MOST_CELLS:
+        raise TooManyCellsError
     counts = np.zeros([cells.count for cells in axes], np.int32)
     for group, uniques in zip(groups, found, strict=True):
         _count(counts, axes, group, uniques)
@@ -156,7 +170,8 @@ class _Cells:
         self.extent = extent
         self.runs: dict[tuple[int, Steps], npt.NDArray[np.intp]] = {}
         spans: dict[tuple[int, Steps], tuple[int, int] | None] = {run: self.span(*run) for run in dict.fromkeys(runs)}
-        if all(span is not None for span in spans.values()):
+        self.gapped = None in spans.values()
+        if not self.gapped:
             cuts = sorted({0, extent, *(edge for span in spans.values() if span for edge in span)})
             place = {cut: n for n, cut in enumerate(cuts)}
             self.bounds = [range(a, b) for a, b in pairwise(cuts)]
@@ -166,6 +181,12 @@ class _Cells:
         else:
             self.refine(list(spans))
         self.count = len(self.bounds)
+
+    def ranges(self, cells: range) -> list[range]:
+        """The indices of neighbouring cells; where a run leaves gaps, an index of each."""
+        if self.gapped:
+            return [self.bounds[n] for n in cells]
+        return [range(self.bounds[cells.start].start, self.bounds[cells.stop - 1].stop)]
 
     def span(self, start: int, steps: Steps) -> tuple[int, int] | None:
         """The interval that a run covers, or `None` where it leaves gaps."""
@@ -178,6 +199,8 @@ class _Cells:
 
     def refine(self, runs: Sequence[tuple[int, Steps]]) -> None:
         """Cells by membership, where some run leaves gaps."""
+        if self.extent > _MOST_LABELLED:
+            raise TooManyCellsError
         labels = np.zeros(self.extent, np.intp)
         members = [_indices(*run) for run in runs]
         for indices in members:
@@ -195,9 +218,23 @@ class _Cells:
 
 
 def _ranges(axes: Sequence[_Cells], found: npt.NDArray[np.bool_]) -> tuple[tuple[range, ...], ...]:
+    """The cells of `found` as boxes: neighbours that are alike are one."""
+    boxes = _boxes(found) if found.any() else ()
     return tuple(
-        tuple(cells.bounds[int(n)] for cells, n in zip(axes, place, strict=True)) for place in np.argwhere(found)
+        place for box in boxes for place in product(*(cells.ranges(r) for cells, r in zip(axes, box, strict=True)))
     )
+
+
+def _boxes(found: npt.NDArray[np.bool_]) -> Iterator[tuple[range, ...]]:
+    """An array of which something is set, as boxes of which all is."""
+    if found.all():
+        yield tuple(map(range, found.shape))
+        return
+    rows = found.reshape(len(found), -1)
+    edges = np.flatnonzero((rows[1:] != rows[:-1]).any(axis=1)) + 1
+    for start, stop in pairwise([0, *edges.tolist(), len(found)]):
+        if rows[start].any():
+            yield from ((range(start, stop), *box) for box in _boxes(found[start]))
 
 
 def spans(shape: Shape, ranges: Sequence[range]) -> str:

@@ -46,14 +46,14 @@ def _with_extents(text: str, of_keys: Shapes, of_leaves: Shapes) -> str:
         return text
     if rule.leaf is None or rule.leaf.axes is None:
         return text
-    axes, leaf = RuleAxes.of(rule), len(rule.keys)
+    rule_axes, leaf = RuleAxes.of(rule), len(rule.keys)
     known = {(leaf, branch): shape for (_, branch), shape in of_leaves.items()}
     try:
-        extents, rests = solve(axes, known)
+        extents, rests = solve(rule_axes, known)
         if all(extents.shape(place, rests.get(place[1])) is not None for place in of_keys):
             return text
         missing = extents.unsolved()
-        extents, _ = solve(axes, {**known, **of_keys})
+        extents, _ = solve(rule_axes, {**known, **of_keys})
     except ShapeConflict:
         return text  # other rules of the same equation have these keys
     sizes = {name: size for name in missing if (size := _size(name, extents)) is not None}
@@ -62,10 +62,10 @@ def _with_extents(text: str, of_keys: Shapes, of_leaves: Shapes) -> str:
 
 def _size(name: str, extents: Extents) -> int | None:
     """The number that an option of this name gives: an axis before selecting, or a part."""
-    for side in range(len(extents.axes.sides)):
+    for side in range(len(extents.rule_axes.sides)):
         if (whole := extents.known.get(f"{name}@{side}")) is not None:
             return whole
-    for number, pair in enumerate(extents.axes.pairing):
+    for number, pair in enumerate(extents.rule_axes.pairing):
         for labels in pair.labels:
             if name in labels:
                 return extents.known.get(f"|{number}:{labels.index(name)}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from bridge._text import filled, template
+from bridge._text import filled, plain_pieces, template
 from bridge.mapping.indexmap import Shape
 
 _SAMPLES = 256  # enough to see how keys run; more would only cost time
@@ -41,6 +41,17 @@ class Fit:
             axis, step, first = line
             found.append(first + step * place[axis] if step else first)
         return filled(self.text, found) if all(n >= 0 for n in found) else None
+
+    def keys(self, places: Sequence[range]) -> str | None:
+        """The keys at a box of places, as one text: `layers.{7..9}.w`; `None` where the samples do not tell."""
+        first, last = (self.key(tuple(r[n] for r in places)) for n in (0, -1))
+        if first is None or last is None or first == last:
+            return first if last is not None else None
+        starts, stops = template(first)[1], template(last)[1]
+        pairs = zip(starts, stops, strict=True)
+        shown = [str(a) if a == b else f"{{{min(a, b)}..{max(a, b)}}}" for a, b in pairs]
+        pieces = plain_pieces(self.text or "")
+        return "".join(piece + number for piece, number in zip(pieces, [*shown, ""], strict=True))
 
 
 def _line(places: list[Shape], values: tuple[int, ...]) -> tuple[int, int, int] | None:

@@ -15,7 +15,7 @@ import numpy as np
 from bridge.mapping.arrays import Shape as Shape
 from bridge.mapping.pattern import Columns, Mask, Matrix
 
-_MAX_AXES, _MAX_COUNT = 64, 2**59 - 1  # of an array, with elements of 16 bytes; an extent of 0 counts as 1
+_MAX_AXES, MAX_COUNT = 64, 2**59 - 1  # of an array, with elements of 16 bytes; an extent of 0 counts as 1
 
 
 @lru_cache(maxsize=1024)
@@ -23,7 +23,7 @@ def oversized(shape: Shape) -> str | None:
     """Why no array has `shape`; `None` where one has. A file may say any shape that has no elements."""
     if len(shape) > _MAX_AXES:
         return f"{len(shape)} axes, where an array has at most {_MAX_AXES}: save it reshaped"
-    if prod(max(extent, 1) for extent in shape) > _MAX_COUNT:
+    if prod(max(extent, 1) for extent in shape) > MAX_COUNT:
         return "extents that no array can have, though no elements: leave it out, or save it reshaped"
     return None
 

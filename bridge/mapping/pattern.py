@@ -73,7 +73,9 @@ class Pattern:
         number = number_of(segment)
         if number is not None:
             return rf"({MARK}|{number})\."
-        return _settling(_split([*map(_piece, segment), r"\."], _STAR), _STAR)
+        found = _settling(_split([*map(_piece, segment), r"\."], _STAR), _STAR)
+        # A segment ends at the next dot, however its parts are read: one reading of it is enough.
+        return found if any(isinstance(p, Choice) and p.dotted for p in segment) else f"(?>{found})"
 
 
 def number_of(segment: Segment) -> int | None:

@@ -4,29 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from math import prod
 
 import numpy as np
 
+from bridge._errors import PlanError
+from bridge._text import quote
 from bridge.mapping.arrays import ArrayTable, Numbers
 from bridge.mapping.bound import BoundRule, Rows
 from bridge.mapping.pattern import Column, Matrix, decoded, hole_of, number_of
 from bridge.mapping.solve import RuleAxes, ShapeConflict, solve
 from bridge.rules.syntax import Name
 
+_MOST = 1_000_000
+
 
 def by_shape(bound: BoundRule, side: int, branch: int, rows: Rows, table: ArrayTable) -> Rows:
-    """A row for each index that the shape of a tensor counts, where no model says which leaves there are."""
+    """A row for each index that the shape of a tensor counts, where no model says which leaves there are.
+
+    **Raises:** `PlanError` where that are too many: an empty tensor may claim any extents.
+    """
     assert bound.leaf is not None
     only = [i.name for i in bound.leaf.indices() if i.name not in rows.columns and not i.single]
     if not only:
         return rows
     numbers: list[int] = []
     positions: list[tuple[int, ...]] = []
-    for row, key in enumerate(rows.ids.tolist()):
+    keys: list[int] = rows.ids.tolist()
+    for row, key in enumerate(keys):
         try:
             known = solve(RuleAxes.of(bound.rule), {(side, branch): table.spec(key).shape})[0].known
         except ShapeConflict:
             known = {}
+        count = prod(known.get(name, 1) for name in only)
+        if count > _MOST:
+            raise PlanError(
+                f"key {quote(table.names[key])} would become {count:,} leaves by the rule '{bound.rule}', "
+                f"more than the {_MOST:,} that one key may have: give a model"
+            )
         found = list(product(*(range(known.get(name, 1)) for name in only)))
         numbers += [row] * len(found)
         positions += found

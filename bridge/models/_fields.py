@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import bridge
+from bridge.models._json import safe
 
 # What transformers writes for every architecture and what no forward pass of an encoder depends on.
 _BOOKKEEPING = frozenset(
@@ -74,9 +76,9 @@ class Fields:
         parts: Mapping[str, bool] | None = None,
     ) -> None:
         if not isinstance(data, Mapping):
-            raise bridge.CheckpointError(f"'{_safe(name)}' holds {_spelled(data)}, not an object of fields.")
+            raise bridge.CheckpointError(f"'{safe(name)}' holds {_spelled(data)}, not an object of fields.")
         self._left = dict(data)
-        self._name = f"'{_safe(name)}'"
+        self._name = f"'{safe(name)}'"
         self._prefix = ""
         self._ignore = ignore
         self._parts = dict(parts or {})
@@ -90,12 +92,12 @@ class Fields:
         value = self._take(field, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             self.refuse(field, value, "a whole number from 1 up")
-        return value
+        return self._limited(field, value)
 
     def number(self, field: str, *, default: float | None = None) -> float:
         """A finite number above 0."""
         value = self._take(field, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
@@ -104,7 +106,7 @@ class Fields:
         value = self._take(field, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             self.refuse(field, value, "a whole number from 0 up")
-        return value
+        return self._limited(field, value)
 
     def window(self, field: str) -> int | None:
         """A whole number from 1 up, or null: none."""
@@ -166,7 +168,7 @@ class Fields:
         pair = [value, value] if isinstance(value, int) else value
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
             self.refuse(field, value, "a whole number from 1 up, or two of them")
-        return pair[0], pair[1]
+        return self._limited(field, pair[0]), self._limited(field, pair[1])
 
     def labels(self) -> int:
         """How many labels a classifier has: as many as are named, and 2 where config.json does not say."""
@@ -195,7 +197,7 @@ class Fields:
         for field, value in self._left.items():
             known = field.startswith("_") or field in _BOOKKEEPING or field in unused
             if not known and self._prefix + field not in self._ignore and value is not None:
-                name = _safe(self._prefix + field)
+                name = safe(self._prefix + field)
                 raise bridge.CheckpointError(
                     f"{self._name}: field '{name}' is {_spelled(value)}, and this model does not know it. "
                     f'If it changes nothing: ignore=["{name}"].'
@@ -209,6 +211,12 @@ class Fields:
             f"{self._name}: field '{self._prefix}{field}' is {_spelled(value)}; this model takes {expected}."
         )
 
+    def _limited(self, field: str, value: int) -> int:
+        """A whole number that JAX's own, of 32 bits, has room for."""
+        if value >= 1 << 31:
+            self.refuse(field, value, "a whole number below 2**31")
+        return value
+
     def _take(self, field: str, default: Any) -> Any:
         value = self._left.pop(field, default)
         if value is None and default is None:
@@ -218,9 +226,8 @@ class Fields:
 
 def _spelled(value: Any) -> str:
     """A value as JSON, cut where it is long; JSON's escapes keep it printable."""
-    text = json.dumps(value, default=repr)
+    try:
+        text = json.dumps(value, default=repr)
+    except (ValueError, RecursionError):  # nested without end, or a number of thousands of digits
+        text = f"a {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:60]}…"
-
-
-def _safe(text: str) -> str:
-    return text if text.isprintable() else ascii(text)[1:-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
 from importlib import import_module
@@ -12,7 +13,7 @@ import jax
 
 import bridge
 from bridge.models._fields import Fields
-from bridge.models._json import parse_json
+from bridge.models._json import parse_json, safe
 
 M = TypeVar("M")
 
@@ -175,16 +176,38 @@ def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any
         model_type = Fields(data, name=name).text("model_type")
         if model_type not in ARCHITECTURES:
             raise bridge.CheckpointError(
-                f"'{name}': model_type {model_type!a} is none of the architectures here: {', '.join(ARCHITECTURES)}. "
-                "A model of your own takes the weights with bridge.load and rules."
+                f"'{name}': model_type '{safe(model_type)}' is none of the architectures here: "
+                f"{', '.join(ARCHITECTURES)}. A model of your own takes the weights with bridge.load and rules."
             )
         file, _, kind = ARCHITECTURES[model_type].partition(".")
         module = import_module(f"bridge.models.{file}")
         parts = module.parts_of([*ckpt.keys(), *ckpt.quantized]) if hasattr(module, "parts_of") else {}
-        return module, getattr(module, kind), module.Config.from_dict(data, ignore=ignore, name=name, **parts)
+        sizes = {field.name for field in dataclasses.fields(module.Config)} - _UNWEIGHED
+        inner = [each for each in data.values() if isinstance(each, Mapping)]
+        for fields in (data, *inner):  # before a config makes something of them
+            _check_size(ckpt, fields, sizes, name)
+        config = module.Config.from_dict(data, ignore=ignore, name=name, **parts)
+        _check_size(ckpt, vars(config), sizes, name)
+        return module, getattr(module, kind), config
     finally:
         if ckpt is not source:
             ckpt.close()
+
+
+# What no array is as long as.
+_UNWEIGHED = frozenset({"max_position_embeddings", "n_positions", "num_experts_per_tok", "pattern", "sliding_window"})
+
+
+def _check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collection[str], name: str) -> None:
+    """Nothing that a config counts is more than the checkpoint has bits: a few bytes would ask for all memory."""
+    nbits = 8 * sum(spec.nbytes for spec in ckpt.specs.values())
+    for field in sizes:
+        value = fields.get(field)
+        if isinstance(value, int) and value > nbits:
+            raise bridge.CheckpointError(
+                f"'{name}': field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
+                "bytes of weights in all. Config and weights do not belong together: fetch both again."
+            )
 
 
 def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:

@@ -24,13 +24,31 @@ DEFAULT_HOST_NBYTES = 1 << 30
 """What may be in flight where nothing says otherwise, in bytes."""
 
 
-def in_flight(max_host_bytes: int | None, default: int = DEFAULT_HOST_NBYTES) -> int:
-    """What may be in flight. **Raises:** `PlanError` for what is no number of bytes."""
+_MOST_OF_A_LEAF, _MOST_PARTS = 1000, 100_000
+"""How many parts a leaf may be read in, and all together: each takes time, and may read all of a tensor again."""
+
+
+def in_flight(max_host_bytes: int | None, leaves: Mapping[str, Spec], default: int = DEFAULT_HOST_NBYTES) -> int:
+    """What may be in flight.
+
+    **Arguments:** `leaves`: those that are made in that much memory.
+
+    **Raises:** `PlanError` for what is no number of bytes, or too few to ever come to an end.
+    """
     if max_host_bytes is None:
         return default
     if not isinstance(max_host_bytes, int) or max_host_bytes < 1:
         raise PlanError(
             f"max_host_bytes {max_host_bytes!r} is no number of bytes: give a whole number, such as 1 << 30"
+        )
+    largest = max((spec.nbytes for spec in leaves.values()), default=0)
+    total = sum(spec.nbytes for spec in leaves.values())
+    # A quarter of it is the least that a part may have: see `bridge.stream.buffers.room`.
+    least = 4 * max(largest // _MOST_OF_A_LEAF, total // _MOST_PARTS)
+    if max_host_bytes < least:
+        raise PlanError(
+            f"max_host_bytes {max_host_bytes:,} would have {human_nbytes(total)} read in too many small parts: give "
+            f"at least {least:,}"
         )
     return max_host_bytes
 

@@ -12,7 +12,7 @@ import numpy as np
 from bridge._text import plural, quote, template
 from bridge.mapping.arrays import ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.cover import Boxes, Cover, Steps, cover, key_steps, leaf_steps, spans
+from bridge.mapping.cover import MOST_CELLS, Boxes, Cover, Steps, TooManyCellsError, cover, key_steps, leaf_steps, spans
 from bridge.mapping.desugar import Dropped
 from bridge.mapping.equation import Leaves
 from bridge.mapping.indexmap import Shape
@@ -22,7 +22,8 @@ from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.solve import ShapeConflict
 from bridge.mapping.template import Template
 
-_MANY = 100_000  # more places than that are reported as one
+_MANY = 1000  # more places than that are reported as one
+_TOO_MANY = f"is {{}} in more than {MOST_CELLS:,} different parts, too many to be checked: write rules of fewer axes"
 
 
 class Held(NamedTuple):
@@ -131,8 +132,13 @@ def _check_suspects(
         name, shape = leaves.name(number), leaves.shape(number)
         assert shape is not None
         alike = (shape, tuple((part.boxes.steps, part.boxes.starts.tobytes()) for part in parts))
-        if alike not in covers:
-            covers[alike] = cover(shape, [part.boxes for part in parts])
+        try:
+            if alike not in covers:
+                covers[alike] = cover(shape, [part.boxes for part in parts])
+        except TooManyCellsError:
+            conflict = Conflict(name, _TOO_MANY.format("filled"), tuple(key for part in parts for key in part.keys[:1]))
+            problems.conflicts.append(conflict)
+            continue
         _check_leaf(name, shape, parts, covers[alike], problems, reported)
 
 
@@ -165,13 +171,13 @@ def _holes(
     }
     fit, there = Fit(samples), set(samples.values())
     for hole in found.holes:
-        apart = [[range(n, n + 1) for n in r] if axis in fit.axes else [r] for axis, r in enumerate(hole)]
-        many = prod(map(len, apart)) > _MANY
-        for part in [hole] if many else product(*apart):
+        many = prod(len(r) for axis, r in enumerate(hole) if axis in fit.axes) > _MANY
+        apart = [[range(n, n + 1) for n in r] if axis in fit.axes and not many else [r] for axis, r in enumerate(hole)]
+        for part in product(*apart):
             place = spans(shape, part)
             if name + place not in reported.labels:
-                key = fit.key(tuple(r.start for r in part))
-                problems.missing.append(Missing(name, None if many or key in there else key, place))
+                key = fit.keys(part)
+                problems.missing.append(Missing(name, None if key in there else key, place))
 
 
 def check_keys(
@@ -211,9 +217,13 @@ def check_keys(
     for number, boxes in once.items():
         shape, others = table.spec(number).shape, copied[number]
         alike = (shape, _signed(boxes), _signed(others))
-        if alike not in covers:
-            all_ = cover(shape, [*boxes, *others])
-            covers[alike] = all_, cover(shape, boxes) if others else all_
+        try:
+            if alike not in covers:
+                all_ = cover(shape, [*boxes, *others])
+                covers[alike] = all_, cover(shape, boxes) if others else all_
+        except TooManyCellsError:
+            problems.conflicts.append(Conflict(names[number], _TOO_MANY.format("read"), (names[number],)))
+            continue
         _check_key(names[number], shape, *covers[alike], problems)
 
 

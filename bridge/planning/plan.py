@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bridge._errors import PlanError
+from bridge._text import quote
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
+from bridge.mapping.indexmap import MAX_COUNT, Shape
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
@@ -228,6 +231,8 @@ def make_plan(
     - `source`: the checkpoint's name for messages.
     - `canonical`: the dtype that an array library gives to a dtype (JAX without x64 has no float64).
     """
+    if model is not None:
+        _check_shapes(model)
     table = ArrayTable.of(specs)
     proof = prove(
         table, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
@@ -253,6 +258,16 @@ def make_plan(
         nbytes=_nbytes(proof.blocks, table),
         x64=_keeps_64_bits(canonical),
     )
+
+
+def _check_shapes(model: Template) -> None:
+    """Every leaf has a shape that an array can have. **Raises:** `PlanError`."""
+    first: dict[Shape, str] = {}
+    for name, spec in model.leaves.items():
+        first.setdefault(spec.shape, name)
+    for shape, name in first.items():
+        if prod(shape) > MAX_COUNT:
+            raise PlanError(f"leaf {quote(name)} of the model would be {list(shape)}, more than any array has room for")
 
 
 def _keeps_64_bits(canonical: Canonical) -> bool:

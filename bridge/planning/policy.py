@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from bridge._dtypes import DTYPES
 from bridge._errors import PlanError
+from bridge._text import quote
 from bridge.mapping.arrays import Numbers
 from bridge.mapping.indexmap import Shape, oversized
 from bridge.mapping.pattern import NamePatterns
@@ -56,6 +57,13 @@ class DtypePolicy(NamedTuple):
             return cls(None, tuple((pattern, _wanted(value)) for pattern, value in by_leaf.items()))
         return cls(_wanted(dtype))
 
+    def check(self, names: Collection[str], noun: str = "leaf") -> None:
+        """Every pattern matches one of `names` at least. **Raises:** `PlanError`."""
+        for pattern, _ in self.by_leaf:
+            if not any(name in _names(pattern) for name in names):
+                known = f" (the first is {quote(next(iter(names)))})" if names else ""
+                raise PlanError(f"dtype: pattern {quote(pattern)} matches no {noun}{known}: check its spelling")
+
     def wanted(self, leaf: str) -> Wanted:
         """What the policy says for `leaf`."""
         for pattern, dtype in self.by_leaf:
@@ -85,7 +93,7 @@ def _wanted(dtype: Any) -> Wanted:
     spelled = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
     try:
         return np.dtype(spelled.get(dtype, dtype) if isinstance(dtype, str) else dtype)
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:  # numpy reads texts as Python does
         raise PlanError(
             f"dtype {dtype!r} is no dtype: give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
         ) from error
@@ -165,7 +173,11 @@ class _Stored:
 def settled(
     proof: Proof, model: Template | None, policy: DtypePolicy, canonical: Canonical
 ) -> tuple[dict[str, Spec], tuple[Cast, ...]]:
-    """The spec that each leaf gets. Casts that are not taken become problems."""
+    """The spec that each leaf gets. Casts that are not taken become problems.
+
+    **Raises:** `PlanError` for a pattern of `policy` that matches no leaf.
+    """
+    policy.check(proof.leaves.table.names)
     _report_oversized(proof)
     table = proof.keys
     known: dict[np.dtype, int] = {}

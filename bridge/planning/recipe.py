@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from bridge._text import fold, human_nbytes, plural, printable, quote, template
+from bridge._text import fold, human_nbytes, plural, printable, quote, safe, template
 
 if TYPE_CHECKING:
     from bridge.mapping.block import Block
@@ -26,7 +26,7 @@ def recipe_text(plan: Plan) -> str:
     lines += [f"  filled by their layers: {printable(name)}" for name, _ in fold(plan.fills)]
     lines += [f"  matched nothing: {quote(rule)}" for rule in plan.idle]
     lines += [f"  warning: {printable(text)}" for text in plan.warnings]
-    return "\n".join(lines)
+    return safe("\n".join(lines))
 
 
 def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:

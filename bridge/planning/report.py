@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from bridge._text import fold, plural, printable, quote, ranges
+from bridge._text import fold, plural, printable, quote, ranges, safe
 from bridge.planning.suggest import Group, Suggestions, grouped, pattern_for, rule_for, tail
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _COMPUTED = ("inv_freq", "position_ids", "masked_bias", "relative_position_index
 
 def problems_text(plan: Plan) -> str:
     """Every problem, those of one kind that differ only in indices as one."""
-    return "\n".join(_Report(plan).lines())
+    return safe("\n".join(_Report(plan).lines()))
 
 
 class _Placed(Protocol):

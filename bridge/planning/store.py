@@ -11,6 +11,7 @@ import numpy as np
 
 from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import BridgeError, PlanError
+from bridge._text import quote
 from bridge.mapping.pattern import NamePatterns, Pattern
 from bridge.mapping.template import Spec, Template
 from bridge.planning.lossy import USED_UP, Quantization
@@ -57,9 +58,8 @@ def plan_from_json(text: str) -> Plan:
         document = cast("dict[str, Any]", json.loads(text))
         _check_types(document)
         if document["version"] != _VERSION:
-            raise PlanError(
-                f"this plan is of version {document['version']}, this release reads {_VERSION}: make it again"
-            )
+            version = quote(str(document["version"]))[1:-1]
+            raise PlanError(f"this plan is of version {version}, this release reads {_VERSION}: make it again")
         request = Request(
             _rules(document),
             DtypePolicy.of(document["dtype"]),
@@ -82,7 +82,7 @@ def plan_from_json(text: str) -> Plan:
         return replace(plan, request=request, quantized=quantized, warnings=warnings, **costs)
     except BridgeError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
         raise PlanError(
             f"this is no plan that to_json wrote, make it again: {type(error).__name__}: {error}"
         ) from error
@@ -129,9 +129,8 @@ def _check_types(document: Mapping[str, Any]) -> None:
     asked = document.get("quantized", {}).get("asked", "dequantize")
     if not (isinstance(asked, dict) or asked in ("dequantize", "keep")):
         raise TypeError("quantized is 'dequantize', 'keep' or an object")
-    if not all(
-        type(value) is int for value in (*document["fills"].values(), document["nbytes"], document["peak_nbytes"])
-    ):
+    numbers = (*document["fills"].values(), document["nbytes"], document["peak_nbytes"])
+    if not all(type(value) is int and abs(value) < 1 << 63 for value in numbers):
         raise TypeError("fills and costs are whole numbers")
 
 

@@ -13,6 +13,8 @@ from bridge.rules.options import WORDS, Options, fail
 from bridge.rules.parse import Parsed
 from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
 
+_MOST_BRANCHES = 10_000
+
 
 class Pair:
     """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
@@ -210,6 +212,8 @@ def check(text: str, parsed: Parsed, options: Options) -> Pairing:
         from bridge.rules.pairing import pair_choices  # most rules have no choices
 
         pairs = pair_choices(text, parsed.keys, parsed.leaf)
+        if (count := branch_count(pairs)) > _MOST_BRANCHES:
+            found.fail(f"the choices of this rule have {count:,} combinations, more than {_MOST_BRANCHES:,}", 0)
     found.part(pairs)
     found.options()
     return pairs

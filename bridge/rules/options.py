@@ -11,9 +11,14 @@ from bridge._errors import RuleError
 from bridge._text import printable
 from bridge.rules.syntax import Index, Selection, Side
 
+_SHOWN = 400
+
 
 def fail(text: str, at: int, problem: str) -> NoReturn:
     """Raise a `RuleError` that shows `text` and points at column `at`."""
+    if len(text) > _SHOWN:  # what stands around the place
+        first = max(0, at - _SHOWN // 2)
+        text, at = text[first : first + _SHOWN], at - first
     raise RuleError(f"{problem}\n  {printable(text)}\n  {' ' * len(printable(text[:at]))}^")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from bridge._errors import RuleError
@@ -30,6 +31,8 @@ from bridge.rules.syntax import (
     joined,
 )
 
+_MOST_WAYS = 1000
+_MOST_TERMS = 100
 _PLAIN = re.compile(r"[^\s.*{}\[\]+;\\-]+")  # text at once: a key of a checkpoint may have a million characters
 
 
@@ -37,6 +40,7 @@ def read_name(cursor: Cursor) -> Name:
     """Segments up to a blank or a character of the language's own."""
     if cursor.take("''"):
         return Name(((),))
+    start = cursor.at
     segments: list[Segment] = []
     pieces: list[Piece] = []
     while not _ends(cursor):
@@ -52,7 +56,25 @@ def read_name(cursor: Cursor) -> Name:
             cursor.at = plain.end()
         else:
             pieces.append(_character(cursor))
-    return Name((*segments, joined(pieces)))
+    name = Name((*segments, joined(pieces)))
+    if _ways(name) > _MOST_WAYS:
+        cursor.fail("this name can be read in too many ways: a choice begins as another of its texts does", start)
+    return name
+
+
+def _ways(name: Name) -> int:
+    """In how many ways a text could be tried as this name at most: of segments by themselves the largest counts."""
+    most = dotted = 1
+    for segment in name.segments:
+        own = 1
+        for piece, after in pairwise((*segment, "")):
+            if isinstance(piece, Choice):
+                own, dotted = own * piece.ways, dotted * (piece.ways if piece.dotted else 1)
+            elif isinstance(piece, Hole):
+                texts = after.labels if isinstance(after, Choice) else (after,)
+                own *= 18 if any(isinstance(text, str) and text[:1].isdigit() for text in texts) else 1
+        most = max(most, own)
+    return most * dotted
 
 
 def _ends(cursor: Cursor) -> bool:
@@ -221,6 +243,8 @@ def parse(text: str) -> Parsed:
     cursor = Cursor(text)
     keys = [_side(cursor, "a key")]
     while cursor.take("+"):
+        if len(keys) == _MOST_TERMS:
+            cursor.fail(f"a sum has at most {_MOST_TERMS} terms")
         keys.append(_side(cursor, "a key after '+'"))
     if not cursor.take("->"):
         cursor.fail("a rule is 'key -> leaf': expected '->' here")

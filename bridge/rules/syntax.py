@@ -108,6 +108,23 @@ class Choice(_Written):
     def __init__(self, labels: tuple[str, ...], at: int = 0) -> None:
         self.labels, self.at = labels, at
 
+    @property
+    def dotted(self) -> bool:
+        """Whether a label holds a dot, and so is more than a part of one segment."""
+        return any("." in label for label in self.labels)
+
+    @property
+    def ways(self) -> int:
+        """How many labels can fit one text at most: those that begin as others do."""
+        begun: list[str] = []
+        most = 1
+        for label in sorted(self.labels):
+            while begun and not label.startswith(begun[-1]):
+                begun.pop()
+            begun.append(label)
+            most = max(most, len(begun))
+        return most
+
     def __str__(self) -> str:
         return "{" + "|".join(map(escaped, self.labels)) + "}"
 

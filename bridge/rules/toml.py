@@ -11,6 +11,8 @@ from bridge.rules.listed import listed
 from bridge.rules.nested import DEPTH
 from bridge.rules.rule import Rule
 
+_MOST_NBYTES = 10_000_000
+
 
 def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     """The rules of a TOML file, in order.
@@ -33,13 +35,18 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     name = quote(os.fspath(path))
     try:
         with open(path, "rb") as file:
-            document = tomllib.load(file)
-    except OSError as error:
-        raise RuleError(f"{name} cannot be read: {error.strerror or error}. Check the path.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RuleError(f'{name} is not TOML: {error}. Rules stand in it as rules = ["a -> b", …].') from error
+            raw = file.read(_MOST_NBYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise RuleError(f"{name} cannot be read: {reason or error}. Check the path.") from error
+    if len(raw) > _MOST_NBYTES:
+        raise RuleError(f"{name} has more than the {_MOST_NBYTES:,} bytes that rules may have. Check the path.")
+    try:
+        document = tomllib.loads(raw.decode())
     except RecursionError as error:
         raise RuleError(f"{name} is nested too deep: at most {DEPTH} rules stand around another.") from error
+    except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
+        raise RuleError(f'{name} is not TOML: {error}. Rules stand in it as rules = ["a -> b", …].') from error
     entries = document.pop("rules", None)
     if not isinstance(entries, list | str | dict):
         raise RuleError(f'{name} has no list of rules: write rules = ["a -> b", …].')

@@ -20,6 +20,8 @@ _OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _LONGEST = 64 << 10
 _SHARE = 8
 _PAGE = 4 << 10
+_HELD_FILES = 32
+_HELD_SHARE = 8  # one in so many of the descriptors that the process may have
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -83,6 +85,16 @@ class Files(Protocol):
         ...
 
 
+def held_files() -> int:
+    """How many files may stay open: a checkpoint of hundreds must not use up what the process may have."""
+    try:
+        import resource  # not on every system
+    except ImportError:
+        return _HELD_FILES
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _HELD_FILES if soft < 0 else min(_HELD_FILES, soft // _HELD_SHARE)
+
+
 def worth_skipping(gap_nbytes: int, run_nbytes: int) -> bool:
     """Whether gaps of `gap_nbytes` between runs of `run_nbytes` are worth a request for every run."""
     return gap_nbytes > max(_PAGE, min((_SHARE - 1) * run_nbytes, _LONGEST))
@@ -92,8 +104,9 @@ class LocalFile:
     """A regular file, read with `preadv`.
 
     A file that is replaced, rewritten or cut while it is in use is noticed at each read, by device, inode, length and
-    time of modification. So it is safe to give the descriptor back between reads (`hold=False`): a checkpoint may
-    have more files than the process may have descriptors.
+    times: who sets back the time of modification still changes that of the last change. So it is safe to give the
+    descriptor back between reads (`hold=False`): a checkpoint may have more files than the process may have
+    descriptors.
     """
 
     parallel: int | None = None
@@ -114,6 +127,7 @@ class LocalFile:
         self._closed = False
         descriptor, status = _open(self.path, self.name)
         self._identity = _identity(status)
+        self._change = _change(status)
         self._descriptor = descriptor if hold else None
         self.nbytes = status.st_size
 
@@ -167,6 +181,20 @@ class LocalFile:
         self._closed = True
         self._descriptor = None
 
+    def _is_only(self, status: os.stat_result) -> bool:
+        """Whether the file was only linked, given another mode or owner, or moved away: its bytes are what they were.
+
+        All of that is honest: the next save over a checkpoint takes the names of the files that are being read.
+        """
+        before, self._change = self._change, _change(status)
+        if before[1:] != self._change[1:]:
+            return True
+        try:
+            there = os.stat(self.path)
+        except OSError:
+            return True
+        return (there.st_dev, there.st_ino) != self._identity[:2]
+
     def __repr__(self) -> str:
         return f"LocalFile({self.name!r}, nbytes={self.nbytes})"
 
@@ -179,7 +207,7 @@ class LocalFile:
 
     def _check_unchanged(self, descriptor: _Descriptor) -> None:
         status = os.fstat(descriptor.number)
-        if _identity(status) == self._identity:
+        if _identity(status) == self._identity and (status.st_ctime_ns == self._change[0] or self._is_only(status)):
             return
         now = (
             f"it held {self.nbytes:,} bytes, now {status.st_size:,}" if status.st_size != self.nbytes else "it is newer"
@@ -211,6 +239,9 @@ def _open(path: str, name: str) -> tuple[_Descriptor, os.stat_result]:
             if found is None:
                 return descriptor, status
     except FileNotFoundError as e:
+        if os.path.islink(path):
+            to = quote(os.readlink(path))
+            raise CheckpointError(f"{quote(name)} is a link to {to}, which is not there. Fetch the file again.") from e
         advice = "Check its name; if it was being fetched, fetch it again."
         raise CheckpointError(f"{quote(name)} does not exist. {advice}") from e
     except PermissionError as e:
@@ -231,6 +262,11 @@ def _irregular(status: os.stat_result) -> str | None:
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _change(status: os.stat_result) -> tuple[int, ...]:
+    """When anything of a file was changed last, and what can change without its bytes."""
+    return status.st_ctime_ns, status.st_nlink, status.st_mode, status.st_uid, status.st_gid
 
 
 def _fill(descriptor: int, buffers: Sequence[memoryview], offset: int, wanted: int) -> int:

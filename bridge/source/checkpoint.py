@@ -13,7 +13,7 @@ from bridge._errors import CheckpointError, UnknownKeyError
 from bridge._text import plural, quote
 from bridge.format.header import Header, read_header
 from bridge.format.table import Numbers, Table
-from bridge.source.bytes import ByteSource
+from bridge.source.bytes import ByteSource, held_files
 from bridge.source.folder import LocalFiles, LocalFolder
 from bridge.source.resolve import HubOptions, Located, locate
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _MAX_BESIDE_NBYTES = 1 << 30  # it is read whole: as many bytes as a record of ten of the longest headers has
 _OPENED_AT_ONCE = 8
-_HELD_FILES = 32  # files whose descriptors stay open; a checkpoint of hundreds must not use them all up
 
 
 class Checkpoint:
@@ -187,9 +186,13 @@ class Checkpoint:
         return dict(zip(located.files, headers, strict=True))
 
     def _open(self, located: Located, name: str) -> Header:
-        source = _open_listed(located, name, hold=len(self._sources) < _HELD_FILES)
+        source = _open_listed(located, name, hold=len(self._sources) < held_files())
         self._sources[name] = source
-        header = read_header(source, file=name)
+        try:
+            header = read_header(source, file=name)
+        except CheckpointError as e:
+            remedy = getattr(located.folder, "remedy", None)  # a cache has one
+            raise CheckpointError(f"{e} {remedy(name) if remedy else ''}".rstrip()) from e
         if source.absent:
             cast("HubFile", source).keep_header()
         return header

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import quote as escaped
+from urllib.parse import unquote
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.source.folder import Folder
-from bridge.source.http import shown_url
+from bridge.source.http import shown_url, split_url
 from bridge.source.hub import find_repo
 from bridge.source.hubfolder import HubFolder
 from bridge.source.huburl import HubUrl
@@ -39,12 +40,16 @@ def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
     named = HubUrl.parse(url)
     if named is not None:
         return _on_hub(named, url, subfolder, options)
-    web = urlsplit(url).scheme in ("http", "https")
+    web = split_url(url).scheme in ("http", "https")
     path, mark, query = url.partition("?") if web else (url, "", "")
     if path.endswith(_SUFFIX):
         parent, name = path.rsplit("/", 1)
-        return Distant(shown_url(url), remote_folder(parent + mark + query), name)
-    return Distant(shown_url(url), remote_folder(f"{path.rstrip('/')}/{subfolder}{mark}{query}" if subfolder else url))
+        name = unquote(name) if web else name
+        return Distant(shown_url(url), remote_folder(parent + mark + query, name), name)
+    if subfolder:
+        inside = escaped(subfolder) if web else subfolder
+        return Distant(shown_url(url), remote_folder(f"{path.rstrip('/')}/{inside}{mark}{query}"))
+    return Distant(shown_url(url), remote_folder(url))
 
 
 def _on_hub(named: HubUrl, url: str, subfolder: str | None, options: HubOptions) -> Distant:

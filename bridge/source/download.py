@@ -58,11 +58,15 @@ class Wanted:
     nbytes: int
 
     def fetch(self, bar: Callable[..., Any]) -> LocalFile:
-        """Bring it by huggingface_hub: its locks, its resuming, and however the Hub stores the file."""
+        """Bring it by huggingface_hub: its locks, its resuming, and however the Hub stores the file.
+
+        One that is in the cache already, and not whole, is fetched in its place.
+        """
         import huggingface_hub  # only those who use the Hub wait for it
 
         client: Any = huggingface_hub  # its bars are tqdm's to a type checker
         options = self.repo.options
+        damaged = self.repo.whole(self.path) != self.repo.cache.path(self.repo.commit, self.path)
 
         def once() -> str:
             with explained(quote(self.name), options.revision):
@@ -74,6 +78,7 @@ class Wanted:
                     cache_dir=options.cache_dir,
                     token=options.token,
                     user_agent=AGENT,
+                    force_download=damaged,
                     tqdm_class=bar,
                 )
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from html.parser import HTMLParser
+import html
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
-from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit, urlunsplit
+from urllib.parse import quote as escaped
 
 from bridge._errors import CheckpointError
-from bridge._text import quote
+from bridge._text import printable, quote
 from bridge.source.ranged import BUSY, HEAD_NBYTES, RangedFile, Scattered, busy, changed, check_range, first_bytes
 from bridge.source.retry import PassingError, Tries
 
@@ -18,22 +20,35 @@ READ_SECONDS = 20.0
 _PAGE_NBYTES = 4 << 20  # of a page that lists a folder; more is not looked at
 
 
-class HttpFolder:
-    """A folder of a web server, by an fsspec HTTP file system. What a URL asks for after `?` goes with every file."""
+_LINK = re.compile(r"""<a\s[^<>]{0,4096}?\bhref\s*=\s*(?:"([^"<>]*)"|'([^'<>]*)'|([^\s"'<>]+))""", re.IGNORECASE)
 
-    def __init__(self, fs: Any, url: str) -> None:
-        parts = urlsplit(url)
+
+class HttpFolder:
+    """A folder of a web server, by an fsspec HTTP file system. What a URL asks for after `?` goes with every file.
+
+    A file's name is one segment of a path or several, and each goes into the URL with everything escaped that means
+    something there: an index is not to choose other files than those below the folder.
+    """
+
+    def __init__(self, fs: Any, url: str, one: str | None = None) -> None:
+        """**Arguments:** `one`: the file that the user's own URL names, one segment whatever is in it."""
+        # The user's own spelling is made a URL here, once. From here on no client changes it.
+        parts = split_url(str(fs.encode_url(url)))
         self._fs = fs
         self._query = parts.query
         self._url = urlunsplit((parts.scheme, parts.netloc, parts.path.rstrip("/"), "", ""))
-        self.label = shown_url(self._url) + "/"
+        self._one = one
+        self.label = shown_url(url).rstrip("/") + "/"
 
     def names(self) -> Sequence[str]:
         """The files that the folder's own page links to, sorted; none where there is no such page."""
         page = _Page(self._fs, f"{self._url}/", name=self.label)
-        found = (urlsplit(urljoin(page.url, link)) for link in page.links())
         base = urlsplit(page.url)
-        below = [unquote(f.path[len(base.path) :]) for f in found if f[:2] == base[:2] and f.path.startswith(base.path)]
+        below = [
+            unquote(found.path[len(base.path) :])
+            for found in page.links()
+            if found[:2] == base[:2] and found.path.startswith(base.path)
+        ]
         return sorted({name for name in below if name and "/" not in name})
 
     def has(self, name: str) -> bool:
@@ -48,7 +63,9 @@ class HttpFolder:
 
     def open(self, name: str, *, hold: bool = True) -> HttpFile:
         """Ask for the first bytes of a file, and with them for its length."""
-        url = f"{self._url}/{name}" + (f"?{self._query}" if self._query else "")
+        segments = [name] if self._one and name.startswith(self._one) else name.split("/")
+        path = "/".join(escaped(segment, safe="") for segment in segments)
+        url = f"{self._url}/{path}" + (f"?{self._query}" if self._query else "")
         return HttpFile(self._fs, url, name=self.label + name)
 
     def sha256(self, name: str) -> str | None:
@@ -97,16 +114,13 @@ class _Page:
         except _NoPageError:
             self._text.clear()
 
-    def links(self) -> list[str]:
-        """What it links to, as it spells it."""
-        found: list[str] = []
-
-        class Links(HTMLParser):
-            def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-                found.extend(value for key, value in attrs if tag == "a" and key == "href" and value)
-
-        Links().feed(self._text.decode(errors="replace"))
-        return found
+    def links(self) -> Iterator[SplitResult]:
+        """What it links to."""
+        for found in _LINK.finditer(self._text.decode(errors="replace")):
+            try:
+                yield urlsplit(urljoin(self.url, html.unescape(found[1] or found[2] or found[3] or "")))
+            except ValueError:
+                continue  # a link that is no URL leads to no file
 
     def _check(self, response: Any) -> int:
         if response.status in BUSY:
@@ -132,6 +146,7 @@ def _get(fs: Any, url: str, ranged: str | None, check: Callable[[Any], int], tak
 
     **Arguments:**
 
+    - `url`: as it is to be sent: nothing in it is escaped, or taken back, on the way.
     - `ranged`: the Range header, if any.
     - `check`: looks at the answer before its body is read; what it returns is returned.
     - `take`: gets the body, part by part.
@@ -140,6 +155,7 @@ def _get(fs: Any, url: str, ranged: str | None, check: Callable[[Any], int], tak
     """
     import aiohttp  # fsspec's HTTP file system has it
     from fsspec import asyn  # pyright: ignore[reportMissingTypeStubs]
+    from yarl import URL  # aiohttp's own
 
     async def run() -> int:
         session = await fs.set_session()
@@ -148,7 +164,7 @@ def _get(fs: Any, url: str, ranged: str | None, check: Callable[[Any], int], tak
         headers = {**own.pop("headers", {}), "Accept-Encoding": "identity"} | ({"Range": ranged} if ranged else {})
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=READ_SECONDS)
         request = {"read_bufsize": 1 << 20, "timeout": timeout, **own, "headers": headers}
-        async with session.get(fs.encode_url(url), **request) as response:
+        async with session.get(URL(url, encoded=True), **request) as response:
             found = check(response)
             async for chunk in response.content.iter_any():
                 take(chunk)
@@ -161,13 +177,27 @@ def _get(fs: Any, url: str, ranged: str | None, check: Callable[[Any], int], tak
         raise PassingError("the server was silent for too long") from e
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, ConnectionError) as e:
         raise PassingError(f"{type(e).__name__}: {e}") from e
-    except aiohttp.InvalidURL as e:
+    except CheckpointError:
+        raise
+    except (aiohttp.InvalidURL, ValueError) as e:
         raise CheckpointError(f"{subject} is no URL. Check its spelling.") from e
     except aiohttp.ClientError as e:
         raise CheckpointError(f"{subject} cannot be read: {type(e).__name__}. Check the URL.") from e
 
 
+def split_url(url: str) -> SplitResult:
+    """The parts of a URL. **Raises:** `CheckpointError` where it has none, or a port that is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as e:
+        # No part of it is known, so none that may be secret is shown.
+        shown = re.sub(r"//.*@", "//", url.partition("?")[0], flags=re.DOTALL)
+        raise CheckpointError(f"{quote(shown)} is no URL: {printable(str(e))}. Check its spelling.") from e
+    return parts
+
+
 def shown_url(url: str) -> str:
     """A URL as messages show it: without a password, and without a query, which may be a signature."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Generator, Mapping
@@ -45,6 +46,14 @@ class Repo:
     options: HubOptions
     cache: HubCache
     online: bool
+
+    def whole(self, path: str) -> str | None:
+        """Where a file lies in the cache; None where it is not there, or shorter or longer than the Hub says it is."""
+        cached = self.cache.path(self.commit, path)
+        listed = self.files.get(path)
+        if cached is not None and listed is not None and listed.nbytes not in (None, os.path.getsize(cached)):
+            return None
+        return cached
 
 
 def find_repo(repo: str, options: HubOptions, *, kind: str = "model", subject: str) -> Repo:

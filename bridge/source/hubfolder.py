@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 from urllib.parse import urljoin, urlsplit
@@ -52,7 +53,7 @@ class HubFolder:
             raise CheckpointError(f"{quote(shown)} {absent}") from FileNotFoundError(path)
         if self._stream:
             return StreamedHubFile(self._repo, path, name=shown)
-        cached = self._repo.cache.path(self._repo.commit, path)
+        cached = self._repo.whole(path)
         if cached is not None:
             return LocalFile(cached, shown, hold=hold)
         if path.endswith(_WEIGHTS):
@@ -61,6 +62,13 @@ class HubFolder:
             raise CheckpointError(f"{quote(shown)} {_ABSENT}")
         (found,) = fetch_all([Wanted(self._repo, path, shown, self._repo.files[path].nbytes or 0)])
         return found
+
+    def remedy(self, name: str) -> str:
+        """What to do where a file of the cache proves to be damaged."""
+        cached = self._repo.cache.path(self._repo.commit, self._prefix + name)
+        if cached is None or self._stream:
+            return ""
+        return f"It lies in the Hub's cache, {quote(os.path.realpath(cached))}: remove that, and it is fetched again."
 
     def sha256(self, name: str) -> str | None:
         """What the Hub says, or what the cache's blob is called by."""

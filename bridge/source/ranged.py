@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 
 from bridge._errors import CheckpointError
-from bridge._text import quote
+from bridge._text import printable, quote
 from bridge.format.header import FIRST_READ_NBYTES as HEAD_NBYTES
 from bridge.source.retry import PassingError, Tries, seconds
 
 _FETCH_IT = "Fetch it to the disk and open it there."
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that may pass."""
 
@@ -141,8 +141,13 @@ def check_range(name: str, status: int, headers: Mapping[str, str], start: int, 
         raise CheckpointError(f"{subject} does not exist. Check the URL.")
     if status in (401, 403, 407):
         raise CheckpointError(f"{subject} may not be read: HTTP status {status}. Check your credentials.")
-    encoding = headers.get("Content-Encoding", "identity")
-    if status == 206 and encoding in ("identity", ""):
+    encoding = headers.get("Content-Encoding", "")
+    if status in (200, 206) and encoding not in ("identity", ""):
+        raise CheckpointError(
+            f"{subject}: its server sends it compressed (Content-Encoding: {printable(encoding)[:40]}), and so not in "
+            f"parts. {_FETCH_IT}"
+        )
+    if status == 206:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if found is None:
             raise CheckpointError(
@@ -162,7 +167,7 @@ def check_range(name: str, status: int, headers: Mapping[str, str], start: int, 
     if status == 416:
         raise changed(name, f"it has no byte {start:,} any more")
     length = headers.get("Content-Length", "")
-    if status == 200 and start == 0 and encoding in ("identity", "") and length.isdigit() and int(length) <= stop:
+    if status == 200 and start == 0 and re.fullmatch(r"\d{1,18}", length, re.ASCII) and int(length) <= stop:
         if nbytes is not None and int(length) != nbytes:
             raise changed(name, f"it held {nbytes:,} bytes, now {int(length):,}")
         return int(length)  # all of a file that is not longer than what was asked for

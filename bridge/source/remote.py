@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -14,9 +15,17 @@ from bridge.source.http import HttpFolder, shown_url
 from bridge.source.ranged import HEAD_NBYTES, RangedFile, Scattered
 from bridge.source.retry import PassingError, Tries
 
+# Stores whose file systems take a path to the letter. Others make a URL or a command of it, and may take a part of a
+# name for something else.
+_LITERAL = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "local", "memory", "s3", "s3a", "sftp", "smb", "ssh"})
+_BENT = re.compile(r"[^\w .,;=@+~!()/-]")
 
-def remote_folder(url: str) -> Folder:
-    """The folder that an fsspec URL names. `CheckpointError` if its protocol is unknown or its driver is missing."""
+
+def remote_folder(url: str, one: str | None = None) -> Folder:
+    """The folder that an fsspec URL names. `CheckpointError` if its protocol is unknown or its driver is missing.
+
+    **Arguments:** `one`: the file in it that the user's own URL names.
+    """
 
     def find() -> Folder:
         import fsspec  # pyright: ignore[reportMissingTypeStubs]: only those who use URLs need it
@@ -26,8 +35,8 @@ def remote_folder(url: str) -> Folder:
             from fsspec.implementations.http import HTTPFileSystem  # pyright: ignore[reportMissingTypeStubs]
 
             if isinstance(fs, HTTPFileSystem):
-                return HttpFolder(fs, url)
-        return RemoteFolder(fs, path, label=shown_url(url))
+                return HttpFolder(fs, url, one)
+        return RemoteFolder(fs, path, label=shown_url(url), one=one)
 
     return _patiently(shown_url(url), "opened", find)
 
@@ -35,10 +44,13 @@ def remote_folder(url: str) -> Folder:
 class RemoteFolder:
     """A folder of an fsspec file system."""
 
-    def __init__(self, fs: Any, path: str, *, label: str) -> None:
+    def __init__(self, fs: Any, path: str, *, label: str, one: str | None = None) -> None:
         self.label = label.rstrip("/") + "/"
         self._fs = fs
         self._path = path.rstrip("/")
+        self._one = one
+        protocols = (fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol
+        self._literal = not _LITERAL.isdisjoint(protocols)
 
     def names(self) -> Sequence[str]:
         """All but folders, sorted."""
@@ -47,15 +59,25 @@ class RemoteFolder:
 
     def has(self, name: str) -> bool:
         """Whether the store holds it."""
-        return bool(_patiently(self.label + name, "looked up", lambda: self._fs.exists(f"{self._path}/{name}")))
+        return bool(_patiently(self.label + name, "looked up", lambda: self._fs.exists(self._at(name))))
 
     def open(self, name: str, *, hold: bool = True) -> RemoteFile:
         """Ask for the file's length; nothing else is fetched yet."""
-        return RemoteFile(self._fs, f"{self._path}/{name}", name=self.label + name)
+        return RemoteFile(self._fs, self._at(name), name=self.label + name)
 
     def sha256(self, name: str) -> str | None:
         """Stores know other checksums, if any."""
         return None
+
+    def _at(self, name: str) -> str:
+        """The path of a file. **Raises:** `CheckpointError` for a name that the store may take for another one's."""
+        found = None if self._literal or name == self._one else _BENT.search(name)
+        if found is not None:
+            raise CheckpointError(
+                f"{quote(self.label + name)} has {quote(found[0])} in its name, which its store may not take to the "
+                "letter. Fetch it to the disk and open it there."
+            )
+        return f"{self._path}/{name}"
 
 
 class RemoteFile(RangedFile):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -14,27 +16,67 @@ _BF16 = np.dtype(ml_dtypes.bfloat16)
 
 
 class DoesNotFitError(CheckpointError):
-    """A value that an integer dtype has no room for. Whoever knows the direction says what to do about it."""
+    """A value that a dtype has no room for. Whoever knows the direction says what to do about it."""
+
+    def __init__(self, message: str, *, whole: bool) -> None:
+        """**Arguments:** `whole`: whether the dtype is one of integers."""
+        super().__init__(message)
+        self.whole = whole
 
 
 def assign(out: np.ndarray, values: np.ndarray) -> None:
     """Write `values` to `out`, cast as a plan allows; both have the same shape.
 
-    **Raises:** `DoesNotFitError` where an integer does not fit.
+    **Raises:** `DoesNotFitError` where an integer does not fit, or a finite float would become infinite.
     """
     if values.dtype == out.dtype:
         copy(out, values)
         return
     if out.dtype.kind in "iu" and values.size and not np.can_cast(values.dtype, out.dtype):
-        limits = np.iinfo(out.dtype)
-        low, high = int(values.min()), int(values.max())
-        if low < limits.min or high > limits.max:
-            raise DoesNotFitError(
-                f"holds {low if low < limits.min else high}, which does not fit into {out.dtype.name}"
-            )
+        _check_range(values, out.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
-        # A float too large for the narrower type becomes infinity, as everywhere else; the plan lists the cast.
         copy(out, values)
+    if _is_less(out.dtype, values.dtype):
+        _check_finite(out, [values])
+
+
+def _check_range(values: np.ndarray, dtype: np.dtype) -> None:
+    limits, low, high = np.iinfo(dtype), values.min().item(), values.max().item()
+    if not (limits.min <= low and high <= limits.max):  # so a NaN does not pass either
+        outside = high if limits.min <= low else low
+        raise DoesNotFitError(f"holds {outside}, which does not fit into {dtype.name}", whole=True)
+
+
+@lru_cache(maxsize=64)
+def _is_less(dtype: np.dtype, other: np.dtype) -> bool:
+    """Whether the largest value of `dtype`, a float, is less than that of `other`."""
+    if dtype.kind in "iub" or other.kind in "iub":
+        return False
+    largest, others = (float(cast("Any", ml_dtypes.finfo)(each).max) for each in (dtype, other))
+    return largest < others
+
+
+def _check_finite(out: np.ndarray, terms: Sequence[np.ndarray], by: str = "") -> None:
+    """Whether `out` is finite wherever all `terms` are, which it was made of.
+
+    Nearly always all of it is finite, and its bits tell: as signed integers the positive floats are in their order,
+    as unsigned ones the negative ones are behind them, and what is not finite comes last. Two reads of the output,
+    just written, cost a tenth of a nanosecond a value.
+
+    **Raises:** `DoesNotFitError`.
+    """
+    if not out.size:
+        return
+    signed, unsigned = (np.dtype(f"{kind}{out.dtype.itemsize}") for kind in "iu")
+    limits = np.array([np.inf, -np.inf]).astype(out.dtype)
+    if out.view(signed).max() < limits.view(signed)[0] and out.view(unsigned).max() < limits.view(unsigned)[1]:
+        return
+    lost = ~np.isfinite(out)
+    for term in terms:
+        lost &= np.isfinite(term)
+    if lost.any():
+        value = float(terms[0][lost][0])
+        raise DoesNotFitError(f"holds {value:.6g}, which {by}becomes infinite in {out.dtype.name}", whole=False)
 
 
 def _keep_nan(out: np.ndarray, values: np.ndarray) -> None:
@@ -50,7 +92,7 @@ def _keep_nan(out: np.ndarray, values: np.ndarray) -> None:
 def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, out: np.ndarray) -> None:
     """Write `sum(terms) * scale + add` to `out`, computed in at least float32, or exactly where all is integer.
 
-    **Raises:** `DoesNotFitError` where an integer does not fit.
+    **Raises:** `DoesNotFitError` where an integer does not fit, or finite terms come to what is not finite.
     """
     whole = out.dtype.kind in "iu" and all(term.dtype.kind in "iu" for term in terms) and isinstance(scale, int)
     if whole and isinstance(add, int):
@@ -60,18 +102,29 @@ def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, o
         outside = [value for value in exact if not limits.min <= value <= limits.max]
         if outside:
             by = f"scale={scale} and add={add}"
-            raise DoesNotFitError(f"becomes {outside[0]} by {by}, which does not fit into {out.dtype.name}")
+            raise DoesNotFitError(f"becomes {outside[0]} by {by}, which does not fit into {out.dtype.name}", whole=True)
         np.copyto(out, np.array(exact, out.dtype).reshape(out.shape))
         return
     wide = np.dtype("f8") if any(term.dtype.itemsize == 8 for term in (*terms, out)) else np.dtype("f4")
-    total = terms[0].astype(wide)
-    for term in terms[1:]:
-        total += term.astype(wide)
-    if scale != 1:
-        total *= scale
-    if add != 0:
-        total += add
-    assign(out, total)
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = terms[0].astype(wide)
+        for term in terms[1:]:
+            total += term.astype(wide)
+        if scale != 1:
+            total *= scale
+        if add != 0:
+            total += add
+    _settle(out, total, terms, "in a sum " if (scale, add) == (1, 0) else f"with scale={scale} and add={add} ")
+
+
+def _settle(out: np.ndarray, total: np.ndarray, terms: Sequence[np.ndarray], by: str) -> None:
+    """Write `total`, computed from `terms`, to `out`."""
+    if out.dtype.kind in "iub":
+        assign(out, total)
+        return
+    with np.errstate(over="ignore", invalid="ignore"):
+        copy(out, total)
+    _check_finite(out, terms, by)
 
 
 def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
@@ -94,7 +147,7 @@ def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
 def restore(values: np.ndarray, scale: float | int, add: float | int, out: np.ndarray) -> None:
     """Write `(values - add) / scale` to `out`: what `combine` did to one term, undone as far as rounding lets it.
 
-    **Raises:** `DoesNotFitError` where an integer does not fit.
+    **Raises:** `DoesNotFitError` where an integer does not fit, or a finite float would become infinite.
     """
     if scale == 1 and add == 0:
         assign(out, values)
@@ -104,7 +157,8 @@ def restore(values: np.ndarray, scale: float | int, add: float | int, out: np.nd
         combine([values], 1, -add, out)
     else:
         wide = np.dtype("f8") if 8 in (values.dtype.itemsize, out.dtype.itemsize) else np.dtype("f4")
-        total = values.astype(wide)
-        total -= add
-        total /= scale
-        assign(out, total)
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = values.astype(wide)
+            total -= add
+            total /= scale
+        _settle(out, total, [values], f"with scale={scale} and add={add} undone ")

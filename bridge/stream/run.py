@@ -132,8 +132,10 @@ class _Work:
         except CheckpointError as error:
             from bridge.stream.convert import DoesNotFitError
 
-            unfit = isinstance(error, DoesNotFitError)
-            more = ": turn on jax_enable_x64, or say with dtype= what the leaf should be" if unfit else ""
+            more = ""
+            if isinstance(error, DoesNotFitError):
+                x64 = "turn on jax_enable_x64, or " if error.whole else ""
+                more = f": {x64}say with dtype= what the leaf should be"
             said = f"{error}{more}".rstrip(".")
             raise CheckpointError(f"{quote(job.key)} in {quote(job.file)} {said}.") from error
 

@@ -23,6 +23,7 @@ from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.existing import INDEX, SINGLE, ExistingCheckpoint, existing_checkpoint, indices, inside, tensor_files
 from bridge.target.explain import explained, sync
+from bridge.target.interrupts import Held
 from bridge.target.journal import recover, write_journal
 from bridge.target.stage import Stage, folder_lock, staged, sweep
 
@@ -30,6 +31,15 @@ from bridge.target.stage import Stage, folder_lock, staged, sweep
 def is_one_file(target: str | os.PathLike[str]) -> bool:
     """Whether a target is one file by its name, and no folder."""
     return Path(target).suffix == ".safetensors"
+
+
+def _is_encodable(text: str) -> bool:
+    """Whether a file system has characters for a name."""
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Target:
@@ -44,13 +54,13 @@ class Target:
         **Raises:** `SaveError` if something stands there and may not be replaced, or it is no place for a checkpoint.
         """
         text = os.fspath(target)
-        if not text or "\0" in text or "://" in text:
+        if not text or "\0" in text or "://" in text or not _is_encodable(text):
             raise SaveError(f"{quote(text)} is no place to save to: name a folder or a file on a disk")
         self.path = Path(target)
         self.overwrite = overwrite
         self.single = is_one_file(target)
         self.folder = self.path.parent if self.single else self.path
-        with explained(self.path, "cannot be looked at"):
+        with Held(), explained(self.path, "cannot be looked at"):
             if self.path.exists() and self.single == self.path.is_dir():
                 kind = "a folder" if self.single else "a file"
                 raise SaveError(f"{quote(str(target))} is {kind}: name a folder, or a file that ends in '.safetensors'")
@@ -75,21 +85,22 @@ class Target:
     def names(
         self, stage: Stage, wanted: Sequence[str] = (SINGLE,), index: str = INDEX
     ) -> tuple[list[str], str | None]:
-        """Names for files of tensors, and that of their index if they need one.
+        """Names for files of tensors, and that of their index if they need one. Interrupts wait meanwhile.
 
         `wanted` is what they would like to be called, `index` their index, if a reader finds them by that.
         """
-        if self.single:
-            return [self.path.name], None
-        found = set(indices(self.folder))
-        if len(wanted) == 1 and wanted[0] != SINGLE and set(tensor_files(self.folder)) <= set(wanted) and not found:
-            return list(wanted), None
-        if len(wanted) == 1 and self._alone():
-            return [SINGLE], None
-        # An index of another name would be a second one, and readers would not know which to go by.
-        if len(wanted) == 1 or (index != INDEX and not found <= {index}):
-            wanted, index = numbered(len(wanted)), INDEX
-        return [stage.free_name(name) for name in wanted], index
+        with Held():
+            if self.single:
+                return [self.path.name], None
+            found = set(indices(self.folder))
+            if len(wanted) == 1 and wanted[0] != SINGLE and set(tensor_files(self.folder)) <= set(wanted) and not found:
+                return list(wanted), None
+            if len(wanted) == 1 and self._alone():
+                return [SINGLE], None
+            # An index of another name would be a second one, and readers would not know which to go by.
+            if len(wanted) == 1 or (index != INDEX and not found <= {index}):
+                wanted, index = numbered(len(wanted)), INDEX
+            return [stage.free_name(name) for name in wanted], index
 
     def _alone(self) -> bool:
         """Whether `model.safetensors` decides once the index that stands there, if any, is gone."""
@@ -108,16 +119,17 @@ class Target:
 
         **Raises:** `SaveError`; what stood there then stands there still, unless it says otherwise.
         """
-        with explained(self.path, "cannot be written to"), folder_lock(self.folder):
-            self.check_free()
-            self._check_fresh(files, deciding)
+        with explained(self.path, "cannot be written to"):
             for name in (*files, deciding):
                 sync(stage.path / name)
+        with Held(), explained(self.path, "cannot be written to"), folder_lock(self.folder):
+            self.check_free()
+            self._check_fresh(files, deciding)
             old = ExistingCheckpoint() if self.single else existing_checkpoint(self.folder)
             try:
                 self._move(stage.path, files, deciding, old)
             except BaseException:
-                # An interrupt may come right after the rename that commits: then this finishes, else it undoes.
+                # An error may come right after the rename that commits: then this finishes, else it undoes.
                 recover(stage.path)
                 raise
             with explained(

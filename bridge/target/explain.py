@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bridge._errors import SaveError
 from bridge._text import quote
+from bridge.target.interrupts import Descriptor
 
 UNCHANGED = "Nothing there has changed; make room, or name another place"
 
@@ -34,8 +35,5 @@ def explained(path: str | os.PathLike[str], problem: str, then: str = UNCHANGED)
 
 def sync(path: Path) -> None:
     """Have the disk hold what was written before a rename speaks of it."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    with Descriptor(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

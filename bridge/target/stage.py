@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.target.explain import explained
+from bridge.target.interrupts import Held, LetThrough
 from bridge.target.journal import recover
 
 _PREFIX = ".eqx-bridge-"
@@ -31,6 +32,11 @@ class Stage:
 
     path: Path
     token: str
+    interrupts: Held
+
+    def interruptible(self) -> LetThrough:
+        """Where the long work is done: an interrupt arrives at once, and then all is cleared."""
+        return self.interrupts.let_through()
 
     def free_name(self, name: str) -> str:
         """`name`, or one like it that nothing in the folder has, nor another writer will."""
@@ -47,28 +53,31 @@ class Stage:
 def staged(folder: Path) -> Iterator[Stage]:
     """Make `folder` if need be, and in it a folder to write to, which is gone afterwards whatever happened.
 
+    Interrupts wait in it, but for what is within `Stage.interruptible`.
+
     **Raises:** `SaveError`.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        with explained(folder, "cannot be written to"):
-            folder.mkdir(parents=True, exist_ok=True)
-            stage, lock = _make(folder)
+    with Held() as interrupts:
+        made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
-            yield stage
-        finally:
-            _clear(stage.path)
-            os.close(lock)
-    except BaseException:
-        for path in made:
+            with explained(folder, "cannot be written to"):
+                folder.mkdir(parents=True, exist_ok=True)
+                stage, lock = _make(folder, interrupts)
             try:
-                path.rmdir()
-            except OSError:
-                break  # somebody else uses it already
-        raise
+                yield stage
+            finally:
+                _clear(stage.path)
+                os.close(lock)
+        except BaseException:
+            for path in made:
+                try:
+                    path.rmdir()
+                except OSError:
+                    break  # somebody else uses it already
+            raise
 
 
-def _make(folder: Path) -> tuple[Stage, int]:
+def _make(folder: Path, interrupts: Held) -> tuple[Stage, int]:
     token = secrets.token_hex(8)
     path = folder / f"{_PREFIX}{token}"
     with folder_lock(folder):
@@ -76,12 +85,15 @@ def _make(folder: Path) -> tuple[Stage, int]:
         path.mkdir()
         lock = os.open(path / _LOCK, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(lock, fcntl.LOCK_EX)
-    return Stage(path, token if crowded else ""), lock
+    return Stage(path, token if crowded else "", interrupts), lock
 
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """One writer at a time: while a stage is made or committed, nobody else does so in this folder."""
+    """One writer at a time: while a stage is made or committed, nobody else does so in this folder.
+
+    For those who hold interrupts back: a lock that stayed behind would lock out the next save of the same process.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
@@ -96,7 +108,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove what writers left in `folder` that are no more. **Raises:** `SaveError`."""
     if folder.is_dir() and any(folder.glob(f"{_PREFIX}*")):
-        with explained(folder, "cannot be tidied up"), folder_lock(folder):
+        with Held(), explained(folder, "cannot be tidied up"), folder_lock(folder):
             _sweep(folder)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.explain import explained
+from bridge.target.interrupts import Descriptor
 
 Memory = np.ndarray | memoryview
 """A C-contiguous array, or bytes."""
@@ -44,7 +44,7 @@ def write_file(
 
     **Returns:** the file's length in bytes. **Raises:** `SaveError`.
     """
-    with explained(Path(shown), "cannot be written"), _opened(path, _NEW) as descriptor:
+    with explained(Path(shown), "cannot be written"), Descriptor(path, _NEW) as descriptor:
         _write(descriptor, memoryview(head), 0)
         nbytes = max(len(head), _write_all(descriptor, _in_order(len(head), arrays), wrote))
         _check_length(os.fstat(descriptor), nbytes, shown)
@@ -53,7 +53,7 @@ def write_file(
 
 def make_file(path: Path, head: bytes, nbytes: int, *, shown: str) -> None:
     """Make a file of `nbytes` bytes that starts with `head` and is zero beyond. **Raises:** `SaveError`."""
-    with explained(Path(shown), "cannot be written"), _opened(path, _NEW) as descriptor:
+    with explained(Path(shown), "cannot be written"), Descriptor(path, _NEW) as descriptor:
         _write(descriptor, memoryview(head), 0)
         os.truncate(descriptor, nbytes)
 
@@ -64,7 +64,7 @@ def write_ranges(path: Path, ranges: Ranges, *, shown: str, wrote: Wrote = lambd
     **Raises:** `SaveError`.
     """
     # Not for reading: a network disk would then write whole pages, and with them what others wrote.
-    with explained(Path(shown), "cannot be written"), _opened(path, os.O_WRONLY) as descriptor:
+    with explained(Path(shown), "cannot be written"), Descriptor(path, os.O_WRONLY) as descriptor:
         _write_all(descriptor, ranges, wrote)
         os.fsync(descriptor)
 
@@ -100,7 +100,7 @@ def verify_ranges(path: Path, ranges: Ranges, *, shown: str) -> None:
 
 
 def _verify(path: Path, ranges: Ranges, shown: str, or_else: str) -> None:
-    with explained(Path(shown), "cannot be read back"), _opened(path, os.O_RDONLY) as descriptor:
+    with explained(Path(shown), "cannot be read back"), Descriptor(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -110,15 +110,6 @@ def _verify(path: Path, ranges: Ranges, shown: str, or_else: str) -> None:
                     f"{quote(shown)} reads back otherwise than it was written, near byte {at:,}: the disk is faulty, "
                     f"{or_else}"
                 )
-
-
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[int]:
-    descriptor = os.open(path, flags | os.O_CLOEXEC, 0o666)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _in_order(start: int, *parts: Iterable[Memory]) -> Iterator[tuple[int, Memory]]:

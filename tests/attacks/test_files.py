@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +69,7 @@ def test_a_link_to_itself_and_a_link_to_nothing(tmp_path: Path):
     text = "'…/x.safetensors' cannot be opened: Too many levels of symbolic links. Check its name and its disk."
     assert refusal(tmp_path / "x.safetensors") == text
     (tmp_path / "y.safetensors").symlink_to("gone")
-    text = "'…/y.safetensors' does not exist. Check its name; if it was being fetched, fetch it again."
+    text = "'…/y.safetensors' is a link to 'gone', which is not there. Fetch the file again."
     assert refusal(tmp_path / "y.safetensors") == text
 
 
@@ -136,6 +139,69 @@ def test_a_file_that_is_rewritten_in_place(tmp_path: Path):
     path.write_bytes(checkpoint({"a": B, "b": A}))  # of the same length, by the same name
     os.utime(path, ns=(0, 0))
     check(ckpt, "it is newer")
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_a_file_that_is_rewritten_and_its_time_set_back(hold: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("bridge.source.checkpoint.held_files", lambda: hold)
+    ckpt, path = opened(tmp_path)
+    before = path.stat()
+    with path.open("r+b") as f:
+        f.write(checkpoint({"a": B, "b": A}))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    check(ckpt, "it is newer")
+
+
+HONEST = {
+    "linked": lambda path: os.link(path, f"{path}.link"),
+    "of another mode": lambda path: path.chmod(0o600),
+    "moved": lambda path: path.rename(f"{path}.moved"),
+    "moved, and another came": lambda path: (path.rename(f"{path}.moved"), path.write_bytes(b"")),
+    "looked at": lambda path: path.read_bytes(),
+}
+
+
+@pytest.mark.parametrize("change", HONEST)
+def test_a_file_whose_bytes_stay_is_read(change: str, tmp_path: Path):
+    ckpt, path = opened(tmp_path)
+    HONEST[change](path)
+    with ckpt:
+        assert ckpt["b"].tobytes() == B.tobytes()
+        assert ckpt["a"].tobytes() == A.tobytes()
+
+
+def test_a_file_that_is_linked_and_then_rewritten(tmp_path: Path):
+    ckpt, path = opened(tmp_path)
+    before = path.stat()
+    os.link(path, f"{path}.link")
+    assert ckpt["b"].tobytes() == B.tobytes()
+    path.write_bytes(checkpoint({"a": B, "b": A}))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    check(ckpt, "it is newer")
+
+
+FEW = """
+import resource, sys, numpy as np, bridge
+folder = sys.argv[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+model = bridge.load(folder, None)
+assert sorted(model) == sorted(f"k{n}" for n in range(100)), sorted(model)
+assert all((np.asarray(model[f"k{n}"]) == n).all() for n in range(100))
+with bridge.open(folder) as ckpt:
+    assert all((ckpt[key] == int(key[1:])).all() for key in ckpt)
+bridge.convert(folder, sys.argv[2])
+"""
+
+
+def test_a_hundred_files_and_few_descriptors(tmp_path: Path):
+    folder, weight_map = tmp_path / "many", {f"k{n}": f"{n:03}.safetensors" for n in range(100)}
+    folder.mkdir()
+    for n, (key, name) in enumerate(weight_map.items()):
+        (folder / name).write_bytes(checkpoint({key: np.full(1000, n, np.float32)}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    command = [sys.executable, "-c", FEW, str(folder), str(tmp_path / "converted")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_file_that_is_replaced_is_read_as_it_was(tmp_path: Path):

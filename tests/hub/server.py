@@ -191,7 +191,8 @@ class _Handler(Sender):
         return None
 
     def resolve(self) -> None:
-        found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", unquote(urlsplit(self.path).path))
+        path = unquote(urlsplit(self.path).path)
+        found = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", path, re.DOTALL)
         if found is None:
             self.error(404)
             return

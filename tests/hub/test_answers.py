@@ -58,7 +58,16 @@ def test_the_front_of_a_file_whose_length_is_not_known():
             f"'it' cannot be read in parts: its server ignores ranges. {FETCH_IT}",
         ),
         (200, {}, f"'it' cannot be read in parts: its server ignores ranges. {FETCH_IT}"),
-        (206, {**RANGE, "Content-Encoding": "gzip"}, "'it' cannot be read: HTTP status 206. Check the URL."),
+        (
+            206,
+            {**RANGE, "Content-Encoding": "gzip"},
+            f"'it': its server sends it compressed (Content-Encoding: gzip), and so not in parts. {FETCH_IT}",
+        ),
+        (
+            206,
+            {"Content-Range": f"bytes 10-19/{'9' * 5000}"},
+            f"'it': its server answers a range without saying which (Content-Range). {FETCH_IT}",
+        ),
     ],
 )
 def test_what_comes_instead(status: int, headers: dict[str, str], message: str):

@@ -147,3 +147,22 @@ def test_a_hub_that_cannot_be_reached_leaves_the_cache(repo: Hub):
         "the Hub cannot be asked about 'org/name': the server is busy (HTTP status 503). "
         f"Commit {COMMIT} is taken from the cache; it may no longer be the newest."
     )
+
+
+def test_a_file_of_the_cache_that_is_too_short(repo: Hub, cache: Path):
+    """Online it is fetched again, offline the error says where it lies; so for weights and for files beside them."""
+    assert same(bridge.load("org/name", like("")))
+    blobs = {path.name: path.resolve() for path in cache.glob("models--org--name/snapshots/*/*")}
+    for name in (VISION, "model.safetensors.index.json"):
+        blob = blobs[name]
+        whole, short = blob.read_bytes(), blob.read_bytes()[:40]
+        blob.write_bytes(short)
+        with pytest.raises(bridge.CheckpointError) as caught:
+            bridge.load("org/name", like(""), local_files_only=True)
+        if name == VISION:
+            assert str(caught.value).endswith(
+                f"It lies in the Hub's cache, '{blob}': remove that, and it is fetched again."
+            )
+        assert same(bridge.load("org/name", like("")))
+        assert blob.read_bytes() == whole
+        assert same(bridge.load("org/name", like(""), local_files_only=True))

@@ -1,0 +1,138 @@
+"""Each field of each config.json, made huge, beside a few bytes of weights: python -m tests.attacks.configs FOLDER.
+
+What is no error of ours is printed, and so is what takes more memory than a GB, or more than some seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+import bridge
+from bridge.models._pretrained import ARCHITECTURES
+
+ENCODER: dict[str, Any] = {
+    "vocab_size": 31,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "max_position_embeddings": 20,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+}
+SCALING = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8}
+DECODER: dict[str, Any] = {
+    "vocab_size": 31,
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 20,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10_000.0,
+}
+WINDOW = {"sliding_window": 8}
+EXPERTS = {"num_experts_per_tok": 2}
+QWEN = WINDOW | {"use_sliding_window": True, "max_window_layers": 1}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "bert": ENCODER,
+    "roberta": ENCODER,
+    "xlm-roberta": ENCODER,
+    "vit": {
+        "hidden_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 3,
+        "intermediate_size": 40,
+        "image_size": 32,
+        "patch_size": 8,
+        "num_channels": 3,
+        "layer_norm_eps": 1e-5,
+        "pooler_output_size": 24,
+    },
+    "gpt2": {
+        "vocab_size": 31,
+        "n_positions": 20,
+        "n_embd": 24,
+        "n_layer": 3,
+        "n_head": 3,
+        "n_inner": 40,
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_by_inverse_layer_idx": True,
+    },
+    "llama": DECODER | {"rope_scaling": {"rope_type": "llama3"} | SCALING},
+    "mistral": DECODER | WINDOW,
+    "mixtral": DECODER | WINDOW | EXPERTS | {"num_local_experts": 4},
+    "qwen2": DECODER | QWEN,
+    "qwen3": DECODER | QWEN,
+    "qwen3_moe": DECODER | EXPERTS | {"num_experts": 4, "moe_intermediate_size": 8},
+    "gemma3_text": DECODER | WINDOW | {"query_pre_attn_scalar": 6, "sliding_window_pattern": 2},
+    "gemma3": {"text_config": DECODER | WINDOW | {"query_pre_attn_scalar": 6, "sliding_window_pattern": 2}},
+}
+HUGE = [2**16, 2**30, 2**31 - 1, 2**31, 2**40, 2**62, 2**63, 2**64, 10**400, 1e308, 2.0**40, -1, 0, 0.5, [2**31, 2**31]]
+SECONDS = 5.0
+
+
+def changed(fields: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+    """The fields with one of them huge, those of objects inside too; and with all of them huge."""
+    for name, value in fields.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{inner}", huge, fields | {name: other}) for inner, huge, other in changed(value))
+        else:
+            yield from ((f"{name}={huge!r:.30}", huge, fields | {name: huge}) for huge in HUGE)
+    for huge in HUGE:
+        yield f"all={huge!r:.30}", huge, {n: huge if type(v) in (int, float) else v for n, v in fields.items()}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    assert CONFIGS.keys() == ARCHITECTURES.keys(), ARCHITECTURES.keys() ^ CONFIGS.keys()
+    for name, count in {"few": 2, "some": 2**16}.items():
+        (folder / name).mkdir()
+        save_file({"k": np.zeros(count, np.float32)}, folder / name / "model.safetensors")
+    for kind, fields in CONFIGS.items():
+        (folder / "few/config.json").write_text(json.dumps({"model_type": kind} | fields))
+        try:
+            bridge.models.from_pretrained(folder / "few")
+        except bridge.PlanError:
+            continue  # as it is, it is understood, and lacks its weights
+        raise AssertionError(kind)
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (pages + (1 << 30),) * 2)
+    for kind, fields in CONFIGS.items():
+        for name, huge, config in changed(fields):
+            for size in ("few", "some") if huge in (2**16, 2**31 - 1) else ("few",):
+                (folder / size / "config.json").write_text(json.dumps({"model_type": kind} | config))
+                start = time.monotonic()
+                try:
+                    bridge.models.from_pretrained(folder / size)
+                except bridge.BridgeError as error:
+                    said = str(error)
+                    if len(said) > 20_000:
+                        print(kind, size, name, f"says {len(said)} characters")
+                except BaseException as error:  # noqa: BLE001 - whatever it is, it is a finding
+                    print(kind, size, name, f"{type(error).__name__}: {error}"[:200])
+                else:
+                    print(kind, size, name, "no error")
+                if time.monotonic() - start > SECONDS:
+                    print(kind, size, name, f"{time.monotonic() - start:.1f} s")
+    taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - used
+    if taken > 1 << 29:
+        print(f"{taken >> 20} MiB taken")
+    print("done")
+
+
+if __name__ == "__main__":
+    main()
