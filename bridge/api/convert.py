@@ -15,6 +15,7 @@ from bridge.api.load import AllowMissing, OpenOptions, Rules, Source, kept_value
 from bridge.api.progress import Progress, fetch, reporting
 from bridge.api.save import SaveReport
 from bridge.converted import is_converted
+from bridge.converted.record import lost_keys
 from bridge.converted.restore import restore
 from bridge.converted.write import write_converted
 from bridge.place.work import in_flight
@@ -78,11 +79,16 @@ def convert(
         with reporting(progress, "converting", before=fetched) as report:
             max_nbytes = in_flight(max_host_bytes, _DEFAULT_NBYTES)
             files, nbytes = write_converted(place, ckpt, plan, kept, max_nbytes=max_nbytes, report=report)
-    return SaveReport(files, nbytes, tuple(LeftOut(*lossy) for lossy in plan.lossy))
+        lost = lost_keys(ckpt)
+    left_out = [each for each in plan.lossy if each.key not in lost]
+    return SaveReport(files, nbytes, tuple(LeftOut(*each) for each in (*left_out, *lost.items())))
 
 
 def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> SaveReport:
     """Write what was converted as it was: keys, dtypes, files and metadata, bit for bit.
+
+    Of what torch.save had written, the keys with their dtypes, shapes and bits come back as safetensors: `model.pth` as
+    `model.safetensors`. Tensors that share memory there have each their own.
 
     **Arguments:**
 

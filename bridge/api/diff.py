@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from bridge._dtypes import DTYPES, dtype_name
+from bridge._dtypes import DTYPES, dtype_label
 from bridge._text import fold, plural, printable, quote
 from bridge.converted import is_converted
 from bridge.format.spec import TensorSpec
 from bridge.source.box import bands, box_of, read_box
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
+from bridge.source.tensor import check_readable
 
 _CHUNK = 4 << 20
 
@@ -142,6 +143,8 @@ def _diff(a: Checkpoint, b: Checkpoint) -> Diff:
         numbers = np.array([ckpt.specs.numbers[key] for key in common], np.intp)
         ckpt.fetch(sorted(ckpt.specs.files_of(numbers)))
     for key in common:
+        check_readable(a.specs, key)
+        check_readable(b.specs, key)
         one, two = a.specs[key], b.specs[key]
         if (one.dtype, one.shape) != (two.dtype, two.shape):
             respecified.append((key, one, two))
@@ -187,7 +190,8 @@ def _computed(key: str, a: Checkpoint, b: Checkpoint) -> Iterator[list[np.ndarra
 
 def _differing(raw: list[np.ndarray], dtype: np.dtype) -> tuple[int, float]:
     """How many elements of two runs differ in their bits, and by how much at most."""
-    packed = DTYPES[dtype_name(dtype)].packed
+    known = DTYPES.get(dtype_label(dtype))
+    packed = known is not None and known.packed
     unequal = np.flatnonzero((raw[0] != raw[1]).reshape(-1, 1 if packed else dtype.itemsize).any(1))
     if packed:
         return len(unequal), float("nan")  # bytes of several values each: counted, but not measured
@@ -202,4 +206,4 @@ def _shown(spec: TensorSpec) -> str:
 
 
 def _entry(spec: TensorSpec) -> dict[str, Any]:
-    return {"dtype": dtype_name(spec.dtype), "shape": list(spec.shape)}
+    return {"dtype": dtype_label(spec.dtype), "shape": list(spec.shape)}

@@ -40,6 +40,8 @@ class OpenOptions(TypedDict, total=False):
     cache_dir: str | os.PathLike[str] | None
     local_files_only: bool
     verify: bool
+    root: str | None
+    modules: bool
 
 
 @contextmanager
@@ -55,7 +57,7 @@ def opened(source: Source, options: OpenOptions) -> Generator[Checkpoint]:
 
 def plan(
     source: Source,
-    like: Any,
+    like: Any = None,
     rules: Rules = None,
     *,
     dtype: Any = None,
@@ -106,7 +108,7 @@ def plan(
 
 def load(
     source: Source,
-    like: Any,
+    like: Any = None,
     rules: Rules = None,
     *,
     dtype: Any = None,
@@ -208,11 +210,13 @@ def planned(
     if not stored.specs.has_codes:
         return stored, *_planned(stored, like, rules, request, layouts)
     from bridge.api.quantized import check_codes, meant  # most checkpoints are plain
+    from bridge.api.refused import plannable, without_refused
 
     ckpt, meaning = meant(stored, request)
+    ckpt = plannable(ckpt)
     made, model = _planned(ckpt, like, rules, request, layouts)
     check_codes(stored, made)
-    return ckpt, made if meaning is None else meaning.told(made), model
+    return ckpt, without_refused(ckpt, made if meaning is None else meaning.told(made)), model
 
 
 def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None) -> tuple[Plan, Any]:
