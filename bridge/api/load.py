@@ -17,7 +17,7 @@ from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
-from bridge.rules.rule import Listed, Rule, rules_of
+from bridge.rules.rule import Listed, rules_of
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
@@ -208,7 +208,8 @@ def planned(
     A `Plan` as rules is proven again where not all is as it was.
     """
     if not stored.specs.has_codes:
-        return stored, *_planned(stored, like, rules, request, layouts)
+        made, model = _planned(stored, like, rules, request, layouts)
+        return stored, _told(stored, made), model
     from bridge.api.quantized import check_codes, meant  # most checkpoints are plain
     from bridge.api.refused import plannable, without_refused
 
@@ -216,7 +217,16 @@ def planned(
     ckpt = plannable(ckpt)
     made, model = _planned(ckpt, like, rules, request, layouts)
     check_codes(stored, made)
-    return ckpt, without_refused(ckpt, made if meaning is None else meaning.told(made)), model
+    return ckpt, _told(ckpt, without_refused(ckpt, made if meaning is None else meaning.told(made))), model
+
+
+def _told(ckpt: Checkpoint, made: Plan) -> Plan:
+    """The plan, with what only the places of the keys say."""
+    if made.problems.unexpected:
+        from bridge.api.ties import tell_ties  # most plans have none
+
+        tell_ties(ckpt.specs, made)
+    return made
 
 
 def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None) -> tuple[Plan, Any]:
@@ -238,33 +248,11 @@ def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layout
         if rules.holds_for(ckpt.specs, template, request, canonical):
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
         request = request._replace(rules=rules.rules)
-    if converted:
-        request = _of_its_own(ckpt, request)
+    if converted and request.rules:
+        from bridge.api.own_rules import without_own_rules  # rules for a converted checkpoint are rare
+
+        request = without_own_rules(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model
-
-
-def _of_its_own(ckpt: Checkpoint, request: Request) -> Request:
-    """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
-    if not all(map(_names_one, request.rules)):
-        from bridge.converted.record import plan_of, read_record  # rules for a converted checkpoint are rare
-
-        record = read_record(ckpt)
-        given = [str(rule) for rule in request.rules]
-        sides = [text.split(" -> ") for text in given]
-        its_own_plan = all(key == leaf and key in ckpt for key, leaf in sides)
-        its_own_plan = its_own_plan or given in (record["rules"], record["plan"]["rules"])
-        # Another release may have spelled the rules of the same plan otherwise.
-        if not its_own_plan and given != list(plan_of(record, ckpt).texts):
-            raise PlanError(
-                f"{quote(ckpt.source)} was converted by other rules than these: load it without rules, or convert the "
-                "original again"
-            )
-    return request._replace(rules=())
-
-
-def _names_one(rule: Rule) -> bool:
-    """Whether a rule says that one name stays: a plan that was made for a converted checkpoint has no others."""
-    return str(rule) == f"{rule.keys[0]} -> {rule.keys[0]}" and "*" not in str(rule)
 
 
 def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
