@@ -59,6 +59,8 @@ _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 CASES: dict[str, Case] = {
     "bridge": _ours("**bridge.load**", ours.load),
     "bridge_by_plan": _ours("**bridge.load**, its `Plan` made before", ours.load_by_plan),
+    "bridge_pickled": _ours("**bridge.load** of what torch.save writes", ours.load_pickled, ".bin"),
+    "bridge_open_pickled": _ours("**bridge.open** of what torch.save writes", ours.opened_pickled, ".bin"),
     "bridge_f32": _ours("**bridge.load**", ours.to_f32),
     "bridge_bf16": _ours("**bridge.load**", ours.to_bf16),
     "bridge_transposed": _ours("**bridge.load**", ours.transposed, transposed=True),
@@ -133,6 +135,16 @@ CASES: dict[str, Case] = {
         factor=2.5,
     ),
     "pickled": Case("`torch.load` + `torch.stack` + dlpack", peers_torch.pickled, beside=".bin", packages=("torch",)),
+    "pickled_mapped": Case(
+        "`torch.load(mmap=True)` + `torch.stack` + dlpack",
+        peers_torch.pickled_mapped,
+        beside=".bin",
+        packages=("torch",),
+    ),
+    "unpickled": Case("`torch.load` alone", peers_torch.unpickled, beside=".bin", packages=("torch",)),
+    "unpickled_mapped": Case(
+        "`torch.load(mmap=True)` alone", peers_torch.unpickled_mapped, beside=".bin", packages=("torch",)
+    ),
     "pickled_f32": Case(
         "`torch.load` + `.float()` + `torch.stack` + dlpack",
         peers_torch.pickled_f32,

@@ -20,6 +20,7 @@ RULES = {
     ],
     "small": ["h.{l}.e.{e}.w -> h.e.w"],
     "many": ["model.layers.{l}.** -> layers.**"],
+    "experts": ["h.{l}.e.{e}.w -> h.e.w"],
 }
 TRANSPOSED = [
     "model.embed_tokens.weight [o i] -> embed.weight [i o]",
@@ -64,12 +65,12 @@ def like(work: Work, dtype: np.dtype | None = None, *, transposed: bool = False)
     return nested({name: struct(name) for name in leaves})
 
 
-def _loading(work: Work, template: Any, rules: Any) -> Run:
+def _loading(work: Work, template: Any, rules: Any, source: Any = None) -> Run:
     import jax
 
     import bridge
 
-    return lambda: flattened(jax.block_until_ready(bridge.load(work.folder, template, rules)))
+    return lambda: flattened(jax.block_until_ready(bridge.load(source or work.folder, template, rules)))
 
 
 def load(work: Work) -> Run:
@@ -82,6 +83,22 @@ def load_by_plan(work: Work) -> Run:
     import bridge
 
     return _loading(work, like(work), bridge.plan(work.folder, like(work), RULES[work.kind]))
+
+
+def load_pickled(work: Work) -> Run:
+    """`bridge.load` of the same tensors as torch.save writes them."""
+    return _loading(work, like(work), RULES[work.kind], [path.with_suffix(".bin") for path in work.paths])
+
+
+def opened_pickled(work: Work) -> Run:
+    """`bridge.open` of the same tensors as torch.save writes them: directory and pickle read and checked."""
+    import bridge
+
+    def run() -> int:
+        with bridge.open([path.with_suffix(".bin") for path in work.paths]) as ckpt:
+            return len(ckpt.specs)
+
+    return run
 
 
 def to_f32(work: Work) -> Run:

@@ -67,6 +67,30 @@ def pickled(work: Work) -> Run:
     return _pickled(work, lambda tensor: tensor, mapped=False)
 
 
+def pickled_mapped(work: Work) -> Run:
+    """The same with `mmap=True`."""
+    return _pickled(work, lambda tensor: tensor, mapped=True)
+
+
+def unpickled(work: Work) -> Run:
+    """`torch.load` alone: the tensors stay PyTorch's."""
+    return _unpickled(work, mapped=False)
+
+
+def unpickled_mapped(work: Work) -> Run:
+    """The same with `mmap=True`: values are read when they are looked at."""
+    return _unpickled(work, mapped=True)
+
+
+def _unpickled(work: Work, *, mapped: bool) -> Run:
+    import torch
+
+    def run() -> int:
+        return sum(len(torch.load(path.with_suffix(".bin"), weights_only=True, mmap=mapped)) for path in work.paths)
+
+    return run
+
+
 def pickled_f32(work: Work) -> Run:
     """`torch.load` of the same tensors pickled, `.float()`, `torch.stack`, dlpack."""
     return _pickled(work, lambda tensor: tensor.float(), mapped=False)

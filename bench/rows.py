@@ -102,6 +102,23 @@ ROWS = (
         ours="bridge_f32",
     ),
     Row(
+        "pickled",
+        "What torch.save writes, into stacked leaves",
+        ("bridge_pickled", "bridge", "pickled", "pickled_mapped"),
+        (Bound("bridge_pickled", ((1.1, ("bridge",)),)), *_memory("bridge_pickled", 8 * MIB)),
+        ours="bridge_pickled",
+        large=False,
+    ),
+    Row(
+        "pickled_many",
+        "20,000 tensors that torch.save wrote, opened",
+        ("bridge_open_pickled", "unpickled", "unpickled_mapped", "bridge_open"),
+        (Bound("bridge_open_pickled", ((1.0, ("unpickled", "unpickled_mapped")),)),),
+        kind="experts",
+        ours="bridge_open_pickled",
+        large=False,
+    ),
+    Row(
         "narrowed",
         "float32 stored, bfloat16 leaves",
         ("bridge_bf16", "narrowed", "numpy_bf16", "torch_bf16"),

@@ -71,8 +71,11 @@ LLAMAS = {
     "half": Llama(hidden=1024, intermediate=2816, layers=16, heads=16, kv_heads=8, vocab=32000),  # 0.5 GB
     "large": Llama(hidden=2560, intermediate=6912, layers=26, heads=20, kv_heads=5, vocab=32000),  # 3.9 GB
 }
-SMALL = {"tiny": (2, 5), "quick": (100, 100), "half": (1000, 100)}
-"""Layers and experts of the checkpoint of many tensors, 1 KiB each."""
+SMALL = {
+    "small": {"tiny": (2, 5), "quick": (100, 100), "half": (1000, 100)},
+    "experts": {"tiny": (2, 5), "quick": (20, 100), "half": (200, 100)},
+}
+"""Layers and experts of the checkpoints of many tensors, 1 KiB each."""
 MANY = {"tiny": 2, "quick": 400, "half": 4000}
 """Layers of the checkpoint of many tensors that is saved: five tensors each, of 64 values."""
 
@@ -134,8 +137,8 @@ class Work:
         found: dict[str, Leaf] = {}
         for name, keys in grouped.items():
             shape = self.places[keys[0]].shape
-            if self.kind == "small":
-                found[name] = Leaf(tuple(keys), (*SMALL[self.name], *shape), stacked=True)
+            if self.kind in SMALL:
+                found[name] = Leaf(tuple(keys), (*SMALL[self.kind][self.name], *shape), stacked=True)
             else:
                 stacked = name.startswith("layers.")
                 found[name] = Leaf(tuple(keys), (len(keys), *shape) if stacked else shape, stacked)
@@ -154,7 +157,7 @@ def leaf_name(key: str) -> str:
 
 
 def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
-    """The work, made unless it stands there. **Arguments:** `kind` is `"llama"`, `"small"` or `"many"`."""
+    """The work, made unless it stands there. **Arguments:** `kind` is `"llama"`, `"many"`, or one of `SMALL`."""
     folder = cache / f"{kind}-{name}-{dtype.lower()}-v{_VERSION}"
     if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -164,8 +167,8 @@ def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
 
 
 def _make(folder: Path, kind: str, name: str, dtype: str) -> None:
-    if kind == "small":
-        layers, experts = SMALL[name]
+    if kind in SMALL:
+        layers, experts = SMALL[kind][name]
         tensors: dict[str, tuple[int, ...]] = {
             f"h.{layer}.e.{expert}.w": (1024 // DTYPES[dtype].itemsize,)
             for layer in range(layers)

@@ -60,7 +60,20 @@ DTYPES: Mapping[str, DType] = _table(
     ("U64", "<u8", 64),
 )
 
+_OTHERS: Mapping[str, np.dtype] = {"complex128": np.dtype("<c16")}
+"""What PyTorch saves and safetensors does not."""
+
 _NAMES: Mapping[np.dtype, str] = {dtype.numpy: dtype.name for dtype in DTYPES.values()}
+
+
+def dtype_label(dtype: np.dtype) -> str:
+    """What a dtype is called where any may stand: safetensors' name, else numpy's: `"complex128"`, `"void"`."""
+    return _NAMES.get(dtype) or dtype.name
+
+
+def labelled(label: str) -> np.dtype:
+    """The dtype that `dtype_label` calls so. KeyError for others."""
+    return DTYPES[label].numpy if label in DTYPES else _OTHERS[label]
 
 
 def dtype_name(dtype: np.dtype) -> str:

@@ -2,7 +2,8 @@
 
     BridgeError
     ├── CheckpointError  (ValueError)   a file, an index or a repo: malformed, unsafe, incomplete
-    │   └── UnknownKeyError  (KeyError) a key that the checkpoint does not hold
+    │   ├── UnknownKeyError  (KeyError) a key that the checkpoint does not hold
+    │   └── NoRootError                 a root for a checkpoint whose keys are in no dicts
     ├── RuleError        (ValueError)   a rule whose text is wrong
     ├── PlanError        (ValueError)   keys and leaves do not meet
     └── SaveError        (OSError)      a target that cannot be written
@@ -50,6 +51,10 @@ class CheckpointError(BridgeError, ValueError):
 
 class UnknownKeyError(CheckpointError, KeyError):
     """A key that the checkpoint does not hold."""
+
+
+class NoRootError(CheckpointError):
+    """A root was named, and the checkpoint is safetensors, which has none."""
 
 
 class RuleError(BridgeError, ValueError):

@@ -50,3 +50,5 @@ class OpenOptions(TypedDict, total=False):
     cache_dir: str | os.PathLike[str] | None
     local_files_only: bool
     verify: bool
+    root: str | None
+    modules: bool

@@ -16,6 +16,7 @@ from bridge.api.load import opened, planned, request_of
 from bridge.api.progress import fetch, reporting
 from bridge.api.save import SaveReport
 from bridge.converted import is_converted
+from bridge.converted.record import lost_keys
 from bridge.converted.restore import restore
 from bridge.converted.write import write_converted
 from bridge.place.work import in_flight
@@ -50,6 +51,8 @@ def convert(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
 ) -> SaveReport:
     """Write a checkpoint in the form of a model's own leaves. `bridge.load(target, like)` then needs no rules.
 
@@ -80,7 +83,8 @@ def convert(
         A transposed tensor that is larger than this is read again for each part of it.
     - `overwrite`: replace a checkpoint that stands in the target.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
+    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
+        `bridge.open`.
 
     **Returns:** a `SaveReport`.
 
@@ -103,6 +107,8 @@ def convert(
         "cache_dir": cache_dir,
         "local_files_only": local_files_only,
         "verify": verify,
+        "root": root,
+        "modules": modules,
     }
     with opened(source, **options) as stored:
         if is_converted(stored.metadata):
@@ -115,11 +121,16 @@ def convert(
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
         with reporting(progress, "converting", before=fetched) as report:
             files, nbytes = write_converted(place, ckpt, plan, kept, max_nbytes=max_nbytes, report=report)
-    return SaveReport(files, nbytes, tuple(LeftOut(*lossy) for lossy in plan.lossy))
+        lost = lost_keys(ckpt)
+    left_out = [each for each in plan.lossy if each.key not in lost]
+    return SaveReport(files, nbytes, tuple(LeftOut(*each) for each in (*left_out, *lost.items())))
 
 
 def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> SaveReport:
     """Write what was converted as it was: keys, dtypes, files and metadata, bit for bit.
+
+    Of what torch.save had written, the keys with their dtypes, shapes and bits come back as safetensors: `model.pth` as
+    `model.safetensors`. Tensors that share memory there have each their own.
 
     **Arguments:**
 

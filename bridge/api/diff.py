@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bridge._dtypes import DTYPES, dtype_name
+from bridge._dtypes import DTYPES, dtype_label
 from bridge._text import fold, plural, printable, quote, safe
 from bridge.converted import is_converted
 from bridge.format.spec import TensorSpec
@@ -19,6 +19,7 @@ from bridge.format.table import Table
 from bridge.mapping.arrays import Numbers, groups
 from bridge.source.box import bands, box_of, read_box
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
+from bridge.source.tensor import check_readable
 
 if TYPE_CHECKING:
     from bridge.api.arguments import Source
@@ -145,6 +146,9 @@ def _diff(a: Checkpoint, b: Checkpoint) -> Diff:
     here = np.flatnonzero(there >= 0)
     for ckpt, common in ((a, here), (b, there[here])):
         ckpt.fetch(sorted(ckpt.specs.files_of(common)))
+    for key in (key for key in {**a.specs.refused, **b.specs.refused} if key in a and key in b):
+        check_readable(a.specs, key)
+        check_readable(b.specs, key)
     respecified, stored, computed = _kinds(a.specs, here, b.specs, there[here])
     unlike: list[int] = respecified.tolist()
     found: dict[int, tuple[int, float]] = {}
@@ -270,7 +274,8 @@ def _computed(a: Checkpoint, here: Numbers, b: Checkpoint, there: Numbers) -> It
 
 def _differing(raw: list[np.ndarray], dtype: np.dtype) -> tuple[int, float]:
     """How many elements of two runs differ in their bits, and by how much at most."""
-    packed = DTYPES[dtype_name(dtype)].packed
+    known = DTYPES.get(dtype_label(dtype))
+    packed = known is not None and known.packed
     unequal = np.flatnonzero((raw[0] != raw[1]).reshape(-1, 1 if packed else dtype.itemsize).any(1))
     if packed:
         return len(unequal), float("nan")  # bytes of several values each: counted, but not measured
@@ -285,4 +290,4 @@ def _shown(spec: TensorSpec) -> str:
 
 
 def _entry(spec: TensorSpec) -> dict[str, Any]:
-    return {"dtype": dtype_name(spec.dtype), "shape": list(spec.shape)}
+    return {"dtype": dtype_label(spec.dtype), "shape": list(spec.shape)}

@@ -58,6 +58,8 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
 ) -> T: ...
 @overload
 def load(
@@ -80,6 +82,8 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
 ) -> dict[str, jax.Array]: ...
 def load(
     source: Source,
@@ -102,6 +106,8 @@ def load(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
 ) -> Any:
     """The checkpoint's weights in a model like `like`.
 
@@ -135,7 +141,8 @@ def load(
         memory and are filled in place, unless this is given.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
     - `mmap`: let the files of a converted checkpoint on a local disk be the arrays' memory, where they are aligned.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
+    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
+        `bridge.open`.
 
     **Returns:** `like` with every array replaced by a `jax.Array`; what is no array, and PRNG keys, stay as they are.
     Without `like` a flat dict of leaf name to array.
@@ -161,6 +168,8 @@ def load(
         "cache_dir": cache_dir,
         "local_files_only": local_files_only,
         "verify": verify,
+        "root": root,
+        "modules": modules,
     }
     with collector_off(many=True), opened(source, **options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
@@ -231,13 +240,25 @@ def planned(
     A `Plan` as rules is proven again where not all is as it was.
     """
     if not stored.specs.has_codes:
-        return stored, *_planned(stored, like, rules, request, layouts)
+        made, model = _planned(stored, like, rules, request, layouts)
+        return stored, _told(stored, made), model
     from bridge.api.quantized import check_codes, meant  # most checkpoints are plain
+    from bridge.api.refused import plannable, without_refused
 
     ckpt, meaning = meant(stored, request)
+    ckpt = plannable(ckpt)
     made, model = _planned(ckpt, like, rules, request, layouts)
     check_codes(stored, made)
-    return ckpt, made if meaning is None else meaning.told(made), model
+    return ckpt, _told(ckpt, without_refused(ckpt, made if meaning is None else meaning.told(made))), model
+
+
+def _told(ckpt: Checkpoint, made: Plan) -> Plan:
+    """The plan, with what only the places of the keys say."""
+    if made.problems.unexpected:
+        from bridge.api.ties import tell_ties  # most plans have none
+
+        tell_ties(ckpt.specs, made)
+    return made
 
 
 def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None) -> tuple[Plan, Any]:

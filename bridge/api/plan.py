@@ -32,6 +32,8 @@ def plan(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
 ) -> Plan:
     """What would go where, proven from headers alone. Reads no weights.
 
@@ -62,7 +64,8 @@ def plan(
         from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
     - `max_host_bytes`: bytes that may be in flight between the files and devices with memory of their own, 1 GiB by
         default; `plan.peak_nbytes` depends on it.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
+    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
+        `bridge.open`.
 
     **Returns:** a `Plan`. Where keys and leaves do not meet `plan.ok` is False and its lists say why.
 
@@ -86,6 +89,8 @@ def plan(
         "cache_dir": cache_dir,
         "local_files_only": local_files_only,
         "verify": verify,
+        "root": root,
+        "modules": modules,
     }
     with opened(source, **options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)

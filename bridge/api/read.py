@@ -39,14 +39,15 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     from bridge.stream.buffers import readers_nbytes  # a load predicts nothing
 
     held, staged, budget = _split(made, where, max_host_bytes)
-    work = Work(made.blocks, held, where)
+    blocks = _to_read(ckpt, made)
+    work = Work(blocks, held, where)
     # What is still on the Hub is not fetched to be looked at; it counts as if it were read.
     in_files = _mapped(ckpt, work) if ckpt.absent_nbytes(ckpt.files) == 0 else {}
     found = jobs(work.blocks, ckpt.specs)
     nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), readers_nbytes(ckpt.parallel))
     if staged:
         scratch_nbytes = _scratch_nbytes(found) if ckpt.parallel is None else beside
-        staging = _staging(made.blocks, staged, where, budget, ckpt.parallel)
+        staging = _staging(blocks, staged, where, budget, ckpt.parallel)
         for batch in staging.batches():
             found = jobs(staging.made.of(batch), ckpt.specs)
             nbytes += sum(job.nbytes for job in found)
@@ -54,6 +55,15 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
         beside = max(budget, staging.max_nbytes + scratch_nbytes)
     arrays = (spec.nbytes for name, spec in work.buffers.items() if name not in in_files)
     return replace(made, nbytes=nbytes, peak_nbytes=sum(map(taken_nbytes, arrays)) + beside)
+
+
+def _to_read(ckpt: Checkpoint, made: Plan) -> Sequence[Block]:
+    """The blocks of the plan, without ties that have nothing to compare."""
+    if not any(block.tie for block in made.blocks):
+        return made.blocks
+    from bridge.stream.ties import without_same_bytes  # few plans have ties
+
+    return without_same_bytes(made.blocks, ckpt.specs)
 
 
 def _scratch_nbytes(found: Iterable[Job]) -> int:
@@ -76,8 +86,9 @@ def read_leaves(
     **Raises:** `CheckpointError` for what reading finds; `PlanError` for memory that cannot be had.
     """
     held, staged, budget = _split(made, where, max_host_bytes)
-    work = Work(made.blocks, held | {name: made.leaves[name] for name in made.fills}, where)
-    staging = _staging(made.blocks, staged, where, budget, ckpt.parallel) if staged else None
+    chosen = _to_read(ckpt, made)
+    work = Work(chosen, held | {name: made.leaves[name] for name in made.fills}, where)
+    staging = _staging(chosen, staged, where, budget, ckpt.parallel) if staged else None
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = _mapped(ckpt, work) if mmap else {}
     blocks = _without(work.blocks, memory) if memory else work.blocks

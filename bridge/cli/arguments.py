@@ -22,7 +22,7 @@ def add_source(parser: argparse.ArgumentParser, *, default: str | None = None) -
         metavar="SOURCE",
         nargs=None if default is None else "?",
         default=default,
-        help="a .safetensors file, a folder, a URL, or a repo on the Hub (org/name)"
+        help="a .safetensors or .pth file, a folder, a URL, or a repo on the Hub (org/name)"
         + ("" if default is None else f"; without it {default}"),
     )
     add_open_options(parser, "SOURCE")
@@ -37,6 +37,11 @@ def add_open_options(parser: argparse.ArgumentParser, what: str) -> None:
     hub.add_argument("--local-files-only", action="store_true", help="what is in the cache, without the network")
     parser.add_argument("--subfolder", metavar="DIR", help=f"a folder inside {what}")
     parser.add_argument("--variant", metavar="NAME", help="as in model.NAME.safetensors: fp16")
+    saved = parser.add_argument_group(f"where {what} is what torch.save writes (.pth, .pt, .bin, .ckpt)")
+    saved.add_argument("--root", metavar="PATH", help="the dict that is meant, as in model_ema; '' for all of them")
+    saved.add_argument(
+        "--modules", action="store_true", help="read whole modules by their attributes, without their code"
+    )
 
 
 def add_quantized(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +78,8 @@ def open_options(arguments: argparse.Namespace) -> OpenOptions:
         "cache_dir": arguments.cache_dir,
         "local_files_only": arguments.local_files_only,
         "verify": getattr(arguments, "verify", False),
+        "root": arguments.root,
+        "modules": arguments.modules,
     }
 
 

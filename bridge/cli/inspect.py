@@ -10,13 +10,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import bridge
-from bridge._dtypes import dtype_name
+from bridge._dtypes import dtype_label
 from bridge._text import fold, human_nbytes, plural, printable, template
 from bridge.cli.arguments import Commands, add_json, add_source, open_options
 from bridge.cli.terminal import out, shown, table
 from bridge.converted import is_converted
 
 if TYPE_CHECKING:
+    from bridge.format.table import Table
     from bridge.source.quantized import QuantizedTensor
 
 
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _meant(ckpt: bridge.Checkpoint) -> tuple[Mapping[str, QuantizedTensor], Mapping[str, bridge.TensorSpec], str]:
+def _meant(ckpt: bridge.Checkpoint) -> tuple[Mapping[str, QuantizedTensor], Table, str]:
     """The quantised weights, the tensors that are meant, and why there are none where that cannot be told."""
     if is_converted(ckpt.metadata):
         return {}, ckpt.specs, ""
@@ -57,19 +58,20 @@ def _meant(ckpt: bridge.Checkpoint) -> tuple[Mapping[str, QuantizedTensor], Mapp
 def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
     tensors = {
         key: {
-            "dtype": dtype_name(spec.dtype),
+            "dtype": dtype_label(spec.dtype),
             "shape": list(spec.shape),
             "nbytes": spec.nbytes,
             "file": spec.file,
         }
         for key, spec in ckpt.specs.items()
+        if key not in ckpt.refused
     }
     found, specs, problem = _meant(ckpt)
     quantized = {
         key: {
             "format": tensor.format,
             "bits": tensor.bits,
-            "dtype": dtype_name(tensor.dtype),
+            "dtype": dtype_label(tensor.dtype),
             "shape": list(tensor.shape),
             "parts": list(tensor.parts),
         }
@@ -79,17 +81,24 @@ def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
         "files": [{"name": name, "nbytes": ckpt.file_nbytes(name)} for name in ckpt.files],
         "tensors": tensors,
         "quantized": quantized,
-        "parameters": sum(prod(spec.shape) for spec in specs.values()),
+        "parameters": _parameters(specs),
         "nbytes": sum(spec.nbytes for spec in ckpt.specs.values()),
         "metadata": ckpt.metadata,
     }
+    document |= {"refused": dict(ckpt.refused)} if ckpt.refused else {}
+    document |= {"skipped": ckpt.skipped} if ckpt.skipped else {}
     return document | {"problem": problem} if problem else document
+
+
+def _parameters(specs: Table) -> int:
+    """How many values all tensors have that can be read."""
+    return sum(prod(spec.shape) for key, spec in specs.items() if key not in specs.refused)
 
 
 def _show(ckpt: bridge.Checkpoint) -> None:
     console = out()
     found, specs, problem = _meant(ckpt)
-    parameters = sum(prod(spec.shape) for spec in specs.values())
+    parameters = _parameters(specs)
     nbytes = sum(spec.nbytes for spec in ckpt.specs.values())
     console.print(shown(ckpt.source), style="bold", soft_wrap=True)
     formats = Counter(tensor.format for tensor in found.values())
@@ -112,13 +121,17 @@ def _show(ckpt: bridge.Checkpoint) -> None:
         table(console, headings, _quantized_rows(found, specs))
         console.print()
     table(console, ("tensor", "dtype", "shape", " count", " bytes"), _rows(ckpt))
+    for heading, found in (("cannot be read", ckpt.refused), ("no tensor", ckpt.skipped)):
+        if found:
+            console.print()
+            table(console, (heading, ""), ((shown(name), printable(text)) for name, text in found.items()))
 
 
 def _rows(ckpt: bridge.Checkpoint) -> Iterator[tuple[str, ...]]:
-    for label, specs in _folded(ckpt.specs.items()):
+    for label, specs in _folded((key, spec) for key, spec in ckpt.specs.items() if key not in ckpt.refused):
         first, nbytes = specs[0], sum(spec.nbytes for spec in specs)
         count = f"{len(specs):,}" if len(specs) > 1 else ""
-        yield shown(label), dtype_name(first.dtype), str(list(first.shape)), count, human_nbytes(nbytes)
+        yield shown(label), dtype_label(first.dtype), str(list(first.shape)), count, human_nbytes(nbytes)
 
 
 def _quantized_rows(
@@ -134,7 +147,7 @@ def _quantized_rows(
             yield (
                 shown(label),
                 shown(name),
-                dtype_name(first.dtype),
+                dtype_label(first.dtype),
                 str(list(first.shape)),
                 count,
                 human_nbytes(nbytes),

@@ -12,6 +12,9 @@ from bridge.cli.terminal import out, shown
 if TYPE_CHECKING:
     from bridge import SaveReport
 
+_BESIDE = "kept beside the leaves, which do not hold it as it was:"
+_LOST = "not kept:"
+
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """TARGET and whether it may be replaced."""
@@ -31,11 +34,13 @@ def tell(report: SaveReport, target: str, *, as_json: bool) -> None:
     console.print(f"{shown(target)}: {counts}", style="bold", soft_wrap=True)
     for name in report.files:
         console.print(f"  {shown(name)}", soft_wrap=True)
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, list[str]]] = {_BESIDE: {}, _LOST: {}}
     for name, reason in report.left_out:
-        reasons.setdefault(reason, []).append(name)
-    if reasons:
-        console.print("kept beside the leaves, which do not hold it as it was:")
-    for reason, names in reasons.items():
-        for label, _ in fold(names):
-            console.print(f"  {printable(label)}: {printable(reason)}", soft_wrap=True)
+        heading = _LOST if reason.startswith(_LOST) else _BESIDE
+        reasons[heading].setdefault(reason.removeprefix(_LOST), []).append(name)
+    for heading, by_reason in reasons.items():
+        if by_reason:
+            console.print(heading)
+        for reason, names in by_reason.items():
+            for label, _ in fold(names):
+                console.print(f"  {printable(label)}: {printable(reason.strip())}", soft_wrap=True)

@@ -14,6 +14,7 @@ from bridge.source.checkpoint import Checkpoint
 from bridge.stream.batches import Batches
 from bridge.stream.buffers import batches, empty, room
 from bridge.stream.jobs import fill
+from bridge.stream.ties import without_same_bytes
 
 Report = Callable[[int, int], None]
 Flat = tuple[str, int, np.ndarray]
@@ -32,7 +33,7 @@ def leaves_of(
     """
     limit = room(max_nbytes, ckpt.parallel)
     leaves = {leaf: plan.leaves[leaf] for leaf in filled(plan.blocks)}
-    made = Batches(plan.blocks, leaves)
+    made = Batches(without_same_bytes(plan.blocks, ckpt.specs), leaves)
     memory = empty((0,), np.dtype(np.uint8))
     done = 0
     parts = (

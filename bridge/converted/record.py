@@ -10,9 +10,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
+from bridge._dtypes import DTYPES, dtype_label
 from bridge._errors import BridgeError, CheckpointError
 from bridge._text import quote
 from bridge.converted import MARK
+from bridge.format.encode import encode_header
 from bridge.format.index import parse_index
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
@@ -29,6 +31,7 @@ def record_of(ckpt: Checkpoint, plan: Plan, stale: Mapping[str, Sequence[str]]) 
     - `ckpt`, `plan`: what was converted, and how.
     - `stale`: for each file the keys that it holds though the index does not say so.
     """
+    lost = lost_keys(ckpt)
     document = {
         "version": VERSION,
         "source": ckpt.source,
@@ -38,7 +41,7 @@ def record_of(ckpt: Checkpoint, plan: Plan, stale: Mapping[str, Sequence[str]]) 
             for file, name in file_names(ckpt).items()
         ],
         "index": _index_text(ckpt),
-        "computed": [key for key in ckpt if not ckpt.specs.is_plain(key)],
+        "computed": [key for key in ckpt if not ckpt.specs.is_plain(key) or key in lost],
         "rules": [str(rule) for rule in plan.request.rules],
         "plan": json.loads(plan.to_json()),
     }
@@ -46,12 +49,18 @@ def record_of(ckpt: Checkpoint, plan: Plan, stale: Mapping[str, Sequence[str]]) 
 
 
 def file_names(ckpt: Checkpoint) -> dict[str, str]:
-    """What the way back calls each file: an index's own names, else those of the files without their folders."""
-    if ckpt.index is not None:
-        return {file: file for file in ckpt.files}
+    """What the way back calls each file: an index's own names, else those of the files without their folders.
+
+    It writes safetensors, whatever a file was.
+    """
     names: dict[str, str] = {}
     for number, file in enumerate(ckpt.files):
-        name = re.split(r"[/\\:]", file)[-1]
+        name = file if ckpt.index is not None else re.split(r"[/\\:]", file)[-1]
+        if not ckpt.header(file).is_safetensors:
+            name = f"{name[: -len(_suffix(name)) or None]}.safetensors"
+        elif ckpt.index is not None:
+            names[file] = name
+            continue
         usual = name.endswith(".safetensors") and name not in names.values()
         names[file] = name if usual else f"model-{number + 1}.safetensors"
     return names
@@ -62,7 +71,39 @@ def stale_name(number: int, key: str) -> str:
     return f"{number}\0{key}"
 
 
+def _suffix(name: str) -> str:
+    return re.search(r"(\.(bin|ckpt|pt|pth)(\.tar)?)?$", name, re.ASCII)[0]  # type: ignore[index]: it matches anything
+
+
+def lost_keys(ckpt: Checkpoint) -> dict[str, str]:
+    """The keys that the way back cannot give, and why. All of safetensors files come back."""
+    labels = {form: dtype_label(form.dtype) for form in ckpt.specs.forms}
+    if not ckpt.refused and DTYPES.keys() >= set(labels.values()):
+        return {}
+    found = dict.fromkeys(ckpt.refused, "not kept: bridge cannot read it")
+    for key, kind in zip(ckpt.specs.names, ckpt.specs.kinds.tolist(), strict=True):
+        label = labels[ckpt.specs.forms[kind]]
+        if label not in DTYPES:
+            found.setdefault(key, f"not kept: safetensors has no name for {label}")
+    return found
+
+
+def kept_keys(ckpt: Checkpoint, file: str) -> list[str]:
+    """The keys of a file that the way back gives, in the order of its header, also those that no index lists."""
+    header = ckpt.header(file)
+    tensors = header.tensors
+    if header.is_safetensors:
+        return list(tensors.names)
+    named = [key for key, spec in tensors.items() if dtype_label(spec.dtype) in DTYPES]
+    return [key for key in named if key not in tensors.refused]
+
+
 def _header_text(ckpt: Checkpoint, file: str) -> str:
+    """The header that the way back writes: that of the file, or what a file of torch.save holds as one."""
+    header = ckpt.header(file)
+    if not header.is_safetensors:
+        specs = {key: (header.tensors[key].dtype, header.tensors[key].shape) for key in kept_keys(ckpt, file)}
+        return encode_header(specs, {"format": "pt", **header.metadata}, file=file)[0][8:].decode()
     raw = bytearray(ckpt.header(file).data_start - 8)
     ckpt.byte_source(file).readinto([memoryview(raw)], 8)
     return raw.decode()
@@ -72,6 +113,11 @@ def _index_text(ckpt: Checkpoint) -> str | None:
     """The index as it is, to the last blank; `None` without one."""
     if ckpt.index is None:
         return None
+    names = file_names(ckpt)
+    if any(name != file for file, name in names.items()):
+        lost = lost_keys(ckpt)
+        weight_map = {key: names[file] for key, file in ckpt.index.weight_map.items() if key not in lost}
+        return json.dumps({"metadata": dict(ckpt.index.metadata), "weight_map": weight_map}, indent=2)
     try:
         raw = ckpt.beside(INDEX)
         found = parse_index(raw, name=INDEX)

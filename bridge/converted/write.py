@@ -11,10 +11,12 @@ import numpy as np
 
 from bridge.converted import COMMIT, MARK, ORIGINALS, RECORD
 from bridge.converted.leaves import Report, leaves_of
-from bridge.converted.record import VERSION, record_of, stale_name
+from bridge.converted.record import VERSION, kept_keys, record_of, stale_name
 from bridge.format.encode import encode_header, encode_index
-from bridge.format.spec import TensorSpec
+from bridge.format.table import Form, Part, Table
+from bridge.mapping.shard import parts
 from bridge.planning.plan import Plan
+from bridge.source.box import box_of, read_box
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.gather import exact_keys
 from bridge.target.commit import Target
@@ -93,30 +95,47 @@ def _write_leaves(
 def _write_originals(path: Path, ckpt: Checkpoint, plan: Plan) -> dict[str, list[str]]:
     """What the leaves cannot give back; returns the keys that lie in a file though its index does not list them."""
     exact = exact_keys(plan.blocks, plan.specs, {name for name, _ in plan.lossy})
-    # Of a key that is not stored as it is, the stored tensors are kept: they stand in the header of a file.
-    exact |= {key for key in ckpt if not ckpt.specs.is_plain(key)}
-    names = {key: ckpt.specs[key] for key in ckpt if key not in exact}
+    names: dict[str, Part] = {}
     stale: dict[str, list[str]] = {}
     for number, file in enumerate(ckpt.files):
         tensors = ckpt.header(file).tensors
-        stale[file] = [key for key in tensors if not _is_listed(ckpt, key, tensors[key])]
-        names |= {stale_name(number, key): tensors[key] for key in stale[file]}
+        stale[file] = []
+        for key in kept_keys(ckpt, file):
+            # Of a key that is not what its file has, the tensors that it is made of are kept.
+            if not _is_listed(ckpt, key, tensors):
+                stale[file].append(key)
+                names[stale_name(number, key)] = tensors.part(tensors.numbers[key])
+            elif key not in exact:
+                names[key] = tensors.part(tensors.numbers[key])
     # Bytes, whatever they mean: not every dtype is one that fills its bytes.
-    raw = {name: (np.dtype(np.uint8), (spec.nbytes,)) for name, spec in names.items()}
+    raw = {name: (np.dtype(np.uint8), (_nbytes(tensor.form),)) for name, tensor in names.items()}
     head, _ = encode_header(raw, {}, file=path.name)
-    write_file(path, head, (part for spec in names.values() for part in _raw(ckpt, spec)), shown=path.name)
+    write_file(path, head, (part for tensor in names.values() for part in _raw(ckpt, tensor)), shown=path.name)
     return stale
 
 
-def _is_listed(ckpt: Checkpoint, key: str, spec: TensorSpec) -> bool:
+def _is_listed(ckpt: Checkpoint, key: str, tensors: Table) -> bool:
     """Whether a tensor in a file's header is the checkpoint's key of that name, as it is stored."""
-    found = ckpt.specs.get(key)
-    return found is not None and found.file == spec.file and ckpt.specs.is_plain(key)
+    number = ckpt.specs.numbers.get(key)
+    if number is None:
+        return False
+    found, stored = ckpt.specs.part(number), tensors.part(tensors.numbers[key])
+    return (found.file, found.form) == (stored.file, stored.form)
 
 
-def _raw(ckpt: Checkpoint, spec: TensorSpec) -> Iterator[np.ndarray]:
-    """A tensor's bytes as the file has them, a part at a time."""
-    for start in range(0, spec.nbytes, _PART):
-        raw = np.empty(min(_PART, spec.nbytes - start), np.uint8)
-        ckpt.byte_source(spec.file).readinto([raw.data], spec.offset + start)
+def _nbytes(form: Form) -> int:
+    """How many bytes the values take in C order."""
+    return form.nbytes if form.is_plain else prod(form.shape) * form.dtype.itemsize
+
+
+def _raw(ckpt: Checkpoint, tensor: Part) -> Iterator[np.ndarray]:
+    """A tensor's bytes as the file has them, a part at a time; of one that has them in another order, as C has them."""
+    form = tensor.form
+    if not form.is_plain:
+        for box in parts(tuple(map(range, form.shape)), max(_PART // form.dtype.itemsize, 1)):
+            yield np.ascontiguousarray(read_box(ckpt, box_of(tensor, box))).reshape(-1).view(np.uint8)
+        return
+    for start in range(0, form.nbytes, _PART):
+        raw = np.empty(min(_PART, form.nbytes - start), np.uint8)
+        ckpt.byte_source(tensor.file).readinto([raw.data], tensor.offset + start)
         yield raw

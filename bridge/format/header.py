@@ -11,7 +11,7 @@ columns. That takes half the time of `json.loads`, which first makes a dictionar
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -62,27 +62,45 @@ class Header:
 
     - `metadata`: the `__metadata__` of the file, `{}` where it has none.
     - `tensors`: key to `TensorSpec`, in the header's own order; specs are made when asked for.
-    - `data_start`: where the first tensor's bytes begin, in bytes from the file's start.
+    - `data_start`: where the first tensor's bytes begin, in bytes from the file's start; 0 where the file is no
+        safetensors file, and its tensors lie anywhere.
+    - `skipped`: what stands among the tensors of such a file and is none, by name.
     """
 
-    __slots__ = ("data_start", "metadata", "tensors")
+    __slots__ = ("data_start", "metadata", "skipped", "tensors")
 
-    def __init__(self, metadata: dict[str, str], tensors: Table, data_start: int) -> None:
+    def __init__(
+        self, metadata: dict[str, str], tensors: Table, data_start: int, skipped: Mapping[str, str] | None = None
+    ) -> None:
         self.metadata, self.tensors, self.data_start = metadata, tensors, data_start
+        self.skipped: Mapping[str, str] = skipped or {}
+
+    @property
+    def is_safetensors(self) -> bool:
+        """Whether it stands at the front of the file, as JSON."""
+        return self.data_start > 0
 
 
-def read_header(source: Readable, file: str | None = None) -> Header:
+def read_first(source: Readable) -> bytearray:
+    """The first bytes of a file: most headers are whole among them."""
+    first = bytearray(min(source.nbytes, FIRST_READ_NBYTES))
+    source.readinto([memoryview(first)], 0)
+    return first
+
+
+def read_header(source: Readable, file: str | None = None, *, first: bytearray | None = None) -> Header:
     """Read and check the header of one safetensors file.
 
     **Arguments:**
 
     - `source`: the file; `source.name` is what messages call it.
     - `file`: what the specs call it, by default `source.name`.
+    - `first`: what `read_first` has read of it already.
 
     **Returns:** a `Header` whose tensors tile the file's data without hole or overlap. `CheckpointError` for whatever
     the reference reader refuses, and for JSON names that stand twice.
     """
-    raw = _read_json(source)
+    raw = _read_json(source, read_first(source) if first is None else first)
     data_start = 8 + len(raw)
     data_nbytes = source.nbytes - data_start
     with collector_off(len(raw) > _MANY_NBYTES):
@@ -97,11 +115,9 @@ def _exactly(raw: bytearray, data_nbytes: int, file: str) -> Columns:
     return parse_exact(raw, data_nbytes, file=file)
 
 
-def _read_json(source: Readable) -> bytearray:
-    """The header's JSON text, by one read or two."""
+def _read_json(source: Readable, first: bytearray) -> bytearray:
+    """The header's JSON text, by one more read at most."""
     name, nbytes = quote(source.name), source.nbytes
-    first = bytearray(min(nbytes, FIRST_READ_NBYTES))
-    source.readinto([memoryview(first)], 0)
     stop = 8 + int.from_bytes(first[:8], "little")
     if nbytes < 8 or stop - 8 > MAX_HEADER_NBYTES or stop > nbytes:
         from bridge.format.exact import ADVICE  # damaged files alone

@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 _FETCH = "Fetch the file itself"
-_PICKLE = (
-    "bridge reads no pickles, they can run code. Convert it once, where torch is: "
-    "`sd = torch.load(path, weights_only=True)`, "
-    '`safetensors.torch.save_file({k: v.clone() for k, v in sd.items()}, "model.safetensors")`.'
-)
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file: run `git lfs pull` in its repository."),
-    (b"PK\x03\x04", f"a zip archive, as torch.save writes them, not safetensors; {_PICKLE}"),
-    (b"\x80\x02", f"a pickle, not safetensors; {_PICKLE}"),
-    (b"\x80\x03", f"a pickle, not safetensors; {_PICKLE}"),
-    (b"\x80\x04", f"a pickle, not safetensors; {_PICKLE}"),
-    (b"\x80\x05", f"a pickle, not safetensors; {_PICKLE}"),
     (b"GGUF", "a GGUF file, not safetensors. Use the safetensors files of the same model."),
     (b"\x89HDF", "an HDF5 file, not safetensors. Use the safetensors files of the same model."),
     (b"\x1f\x8b", "compressed by gzip, not safetensors. Unpack it first."),

@@ -105,7 +105,8 @@ class Table(Mapping[str, "TensorSpec"]):
 
     Tensor `n` is called `names[n]`, has `forms[kinds[n]]`, and lies in `files[ranks[n]]` from byte `offsets[n]` on.
     One that is computed from others has them in `parts[n]`, and its place is that of the first one. `files` are all
-    files that the bytes of any tensor, or part of one, are in.
+    files that the bytes of any tensor, or part of one, are in. `refused` says why some keys cannot be read: nobody
+    knows what they are, and their forms say `void`.
     """
 
     def __init__(
@@ -117,10 +118,12 @@ class Table(Mapping[str, "TensorSpec"]):
         ranks: Numbers,
         offsets: npt.NDArray[np.int64],
         parts: Mapping[int, tuple[Part, ...]] | None = None,
+        refused: Mapping[str, str] | None = None,
     ) -> None:
         self.names, self.kinds, self.forms = names, kinds, forms
         self.files, self.ranks, self.offsets = files, ranks, offsets
         self.parts = parts or {}
+        self.refused = refused or {}
         self._made: dict[str, TensorSpec] = {}
 
     @classmethod
@@ -137,17 +140,21 @@ class Table(Mapping[str, "TensorSpec"]):
         kinds: list[Numbers] = [np.empty(0, np.intp)]
         offsets: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]  # an index may list nothing
         parts: dict[int, tuple[Part, ...]] = {}
+        refused: dict[str, str] = {}
         for table, kept in tables:
             if table.parts:
                 numbered = enumerate(kept.tolist(), len(names))
                 parts |= {number: table.parts[n] for number, n in numbered if n in table.parts}
+            if table.refused:
+                held = {table.names[n] for n in kept.tolist()}
+                refused |= {key: problem for key, problem in table.refused.items() if key in held}
             names += table.names if len(kept) == len(table) else map(table.names.__getitem__, kept.tolist())
             own = np.array([forms.setdefault(form, len(forms)) for form in table.forms], np.intp)
             kinds.append(own[table.kinds[kept]])
             offsets.append(table.offsets[kept])
         ranks = np.repeat(np.arange(len(tables)), [len(kept) for _, kept in tables])
         files = [table.files[0] for table, _ in tables]
-        return cls(names, np.concatenate(kinds), list(forms), files, ranks, np.concatenate(offsets), parts)
+        return cls(names, np.concatenate(kinds), list(forms), files, ranks, np.concatenate(offsets), parts, refused)
 
     def columns(self) -> tuple[Sequence[str], Numbers, Sequence[Form]]:
         """The keys, of each the number of its form, and the forms."""

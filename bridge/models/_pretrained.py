@@ -99,6 +99,8 @@ def from_pretrained(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
 ) -> Any:
     """A model of a well-known architecture with its weights, as its `config.json` says.
 
@@ -113,7 +115,8 @@ def from_pretrained(
     - `ignore`: fields of the config that are known to change nothing, for those that this library does not know.
     - `sharding`, `max_host_bytes`, `allow_missing`, `allow_unexpected`, `quantized`, `layouts`, `progress`: as for
         `bridge.load`.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
+    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
+        `bridge.open`.
 
     **Returns:** an Equinox module; `.config` says what it is. No code of the repo is run.
 
@@ -135,6 +138,8 @@ def from_pretrained(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
         verify=verify,
+        root=root,
+        modules=modules,
     )
     try:
         module, kind, config = architecture(ckpt, ignore=ignore)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from bridge._dtypes import DTYPES, dtype_name
+from bridge._dtypes import dtype_label, labelled
 from bridge._errors import BridgeError, PlanError
 from bridge._text import quote
 from bridge.mapping.pattern import NamePatterns, Pattern
@@ -23,7 +23,7 @@ _VERSION = 1
 
 
 def plan_to_json(plan: Plan) -> str:
-    """One JSON document. **Raises:** `PlanError` for a dtype that safetensors has no name for."""
+    """One JSON document."""
     plan_specs = {key: _spec(spec.dtype, spec.shape) for key, spec in plan.specs.items()}
     document = {
         "version": _VERSION,
@@ -42,7 +42,7 @@ def plan_to_json(plan: Plan) -> str:
         "mismatched": [
             [leaf, key, _spec(a.dtype, a.shape), _spec(b.dtype, b.shape)] for leaf, key, a, b in plan.mismatched
         ],
-        "casts": [[cast.leaf, dtype_name(cast.stored), dtype_name(cast.dtype)] for cast in plan.casts],
+        "casts": [[cast.leaf, dtype_label(cast.stored), dtype_label(cast.dtype)] for cast in plan.casts],
         "lossy": [list(lossy) for lossy in plan.lossy],
         "quantized": _quantized(plan),
         "warnings": list(plan.warnings),
@@ -110,13 +110,13 @@ def _rules(document: Mapping[str, Any]) -> tuple[Rule, ...]:
 
 
 def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:
-    return [dtype_name(dtype), *shape]
+    return [dtype_label(dtype), *shape]
 
 
 def _read(entry: list[Any]) -> Spec:
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in entry[1:]):
         raise ValueError(f"{entry[1:]} is no shape")
-    return Spec(DTYPES[entry[0]].numpy, tuple(entry[1:]))
+    return Spec(labelled(entry[0]), tuple(entry[1:]))
 
 
 def _check_types(document: Mapping[str, Any]) -> None:

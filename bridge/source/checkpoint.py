@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
-from bridge._errors import CheckpointError, UnknownKeyError
+from bridge._errors import CheckpointError, NoRootError, UnknownKeyError
 from bridge._text import plural, quote
-from bridge.format.header import Header, read_header
-from bridge.format.table import Numbers, Table
+from bridge.format.header import Header, read_first, read_header
+from bridge.format.table import Table
 from bridge.source.bytes import ByteSource, held_files
 from bridge.source.folder import LocalFiles, LocalFolder
 from bridge.source.resolve import HubOptions, Located, locate
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from bridge.source.hubfolder import HubFile
     from bridge.source.quantized import Quantized
 
-_MAX_BESIDE_NBYTES = 1 << 30  # it is read whole: as many bytes as a record of ten of the longest headers has
 _OPENED_AT_ONCE = 8
+_SAFETENSORS = b"\0\0\0\0{"  # from byte 4 on: the length of the header has no more than 100 MB
 
 
 class Checkpoint:
@@ -33,6 +33,10 @@ class Checkpoint:
 
     - `specs`: key to `TensorSpec` (dtype, shape, nbytes, file).
     - `metadata`: the `__metadata__` of all files together; where two files disagree on a name, the first one's word.
+        Of a file of torch.save: the numbers and texts beside its tensors.
+    - `refused`: key to why it cannot be read, for tensors such as sparse ones that only PyTorch understands. They are
+        among the keys, and an error where they are used; their dtype is `void`.
+    - `skipped`: name to what is no tensor in a file of torch.save, such as `"a number"`.
     - `files`: the names of the files that hold the tensors, in order.
     - `quantized`: the weights that are stored quantised, by the keys that are meant.
     - `commit`: the Hub commit it comes from, else None.
@@ -45,16 +49,19 @@ class Checkpoint:
     ```
     """
 
-    def __init__(self, located: Located, *, verify: bool = False) -> None:
+    def __init__(
+        self, located: Located, *, verify: bool = False, root: str | None = None, modules: bool = False
+    ) -> None:
         self.source, self.files, self.commit = located.text, located.files, located.commit
         self.index: Index | None = located.parsed_index
         self.index_name = located.index_name
         self._folder = located.folder
+        self._root, self._modules = root, modules
         self._sources: dict[str, ByteSource] = {}
         self._closed = False
         try:
             self._headers = self._open_all(located)
-            self.specs = _specs(located, self._headers)
+            self.specs = self._specs(located)
             if verify:
                 self._verify()
         except BaseException:
@@ -63,6 +70,16 @@ class Checkpoint:
         self.metadata: dict[str, str] = {}
         for header in self._headers.values():
             self.metadata = header.metadata | self.metadata
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Key to why it cannot be read."""
+        return self.specs.refused
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Name to what it is that is no tensor."""
+        return {name: what for header in self._headers.values() for name, what in header.skipped.items()}
 
     def keys(self) -> KeysView[str]:
         """The keys, file by file, in the order of the headers."""
@@ -81,10 +98,13 @@ class Checkpoint:
         """The tensor, bit for bit, in memory of its own. `UnknownKeyError` for a key that is not there."""
         spec = self.specs.get(key)
         if spec is None:
-            raise UnknownKeyError(self._unknown(key))
-        from bridge.source.tensor import read_key, read_tensor  # a load reads no tensor alone
+            from bridge.source.suggest import unknown  # difflib is for mistakes
+
+            raise UnknownKeyError(unknown(key, self.specs, self.source))
+        from bridge.source.tensor import check_readable, read_key, read_tensor  # a load reads no tensor alone
 
         source = self._source(spec.file)
+        check_readable(self.specs, key)
         if not self.specs.is_plain(key):
             return read_key(self, self.specs, key)
         if source.absent:
@@ -144,18 +164,9 @@ class Checkpoint:
 
     def beside(self, name: str) -> bytes:
         """The bytes of another file that lies with the checkpoint's. `CheckpointError` if there is none."""
-        source = self.open_beside(name)
-        try:
-            if source.nbytes > _MAX_BESIDE_NBYTES:
-                raise CheckpointError(
-                    f"{quote(source.name)} holds {source.nbytes:,} bytes, more than the {_MAX_BESIDE_NBYTES:,} that it "
-                    "may have. Check where it came from."
-                )
-            raw = bytearray(source.nbytes)
-            source.readinto([memoryview(raw)], 0)
-            return bytes(raw)
-        finally:
-            source.close()
+        from bridge.source.beside import read_beside  # few checkpoints have any
+
+        return read_beside(self.open_beside(name))
 
     def open_beside(self, name: str) -> ByteSource:
         """Another file that lies with the checkpoint's, for the caller to close. `CheckpointError` if there is none."""
@@ -188,8 +199,16 @@ class Checkpoint:
     def _open(self, located: Located, name: str) -> Header:
         source = _open_listed(located, name, hold=len(self._sources) < held_files())
         self._sources[name] = source
+        first = read_first(source)
+        if bytes(first[4:9]) != _SAFETENSORS:
+            from bridge.torchfile import is_torch_file  # what is no safetensors file by its first bytes
+
+            if is_torch_file(bytes(first)):
+                from bridge.source.torchtable import read_torch_header
+
+                return read_torch_header(source, file=name, root=self._root, modules=self._modules)
         try:
-            header = read_header(source, file=name)
+            header = read_header(source, file=name, first=first)
         except CheckpointError as e:
             remedy = getattr(located.folder, "remedy", None)  # a cache has one
             raise CheckpointError(f"{e} {remedy(name) if remedy else ''}".rstrip()) from e
@@ -197,20 +216,24 @@ class Checkpoint:
             cast("HubFile", source).keep_header()
         return header
 
+    def _specs(self, located: Located) -> Table:
+        if self._root is not None and all(header.is_safetensors for header in self._headers.values()):
+            raise NoRootError(
+                f"{quote(self.source)} is safetensors, whose keys are in no dicts: leave root={quote(self._root)} "
+                "out, or name the file of torch.save that has them."
+            )
+        if located.parsed_index is None and len(self._headers) == 1:
+            return next(iter(self._headers.values())).tensors
+        from bridge.source.together import joined  # for checkpoints of several files
+
+        return joined(located, self._headers)
+
     def _verify(self) -> None:
         from bridge.source.verify import verify_file  # only those who ask for it wait for it
 
         self.fetch(self.files)
         for name, source in self._sources.items():
             verify_file(self._folder, name, source)
-
-    def _unknown(self, key: object) -> str:
-        from bridge.source.suggest import closest  # difflib is for mistakes
-
-        text = key if isinstance(key, str) else repr(key)
-        near = closest(text, self.specs)
-        advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "`keys()` lists what it holds."
-        return f"key {quote(text)} is not in {quote(self.source)} ({plural(len(self), 'key')}). {advice}"
 
 
 def open_checkpoint(
@@ -223,18 +246,25 @@ def open_checkpoint(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
 ) -> Checkpoint:
     """Open a checkpoint. Reads the index and the headers, no weights.
 
     **Arguments:**
 
-    - `source`: one `.safetensors` file, a list of files, a directory, an fsspec URL, or, where no such path exists, a
-        Hub repo id. An open `Checkpoint` is handed back as it is. In a directory the index decides; without one
-        `model.safetensors`, else the only `.safetensors` there.
+    - `source`: one file, a list of files, a directory, an fsspec URL, or, where no such path exists, a Hub repo id. An
+        open `Checkpoint` is handed back as it is. A file is safetensors or what torch.save writes (`.pth`, `.pt`,
+        `.bin`, `.ckpt`): its content says which, and nothing in it is run. In a directory the index decides; without
+        one `model.safetensors`, else the only `.safetensors` there; where there is none, the same of PyTorch's files,
+        from `pytorch_model.bin` on.
     - `subfolder`: a folder inside the directory or repo.
     - `variant`: `"fp16"` for `model.fp16.safetensors`.
     - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo, as huggingface_hub has them.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
+    - `root`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; `""` for all of them,
+        with dots between the keys. Needed where several dicts hold tensors.
+    - `modules`: read whole modules too, pickled or TorchScript, by their attributes. Their code is not run.
 
     **Returns:** a `Checkpoint`. **Raises:** `CheckpointError` for what is not there, malformed, unsafe or incomplete.
 
@@ -247,7 +277,8 @@ def open_checkpoint(
         return source
     cache = None if cache_dir is None else os.fspath(cache_dir)
     hub = HubOptions(revision, token, cache, local_files_only)
-    return Checkpoint(locate(source, subfolder=subfolder, variant=variant, hub=hub), verify=verify)
+    located = locate(source, subfolder=subfolder, variant=variant, hub=hub)
+    return Checkpoint(located, verify=verify, root=root, modules=modules)
 
 
 def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
@@ -259,45 +290,6 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
         raise CheckpointError(
             f"{quote(located.index_name)} of {quote(located.text)} lists a file that fails: {e}"
         ) from e
-
-
-def _specs(located: Located, headers: Mapping[str, Header]) -> Table:
-    """All tensors of all files."""
-    if located.parsed_index is not None:
-        return _indexed(located, located.parsed_index, headers)
-    tables = [header.tensors for header in headers.values()]
-    if len(tables) == 1:
-        return tables[0]
-    joined = Table.joined([(table, np.arange(len(table))) for table in tables])
-    if len(set(joined.names)) < len(joined):
-        home: dict[str, str] = {}
-        for file, header in headers.items():
-            for key in header.tensors:
-                if home.setdefault(key, file) != file:
-                    raise CheckpointError(
-                        f"key {quote(key)} is in {quote(home[key])} and in {quote(file)}. "
-                        "Leave one of the files out, or give the folder with the index that says which counts."
-                    )
-    return joined
-
-
-def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> Table:
-    listed = index.weight_map
-    kept: list[tuple[Table, Numbers]] = []
-    for file, header in headers.items():
-        # What an index does not list is stale. In the order of the files, so that walking the keys walks the disk.
-        here = np.fromiter((listed.get(key) == file for key in header.tensors.names), bool, len(header.tensors))
-        kept.append((header.tensors, np.flatnonzero(here)))
-    joined = Table.joined(kept)
-    if len(joined) < len(listed):
-        key, file = next((key, file) for key, file in listed.items() if key not in headers[file].tensors)
-        elsewhere = next((f for f, h in headers.items() if key in h.tensors), None)
-        found = "no file of the index holds it" if elsewhere is None else f"it is in {quote(elsewhere)}"
-        raise CheckpointError(
-            f"{quote(located.index_name)} of {quote(located.text)}: key {quote(key)} is not in {quote(file)}, "
-            f"where the index has it; {found}. Index and files do not belong together: fetch all of them again."
-        )
-    return joined
 
 
 open = open_checkpoint

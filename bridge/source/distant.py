@@ -14,9 +14,9 @@ from bridge.source.hub import find_repo
 from bridge.source.hubfolder import HubFolder
 from bridge.source.huburl import HubUrl
 from bridge.source.remote import remote_folder
-from bridge.source.resolve import HubOptions
+from bridge.source.resolve import PICKLED, HubOptions
 
-_SUFFIX = ".safetensors"
+_WEIGHTS = (".safetensors", *PICKLED)
 
 
 class Distant(NamedTuple):
@@ -42,7 +42,7 @@ def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
         return _on_hub(named, url, subfolder, options)
     web = split_url(url).scheme in ("http", "https")
     path, mark, query = url.partition("?") if web else (url, "", "")
-    if path.endswith(_SUFFIX):
+    if path.endswith(_WEIGHTS):
         parent, name = path.rsplit("/", 1)
         name = unquote(name) if web else name
         return Distant(shown_url(url), remote_folder(parent + mark + query, name), name)
@@ -61,7 +61,7 @@ def _on_hub(named: HubUrl, url: str, subfolder: str | None, options: HubOptions)
     options = options.at(named.revision or options.revision)
     repo = find_repo(named.repo, options, kind=named.kind, subject=f"Hub repo {quote(named.repo)}")
     label = url[: len(url) - len(named.path)].rstrip("/")
-    if named.path.endswith(_SUFFIX):
+    if named.path.endswith(_WEIGHTS):
         parent, _, name = named.path.rpartition("/")
         return Distant(url, HubFolder(repo, parent, label=label, stream=True), name, repo.commit)
     inside = "/".join(part for part in (named.path.strip("/"), subfolder) if part)

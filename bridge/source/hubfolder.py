@@ -14,10 +14,11 @@ from bridge.source.download import AGENT, Wanted, fetch_all
 from bridge.source.folder import cached_sha256
 from bridge.source.hub import Repo, explained
 from bridge.source.ranged import HEAD_NBYTES, RangedFile, Scattered, check_range, first_bytes
+from bridge.source.resolve import PICKLED
 from bridge.source.retry import PassingError
 
 _HOPS = 5  # redirects that are followed: from the Hub to where the file is stored
-_WEIGHTS = ".safetensors"
+_WEIGHTS = (".safetensors", *PICKLED)
 
 
 class HubFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import chain
 
 import ml_dtypes
 import numpy as np
@@ -40,9 +41,11 @@ def _logical(stored: Table, found: Found, raw: Collection[str]) -> Table:
     names: list[str] = []
     kept: list[int] = []
     forms, made, own = list(stored.forms), dict[tuple[int, ...], int](), list[int]()
-    parts: dict[int, tuple[int, ...]] = {}
+    parts, others = dict[int, tuple[int, ...]](), dict[int, int]()
     for number, name in enumerate(stored.names):
         if name not in used:
+            if number in stored.parts:
+                others[len(names)] = number
             kept.append(number)
             names.append(name)
             own.append(kinds[number])
@@ -60,23 +63,29 @@ def _logical(stored: Table, found: Found, raw: Collection[str]) -> Table:
             own.append(kind)
     rows = np.array(kept, np.intp)
     columns = stored.files, stored.ranks[rows], stored.offsets[rows]
-    return Table(names, np.array(own, np.intp), forms, *columns, _Parts(stored, parts))
+    refused = {key: problem for key, problem in stored.refused.items() if key not in used}
+    return Table(names, np.array(own, np.intp), forms, *columns, _Parts(stored, parts, others), refused)
 
 
 class _Parts(Mapping[int, tuple[Part, ...]]):
-    """The parts of each computed key, by its number; a plan asks for none of them."""
+    """The parts of each computed key, by its number; a plan asks for none of them.
 
-    def __init__(self, stored: Table, numbers: Mapping[int, tuple[int, ...]]) -> None:
-        self._stored, self._numbers = stored, numbers
+    `numbers` are those of a quantised key, `others` what is computed as it is stored.
+    """
+
+    def __init__(self, stored: Table, numbers: Mapping[int, tuple[int, ...]], others: Mapping[int, int]) -> None:
+        self._stored, self._numbers, self._others = stored, numbers, others
 
     def __getitem__(self, number: int) -> tuple[Part, ...]:
+        if number in self._others:
+            return self._stored.parts[self._others[number]]
         return tuple([self._stored.part(part) for part in self._numbers[number]])
 
     def __contains__(self, number: object) -> bool:
-        return number in self._numbers
+        return number in self._numbers or number in self._others
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self._numbers)
+        return chain(self._numbers, self._others)
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._numbers) + len(self._others)

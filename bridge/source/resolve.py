@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".safetensors"
 _REPO = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
-_PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-_ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pt.tar", ".pth.tar")
+"""What files of torch.save are called. What a file is, its content says; but a name must do in a list or a URL."""
+ASIDE = ("consolidated", "adapter_", ".")  # other layouts of the same weights, other weights, hidden files
 
 
 class HubOptions:
@@ -84,7 +85,7 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
     named = (
         isinstance(source, str)
         and re.fullmatch(_REPO, path, re.ASCII)
-        and not path.endswith((_SUFFIX, *_PICKLED, ".json"))
+        and not path.endswith((_SUFFIX, *PICKLED, ".json"))
     )
     if named or "://" in path:
         from bridge.source.distant import by_repo, by_url  # only those who read over a network
@@ -123,8 +124,6 @@ def _check_subfolder(subfolder: str) -> None:
 
 
 def _single(path: str) -> Located:
-    if path.endswith(_PICKLED):
-        _refuse_pickles(path, [os.path.basename(path)])
     if path.endswith(".index.json"):
         raise CheckpointError(f"{quote(path)} is an index. Name the folder that holds it and its files.")
     name = os.path.basename(path)
@@ -144,22 +143,37 @@ def _listed(paths: Sequence[str]) -> Located:
 
 
 def in_folder(folder: Folder, variant: str | None, commit: str | None = None) -> Located:
-    """An index decides; without one `model.safetensors`, else the only `.safetensors` there."""
+    """The safetensors of a folder, or what PyTorch has saved there where it has none."""
+    found = safetensors_in_folder(folder, variant, commit)
+    if found is None:
+        from bridge.source.torchfolder import torch_in_folder  # most folders have safetensors
+
+        found = torch_in_folder(folder, variant, commit)
+    if found is None:
+        _refuse_empty(folder, variant)
+    return found
+
+
+def safetensors_in_folder(folder: Folder, variant: str | None, commit: str | None = None) -> Located | None:
+    """An index decides; without one `model.safetensors`, else the only `.safetensors` there. None if there is none."""
     default = f"model.{variant}{_SUFFIX}" if variant else f"model{_SUFFIX}"
     # A web server may not list what it has; then it is asked for what a model's files are called.
     found = folder.names() or [name for name in (*_index_names(variant), default) if folder.has(name)]
-    names = [name for name in found if not name.startswith(_ASIDE)]
-    index_name = _choose(_indices(names, variant), _index_names(variant), "indices", folder)
+    names = [name for name in found if not name.startswith(ASIDE)]
+    index_name = choose(_indices(names, variant), _index_names(variant), "indices", folder)
     if index_name is not None:
-        index = _read_index(folder, index_name)
-        return Located(folder.label, folder, index.files, index, index_name, commit)
+        return located_by_index(folder, index_name, commit)
     if default in names:
         return Located(folder.label, folder, (default,), commit=commit)
     ending = f".{variant}{_SUFFIX}" if variant else _SUFFIX
-    name = _choose([n for n in names if n.endswith(ending)], (), "safetensors files and no index", folder)
-    if name is None:
-        _refuse_empty(folder, variant)
-    return Located(folder.label, folder, (name,), commit=commit)
+    name = choose([n for n in names if n.endswith(ending)], (), "safetensors files and no index", folder)
+    return None if name is None else Located(folder.label, folder, (name,), commit=commit)
+
+
+def located_by_index(folder: Folder, name: str, commit: str | None) -> Located:
+    """The files that an index lists."""
+    index = _read_index(folder, name)
+    return Located(folder.label, folder, index.files, index, name, commit)
 
 
 def _index_names(variant: str | None) -> tuple[str, ...]:
@@ -174,7 +188,8 @@ def _indices(names: Sequence[str], variant: str | None) -> list[str]:
     return [name for name in names if name.endswith(endings)]
 
 
-def _choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Folder) -> str | None:
+def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Folder) -> str | None:
+    """A preferred name, else the only one; an error where there are several, None where there is none."""
     for name in preferred:
         if name in names:
             return name
@@ -188,31 +203,19 @@ def _choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: F
 
 def _refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
     names = folder.names()
-    present = [name for name in names if name.endswith(_SUFFIX) and not name.startswith(".")]
+    present = [name for name in names if name.endswith((_SUFFIX, *PICKLED)) and not name.startswith(".")]
     if present and variant:
         raise CheckpointError(
-            f"{quote(folder.label)} holds no .safetensors file of variant {quote(variant)}, but {_few(present)}. "
+            f"{quote(folder.label)} holds no file of variant {quote(variant)}, but {_few(present)}. "
             "Leave `variant` out, or name one that is there."
         )
     if present:
         raise CheckpointError(
             f"{quote(folder.label)} holds only {_few(present)}, and does not stand for it. Name the file itself."
         )
-    pickled = [name for name in names if name.endswith(_PICKLED)]
-    if pickled:
-        _refuse_pickles(folder.label, pickled)
-    found = f"holds no .safetensors file, but {_few(names)}" if names else "is empty"
+    found = f"holds no file of weights, but {_few(names)}" if names else "is empty"
     raise CheckpointError(
         f"{quote(folder.label)} {found}. Name the folder that holds the weights; `subfolder=` names one inside it."
-    )
-
-
-def _refuse_pickles(subject: str, names: Sequence[str]) -> NoReturn:
-    raise CheckpointError(
-        f"{quote(subject)} holds PyTorch pickles ({_few(names)}) and no .safetensors file. bridge reads no pickles, "
-        "they can run code. Convert them once, where torch is:\n"
-        f"  sd = torch.load({names[0]!r}, weights_only=True)\n"
-        '  safetensors.torch.save_file({k: v.clone().contiguous() for k, v in sd.items()}, "model.safetensors")'
     )
 
 

@@ -12,6 +12,7 @@ from bridge._text import quote
 from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
 from bridge.source.bytes import ByteSource
+from bridge.source.tensor import check_readable, read_key
 
 _LIMIT = 1 << 24
 """Bytes of one such tensor; zero points of the largest models have some megabytes."""
@@ -33,13 +34,18 @@ def read_small(specs: Table, keys: Iterable[str], peek: Callable[[str], ByteSour
     **Raises:** `CheckpointError` for what reading finds, and for a tensor that is not small.
     """
     runs: list[list[tuple[str, TensorSpec]]] = []
+    apart: list[str] = []
     wanted = sorted(((key, specs[key]) for key in keys), key=lambda pair: (pair[1].file, pair[1].offset))
     for key, spec in wanted:
+        check_readable(specs, key)
         if spec.nbytes > _LIMIT:
             raise CheckpointError(
                 f"key {quote(key)} in {quote(spec.file)} has {spec.nbytes:,} bytes, more than the {_LIMIT:,} that such "
                 "a part may have. Take the stored tensors with quantized='keep'."
             )
+        if not specs.is_plain(key):
+            apart.append(key)
+            continue
         gap = _GAP if peek(spec.file).parallel is None else _DISTANT
         if runs and _is_near(runs[-1], spec, gap):
             runs[-1].append((key, spec))
@@ -51,7 +57,19 @@ def read_small(specs: Table, keys: Iterable[str], peek: Callable[[str], ByteSour
         found = at_once(partial(_read, peek=peek), runs, _AT_ONCE)
     else:
         found = [_read(run, peek) for run in runs]
-    return {key: values for part in found for key, values in part.items()}
+    read = {key: values for part in found for key, values in part.items()}
+    return read | {key: read_key(_Peeked(peek), specs, key) for key in apart}
+
+
+class _Peeked:
+    """Files whose bytes are taken from where they are."""
+
+    def __init__(self, peek: Callable[[str], ByteSource]) -> None:
+        self._peek = peek
+
+    def byte_source(self, file: str) -> ByteSource:
+        """The bytes of one file."""
+        return self._peek(file)
 
 
 def _is_near(run: list[tuple[str, TensorSpec]], spec: TensorSpec, gap: int) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+
+from bridge._text import plural, quote
 
 _LIMIT = 300  # difflib is slow: it looks only at the names that share most with the wrong one
 
@@ -18,3 +20,11 @@ def closest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
 
     candidates = heapq.nlargest(_LIMIT, (n for n in names if len(n) <= 2 * len(name) + 8), key=shared)
     return difflib.get_close_matches(name[:500], candidates, n=count, cutoff=0.6)
+
+
+def unknown(key: object, names: Collection[str], source: str) -> str:
+    """What to say of a key that a source does not have."""
+    text = key if isinstance(key, str) else repr(key)
+    near = closest(text, names)
+    advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "`keys()` lists what it holds."
+    return f"key {quote(text)} is not in {quote(source)} ({plural(len(names), 'key')}). {advice}"

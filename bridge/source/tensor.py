@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 
-from bridge._dtypes import DTYPES, dtype_name
+from bridge._dtypes import DTYPES, dtype_label
 from bridge._errors import CheckpointError
 from bridge._text import human_nbytes, quote
 from bridge.format.spec import TensorSpec
@@ -16,11 +16,18 @@ from bridge.source.bytes import ByteSource, Files
 _ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a copy
 
 
+def check_readable(specs: Table, key: str) -> None:
+    """**Raises:** `CheckpointError` for a key that cannot be read, whatever for."""
+    if key in specs.refused:
+        raise CheckpointError(specs.refused[key])
+
+
 def read_key(files: Files, specs: Table, key: str, dtype: np.dtype | None = None) -> np.ndarray:
     """All values of a key of `specs`, which must have it, as `read_tensor` returns them.
 
     `dtype`: of a key that is computed, if not its own.
     """
+    check_readable(specs, key)
     if specs.is_plain(key):
         spec = specs[key]
         return read_tensor(files.byte_source(spec.file), key, spec)
@@ -55,8 +62,9 @@ def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
     aligned. F4, of which a file packs two in a byte, has one value in a byte, the low four bits first.
     """
     subject = f"key {quote(key)} in {quote(source.name)}"
-    dtype = DTYPES[dtype_name(spec.dtype)]
-    if dtype.packed and dtype.bits != 4:
+    dtype = DTYPES.get(dtype_label(spec.dtype))
+    packed = dtype is not None and dtype.packed
+    if dtype is not None and packed and dtype.bits != 4:
         raise CheckpointError(
             f"{subject} is {dtype.name}, four values packed in three bytes in an order that no standard fixes. "
             "Save it in a wider dtype with the tool that wrote it."
@@ -64,7 +72,7 @@ def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
     try:
         data = _empty(spec.nbytes)
         source.readinto([data.data], spec.offset)
-        if dtype.packed:
+        if packed:
             data = _unpack_nibbles(data)
         return data.view(spec.dtype).reshape(spec.shape)
     except CheckpointError as e:

@@ -12,7 +12,7 @@ from bridge._errors import BridgeError, CheckpointError
 from bridge.format.header import read_header
 from bridge.source.bytes import LocalFile
 from bridge.source.folder import LocalFolder
-from bridge.source.resolve import in_folder
+from bridge.source.resolve import safetensors_in_folder
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -44,8 +44,8 @@ def existing_checkpoint(folder: Path) -> ExistingCheckpoint:
     if not folder.is_dir():
         return ExistingCheckpoint()
     try:
-        located = in_folder(LocalFolder(str(folder)), variant=None)
-        index, names = located.index_name or None, located.files
+        located = safetensors_in_folder(LocalFolder(str(folder)), variant=None)
+        index, names = (None, ()) if located is None else (located.index_name or None, located.files)
     except CheckpointError as error:
         if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
             raise error.__cause__ from error  # what nobody may look at, nobody can replace

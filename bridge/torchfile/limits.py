@@ -51,4 +51,4 @@ MAX_ELEMENTS = 2**63 - 1
 """Of a tensor or a storage: PyTorch counts in 64 bits."""
 
 MAX_EXPANDED_NBYTES = 1 << 30
-"""What a tensor with a stride of 0 may take beyond its storage. 4 bytes can be expanded to any size."""
+"""What a tensor that repeats its elements may take beyond its storage. 4 bytes can be expanded to any size."""

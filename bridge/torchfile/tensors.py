@@ -111,7 +111,8 @@ class Reader:
             self._unsound(key, f"has {plural(len(shape), 'axis')} and {plural(len(strides), 'stride')}")
         offset, nbytes = self._located(key, storage)
         start = self._inside(key, storage, dtype, start, shape, strides)
-        if 0 in strides and (taken_nbytes := math.prod(shape) * dtype.itemsize) > nbytes + MAX_EXPANDED_NBYTES:
+        taken_nbytes = math.prod(shape) * dtype.itemsize
+        if taken_nbytes > nbytes + MAX_EXPANDED_NBYTES:
             taken, held = human_nbytes(taken_nbytes), human_nbytes(nbytes)
             return self._refused(key, f"is expanded to {taken} from {held}", "Save it as it is before expand().")
         return Entry(self._file, storage.key, offset, nbytes, dtype, start, shape, strides, self._swapped)

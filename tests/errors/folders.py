@@ -27,9 +27,10 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.open(".")
 
 
-@situation("folder: pickles")
+@situation("folder: several files of PyTorch's")
 def _(patch: pytest.MonkeyPatch) -> None:
-    Path("pytorch_model.bin").write_text("")
+    Path("a.pt").write_text("")
+    Path("b.pt").write_text("")
     bridge.open(".")
 
 

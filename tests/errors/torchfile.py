@@ -6,11 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import bridge
 from bridge import CheckpointError
 from bridge.source import LocalFile
+from bridge.source.small import read_small
 from bridge.torchfile import machine, read_torch_file
+from tests.craft import checkpoint
 from tests.errors.situations import situation
 from tests.torchfile import craft
 from tests.torchfile.hostile import Hostile
@@ -68,3 +72,42 @@ def _tensor(value: bytes) -> Callable[[pytest.MonkeyPatch], Any]:
 
 for _name, (_value, _) in REFUSED.items():
     situation(f"torch file, a tensor that cannot be: {_name}")(_tensor(_value))
+
+
+# ---- as checkpoints
+
+
+def _saved(value: bytes) -> str:
+    Path("x.pth").write_bytes(craft.archive(value))
+    return "x.pth"
+
+
+_SPARSE = craft.call(craft.name("torch._utils", "_rebuild_sparse_tensor"), craft.NONE)
+
+
+@situation("source: a root of safetensors")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("x.safetensors").write_bytes(checkpoint({"a": np.zeros(2)}))
+    bridge.open("x.safetensors", root="model_ema")
+
+
+@situation("source: several dicts of tensors")
+def _(patch: pytest.MonkeyPatch) -> None:
+    tensors = craft.dict_of(craft.GOOD)
+    bridge.open(_saved(craft.dict_of({"model": tensors, "model_ema": tensors})))
+
+
+@situation("tensor: one that cannot be read")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.open(_saved(craft.dict_of({**craft.GOOD, "s": _SPARSE})))["s"]
+
+
+@situation("tensor: one that cannot be read, among those that decide")
+def _(patch: pytest.MonkeyPatch) -> None:
+    ckpt = bridge.open(_saved(craft.dict_of({**craft.GOOD, "s": _SPARSE})))
+    read_small(ckpt.specs, ["s"], ckpt.byte_source)
+
+
+@situation("plan: a tensor that cannot be read")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.load(_saved(craft.dict_of({**craft.GOOD, "s": _SPARSE})), None)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import pickle
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +13,6 @@ from bridge import _errors
 from tests.craft import ours
 
 
-def zipped() -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), b"")  # of 1980: a test has one name in every run
-    return target.getvalue()
-
-
 def saved() -> bytes:
     target = io.BytesIO()
     np.save(target, np.zeros(3))
@@ -29,19 +20,12 @@ def saved() -> bytes:
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 90868376\n"
-RECIPE = (
-    "bridge reads no pickles, they can run code. Convert it once, where torch is: "
-    "`sd = torch.load(path, weights_only=True)`, "
-    '`safetensors.torch.save_file({k: v.clone() for k, v in sd.items()}, "model.safetensors")`.'
-)
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (POINTER, "a Git LFS pointer, not the file: run `git lfs pull` in its repository."),
-        (zipped(), f"a zip archive, as torch.save writes them, not safetensors; {RECIPE}"),
-        *((pickle.dumps({"a": 1}, p), f"a pickle, not safetensors; {RECIPE}") for p in (2, 3, 4, 5)),
         (b"GGUF\3" + bytes(20), "a GGUF file, not safetensors. Use the safetensors files of the same model."),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file, not safetensors. Use the safetensors files of the same model."),
         (gzip.compress(b"x", mtime=0), "compressed by gzip, not safetensors. Unpack it first."),

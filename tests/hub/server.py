@@ -19,6 +19,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.hub.sending import Fault, Request, Sender
 
+LARGE = (".bin", ".pth", ".safetensors")
+"""Files that the Hub keeps elsewhere, and the CDN serves."""
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -70,7 +72,7 @@ class Hub:
         return self._digests[id(content)][0]
 
     def weights(self) -> list[Request]:
-        """The requests that were answered with bytes of a .safetensors file."""
+        """The requests that were answered with bytes of a file of weights."""
         return [r for r in self.requests if r.nbytes and r.server == "cdn"]
 
     def nbytes(self) -> int:
@@ -174,7 +176,7 @@ class _Handler(Sender):
         if not blobs:
             return {"rfilename": name}
         lfs = {"sha256": self.server.hub.digest(content), "size": len(content), "pointerSize": 134}
-        return {"rfilename": name, "size": len(content)} | ({"lfs": lfs} if name.endswith(".safetensors") else {})
+        return {"rfilename": name, "size": len(content)} | ({"lfs": lfs} if name.endswith(LARGE) else {})
 
     def allowed(self, name: str) -> Repo | None:
         """The repo, if there is one that this client may read; else the answer is sent."""
@@ -208,7 +210,7 @@ class _Handler(Sender):
             self.error(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
             return
         digest = self.server.hub.digest(content)
-        if found[3].endswith(".safetensors"):
+        if found[3].endswith(LARGE):
             headers = {
                 "X-Repo-Commit": commit,
                 "X-Linked-Size": str(len(content)),

@@ -103,16 +103,6 @@ def test_a_subfolder_and_a_variant(hub: Hub):
         assert list(ckpt) == ["fp16"]
 
 
-def test_a_repo_of_pickles(hub: Hub):
-    hub.add("org/name", {"pytorch_model.bin": b"\x80\x02}.", "config.json": b"{}"})
-    with pytest.raises(bridge.CheckpointError) as caught:
-        bridge.open("org/name")
-    assert str(caught.value).startswith(
-        "'org/name/' holds PyTorch pickles ('pytorch_model.bin') and no .safetensors file. bridge reads no pickles"
-    )
-    assert len(hub.requests) == 1
-
-
 def test_an_index_that_lists_a_file_that_is_not_there(hub: Hub):
     hub.add("org/name", {name: content for name, content in REPO.items() if name != HEAD})
     with pytest.raises(bridge.CheckpointError) as caught:

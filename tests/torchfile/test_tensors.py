@@ -232,6 +232,14 @@ def test_tensors_that_cannot_be(tmp_path: Path):
         assert refused.problem.startswith(f"key {key!r} in 'x.pth' ")
 
 
+def test_an_overlap_of_more_than_a_gigabyte(tmp_path: Path):
+    """Without a stride of 0."""
+    base = torch.zeros(40_000)
+    found = tensors(saved(tmp_path / "x.pth", {"w": base.as_strided((20_000, 20_000), (1, 1)), "b": base}))
+    assert list(found.entries) == ["b"]
+    assert "is expanded to 1.6 GB from 160.0 kB" in found.refused["w"].problem
+
+
 def test_only_directory_and_pickle_are_read(tmp_path: Path):
     """64 MB of values are planned from less than 200 kB."""
     state = {f"w{n}": torch.zeros(2_000_000) for n in range(8)}
