@@ -78,7 +78,7 @@ def plan(
         several lines; a path to a TOML file; or a `Plan`: one that was made for the same keys, the same leaves and
         the same question holds as it is, any other is proven again.
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
-        mapping of leaf patterns to these.
+        mapping of leaf patterns to these. A value that would become infinite, or does not fit, is an error of `load`.
     - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
         functions `(name, spec) -> array` that make one.
     - `allow_unexpected`: patterns of keys that may be left over.
