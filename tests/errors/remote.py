@@ -55,9 +55,9 @@ _served("a lost connection", Fault(after=7), until="ClientPayloadError: ")
 _served("ranges that it ignores", Fault(whole=True), late=True)
 
 
-@situation("https: a URL that has no parts")
+@situation("store: a URL that has no parts")
 def _(patch: pytest.MonkeyPatch) -> None:
-    bridge.open("https://user:secret@[::1/x.safetensors?token=secret")
+    bridge.open("s3://user:secret@[::1/x.safetensors?token=secret")
 
 
 @situation("https: no URL")
