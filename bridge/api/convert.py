@@ -68,7 +68,8 @@ def convert(
         for the same keys, the same leaves and the same question, and is proven again elsewhere. What rules leave is
         matched by name.
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
-        mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan.
+        mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan; a value that does not fit,
+        or would become infinite, is an error when it is read.
     - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
         functions `(name, spec) -> array` that make one.
     - `allow_unexpected`: patterns of keys that may be left over.

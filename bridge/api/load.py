@@ -122,7 +122,8 @@ def load(
         for the same keys, the same leaves and the same question, and is proven again elsewhere. What rules leave is
         matched by name.
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
-        mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan.
+        mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan; a value that does not fit,
+        or would become infinite, is an error when it is read.
     - `sharding`: where leaves go. A `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern:
         PartitionSpec})`, or only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process
         reads the bytes of its own shards.

@@ -267,7 +267,9 @@ def _check_shapes(model: Template) -> None:
         first.setdefault(spec.shape, name)
     for shape, name in first.items():
         if prod(shape) > MAX_COUNT:
-            raise PlanError(f"leaf {quote(name)} of the model would be {list(shape)}, more than any array has room for")
+            raise PlanError(
+                f"leaf {quote(name)} of the model would be {list(shape)}, more than an array can have: make it smaller"
+            )
 
 
 def _keeps_64_bits(canonical: Canonical) -> bool:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import NamedTuple
 
 from bridge._errors import RuleError
@@ -57,24 +56,9 @@ def read_name(cursor: Cursor) -> Name:
         else:
             pieces.append(_character(cursor))
     name = Name((*segments, joined(pieces)))
-    if _ways(name) > _MOST_WAYS:
+    if name.ways > _MOST_WAYS:
         cursor.fail("this name can be read in too many ways: a choice begins as another of its texts does", start)
     return name
-
-
-def _ways(name: Name) -> int:
-    """In how many ways a text could be tried as this name at most: of segments by themselves the largest counts."""
-    most = dotted = 1
-    for segment in name.segments:
-        own = 1
-        for piece, after in pairwise((*segment, "")):
-            if isinstance(piece, Choice):
-                own, dotted = own * piece.ways, dotted * (piece.ways if piece.dotted else 1)
-            elif isinstance(piece, Hole):
-                texts = after.labels if isinstance(after, Choice) else (after,)
-                own *= 18 if any(isinstance(text, str) and text[:1].isdigit() for text in texts) else 1
-        most = max(most, own)
-    return most * dotted
 
 
 def _ends(cursor: Cursor) -> bool:

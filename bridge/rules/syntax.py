@@ -6,6 +6,7 @@ Positions (`at`, a column in the text) are for error messages only and take no p
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 _RESERVED = frozenset("{}*+[];|\\")
 
@@ -163,6 +164,21 @@ class Name(_Written):
         for piece in self.pieces():
             if isinstance(piece, Hole):
                 yield from piece.indices
+
+    @property
+    def ways(self) -> int:
+        """In how many ways a text could be tried as this name at most; of segments by themselves the largest counts."""
+        most = dotted = 1
+        for segment in self.segments:
+            own = 1
+            for piece, after in pairwise((*segment, "")):
+                if isinstance(piece, Choice):
+                    own, dotted = own * piece.ways, dotted * (piece.ways if piece.dotted else 1)
+                elif isinstance(piece, Hole):  # where digits follow a number, it may end before any of them
+                    texts = after.labels if isinstance(after, Choice) else (after,)
+                    own *= 18 if any(isinstance(text, str) and text[:1].isdigit() for text in texts) else 1
+            most = max(most, own)
+        return most * dotted
 
     def __str__(self) -> str:
         text = ".".join("".join(escaped(p) if isinstance(p, str) else str(p) for p in s) for s in self.segments)

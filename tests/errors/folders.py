@@ -58,6 +58,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.open(".", subfolder="../..")
 
 
+@situation("folder: a name that none can have")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("m").mkdir()
+    bridge.open("m", subfolder="a\0b")
+
+
 @situation("folder: cannot be listed")
 def _(patch: pytest.MonkeyPatch) -> None:
     failing(patch, os, "scandir", errno.EACCES)

@@ -176,3 +176,11 @@ def _(hub: Hub, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 60)
     hub.fault = lambda r: Fault(stall=20) if r.range is None and r.server == "cdn" else None
     bridge.load("org/name", like("vision"), allow_unexpected=["**"])
+
+
+@scene("a file of the cache that is damaged, offline", until="It lies in the Hub's cache, ")
+def _(hub: Hub, patch: pytest.MonkeyPatch) -> None:
+    bridge.load("org/name", like("vision"), allow_unexpected=["**"])
+    blob = next(path.resolve() for path in Path("cache").rglob(VISION) if path.is_symlink())
+    blob.write_bytes(blob.read_bytes()[:40])
+    bridge.open("org/name", local_files_only=True)

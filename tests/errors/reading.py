@@ -52,6 +52,18 @@ def _abuse(abuse: Abuse) -> None:
     situation(f"header: {abuse.name}")(_file(abuse.content))
 
 
+@situation("file: a header of more than 100 MB")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("bridge.format.header.MAX_HEADER_NBYTES", 10)
+    ours(Path(good()))
+
+
+@situation("file: a link to nothing")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("x.safetensors").symlink_to("gone.safetensors")
+    bridge.open("x.safetensors")
+
+
 for _each in ABUSES:
     _abuse(_each)
 for _name, _start in {

@@ -55,6 +55,11 @@ _served("a lost connection", Fault(after=7), until="ClientPayloadError: ")
 _served("ranges that it ignores", Fault(whole=True), late=True)
 
 
+@situation("store: a URL that has no parts")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.open("s3://user:secret@[::1/x.safetensors?token=secret")
+
+
 @situation("https: no URL")
 def _(patch: pytest.MonkeyPatch) -> None:
     bridge.open("http:///x.safetensors")
@@ -69,6 +74,7 @@ def _answer(name: str, status: int, headers: dict[str, str], start: int = 10) ->
 _answer("that says nothing is there", 410, {})
 _answer("that refuses", 401, {})
 _answer("of another kind", 418, {})
+_answer("that is compressed", 206, {"Content-Encoding": "gzip"})
 _answer("without a range", 206, {})
 _answer("of another range", 206, {"Content-Range": "bytes 0-9/100"})
 _answer("of another length", 206, {"Content-Range": "bytes 10-19/99"})
@@ -133,6 +139,14 @@ _failing("an error without words", TimeoutError())
 @situation("store: of a kind that nobody knows", until="cannot be opened: ")
 def _(patch: pytest.MonkeyPatch) -> None:
     bridge.open("nosuch://repo/x.safetensors")
+
+
+@scene("a name that it may not take to the letter")
+def _(url: str, patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MemoryFileSystem, "protocol", "other")
+    index = b'{"weight_map": {"last": "%2e%2e/x.safetensors"}}'
+    fsspec.filesystem("memory").pipe_file("/texts/model.safetensors.index.json", index)
+    bridge.open("memory://texts")
 
 
 @scene("no length")

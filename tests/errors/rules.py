@@ -94,5 +94,5 @@ def _(patch: pytest.MonkeyPatch) -> None:
         raise RecursionError
 
     Path("rules.toml").write_text("rules = []")
-    patch.setattr("tomllib.load", deep)
+    patch.setattr("tomllib.loads", deep)
     bridge.load_rules("rules.toml")

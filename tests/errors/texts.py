@@ -24,6 +24,7 @@ from tests.errors import (  # noqa: F401 - they register
     folders,
     hub,
     layouts,
+    limits,
     models,
     planning,
     processes,
