@@ -181,7 +181,7 @@ def _computed(key: str, a: Checkpoint, b: Checkpoint) -> Iterator[list[np.ndarra
     tensors = [ckpt.specs.part(ckpt.specs.numbers[key]) for ckpt in (a, b)]
     computed = next(tensor for tensor in tensors if not tensor.form.is_plain)
     for box in bands(computed, tuple(map(range, computed.form.shape))):
-        found = (read_box(ckpt, box_of(tensor, box)) for ckpt, tensor in zip((a, b), tensors, strict=True))
+        found = (read_box(ckpt, tensor, box_of(tensor, box)) for ckpt, tensor in zip((a, b), tensors, strict=True))
         yield [np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in found]
 
 
