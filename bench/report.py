@@ -167,6 +167,13 @@ def _judged(entry: Entry, bound: Bound) -> dict[str, Any]:
         peak -= samples.final if bound.measure == "anon" else 0
         shown = f"{peak / MIB:.1f} MiB"
         return {"promised": promised, "median": shown, "minimum": "", "kept": peak <= bound.plus}
+    if bound.rate:
+        promised, took = f"{title}: ≥ {bound.rate:g} GB of arrays a second", entry.seconds(bound.case)
+        if samples is None or not took:
+            return {"promised": promised, "median": "", "minimum": "", "kept": None}
+        rates = [samples.final / 1e9 / seconds for seconds in (median(took), min(took))]
+        shown = [f"{rate:.2f} GB/s" for rate in rates]
+        return {"promised": promised, "median": shown[0], "minimum": shown[1], "kept": rates[0] >= bound.rate}
     names = [" or ".join(entry.case_title(n).removeprefix("limit: ") for n in group) for _, group in bound.terms]
     factors = [f"{factor:g} × " if factor != 1 else "" for factor, _ in bound.terms]
     promised = f"{title} ≤ " + " + ".join(f"{f}({n})" if f else n for f, n in zip(factors, names, strict=True))

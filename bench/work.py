@@ -16,6 +16,8 @@ import numpy as np
 
 DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32)}
 MANIFEST = "bench.json"
+CORNER = 64
+"""Values at each end of a tensor that are compared."""
 _FILES = 4
 _VERSION = 1
 
@@ -105,6 +107,10 @@ class Work:
     def read(cls, folder: Path) -> Work:
         """The work that was made in `folder`."""
         made = json.loads((folder / MANIFEST).read_text())
+        if "ends" in made:
+            from bench.quantized import read  # it imports this module
+
+            return read(folder, made)
         places = {key: Place(file, offset, tuple(shape)) for key, (file, offset, shape) in made["places"].items()}
         return cls(folder, made["kind"], made["name"], DTYPES[made["dtype"]], places)
 
@@ -139,6 +145,11 @@ class Work:
                 found[name] = Leaf(tuple(keys), (len(keys), *shape) if stacked else shape, stacked)
         return found
 
+    def corners(self, key: str) -> np.ndarray:
+        """The first and the last values of one tensor."""
+        values = self.values(key)
+        return np.concatenate([values.flat[:CORNER], values.flat[-CORNER:]])
+
     def values(self, key: str) -> np.ndarray:
         """One tensor, as a map of its file."""
         file, offset, shape = self.places[key]
@@ -152,7 +163,7 @@ def leaf_name(key: str) -> str:
 
 
 def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
-    """The work, made unless it stands there. **Arguments:** `kind` is `"llama"` or `"small"`."""
+    """The work, made unless it stands there. **Arguments:** `kind` is `"llama"`, `"small"` or a quantised format."""
     folder = cache / f"{kind}-{name}-{dtype.lower()}-v{_VERSION}"
     if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -162,6 +173,11 @@ def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
 
 
 def _make(folder: Path, kind: str, name: str, dtype: str) -> None:
+    from bench import quantized  # it imports this module
+
+    if kind in quantized.KINDS:
+        quantized.make(folder, kind, name)
+        return
     if kind == "small":
         layers, experts = SMALL[name]
         tensors: dict[str, tuple[int, ...]] = {
