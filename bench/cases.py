@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import hub, limits, ours, peers, peers_quantized, peers_torch
+from bench import deepseek, hub, limits, ours, peers, peers_quantized, peers_torch
 from bench.work import Work
 
 
@@ -67,6 +67,7 @@ CASES: dict[str, Case] = {
     "bridge_empty": _ours("limit: the same leaves, tiny", ours.converted_empty, "converted"),
     "bridge_open": _ours("**bridge.open**: the header alone", ours.opened),
     "bridge_plan": _ours("**bridge.plan**: header, rules and proof", ours.planned),
+    "bridge_plan_quantized": _ours("**bridge.plan**: headers, what is quantised, rules and proof", deepseek.planned),
     "bridge_unstacked": _ours("**bridge.load**, each tensor its own array", ours.unstacked),
     "hub": _ours('**bridge.load("org/name")**, nothing cached', hub.load),
     "hub_stream": _ours('**bridge.load("hf://org/name")**', hub.stream),

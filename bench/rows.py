@@ -195,6 +195,18 @@ ROWS = (
     _quantized("gptq", "GPTQ, 4 bits in groups of 128", 3.9, 1.2),
     _quantized("desc_act", "GPTQ with desc_act", 3.9, 0.5),
     _quantized("awq", "AWQ, 4 bits in groups of 128", 3.9, 1.2),
+    Row(
+        "headers",
+        "DeepSeek-V3's headers, 158 files of FP8, planned into stacked leaves of bfloat16",
+        ("bridge_plan_quantized",),
+        (
+            Bound("bridge_plan_quantized", plus=3.0),
+            Bound("bridge_plan_quantized", plus=500e6, measure="anon"),
+        ),
+        kind="deepseek",
+        ours="bridge_plan_quantized",
+        large=False,
+    ),
     _quantized("nf4", "bitsandbytes, nf4 in blocks of 64", 3.6, 0, 0),
 )
 

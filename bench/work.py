@@ -107,10 +107,11 @@ class Work:
     def read(cls, folder: Path) -> Work:
         """The work that was made in `folder`."""
         made = json.loads((folder / MANIFEST).read_text())
-        if "ends" in made:
-            from bench.quantized import read  # it imports this module
+        from bench import deepseek, quantized  # they import this module
 
-            return read(folder, made)
+        for kind in (deepseek, quantized):
+            if made["kind"] in kind.KINDS:
+                return kind.read(folder, made)
         places = {key: Place(file, offset, tuple(shape)) for key, (file, offset, shape) in made["places"].items()}
         return cls(folder, made["kind"], made["name"], DTYPES[made["dtype"]], places)
 
@@ -173,11 +174,12 @@ def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
 
 
 def _make(folder: Path, kind: str, name: str, dtype: str) -> None:
-    from bench import quantized  # it imports this module
+    from bench import deepseek, quantized  # they import this module
 
-    if kind in quantized.KINDS:
-        quantized.make(folder, kind, name)
-        return
+    for other in (deepseek, quantized):
+        if kind in other.KINDS:
+            other.make(folder, kind, name)
+            return
     if kind == "small":
         layers, experts = SMALL[name]
         tensors: dict[str, tuple[int, ...]] = {

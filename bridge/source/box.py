@@ -197,7 +197,7 @@ def _cut(tensor: Part, box: Box, limit: int) -> Iterator[Box]:
     if prod(map(len, box)) <= limit:
         return iter([box])
     grain = (1,) * len(box) if form.view is None else form.view.grain
-    axes = [axis for axis, r in enumerate(box) if _width(box, axis, grain[axis], limit) < len(r)]
+    axes = [axis for axis, r in enumerate(box) if _step(box, axis, grain[axis], limit)[0] < len(r)]
     # Cut along the axis where the bands read least, as whole rows do: a part may be stored in another order.
     axes.sort(key=lambda axis: _cost_of_bands(tensor, box, axis, grain[axis], limit))
     return _bands(box, grain, limit, axes)
@@ -208,16 +208,20 @@ def _levels(tensor: Part) -> int:
     return (tensor.form.view is not None) + max(map(_levels, tensor.parts), default=0)
 
 
-def _width(box: Box, axis: int, unit: int, limit: int) -> int:
-    """How many indices along an axis make a band: a multiple of the grain, one of them at least."""
+def _step(box: Box, axis: int, grain: int, limit: int) -> tuple[int, int]:
+    """How many indices along an axis make a band, and what they are a multiple of: the grain, or half of it and so on
+    where a band of one grain would be too large. What two bands share is then read twice; mostly that is scales.
+    """
     beside = prod(len(other) for n, other in enumerate(box) if n != axis)
-    return max(limit // (beside * unit), 1) * unit
+    while grain % 2 == 0 and beside * grain > limit:
+        grain //= 2
+    return max(limit // (beside * grain), 1) * grain, grain
 
 
-def _cost_of_bands(tensor: Part, box: Box, axis: int, unit: int, limit: int) -> float:
+def _cost_of_bands(tensor: Part, box: Box, axis: int, grain: int, limit: int) -> float:
     """What it takes to read all of a box by bands along an axis, as the first one tells."""
-    r = box[axis]
-    first = range(r.start, min(r.stop, r.start // unit * unit + _width(box, axis, unit, limit)))
+    r, (width, unit) = box[axis], _step(box, axis, grain, limit)
+    first = range(r.start, min(r.stop, r.start // unit * unit + width))
     return _cost(tensor, (*box[:axis], first, *box[axis + 1 :])) * len(r) / len(first)
 
 
@@ -225,10 +229,10 @@ def _bands(box: Box, grain: Shape, limit: int, axes: Sequence[int]) -> Iterator[
     if not axes or prod(map(len, box)) <= limit:
         yield box
         return
-    axis, unit = axes[0], grain[axes[0]]
-    r, each = box[axis], _width(box, axes[0], grain[axes[0]], limit)
-    for start in range(r.start // unit * unit, r.stop, each):
-        part = range(max(r.start, start), min(r.stop, start + each))
+    axis = axes[0]
+    r, (width, unit) = box[axis], _step(box, axis, grain[axis], limit)
+    for start in range(r.start // unit * unit, r.stop, width):
+        part = range(max(r.start, start), min(r.stop, start + width))
         yield from _bands((*box[:axis], part, *box[axis + 1 :]), grain, limit, axes[1:])
 
 
