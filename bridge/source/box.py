@@ -23,6 +23,7 @@ BAND_NBYTES = 1 << 20
 _READ_NBYTES = (1 << 20) + (1 << 16)  # a MiB of codes, and scales
 _THREAD_NBYTES = 4 << 20  # what a read takes, with what is computed in
 _REQUEST = 16 << 10
+_PAGE = 4 << 10  # a disk reads no less
 
 
 class Source(NamedTuple):
@@ -149,10 +150,15 @@ def _runs(box: Box, strides: Shape, itemsize: int) -> tuple[list[int], int]:
     for number, axis in enumerate(axes):
         below = run - (len(box[axis]) - 1) * strides[axis]
         gap = strides[axis] - below
-        if len(box[axis]) > 1 and not worth_skipping(gap * itemsize, below * itemsize):
+        if len(box[axis]) > 1 and not _is_wide(gap * itemsize, below * itemsize):
             return axes[:number], run
         run = below
     return axes, run
+
+
+def _is_wide(gap_nbytes: int, run_nbytes: int) -> bool:
+    """Whether what lies between two runs is left out. Values cost more than bytes: some more requests are soon made."""
+    return gap_nbytes > _PAGE or worth_skipping(gap_nbytes, run_nbytes)
 
 
 def _cost(tensor: Part, box: Box) -> int:
