@@ -24,6 +24,7 @@ _READ_NBYTES = (1 << 20) + (1 << 16)  # a MiB of codes, and scales
 _THREAD_NBYTES = 4 << 20  # what a read takes, with what is computed in
 _REQUEST = 16 << 10
 _PAGE = 4 << 10  # a disk reads no less
+_FEW = 256
 
 
 class Source(NamedTuple):
@@ -150,15 +151,15 @@ def _runs(box: Box, strides: Shape, itemsize: int) -> tuple[list[int], int]:
     for number, axis in enumerate(axes):
         below = run - (len(box[axis]) - 1) * strides[axis]
         gap = strides[axis] - below
-        if len(box[axis]) > 1 and not _is_wide(gap * itemsize, below * itemsize):
+        if len(box[axis]) > 1 and not _is_wide(gap * itemsize, below * itemsize, len(box[axis])):
             return axes[:number], run
         run = below
     return axes, run
 
 
-def _is_wide(gap_nbytes: int, run_nbytes: int) -> bool:
-    """Whether what lies between two runs is left out. Values cost more than bytes: some more requests are soon made."""
-    return gap_nbytes > _PAGE or worth_skipping(gap_nbytes, run_nbytes)
+def _is_wide(gap_nbytes: int, run_nbytes: int, runs: int) -> bool:
+    """Whether what lies between runs is left out. Values cost more than bytes: some more requests are soon made."""
+    return gap_nbytes > (_PAGE if runs > _FEW else _PAGE // 4) or worth_skipping(gap_nbytes, run_nbytes)
 
 
 def _cost(tensor: Part, box: Box) -> int:
@@ -186,14 +187,33 @@ def bands(tensor: Part, box: Box) -> Iterator[Box]:
 def reads(tensor: Part, box: Box) -> Iterator[Box]:
     """A box of a tensor cut into boxes that are read at a time, to be computed by `ComputedBox.banded`."""
     form = tensor.form
-    if _levels(tensor) == 1 and form.nbytes:
-        limit = _READ_NBYTES * prod(form.shape) // form.nbytes
-        for each in (limit, limit // 2):
-            first = next(_cut(tensor, box, each), None)
-            made = None if first is None else box_of(tensor, first)
-            if made is not None and made.read_nbytes + made.scratch_nbytes <= _THREAD_NBYTES:
-                return _cut(tensor, box, each)
-    return bands(tensor, box)
+    if _levels(tensor) != 1 or not form.nbytes:
+        return bands(tensor, box)
+    limit = _READ_NBYTES * prod(form.shape) // form.nbytes
+    first = next(_cut(tensor, box, limit), None)
+    if first is None or _has_room(tensor, first):
+        return _cut(tensor, box, limit)
+    # Scales that all columns need, or rows that lie apart: boxes of fewer rows, or columns, may take less.
+    found: list[tuple[float, int, int, int]] = []
+    for each in (limit, limit // 2, limit // 4):
+        for axis, pieces in product(range(len(box)), (1, 2, 4, 8, 16, 32)):
+            width = -(-len(box[axis]) // pieces)
+            part = (*box[:axis], range(box[axis].start, box[axis].start + width), *box[axis + 1 :])
+            first = next(_cut(tensor, part, each), None)
+            if first is not None and _has_room(tensor, first):
+                found.append((_cost(tensor, first) / prod(map(len, first)), each, axis, width))
+    if not found:
+        return bands(tensor, box)
+    _, each, axis, width = min(found)
+    starts = range(box[axis].start, box[axis].stop, width)
+    spans = (range(start, min(start + width, box[axis].stop)) for start in starts)
+    return (one for r in spans for one in _cut(tensor, (*box[:axis], r, *box[axis + 1 :]), each))
+
+
+def _has_room(tensor: Part, box: Box) -> bool:
+    """Whether a thread may read and compute a box at once."""
+    made = box_of(tensor, box)
+    return made.read_nbytes + made.scratch_nbytes <= _THREAD_NBYTES
 
 
 def _cut(tensor: Part, box: Box, limit: int) -> Iterator[Box]:
