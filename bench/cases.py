@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import hub, limits, ours, peers, peers_torch, saving
+from bench import deepseek, hub, limits, ours, peers, peers_quantized, peers_torch, saving
 from bench.work import Work
 
 
@@ -53,6 +53,7 @@ MAKERS: dict[str, Callable[[Work], None]] = {
 }
 _ST = ("safetensors",)
 _TORCH = ("safetensors", "torch")
+_TRANSFORMERS = ("transformers", "torch")
 _EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 _HUGE = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
@@ -61,6 +62,7 @@ CASES: dict[str, Case] = {
     "bridge_by_plan": _ours("**bridge.load**, its `Plan` made before", ours.load_by_plan),
     "bridge_pickled": _ours("**bridge.load** of what torch.save writes", ours.load_pickled, ".bin"),
     "bridge_open_pickled": _ours("**bridge.open** of what torch.save writes", ours.opened_pickled, ".bin"),
+    "bridge_quantized": _ours("**bridge.load**", ours.dequantised),
     "bridge_f32": _ours("**bridge.load**", ours.to_f32),
     "bridge_bf16": _ours("**bridge.load**", ours.to_bf16),
     "bridge_transposed": _ours("**bridge.load**", ours.transposed, transposed=True),
@@ -68,6 +70,7 @@ CASES: dict[str, Case] = {
     "bridge_empty": _ours("limit: the same leaves, tiny", ours.converted_empty, "converted"),
     "bridge_open": _ours("**bridge.open**: the header alone", ours.opened),
     "bridge_plan": _ours("**bridge.plan**: header, rules and proof", ours.planned),
+    "bridge_plan_quantized": _ours("**bridge.plan**: headers, what is quantised, rules and proof", deepseek.planned),
     "bridge_unstacked": _ours("**bridge.load**, each tensor its own array", ours.unstacked),
     "hub": _ours('**bridge.load("org/name")**, nothing cached', hub.load),
     "hub_stream": _ours('**bridge.load("hf://org/name")**', hub.stream),
@@ -98,6 +101,7 @@ CASES: dict[str, Case] = {
     "sequential": _limit("limit: one sequential read into one buffer", limits.sequential),
     "widened": _limit("limit: read these bytes, write twice as many", limits.widened),
     "narrowed": _limit("limit: read these bytes, write half as many", limits.narrowed),
+    "expanded": _limit("limit: read these bytes, write as many as the arrays have", limits.expanded),
     "offset_keys": _limit("limit: `safe_open().offset_keys()`", limits.offset_keys),
     "read_then_put": _limit("limit: one pass, then `device_put` of every tensor", limits.read_then_put),
     "numpy": Case("safetensors.numpy + `np.stack` + `jnp.asarray`", peers.numpy_stack, packages=_ST),
@@ -187,5 +191,23 @@ CASES: dict[str, Case] = {
     ),
     "statedict2pytree": Case(
         "statedict2pytree + `jnp.stack`", peers_torch.statedict2pytree, packages=("statedict2pytree", "torch"), factor=8
+    ),
+    "fp8_reference": Case(
+        "transformers' `Fp8Dequantize` + `torch.stack` + dlpack", peers_quantized.fp8, packages=_TRANSFORMERS
+    ),
+    "int4_reference": Case(
+        "compressed-tensors' `decompress` + `torch.stack` + dlpack",
+        peers_quantized.int4,
+        packages=("compressed-tensors", "torch"),
+    ),
+    "mxfp4_reference": Case(
+        "transformers' `convert_moe_packed_tensors` + `torch.stack` + dlpack",
+        peers_quantized.mxfp4,
+        packages=_TRANSFORMERS,
+    ),
+    "nf4_reference": Case(
+        "bitsandbytes' `dequantize_4bit` + `torch.stack` + dlpack",
+        peers_quantized.nf4,
+        packages=("bitsandbytes", "torch"),
     ),
 }

@@ -157,7 +157,7 @@ def sequential(work: Work) -> Run:
     return run
 
 
-def _cast(work: Work, itemsize: int) -> Run:
+def _cast(work: Work, ratio: float) -> Run:
     def run() -> list[memoryview]:
         chunk = 1 << 20
         scratch = threading.local()
@@ -165,17 +165,17 @@ def _cast(work: Work, itemsize: int) -> Run:
         for path in work.paths:
             file = os.open(path, os.O_RDONLY)
             files.append(file)
-            buffer = _huge(path.stat().st_size * itemsize // work.dtype.itemsize)
+            buffer = _huge(int(path.stat().st_size * ratio))
             out.append(buffer)
             for start, length in _chunks(path, chunk):
-                begin, count = start * itemsize // work.dtype.itemsize, length * itemsize // work.dtype.itemsize
-                jobs.append((file, start, length, np.frombuffer(buffer[begin : begin + count], np.uint8)))
+                begin, stop = int(start * ratio), int((start + length) * ratio)
+                jobs.append((file, start, length, np.frombuffer(buffer[begin:stop], np.uint8)))
 
         def do(job: tuple[int, int, int, np.ndarray]) -> None:
             file, start, length, target = job
             if not hasattr(scratch, "read"):
                 scratch.read = memoryview(bytearray(chunk))
-                scratch.write = np.ones(chunk * itemsize // work.dtype.itemsize, np.uint8)
+                scratch.write = np.ones(int(chunk * ratio) + 1, np.uint8)
             _read(file, scratch.read[:length], start)
             np.copyto(target, scratch.write[: target.size])
 
@@ -189,12 +189,18 @@ def _cast(work: Work, itemsize: int) -> Run:
 
 def widened(work: Work) -> Run:
     """Stored bytes read into a cache-resident buffer, and twice as many written to fresh huge pages: no arithmetic."""
-    return _cast(work, work.dtype.itemsize * 2)
+    return _cast(work, 2)
 
 
 def narrowed(work: Work) -> Run:
     """The same with half as many bytes written."""
-    return _cast(work, work.dtype.itemsize // 2)
+    return _cast(work, 0.5)
+
+
+def expanded(work: Work) -> Run:
+    """The same with as many bytes written as the arrays of bfloat16 have."""
+    final = sum(2 * int(np.prod(place.shape)) for place in work.places.values())
+    return _cast(work, final / work.nbytes)
 
 
 def offset_keys(work: Work) -> Run:

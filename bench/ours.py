@@ -22,6 +22,7 @@ RULES = {
     "many": ["model.layers.{l}.** -> layers.**"],
     "experts": ["h.{l}.e.{e}.w -> h.e.w"],
 }
+QUANTIZED = ["model.layers.{l}.** -> layers.**"]
 TRANSPOSED = [
     "model.embed_tokens.weight [o i] -> embed.weight [i o]",
     "lm_head.weight [o i] -> head.weight [i o]",
@@ -76,6 +77,11 @@ def _loading(work: Work, template: Any, rules: Any, source: Any = None) -> Run:
 def load(work: Work) -> Run:
     """`bridge.load` into stacked leaves of the stored dtype."""
     return _loading(work, like(work), RULES[work.kind])
+
+
+def dequantised(work: Work) -> Run:
+    """`bridge.load` of a quantised checkpoint into stacked leaves of bfloat16."""
+    return _loading(work, like(work), QUANTIZED)
 
 
 def load_by_plan(work: Work) -> Run:

@@ -11,7 +11,8 @@ from bench.work import Work
 Run = Callable[[], Any]
 
 
-def _to_jax(arrays: Mapping[str, Any]) -> dict[str, Any]:
+def to_jax(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors as `jax.Array`s, over the same memory."""
     import jax
 
     return jax.block_until_ready({name: jax.dlpack.from_dlpack(array) for name, array in arrays.items()})
@@ -25,7 +26,7 @@ def _safetensors(work: Work, change: Callable[[Any], Any]) -> Run:
         tensors: dict[str, Any] = {}
         for path in work.paths:
             tensors |= load_file(path)
-        return _to_jax(stacked(work, {key: change(tensor) for key, tensor in tensors.items()}, torch.stack))
+        return to_jax(stacked(work, {key: change(tensor) for key, tensor in tensors.items()}, torch.stack))
 
     return run
 
@@ -57,7 +58,7 @@ def _pickled(work: Work, change: Callable[[Any], Any], *, mapped: bool) -> Run:
         tensors: dict[str, Any] = {}
         for path in work.paths:
             tensors |= torch.load(path.with_suffix(".bin"), weights_only=True, mmap=mapped)
-        return _to_jax(stacked(work, {key: change(tensor) for key, tensor in tensors.items()}, torch.stack))
+        return to_jax(stacked(work, {key: change(tensor) for key, tensor in tensors.items()}, torch.stack))
 
     return run
 
@@ -137,7 +138,7 @@ def fastsafetensors(work: Work) -> Run:
         arrays = stacked(work, tensors, torch.stack)
         buffer.close()
         loader.close()
-        return _to_jax(arrays)
+        return to_jax(arrays)
 
     return run
 
@@ -149,7 +150,7 @@ def runai(work: Work) -> Run:
     def run() -> dict[str, Any]:
         with SafetensorsStreamer() as streamer:
             streamer.stream_files([str(path) for path in work.paths], owned=False)
-            return _to_jax(_filled(work, streamer.get_tensors()))
+            return to_jax(_filled(work, streamer.get_tensors()))
 
     return run
 
@@ -180,7 +181,7 @@ def transformers_stack(work: Work) -> Run:
 
     def run() -> dict[str, Any]:
         with torch.no_grad():
-            return _to_jax(stacked(work, make().state_dict(), torch.stack))
+            return to_jax(stacked(work, make().state_dict(), torch.stack))
 
     return run
 

@@ -171,6 +171,8 @@ def _judged(entry: Entry, bound: Bound) -> dict[str, Any]:
         peak -= samples.final if bound.measure == "anon" else 0
         shown = f"{peak / MIB:.1f} MiB"
         return {"promised": promised, "median": shown, "minimum": "", "kept": peak <= bound.plus}
+    if not bound.terms:
+        return _alone(entry, bound, title)
     names = [" or ".join(entry.case_title(n).removeprefix("limit: ") for n in group) for _, group in bound.terms]
     factors = [f"{factor:g} × " if factor != 1 else "" for factor, _ in bound.terms]
     promised = f"{title} ≤ " + " + ".join(f"{f}({n})" if f else n for f, n in zip(factors, names, strict=True))
@@ -182,6 +184,19 @@ def _judged(entry: Entry, bound: Bound) -> dict[str, Any]:
         return {"promised": promised, "median": "", "minimum": "", "kept": None}
     found = [_compared(bound, rounds) for rounds in (list(zip(*columns, strict=False)), [tuple(map(min, columns))])]
     return {"promised": promised, "median": found[0][0], "minimum": found[1][0], "kept": found[0][1]}
+
+
+def _alone(entry: Entry, bound: Bound, title: str) -> dict[str, Any]:
+    """A promise that is compared with nothing: so many seconds, or bytes a second."""
+    took = entry.seconds(bound.case)
+    promised = f"{title}: ≥ {bound.rate:g} GB of arrays a second" if bound.rate else f"{title} ≤ {_time(bound.plus)}"
+    if not took:
+        return {"promised": promised, "median": "", "minimum": "", "kept": None}
+    found = median(took), min(took)
+    rates = [entry.samples[bound.case].final / 1e9 / seconds for seconds in found]
+    shown = [f"{rate:.2f} GB/s" for rate in rates] if bound.rate else list(map(_time, found))
+    kept = rates[0] >= bound.rate if bound.rate else found[0] <= bound.plus
+    return {"promised": promised, "median": shown[0], "minimum": shown[1], "kept": kept}
 
 
 def _compared(bound: Bound, rounds: list[tuple[float, ...]]) -> tuple[str, bool]:

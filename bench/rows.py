@@ -19,6 +19,7 @@ class Bound:
     - `case`: whose measure.
     - `terms`: pairs of a factor and names of cases, the best of which counts.
     - `plus`: seconds, or bytes, on top.
+    - `rate`: instead of a sum, GB of the final arrays a second that it makes at least.
     - `measure`: `"seconds"`; `"anon"`, peak anonymous memory beyond the final arrays, `"anon_whole"` with them;
         `"mapped"`, file-mapped growth.
     """
@@ -27,6 +28,7 @@ class Bound:
     terms: tuple[tuple[float, tuple[str, ...]], ...] = ()
     plus: float = 0.0
     measure: str = "seconds"
+    rate: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,22 @@ _SAVERS = ("save_file", "save_file_stacked", "save_equinox", "save_orbax")
 
 def _memory(case: str, plus: int) -> tuple[Bound, ...]:
     return (Bound(case, plus=plus, measure="anon"), Bound(case, plus=_CODE, measure="mapped"))
+
+
+def _quantized(kind: str, title: str, growth: float, rate: float, times: float | None = None) -> Row:
+    """A quantised checkpoint, dequantised. `times`: how many times as long its reference should take, if pip has it."""
+    peers = () if times is None else (f"{kind}_reference",)
+    return Row(
+        kind,
+        f"{title}, dequantised to bfloat16",
+        ("bridge_quantized", "expanded", *peers),
+        ((Bound("bridge_quantized", rate=rate),) if rate else ()) + _memory("bridge_quantized", 64 * MIB),
+        kind=kind,
+        growth=growth,
+        ours="bridge_quantized",
+        expected=dict.fromkeys(peers, times) if times else {},
+        large=False,
+    )
 
 
 LOAD = Row(
@@ -225,6 +243,25 @@ ROWS = (
         ours="hub_part",
         large=False,
     ),
+    _quantized("fp8", "FP8 in blocks of 128 x 128", 2.0, 2.0, 4),
+    _quantized("int4", "compressed-tensors, 4 bits in groups of 128", 3.9, 2.0, 4),
+    _quantized("mxfp4", "MXFP4 as gpt-oss has it", 3.8, 3.0, 4),
+    _quantized("gptq", "GPTQ, 4 bits in groups of 128", 3.9, 1.2),
+    _quantized("desc_act", "GPTQ with desc_act", 3.9, 0.5),
+    _quantized("awq", "AWQ, 4 bits in groups of 128", 3.9, 1.2),
+    Row(
+        "headers",
+        "DeepSeek-V3's headers, 158 files of FP8, planned into stacked leaves of bfloat16",
+        ("bridge_plan_quantized",),
+        (
+            Bound("bridge_plan_quantized", plus=3.0),
+            Bound("bridge_plan_quantized", plus=500e6, measure="anon"),
+        ),
+        kind="deepseek",
+        ours="bridge_plan_quantized",
+        large=False,
+    ),
+    _quantized("nf4", "bitsandbytes, nf4 in blocks of 64", 3.6, 0, 0),
 )
 
 _PUT = "jax.block_until_ready(jax.device_put(numpy.zeros((64,), numpy.float32)))"

@@ -16,6 +16,8 @@ import numpy as np
 
 DTYPES = {"BF16": np.dtype(ml_dtypes.bfloat16), "F32": np.dtype(np.float32)}
 MANIFEST = "bench.json"
+CORNER = 64
+"""Values at each end of a tensor that are compared."""
 _FILES = 4
 _VERSION = 1
 
@@ -110,6 +112,11 @@ class Work:
     def read(cls, folder: Path) -> Work:
         """The work that was made in `folder`."""
         made = json.loads((folder / MANIFEST).read_text())
+        from bench import deepseek, quantized  # they import this module
+
+        for kind in (deepseek, quantized):
+            if made["kind"] in kind.KINDS:
+                return kind.read(folder, made)
         places = {key: Place(file, offset, tuple(shape)) for key, (file, offset, shape) in made["places"].items()}
         return cls(folder, made["kind"], made["name"], DTYPES[made["dtype"]], places)
 
@@ -144,6 +151,11 @@ class Work:
                 found[name] = Leaf(tuple(keys), (len(keys), *shape) if stacked else shape, stacked)
         return found
 
+    def corners(self, key: str) -> np.ndarray:
+        """The first and the last values of one tensor."""
+        values = self.values(key)
+        return np.concatenate([values.flat[:CORNER], values.flat[-CORNER:]])
+
     def values(self, key: str) -> np.ndarray:
         """One tensor, as a map of its file."""
         file, offset, shape = self.places[key]
@@ -157,7 +169,10 @@ def leaf_name(key: str) -> str:
 
 
 def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
-    """The work, made unless it stands there. **Arguments:** `kind` is `"llama"`, `"many"`, or one of `SMALL`."""
+    """The work, made unless it stands there.
+
+    **Arguments:** `kind` is `"llama"`, `"many"`, one of `SMALL`, or a quantised format.
+    """
     folder = cache / f"{kind}-{name}-{dtype.lower()}-v{_VERSION}"
     if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -167,6 +182,12 @@ def made(cache: Path, kind: str, name: str, dtype: str) -> Work:
 
 
 def _make(folder: Path, kind: str, name: str, dtype: str) -> None:
+    from bench import deepseek, quantized  # they import this module
+
+    for other in (deepseek, quantized):
+        if kind in other.KINDS:
+            other.make(folder, kind, name)
+            return
     if kind in SMALL:
         layers, experts = SMALL[kind][name]
         tensors: dict[str, tuple[int, ...]] = {

@@ -268,7 +268,7 @@ def _computed(a: Checkpoint, here: Numbers, b: Checkpoint, there: Numbers) -> It
         tensors = a.specs.part(number), b.specs.part(other)
         computed = next(tensor for tensor in tensors if not tensor.form.is_plain)
         for box in bands(computed, tuple(map(range, computed.form.shape))):
-            found = (read_box(ckpt, box_of(tensor, box)) for ckpt, tensor in zip((a, b), tensors, strict=True))
+            found = (read_box(ckpt, tensor, box_of(tensor, box)) for ckpt, tensor in zip((a, b), tensors, strict=True))
             yield number, [np.ascontiguousarray(values).reshape(-1).view(np.uint8) for values in found]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,9 +17,8 @@ from bridge.mapping.template import Spec
 from bridge.place.work import Work, check_memory, in_default_memory, in_flight, taking
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.buffers import THREADS, empty, taken_nbytes
-from bridge.stream.direct import Read
-from bridge.stream.jobs import Job, fill, jobs, located
+from bridge.stream.buffers import empty, taken_nbytes
+from bridge.stream.jobs import fill, located, sizes
 
 if TYPE_CHECKING:
     from bridge.api.progress import Progress
@@ -43,15 +42,15 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     work = Work(blocks, held, where)
     # What is still on the Hub is not fetched to be looked at; it counts as if it were read.
     in_files = _mapped(ckpt, work) if ckpt.absent_nbytes(ckpt.files) == 0 else {}
-    found = jobs(work.blocks, ckpt.specs)
-    nbytes, beside = sum(job.nbytes for job in found), max(_scratch_nbytes(found), readers_nbytes(ckpt.parallel))
+    found = sizes(work.blocks, ckpt.specs)
+    nbytes, beside = found.nbytes, max(sum(found.scratch_nbytes), readers_nbytes(ckpt.parallel))
     if staged:
-        scratch_nbytes = _scratch_nbytes(found) if ckpt.parallel is None else beside
+        scratch_nbytes = sum(found.scratch_nbytes) if ckpt.parallel is None else beside
         staging = _staging(blocks, staged, where, budget, ckpt.parallel)
         for batch in staging.batches():
-            found = jobs(staging.made.of(batch), ckpt.specs)
-            nbytes += sum(job.nbytes for job in found)
-            scratch_nbytes = max(scratch_nbytes, _scratch_nbytes(found))
+            found = sizes(staging.made.of(batch), ckpt.specs)
+            nbytes += found.nbytes
+            scratch_nbytes = max(scratch_nbytes, sum(found.scratch_nbytes))
         beside = max(budget, staging.max_nbytes + scratch_nbytes)
     arrays = (spec.nbytes for name, spec in work.buffers.items() if name not in in_files)
     return replace(made, nbytes=nbytes, peak_nbytes=sum(map(taken_nbytes, arrays)) + beside)
@@ -64,12 +63,6 @@ def _to_read(ckpt: Checkpoint, made: Plan) -> Sequence[Block]:
     from bridge.stream.ties import without_same_bytes  # few plans have ties
 
     return without_same_bytes(made.blocks, ckpt.specs)
-
-
-def _scratch_nbytes(found: Iterable[Job]) -> int:
-    """What the threads need besides the arrays for the work that changes values or moves them apart."""
-    needed = sorted((job.scratch_nbytes for job in found if not isinstance(job, Read)), reverse=True)
-    return sum(needed[:THREADS])
 
 
 def read_leaves(

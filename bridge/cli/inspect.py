@@ -81,7 +81,7 @@ def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
         "files": [{"name": name, "nbytes": ckpt.file_nbytes(name)} for name in ckpt.files],
         "tensors": tensors,
         "quantized": quantized,
-        "parameters": _parameters(specs),
+        "parameters": _count(specs),
         "nbytes": sum(spec.nbytes for spec in ckpt.specs.values()),
         "metadata": ckpt.metadata,
     }
@@ -90,19 +90,24 @@ def _document(ckpt: bridge.Checkpoint) -> dict[str, object]:
     return document | {"problem": problem} if problem else document
 
 
-def _parameters(specs: Table) -> int:
+def _count(specs: Table) -> int:
     """How many values all tensors have that can be read."""
     return sum(prod(spec.shape) for key, spec in specs.items() if key not in specs.refused)
+
+
+def _parameters(count: int) -> str:
+    """As people say it: billions with one digit; `--json` has all of them."""
+    return f"{count / 1e9:.1f} B parameters" if count >= 1e9 else plural(count, "parameter")
 
 
 def _show(ckpt: bridge.Checkpoint) -> None:
     console = out()
     found, specs, problem = _meant(ckpt)
-    parameters = _parameters(specs)
+    parameters = _count(specs)
     nbytes = sum(spec.nbytes for spec in ckpt.specs.values())
     console.print(shown(ckpt.source), style="bold", soft_wrap=True)
     formats = Counter(tensor.format for tensor in found.values())
-    counts = [plural(len(ckpt), "tensor"), plural(parameters, "parameter"), *(shown(name) for name in formats)]
+    counts = [plural(len(ckpt), "tensor"), _parameters(parameters), *(shown(name) for name in formats)]
     counts += [human_nbytes(nbytes), f"in {plural(len(ckpt.files), 'file')}"]
     console.print(", ".join(counts), soft_wrap=True)
     if problem:

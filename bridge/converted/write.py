@@ -133,7 +133,7 @@ def _raw(ckpt: Checkpoint, tensor: Part) -> Iterator[np.ndarray]:
     form = tensor.form
     if not form.is_plain:
         for box in parts(tuple(map(range, form.shape)), max(_PART // form.dtype.itemsize, 1)):
-            yield np.ascontiguousarray(read_box(ckpt, box_of(tensor, box))).reshape(-1).view(np.uint8)
+            yield np.ascontiguousarray(read_box(ckpt, tensor, box_of(tensor, box))).reshape(-1).view(np.uint8)
         return
     for start in range(0, form.nbytes, _PART):
         raw = np.empty(min(_PART, form.nbytes - start), np.uint8)

@@ -51,7 +51,7 @@ class View(Protocol):
 
         - `box`: what is asked for, anywhere in the tensor and of any size.
         - `parts`: the values of each of `boxes(box)`, of its shape; not to be written to, and in any order of memory.
-        - `out`: C-contiguous, of the box's shape, of the form's dtype or one that it is `computed_in`; its contents
-            are undefined.
+        - `out`: of the box's shape, its last axis in one run, of the form's dtype or one that it is `computed_in`; its
+            contents are undefined. It is where the values go, where that is possible.
         """
         ...

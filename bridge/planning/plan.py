@@ -37,7 +37,7 @@ class Request(NamedTuple):
     """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
     sharding: Any = None
     quantized: str | Mapping[str, Any] = "dequantize"
-    """What becomes of quantised tensors. It decides which keys there are, and takes no part in the proof."""
+    """What becomes of quantised tensors. It decides which keys there are, and what they mean."""
 
     def asks_like(self, other: Request) -> bool:
         """Whether two requests differ in nothing but rules, and where the leaves are to go."""
@@ -46,6 +46,7 @@ class Request(NamedTuple):
             and self.allow_missing.texts == other.allow_missing.texts
             and self.allow_unexpected.texts == other.allow_unexpected.texts
             and self.fillers == other.fillers
+            and self.quantized == other.quantized
         )
 
 
@@ -210,7 +211,9 @@ class Plan:
             for row, leaf in enumerate(block.leaves):
                 moves.add((leaf, tuple(block.maps(row)), block.scale, block.add, block.tie, block.copy))
         specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
-        return moves, specs, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
+        # Where no config says how weights are quantised, what was said decides about their values.
+        said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
+        return moves, specs, said, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
 
 
 def make_plan(

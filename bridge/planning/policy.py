@@ -115,7 +115,12 @@ def refusal(stored: np.dtype, dtype: np.dtype) -> str | None:
         return f"several {stored.name} values share a byte of its file: read it with ckpt[key] instead"
     if stored == dtype:
         return None
-    if is_scaled(stored) or is_scaled(dtype):
+    if is_scaled(dtype):
+        return (
+            f"{stored.name} is not cast to {dtype.name}, whose codes mean nothing without scales: give the leaf "
+            "another dtype, or keep what is stored with quantized='keep'"
+        )
+    if is_scaled(stored):
         return f"{stored.name} means nothing without its scales: load it as it is with dtype='checkpoint'"
     if is_float(stored) and is_float(dtype):
         return None

@@ -85,28 +85,30 @@ class Gptq(Chunked):
         affine(
             codes,
             values,
+            scratch,
+            bits=self.bits,
             box=box,
             block=(1, self.group),
-            zeros=self._zeros(parts[2], box[0], scratch) if self.stored else float(1 << self.bits - 1),
+            zeros=self._zeros(parts[2], box[0], scratch) if self.stored else 1 << self.bits - 1,
             factors=factors,
             groups=self._groups(parts[-1], box[1]) if self.order else None,
         )
         finish(values, out, scratch, through=self.through, within=range_of(factors, self.bits))
 
-    def _zeros(self, words: Array, rows: range, scratch: Scratch) -> Array | float:
+    def _zeros(self, words: Array, rows: range, scratch: Scratch) -> Array | int:
         """Zero points, shape `(rows, groups)`."""
         raw = np.ascontiguousarray(words).view(np.uint32)
         middle = 1 << self.bits - 1
         if self.symmetric:
             if self.bits in _CARRIES and (raw == np.uint32(_CARRIES[self.bits] * middle)).all():
-                return float(middle)
+                return middle
             fields = self.packing.unpack(raw, rows, scratch, "zeros")
             if not ((fields == middle).all() or (fields == middle - 1).all()):
                 raise CheckpointError(
                     f"has zero points other than {middle}, which contradict the config's sym: true. "
                     "Say quantized={'quant_method': 'gptq', 'sym': False, …} with its checkpoint_format."
                 )
-            return float(middle)
+            return middle
         if self.subtracted and self.bits in _CARRIES:
             raw = raw + np.uint32(_CARRIES[self.bits])  # carries undo the borrows of whoever subtracted it
         fields = self.packing.unpack(raw, rows, scratch, "zeros")

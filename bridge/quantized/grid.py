@@ -83,6 +83,9 @@ def _axes(shape: Shape, stored: Shape) -> tuple[int, ...] | None:
     return None
 
 
+_WIDE = 64  # blocks of so many columns are worth a call of an inner loop each
+
+
 def spread(matrix: Array, box: Box, block: Shape, operate: Any, values: Array) -> None:
     """`operate(values, scales, out=values)`, each block with its own scale.
 
@@ -95,19 +98,19 @@ def spread(matrix: Array, box: Box, block: Shape, operate: Any, values: Array) -
     - `values`: shape `(rows, columns)`; any strides.
     """
     (rows, columns), (height, width) = box[-2:], block[-2:]
-    if matrix.shape[1] == 1:
-        expanded = matrix
-    elif height > 1 or width == 1:
-        skipped = columns.start % width
-        expanded = np.repeat(matrix, width, axis=1)[:, skipped : skipped + len(columns)]
-    else:
-        for inner, outer in _pieces(columns, width):
-            part = values[:, inner]
-            groups = part.reshape(len(part), outer.stop - outer.start, -1)  # splits an axis: no copy
-            operate(groups, matrix[:, outer, None], out=groups)
-        return
     for number, band in enumerate(_bands(rows, height)):
-        operate(values[band], expanded[number : number + 1] if height > 1 else expanded, out=values[band])
+        factors, part = matrix[number : number + 1] if height > 1 else matrix, values[band]
+        if matrix.shape[1] == 1:
+            operate(part, factors, out=part)
+        elif width >= _WIDE or (height == 1 and width > 1):
+            # One scale after the other. A row of them, repeated, is no faster, and where it lies in memory can make it
+            # seven times as slow.
+            for inner, outer in _pieces(columns, width):
+                groups = part[:, inner].reshape(len(part), outer.stop - outer.start, -1)  # splits an axis: no copy
+                operate(groups, factors[:, outer, None], out=groups)
+        else:
+            skipped = columns.start % width
+            operate(part, np.repeat(factors, width, axis=1)[:, skipped : skipped + len(columns)], out=part)
 
 
 def _bands(rows: range, height: int) -> Iterator[slice]:

@@ -48,7 +48,8 @@ class Int4Rows(Chunked):
         codes = both.reshape(*parts[0].shape, 2).transpose(0, 2, 1).reshape(-1, parts[0].shape[1])
         codes = (codes ^ np.uint8(8))[box[0].start % 2 :][: len(box[0])]
         values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", out.shape, np.float32)
-        affine(codes, values, box=box, block=self.grid.block, zeros=8.0, factors=scales(self.grid.matrix(parts[1])))
+        factors = scales(self.grid.matrix(parts[1]))
+        affine(codes, values, scratch, bits=4, box=box, block=self.grid.block, zeros=8, factors=factors)
         _inputs(values, parts[-1] if self.inputs else None)
         finish(values, out, scratch)
 

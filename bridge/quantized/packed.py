@@ -62,6 +62,8 @@ class Packed(Chunked):
         affine(
             codes,
             values,
+            scratch,
+            bits=bits,
             box=box,
             block=self.grid.block,
             zeros=self._zeros(box, parts, scratch),
@@ -70,9 +72,9 @@ class Packed(Chunked):
         )
         finish(values, out, scratch, through=self.through, within=range_of(factors, bits))
 
-    def _zeros(self, box: Box, parts: Sequence[Array], scratch: Scratch) -> Array | float:
+    def _zeros(self, box: Box, parts: Sequence[Array], scratch: Scratch) -> Array | int:
         """As the codes are stored: with 2^(bits − 1) added where they are packed."""
-        middle = 0.0 if self.packing is None else float(1 << self.packing.bits - 1)
+        middle = 0 if self.packing is None else 1 << self.packing.bits - 1
         if self.zeros is None:
             return middle
         if self.zeros == "words" and self.packing is not None:

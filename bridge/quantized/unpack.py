@@ -87,12 +87,24 @@ class Packing:
         return codes.reshape(len(words), -1)
 
 
+_SHIFT = 80
+"""Rows that are read column by column lie this many bytes further apart: at 2^n bytes they share few lines of a cache,
+and take four times as long.
+"""
+
+
+def loose(stored: Array, scratch: Scratch) -> Array:
+    """A copy, of two axes, that is to be read column by column."""
+    rows, columns = stored.shape
+    wide = scratch.take("loose", (rows, columns + _SHIFT // stored.itemsize), stored.dtype)
+    np.copyto(wide[:, :columns], stored)
+    return wide[:, :columns]
+
+
 def turned(words: Array, scratch: Scratch) -> Array:
-    """`words.T` as uint32, C-contiguous. By way of a copy: rows that lie 2^n bytes apart share few lines of a cache."""
-    near = scratch.take("near", words.shape, np.uint32)
-    np.copyto(near, words.view(np.uint32))
+    """`words.T` as uint32, C-contiguous."""
     made = scratch.take("turned", words.shape[::-1], np.uint32)
-    np.copyto(made, near.T)
+    np.copyto(made, loose(words.view(np.uint32), scratch).T)
     return made
 
 
@@ -101,7 +113,7 @@ def nibbles(stored: Array, scratch: Scratch, name: str = "codes") -> Array:
     codes = scratch.take(name, stored.shape, np.uint16)
     np.copyto(codes, stored)
     shifted = scratch.take("shifted", stored.shape, np.uint16)
-    np.left_shift(codes, 4, out=shifted)
+    np.multiply(codes, 16, out=shifted)  # as a shift, but twice as fast
     np.bitwise_or(codes, shifted, out=codes)
     np.bitwise_and(codes, 0x0F0F, out=codes)
     return codes.view(np.uint8)

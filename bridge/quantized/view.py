@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import product
 from math import prod
 from typing import Any, Protocol, TypeAlias
@@ -15,6 +17,8 @@ Box: TypeAlias = tuple[range, ...]
 Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
 CHUNK = 1 << 18  # elements: more calls cost more than the cache gains
+SCRATCH_NBYTES = 4 << 20  # of a thread
+_SHAPES = 64  # that scratch remembers
 
 
 class View(Protocol):
@@ -36,7 +40,8 @@ class View(Protocol):
 
         - `box`: which elements.
         - `parts`: exactly the boxes that `boxes` named, in the stored dtypes.
-        - `out`: C-contiguous, of the box's shape; float32, bfloat16 or float16. Values are rounded to it once.
+        - `out`: of the box's shape, its last axis in one run; float32, bfloat16 or float16. Values are rounded to it
+            once.
 
         **Raises:** `CheckpointError` where the stored values contradict the config. The caller, who knows the key,
         puts it in front: `Logical.explained`.
@@ -45,7 +50,7 @@ class View(Protocol):
 
 
 class Scratch:
-    """Memory that one call of `values` uses again for each of its chunks."""
+    """Memory that is used again for each chunk."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Array] = {}
@@ -62,8 +67,33 @@ class Scratch:
         if memory is None or memory.nbytes < nbytes:
             self._arrays = {at: array for at, array in self._arrays.items() if at[0] != name}
             memory = self._memory[name] = np.empty(nbytes, np.uint8)
+        elif len(self._arrays) > _SHAPES:
+            self._arrays.clear()
         made = self._arrays[name, shape, dtype] = memory[:nbytes].view(kind).reshape(shape)
         return made
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory it has."""
+        return sum(memory.nbytes for memory in self._memory.values())
+
+
+class _Kept(threading.local):
+    """Of each thread the scratch of its last call: fresh memory costs as much as all that is done in it."""
+
+    scratch: Scratch | None = None
+
+
+_KEPT = _Kept()
+
+
+@contextmanager
+def _thread_scratch() -> Generator[Scratch]:
+    """The thread's own scratch, which it keeps unless it has become unusually large."""
+    scratch, _KEPT.scratch = _KEPT.scratch or Scratch(), None
+    yield scratch
+    if scratch.nbytes <= SCRATCH_NBYTES:
+        _KEPT.scratch = scratch
 
 
 class Chunked(ABC):
@@ -92,12 +122,16 @@ class Chunked(ABC):
         """As in `View`."""
         if out.size == 0:
             return
-        whole, scratch = self.boxes(box), Scratch()
-        for inner in _tiles(box, self.tile(box)):
-            cut = [
-                part[_within(small, large)] for part, small, large in zip(parts, self.boxes(inner), whole, strict=True)
-            ]
-            self.chunk(inner, cut, out[_within(inner, box)], scratch)
+        tile = self.tile(box)
+        with _thread_scratch() as scratch:
+            if all(len(r) <= n for r, n in zip(box, tile, strict=True)):
+                self.chunk(box, parts, out, scratch)
+                return
+            whole = self.boxes(box)
+            for inner in _tiles(box, tile):
+                boxes = zip(parts, self.boxes(inner), whole, strict=True)
+                cut = [part[_within(small, large)] for part, small, large in boxes]
+                self.chunk(inner, cut, out[_within(inner, box)], scratch)
 
 
 def rows_tile(box: Box, limit: int = CHUNK, columns: int | None = None) -> Shape:

@@ -1,7 +1,7 @@
 """Tensors whose values are computed from others: made a band at a time, between reading and placing.
 
 What the bands are, and how values are made, is the tensor's own matter: see `bridge.format.view` and
-`bridge.source.box`.
+`bridge.source.box`. What is read of a tensor, and where it goes, is worked out once for all tensors that are alike.
 """
 
 from __future__ import annotations
@@ -12,221 +12,256 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bridge.format.table import Form, Table
+from bridge.format.table import Part, Table
 from bridge.mapping.block import Block
-from bridge.mapping.indexmap import Atom, IndexMap, Shape, row_major, strided
-from bridge.mapping.shard import cut, parts
-from bridge.source.box import BAND_NBYTES, ComputedBox, StoredBox, bands, box_of
+from bridge.mapping.indexmap import IndexMap, Shape, row_major, strided
+from bridge.mapping.shard import cut
+from bridge.source.box import ComputedBox, bands, box_of, reads, within
 from bridge.stream.convert import assign, check_equal, combine
 from bridge.stream.direct import Change, Rows, view
 from bridge.stream.sourced import SourcedRead
+from bridge.stream.summed import ComputedSum, box_behind, made_in, sums
 
 if TYPE_CHECKING:
     from bridge.format.view import Box
 
 
 class Piece(NamedTuple):
-    """What of a band goes to a leaf; the map is from the band to the leaf's memory."""
+    """What of a box goes to a leaf, over flat memory; what is `None` has the axes of the box.
 
-    leaf: str
+    - `use`: which of the places that the tensor goes to.
+    - `start`, `strides`: in the box.
+    - `leaf_start`, `leaf_strides`: in the leaf, from where the place starts.
+    """
+
+    use: int
     change: Change
-    index_map: IndexMap
+    extents: Shape
+    start: int | None
+    strides: Shape
+    leaf_start: int
+    leaf_strides: Shape
 
 
 class ComputedRead(SourcedRead):
-    """A box of the tensor `key`, and what of it goes to leaves."""
+    """A box of the tensor `key`, and what of it goes to leaves. `places`: of each use the leaf, and where in it."""
 
-    __slots__ = ("box", "pieces")
+    __slots__ = ("box", "pieces", "places")
 
-    def __init__(self, key: str, box: StoredBox | ComputedBox, pieces: tuple[Piece, ...]) -> None:
-        super().__init__(key, box.sources)
-        self.box, self.pieces = box, pieces
+    def __init__(
+        self, tensor: Part, box: ComputedBox, pieces: tuple[Piece, ...], places: Sequence[tuple[str, int]]
+    ) -> None:
+        super().__init__(tensor.name, tuple(box.sources(tensor)))
+        self.box, self.pieces, self.places = box, pieces, places
 
     @property
     def scratch_nbytes(self) -> int:
-        """What it takes to carry this out: what is read, what is computed of it, and, where it changes, wider forms."""
-        changed = max(0 if piece.change.is_none else 16 * piece.index_map.count for piece in self.pieces)
-        return self.nbytes + self.box.scratch_nbytes + changed
+        """What it takes to carry this out, beside what it goes to."""
+        return scratch_nbytes(self.box, self.pieces)
 
     def finish(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
         """Write the values to their places.
 
         **Raises:** `CheckpointError` where a value does not fit, or a tie is none.
         """
-        values = np.ascontiguousarray(self.box.values(iter(read))).reshape(-1)
-        for leaf, change, index_map in self.pieces:
-            extents, key, place = strided(index_map)
-            part = view(values, key.offset, extents, key.strides)
-            out = view(leaves[leaf].reshape(-1), place.offset, extents, place.strides)
-            if change.is_none:
-                assign(out, part)
-            elif change.tie:
-                check_equal(out, part)
-            else:
-                combine([part], change.scale, change.add, out)
+        first = self.pieces[0]
+        if first.start is None:
+            self._whole(first, read, self._out(first, leaves))
+            return
+        values = self.box.values(iter(read)).reshape(-1)
+        for piece in self.pieces:
+            _put(piece.change, self._out(piece, leaves), view(values, piece.start or 0, piece.extents, piece.strides))
+
+    def _out(self, piece: Piece, leaves: Mapping[str, np.ndarray]) -> np.ndarray:
+        leaf, start = self.places[piece.use]
+        return view(leaves[leaf].reshape(-1), start + piece.leaf_start, piece.extents, piece.leaf_strides)
+
+    def _whole(self, piece: Piece, read: Sequence[np.ndarray], out: np.ndarray) -> None:
+        """All of the box, to `out` of its shape: computed there where it may be."""
+        dtype, axes = self.box.dtype, np.argsort([-stride for stride in piece.leaf_strides])
+        there = piece.change.is_none and out.dtype == dtype and (not out.ndim or piece.leaf_strides[-1] == 1)
+        space = np.empty(0, dtype)
+        for inner, parts in self.box.banded(iter(read), axes.tolist()):
+            place = out[within(inner, self.box.box)]
+            if there:
+                self.box.view.values(inner, parts, place)
+                continue
+            if space.size < place.size:
+                space = np.empty(place.size, dtype)
+            values = space[: place.size].reshape(place.shape)
+            self.box.view.values(inner, parts, values)
+            _put(piece.change, place, values)
 
 
-class Summand(NamedTuple):
-    """A box of one term of a sum; the maps are from it to the box of the leaf that the sum makes."""
-
-    box: StoredBox | ComputedBox
-    index_maps: tuple[IndexMap, ...]
-
-
-class ComputedSum(SourcedRead):
-    """A box of a leaf, from `start` on, that is the sum of several tensors; `key` is the first one.
-
-    `leaf_shape` is that of the leaf's memory, `shape` that of the box.
-    """
-
-    __slots__ = ("change", "leaf", "leaf_shape", "shape", "start", "terms")
-
-    def __init__(self, key: str, terms: tuple[Summand, ...], whole: Piece, start: Shape, shape: Shape) -> None:
-        super().__init__(key, tuple([source for term in terms for source in term.box.sources]))
-        self.terms, self.leaf, self.change = terms, whole.leaf, whole.change
-        self.leaf_shape, self.start, self.shape = whole.index_map.leaf_shape, start, shape
-
-    @property
-    def scratch_nbytes(self) -> int:
-        """What it takes to carry this out: what is read and computed, each term in the leaf's order, and their sum."""
-        made = sum(term.box.scratch_nbytes + prod(self.shape) * term.box.dtype.itemsize for term in self.terms)
-        return self.nbytes + made + 16 * prod(self.shape)
-
-    def finish(self, read: Sequence[np.ndarray], leaves: Mapping[str, np.ndarray]) -> None:
-        """Write the sum to its place. **Raises:** `CheckpointError` where a value does not fit."""
-        flat = iter(read)
-        made = [self._ordered(term, flat) for term in self.terms]
-        leaf = leaves[self.leaf].reshape(-1)
-        for index_map in self.terms[0].index_maps:
-            # Terms cover the same elements of the leaf, each in an order of its own.
-            inside = [_at(values.reshape(-1), self.shape, index_map.leaf_start, index_map.atoms) for values in made]
-            start = tuple([a + b for a, b in zip(self.start, index_map.leaf_start, strict=True)])
-            out = _at(leaf, self.leaf_shape, start, index_map.atoms)
-            combine(inside, self.change.scale, self.change.add, out)
-
-    def _ordered(self, term: Summand, read: Iterator[np.ndarray]) -> np.ndarray:
-        """A term as the box of the leaf has it."""
-        values = np.ascontiguousarray(term.box.values(read)).reshape(-1)
-        out = np.empty(prod(self.shape), values.dtype)
-        for index_map in term.index_maps:
-            extents, key, place = strided(index_map)
-            np.copyto(view(out, place.offset, extents, place.strides), view(values, key.offset, extents, key.strides))
-        return out
+def _put(change: Change, out: np.ndarray, values: np.ndarray) -> None:
+    if change.is_none:
+        assign(out, values)
+    elif change.tie:
+        check_equal(out, values)
+    else:
+        combine([values], change.scale, change.add, out)
 
 
-def _at(flat: np.ndarray, shape: Shape, start: Shape, atoms: Sequence[Atom]) -> np.ndarray:
-    """The elements of flat memory of `shape` that a map has there, an axis for each atom."""
-    strides = row_major(shape)
-    first = sum(a * b for a, b in zip(start, strides, strict=True))
-    steps = tuple([atom.leaf_step * strides[atom.leaf_axis] for atom in atoms])
-    return view(flat, first, tuple([atom.extent for atom in atoms]), steps)
+def scratch_nbytes(box: ComputedBox, pieces: Sequence[Piece]) -> int:
+    """What it takes to carry a read out: what is read, what is computed of it, and, where it changes, wider forms."""
+    changed = max(0 if piece.change.is_none else 16 * prod(piece.extents) for piece in pieces)
+    return box.read_nbytes + box.scratch_nbytes + changed
 
 
 class _Use(NamedTuple):
-    """What a row takes of a tensor: the box that holds it, and where it goes."""
+    """How some tensors go to leaves: the map starts at 0 in the leaf. `box` of the tensor holds what it takes."""
 
     box: Box
-    piece: Piece
+    change: Change
+    index_map: IndexMap
 
 
-def computed(
-    changing: Sequence[tuple[Block, Sequence[Rows], np.dtype]], specs: Table, leaves: Sequence[str]
-) -> list[ComputedRead | ComputedSum]:
-    """The reads of rows of which some term is computed. What several of them take from one tensor is read once.
+class _Cut(NamedTuple):
+    """A box of a tensor and what of it goes where."""
 
-    `changing`: blocks, the rows of their terms, and the dtype of the leaves.
+    box: ComputedBox
+    pieces: tuple[Piece, ...]
+
+
+class Alike(NamedTuple):
+    """Tensors that are stored alike and go to leaves alike.
+
+    - `cuts`: what is read of each.
+    - `numbers`: of the tensors; `places`: of each tensor, for each use, the leaf and where in it.
     """
+
+    cuts: Sequence[_Cut]
+    numbers: list[int]
+    places: list[list[tuple[str, int]]]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes are read of all of them."""
+        return len(self.numbers) * sum(cut.box.read_nbytes for cut in self.cuts)
+
+    @property
+    def scratch_nbytes(self) -> int:
+        """What the largest read takes."""
+        return max((scratch_nbytes(*cut) for cut in self.cuts), default=0)
+
+    def reads(self, specs: Table) -> Iterator[ComputedRead]:
+        """The reads of all of them."""
+        for number, places in zip(self.numbers, self.places, strict=True):
+            tensor = specs.part(number)
+            for box, pieces in self.cuts:
+                yield ComputedRead(tensor, box, pieces, places)
+
+
+Computing = Sequence[tuple[Block, Sequence[Rows], np.dtype]]
+"""Blocks, the rows of their terms, and the dtype of the leaves."""
+
+
+def computed(changing: Computing, specs: Table, leaves: Sequence[str]) -> list[ComputedRead | ComputedSum]:
+    """The reads of rows of which some term is computed. What several of them take from one tensor is read once."""
     found: list[ComputedRead | ComputedSum] = []
-    uses: dict[tuple[int, np.dtype], list[_Use]] = {}
-    for block, terms, dtype in changing:
-        change = Change(block.scale, block.add, block.tie)
-        for row in range(len(terms[0].leaves)):
-            maps = [_map(term.index_map, rows, row) for term, rows in zip(block.terms, terms, strict=True)]
-            if not maps[0].count:
-                continue
-            keys, leaf = [int(rows.keys[row]) for rows in terms], leaves[int(terms[0].leaves[row])]
-            if len(maps) > 1:
-                found += _sums(maps, keys, Piece(leaf, change, maps[0]), specs)
-            else:
-                made_in = _made_in(specs.forms[int(specs.kinds[keys[0]])], dtype, change)
-                uses.setdefault((keys[0], made_in), []).append(_Use(_box([maps[0]]), Piece(leaf, change, maps[0])))
-    for (number, made_in), members in uses.items():
-        found += _reads(number, members, specs, made_in)
+    for block, terms, _ in changing:
+        if len(terms) > 1:
+            found += sums(block, terms, specs, leaves)
+    for alike in grouped(changing, specs, leaves):
+        found += alike.reads(specs)
     return found
 
 
-def _made_in(form: Form, dtype: np.dtype, change: Change) -> np.dtype:
-    """The dtype in which a tensor's values are computed for a leaf of `dtype`, so that they are rounded once."""
-    if not form.computed_in:
-        return form.dtype
-    as_it_is = change.is_none or change.tie
-    return dtype if as_it_is and dtype in form.computed_in else max(form.computed_in, key=lambda d: d.itemsize)
+def computed_sizes(changing: Computing, specs: Table, leaves: Sequence[str]) -> Iterator[tuple[int, int, int]]:
+    """Of these reads, in groups: how many there are, how many bytes they read, and what the largest takes."""
+    for block, terms, _ in changing:
+        if len(terms) > 1:
+            found = list(sums(block, terms, specs, leaves))
+            yield len(found), sum(job.nbytes for job in found), max((job.scratch_nbytes for job in found), default=0)
+    for alike in grouped(changing, specs, leaves):
+        yield len(alike.numbers) * len(alike.cuts), alike.nbytes, alike.scratch_nbytes
 
 
-def _map(index_map: IndexMap, rows: Rows, row: int) -> IndexMap:
-    key_start, leaf_start = (tuple(column[row].tolist()) for column in (rows.key_starts, rows.leaf_starts))
-    return IndexMap(index_map.key_shape, index_map.leaf_shape, key_start, leaf_start, index_map.atoms)
+def grouped(changing: Computing, specs: Table, leaves: Sequence[str]) -> list[Alike]:
+    """The rows of one term, by what is read for them."""
+    known: dict[tuple[object, ...], int] = {}
+    kinds: list[_Use] = []
+    uses: dict[tuple[int, np.dtype], list[tuple[int, str, int]]] = {}
+    for block, terms, dtype in changing:
+        if len(terms) > 1:
+            continue
+        index_map, rows = block.terms[0].index_map, terms[0]
+        if not index_map.count or not len(rows.keys):
+            continue
+        change = Change(block.scale, block.add, block.tie)
+        computed_in = made_in(specs.forms[int(specs.kinds[rows.keys[0]])], dtype, change)
+        starts: list[int] = (rows.leaf_starts @ np.array(row_major(index_map.leaf_shape), np.int64)).tolist()
+        columns = rows.keys.tolist(), rows.leaves.tolist(), rows.key_starts.tolist(), starts
+        each: Iterator[tuple[int, int, list[int], int]] = zip(*columns, strict=True)
+        for number, leaf, key_start, start in each:
+            kind = known.setdefault((id(block), *key_start), len(kinds))
+            if kind == len(kinds):
+                kinds.append(_use(index_map, tuple(key_start), change))
+            uses.setdefault((number, computed_in), []).append((kind, leaves[leaf], start))
+    found: dict[tuple[object, ...], Alike] = {}
+    for (number, computed_in), members in uses.items():
+        of = tuple([kind for kind, _, _ in members])
+        key = int(specs.kinds[number]), computed_in, *of
+        if key not in found:
+            tensor = specs.part(number)
+            found[key] = Alike(list(_cuts(tensor, [kinds[kind] for kind in of], computed_in)), [], [])
+        found[key].numbers.append(number)
+        found[key].places.append([(leaf, start) for _, leaf, start in members])
+    return list(found.values())
 
 
-def _reads(number: int, members: Sequence[_Use], specs: Table, dtype: np.dtype) -> Iterator[ComputedRead]:
+def _use(index_map: IndexMap, key_start: Shape, change: Change) -> _Use:
+    start = (0,) * len(index_map.leaf_shape)
+    placed = IndexMap(index_map.key_shape, index_map.leaf_shape, key_start, start, index_map.atoms)
+    return _Use(box_behind([placed]), change, placed)
+
+
+def _cuts(tensor: Part, members: Sequence[_Use], dtype: np.dtype) -> Iterator[_Cut]:
     """What is taken from one tensor, band by band."""
-    tensor = specs.part(number)
+    if len(members) == 1 and (steps := _steps(members[0])) is not None:
+        whole, change, _ = members[0]
+        for box in reads(tensor, whole):
+            at = sum((r.start - w.start) * step for r, w, step in zip(box, whole, steps, strict=True))
+            yield _Cut(_box(tensor, box, dtype), (Piece(0, change, tuple(map(len, box)), None, (), at, steps),))
+        return
     grain = (1,) * len(tensor.form.shape) if tensor.form.view is None else tensor.form.view.grain
-    for uses in _near(members, grain):
-        for band in bands(tensor, _hull([use.box for use in uses])):
-            inside = [(use, part) for use in uses if (part := _common(use.box, band)) is not None]
+    for group in _near(list(enumerate(members)), grain):
+        for band in bands(tensor, hull([use.box for _, use in group])):
+            inside = [(n, use, part) for n, use in group if (part := _common(use.box, band)) is not None]
             if not inside:
                 continue
-            box = _hull([part for _, part in inside])
-            start, shape = tuple(r.start for r in box), tuple(map(len, box))
-            pieces = [
-                use.piece._replace(index_map=found.back)
-                for use, _ in inside
-                for found in cut(use.piece.index_map.back, start, shape)
-            ]
+            box = hull([part for _, _, part in inside])
+            pieces = tuple([piece for n, use, _ in inside for piece in _pieces(n, use, box)])
             if pieces:
-                made = box_of(tensor, box, dtype)
-                yield ComputedRead(tensor.name, made, tuple(pieces))
+                yield _Cut(_box(tensor, box, dtype), pieces)
 
 
-def _sums(maps: Sequence[IndexMap], keys: Sequence[int], whole: Piece, specs: Table) -> Iterator[ComputedSum]:
-    """One row of a sum, cut into boxes of the leaf."""
-    tensors = [specs.part(number) for number in keys]
-    limit = max(BAND_NBYTES // (8 * len(maps)), 1)
-    for band in parts(_box([maps[0].back]), limit):
-        start, shape = tuple(r.start for r in band), tuple(map(len, band))
-        terms: list[Summand] = []
-        for tensor, index_map in zip(tensors, maps, strict=True):
-            inside = cut(index_map, start, shape)
-            if inside:
-                box = _box(inside)
-                based = tuple([_based(found, box) for found in inside])
-                made_in = _made_in(tensor.form, tensor.form.dtype, Change(scale=2))
-                terms.append(Summand(box_of(tensor, box, made_in), based))
-        if terms:
-            yield ComputedSum(tensors[0].name, tuple(terms), whole, start, shape)
+def _box(tensor: Part, box: Box, dtype: np.dtype) -> ComputedBox:
+    made = box_of(tensor, box, dtype)
+    assert isinstance(made, ComputedBox), "a tensor that is stored is no business of this module"
+    return made
 
 
-def _based(index_map: IndexMap, box: Box) -> IndexMap:
-    """A map of what lies in a box of the tensor, as one of the box's own memory."""
-    start = tuple([a - r.start for a, r in zip(index_map.key_start, box, strict=True)])
-    return IndexMap(tuple(map(len, box)), index_map.leaf_shape, start, index_map.leaf_start, index_map.atoms)
+def _steps(use: _Use) -> Shape | None:
+    """The strides in the leaf of each axis of the tensor, where a use takes all of its box, axis by axis."""
+    strides, steps = row_major(use.index_map.leaf_shape), [0] * len(use.box)
+    for atom in use.index_map.atoms:
+        if atom.extent == 1:
+            continue
+        if atom.key_step != 1 or steps[atom.key_axis] or len(use.box[atom.key_axis]) != atom.extent:
+            return None
+        steps[atom.key_axis] = atom.leaf_step * strides[atom.leaf_axis]
+    return tuple(steps) if prod(map(len, use.box)) == use.index_map.count else None
 
 
-def _box(maps: Sequence[IndexMap]) -> Box:
-    """The smallest box of a tensor that holds what maps take from it."""
-    found: list[Box] = []
-    for one in maps:
-        low, high = list(one.key_start), list(one.key_start)
-        for atom in one.atoms:
-            reach = (atom.extent - 1) * atom.key_step
-            low[atom.key_axis] += min(reach, 0)
-            high[atom.key_axis] += max(reach, 0)
-        found.append(tuple([range(a, b + 1) for a, b in zip(low, high, strict=True)]))
-    return _hull(found)
+def _pieces(number: int, use: _Use, box: Box) -> Iterator[Piece]:
+    start, shape = tuple(r.start for r in box), tuple(map(len, box))
+    for found in cut(use.index_map.back, start, shape):
+        extents, key, place = strided(found.back)
+        yield Piece(number, use.change, extents, key.offset, key.strides, place.offset, place.strides)
 
 
-def _hull(boxes: Sequence[Box]) -> Box:
+def hull(boxes: Sequence[Box]) -> Box:
     """The smallest box that holds all of them."""
     axes = zip(*boxes, strict=True)
     return tuple([range(min(r.start for r in axis), max(r.stop for r in axis)) for axis in axes])
@@ -238,17 +273,18 @@ def _common(one: Box, two: Box) -> Box | None:
     return found if all(map(len, found)) else None
 
 
-def _near(members: Sequence[_Use], grain: Shape) -> list[list[_Use]]:
+def _near(members: Sequence[tuple[int, _Use]], grain: Shape) -> list[list[tuple[int, _Use]]]:
     """Boxes in groups: those that share a grain, or whose hull holds little beside them, are read together."""
-    groups: list[tuple[Box, int, list[_Use]]] = []
-    for use in sorted(members, key=lambda use: [r.start for r in use.box]):
-        hull, size, group = _aligned(use.box, grain), prod(map(len, _aligned(use.box, grain))), [use]
+    groups: list[tuple[Box, int, list[tuple[int, _Use]]]] = []
+    for number, use in sorted(members, key=lambda member: [r.start for r in member[1].box]):
+        around = _aligned(use.box, grain)
+        size, group = prod(map(len, around)), [(number, use)]
         for other in reversed(groups):
-            both = _hull([hull, other[0]])
-            if _common(hull, other[0]) is not None or prod(map(len, both)) <= size + other[1]:
+            both = hull([around, other[0]])
+            if _common(around, other[0]) is not None or prod(map(len, both)) <= size + other[1]:
                 groups.remove(other)
-                hull, size, group = both, min(prod(map(len, both)), size + other[1]), other[2] + group
-        groups.append((hull, size, group))
+                around, size, group = both, min(prod(map(len, both)), size + other[1]), other[2] + group
+        groups.append((around, size, group))
     return [group for _, _, group in groups]
 
 

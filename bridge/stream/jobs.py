@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -53,12 +53,52 @@ def jobs(blocks: Sequence[Block], specs: Table, *, contiguous: int = CHUNK) -> l
     """
     if not blocks:
         return []
+    made, computing = _jobs(blocks, specs, contiguous)
+    if computing:
+        from bridge.stream.computed import computed
+
+        made += computed(computing, specs, blocks[0].leaves.table.names)
+    order = {file: rank for rank, file in enumerate(sorted(specs.files))}
+    made.sort(key=lambda job: (order[job.file], job.offset))
+    return made
+
+
+class Sizes(NamedTuple):
+    """What reads come to: how many bytes they read, and what each of the largest takes besides; not those of alike
+    tensors one by one.
+    """
+
+    nbytes: int
+    scratch_nbytes: tuple[int, ...]
+
+
+@collector_off(many=True)
+def sizes(blocks: Sequence[Block], specs: Table) -> Sizes:
+    """The sizes of `jobs`, of which a checkpoint of 100,000 computed tensors has a million."""
+    if not blocks:
+        return Sizes(0, ())
+    made, computing = _jobs(blocks, specs, CHUNK)
+    nbytes, scratch = sum(job.nbytes for job in made), [job.scratch_nbytes for job in made if not isinstance(job, Read)]
+    if computing:
+        from bridge.stream.computed import computed_sizes
+
+        for count, total, largest in computed_sizes(computing, specs, blocks[0].leaves.table.names):
+            nbytes += total
+            scratch += [largest] * min(count, THREADS)
+    return Sizes(nbytes, tuple(sorted(scratch, reverse=True)[:THREADS]))
+
+
+_Computing = list[tuple[Block, Sequence[Rows], np.dtype]]
+
+
+def _jobs(blocks: Sequence[Block], specs: Table, contiguous: int) -> tuple[list[Job], _Computing]:
+    """The reads of what is stored, and the rows of which some term is computed."""
     files, leaves = sorted(specs.files), blocks[0].leaves.table
     order = {file: rank for rank, file in enumerate(files)}
     ranks = np.array([order[file] for file in specs.files], np.intp)
     alike: dict[tuple[object, ...], tuple[IndexMap, Form, list[Rows]]] = {}
     changing: list[tuple[Change, list[Moves]]] = []
-    computing: list[tuple[Block, Sequence[Rows], np.dtype]] = []
+    computing: _Computing = []
     for group in _groups(blocks, specs, leaves):
         block, maps = group.block, [term.index_map for term in group.block.terms]
         if any(form.view is not None for form in group.stored):
@@ -84,12 +124,7 @@ def jobs(blocks: Sequence[Block], specs: Table, *, contiguous: int = CHUNK) -> l
         from bridge.stream.transform import transformed
 
         made += transformed(changing, specs, leaves.names)
-    if computing:
-        from bridge.stream.computed import computed
-
-        made += computed(computing, specs, leaves.names)
-    made.sort(key=lambda job: (order[job.file], job.offset))
-    return made
+    return made, computing
 
 
 def _groups(blocks: Sequence[Block], specs: Table, leaves: ArrayTable) -> Iterator[Group]:

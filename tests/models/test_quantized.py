@@ -17,6 +17,9 @@ from safetensors.numpy import load_file, save_file
 
 import bridge
 import bridge.models
+from tests.models.contract import DecoderContract, compiled
+from tests.models.encoder_contract import EncoderContract
+from tests.models.test_vit import ImageContract
 from tests.quantized.judge import to_numpy, to_torch
 
 pytestmark = pytest.mark.torch
@@ -48,6 +51,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "roberta": ("RobertaModel", SIZES),
     "vit": ("ViTModel", VIT | {"image_size": 16, "patch_size": 4}),
 }
+CONTRACTS = {"bert": EncoderContract, "roberta": EncoderContract, "vit": ImageContract}
 
 
 def fp8(name: str, weight: np.ndarray) -> tuple[Stored, np.ndarray]:
@@ -145,18 +149,21 @@ def test_every_model_loads_its_quantised_copy(model: str, format: str, tmp_path:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_logits_are_those_of_transformers(format: str, tmp_path: Path):
+@pytest.mark.parametrize("model", MODELS)
+def test_what_it_computes_is_what_transformers_does(model: str, format: str, tmp_path: Path):
+    """Of the values that the format's own package says: every state, and the logits."""
     import torch
     import transformers
 
-    quantised, dequantised, _ = copies(tmp_path, "llama", format)
-    theirs = transformers.LlamaForCausalLM.from_pretrained(dequantised, dtype=torch.float32).eval()
-    tokens = np.random.default_rng(0).integers(0, 67, 13, np.int32)
-    with torch.no_grad():
-        expected = theirs(torch.from_numpy(tokens).long()[None]).logits[0].numpy()
-    ours = bridge.models.from_pretrained(quantised)
-    got = np.asarray(jax.jit(lambda x: ours(x))(jnp.asarray(tokens)))
-    assert np.abs(got - expected).max() <= 1e-5 * np.abs(expected).max()
+    quantised, dequantised, _ = copies(tmp_path, model, format)
+    kind, contract = getattr(transformers, MODELS[model][0]), CONTRACTS.get(model, DecoderContract)
+    theirs = kind.from_pretrained(dequantised, dtype=torch.float32, attn_implementation="eager").eval()
+    example = contract.example(theirs.config)
+    expected = contract.judge(theirs, *example)
+    found = compiled(contract.run, bridge.models.from_pretrained(quantised), *example)
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert np.abs(np.asarray(value) - expected[name]).max() <= 1e-5 * np.abs(expected[name]).max(), name
 
 
 def test_a_model_is_made_in_the_dtype_of_its_config(tmp_path: Path):

@@ -148,6 +148,14 @@ def test_codes_are_kept_with_their_scales(tmp_path: Path):
     assert bridge.plan(source, {"bias": like["bias"]}, [bias], quantized="keep", allow_unexpected=["**"]).ok
 
 
+def test_a_leaf_of_codes_takes_no_values(tmp_path: Path):
+    source = layers(tmp_path / "q", "fp8", 2)
+    like = {"weight": jax.ShapeDtypeStruct((2, 256, 384), "float8_e4m3fn")}
+    plan = bridge.plan(source, like, ["h.{l}.up.weight -> weight", "h.{l}.up.bias -> _"])
+    assert "bfloat16 is not cast to float8_e4m3fn, whose codes mean nothing without scales" in str(plan)
+    assert "keep what is stored with quantized='keep'" in str(plan)
+
+
 def test_what_the_plan_says():
     plan = bridge.plan(CASES / "fp8-block-llama-f32", None, dtype=jnp.float32)
     key = "model.layers.{0..1}.mlp.up_proj.weight"

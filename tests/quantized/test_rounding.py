@@ -30,11 +30,21 @@ def test_every_exponent_midpoint_and_neighbour():
     assert_same(values, expected)
 
 
-def test_without_what_only_zeros_need():
+def test_normal_numbers():
     values = everything()
-    values = values[:, (np.abs(values[0]) >= 2.0**-24) | (values.view(np.uint32)[0] == 0)].copy()
+    values = values[:, (np.abs(values[0]) >= 2.0**-14) | (values[0] == 0)].copy()
+    assert {0, 0x80000000} <= set(values.view(np.uint32)[0].tolist())
     expected = values.astype(np.float16).astype(np.float32)
-    round_to_float16(values, Scratch(), Range(65504.0, positive=True))
+    round_to_float16(values, Scratch(), Range(65504.0, 2.0**-14))
+    assert_same(values, expected)
+
+
+@pytest.mark.parametrize("exponent", [-14, 3])
+def test_every_value_between_two_powers(exponent: int):
+    values = (np.arange(1 << 23, dtype=np.uint32) + np.uint32(exponent + 127 << 23)).view(np.float32).reshape(1, -1)
+    values[:, ::2] *= -1
+    expected = values.astype(np.float16).astype(np.float32)
+    round_to_float16(values, Scratch(), Range(65504.0, 2.0**-14))
     assert_same(values, expected)
 
 
@@ -48,9 +58,8 @@ def test_what_is_too_large(value: float):
 
 
 def test_what_is_known_of_products():
-    assert range_of(np.float32([[0.5, 2]]), 4) == Range(32.0, positive=True)
-    assert range_of(np.float32([[-3, 2]]), 4) == Range(48.0, positive=False)
-    assert range_of(np.float32([[2.0**-25]]), 4).positive is False
+    assert range_of(np.float32([[0.5, 2]]), 4) == Range(32.0, 0.5)
+    assert range_of(np.float32([[-3, 2]]), 4) == Range(48.0, 2.0)
     assert not range_of(np.float32([[np.nan, 1]]), 4).largest <= 65504
 
 

@@ -196,7 +196,7 @@ def test_tensors_of_many_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         # Scales of some columns lie so near each other in each row that all are read, for each band of columns.
         assert plan.nbytes <= 1.3 * sum(form.nbytes for form, *_ in made.tensors.values())
         leaves = sum(values.nbytes for values in made.values.values())
-        assert leaves < plan.peak_nbytes <= leaves + (10 << 20)
+        assert leaves < plan.peak_nbytes <= leaves + (12 << 20)
         with counted(monkeypatch) as lengths:
             same({key: ckpt[key] for key in ckpt}, made.values)
         assert sum(lengths) == plan.nbytes
