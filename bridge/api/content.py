@@ -10,7 +10,6 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.format.table import collector_off
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
@@ -44,7 +43,6 @@ class Content:
         self.plan, self.held, self.specs, self.left_out = plan, held, specs, left_out
 
     @classmethod
-    @collector_off(many=True)
     def of(
         cls,
         template: Template,

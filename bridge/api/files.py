@@ -16,7 +16,6 @@ from bridge._errors import CheckpointError, SaveError
 from bridge._text import quote
 from bridge.api.progress import Progress
 from bridge.format.encode import encode_header, encode_index
-from bridge.format.table import collector_off
 from bridge.mapping.template import Spec
 from bridge.place.held import Held, is_whole
 from bridge.place.save_group import SaveGroup
@@ -53,7 +52,6 @@ class Files:
     leaves: Mapping[str, Any]
 
     @classmethod
-    @collector_off(many=True)
     def of(
         cls,
         specs: Mapping[str, Spec],

@@ -19,6 +19,7 @@ from bridge.api.content import Content, LeftOut
 from bridge.api.files import Files, write_alone, write_together
 from bridge.api.load import Rules
 from bridge.api.progress import Progress, reporting
+from bridge.format.table import collector_off
 from bridge.model.template import take_apart
 from bridge.place.held import processes
 from bridge.place.save_group import SaveGroup
@@ -46,6 +47,7 @@ class SaveReport:
     left_out: tuple[LeftOut, ...]
 
 
+@collector_off(many=True)
 def save(
     model: Any,
     target: str | os.PathLike[str],
