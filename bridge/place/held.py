@@ -15,7 +15,7 @@ from bridge.stream.gather import Part, Whole
 def processes(leaves: Mapping[str, Any]) -> tuple[int, ...]:
     """The processes that have parts of these arrays, in order; none where all of them are here, whole."""
     arrays = [leaf for leaf in leaves.values() if isinstance(leaf, jax.Array)]
-    if all(sharding.is_fully_addressable for sharding in {leaf.sharding for leaf in arrays}):
+    if all(leaf.is_fully_addressable for leaf in arrays):
         return ()
     return tuple(sorted({device.process_index for leaf in arrays for device in leaf.sharding.device_set}))
 
