@@ -38,11 +38,12 @@ class Entry:
     def title(self) -> str:
         """The row's title, with the checkpoint's bytes where they matter."""
         tail = f", {self.nbytes / 1e9:.2g} GB" if self.nbytes else ""
-        tensors = (
-            {"small": ", ten thousand of them", "pickled_many": ", two thousand of them"}.get(self.row.key, "")
-            if self.size == "quick"
-            else ""
-        )
+        fewer = {
+            "small": ", ten thousand of them",
+            "many": ", two thousand of them",
+            "experts": ", two thousand of them",
+        }
+        tensors = fewer.get(self.row.kind, "") if self.size == "quick" else ""
         return f"{self.row.title}{tail}{tensors}"
 
     def case_title(self, name: str) -> str:

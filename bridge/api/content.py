@@ -11,7 +11,6 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.api.base import Base, check_base
-from bridge.format.table import collector_off
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
@@ -57,7 +56,6 @@ class Content:
         self.unplanned, self.base = unplanned, base
 
     @classmethod
-    @collector_off(many=True)
     def of(
         cls,
         template: Template,

@@ -15,7 +15,6 @@ from bridge._text import quote
 from bridge.api.content import Content
 from bridge.api.progress import Progress
 from bridge.format.encode import encode_header, encode_index
-from bridge.format.table import collector_off
 from bridge.mapping.template import Spec
 from bridge.place.held import Held
 from bridge.stream.convert import DoesNotFitError
@@ -51,7 +50,6 @@ class Files:
     leaves: Mapping[str, Any]
 
     @classmethod
-    @collector_off(many=True)
     def of(
         cls,
         content: Content,

@@ -20,6 +20,7 @@ from bridge.api.files import Files, write_alone
 from bridge.api.progress import reporting
 from bridge.api.stacks import stack_remarks
 from bridge.api.together import write_together
+from bridge.format.table import collector_off
 from bridge.mapping.template import Template
 from bridge.model.template import take_apart
 from bridge.place.held import processes
@@ -56,6 +57,7 @@ class SaveReport:
     remarks: tuple[str, ...] = ()
 
 
+@collector_off(many=True)
 def save(
     model: Any,
     target: str | os.PathLike[str],

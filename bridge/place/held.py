@@ -15,7 +15,7 @@ from bridge.stream.gather import Part, Whole
 def processes(leaves: Mapping[str, Any]) -> tuple[int, ...]:
     """The processes that have parts of these arrays, in order; none where all of them are here, whole."""
     arrays = [leaf for leaf in leaves.values() if isinstance(leaf, jax.Array)]
-    if all(sharding.is_fully_addressable for sharding in {leaf.sharding for leaf in arrays}):
+    if all(leaf.is_fully_addressable for leaf in arrays):
         return ()
     return tuple(sorted({device.process_index for leaf in arrays for device in leaf.sharding.device_set}))
 
@@ -37,20 +37,22 @@ class Held(Mapping[str, Sequence[Part]]):
         self.alone: dict[jax.sharding.Sharding, bool] = {}
 
     def __getitem__(self, name: str) -> Sequence[Part]:
-        if name not in self.parts:
+        parts = self.parts.get(name)
+        if parts is None:
             leaf = self.leaves[name]
             others = self.whole is not None and name not in self.whole and is_whole(leaf)
-            self.parts[name] = [] if others else list(self._parts(leaf))
-        return self.parts[name]
+            parts = self.parts[name] = [] if others else list(self._parts(leaf))
+        return parts
 
     def _is_alone(self, sharding: jax.sharding.Sharding) -> bool:
         """Whether an array lies in the host's memory in one piece. Many arrays have one sharding, and asking an array
         for its shards takes longer than reading a short one.
         """
-        if sharding not in self.alone:
+        found = self.alone.get(sharding)
+        if found is None:
             (device, *others), here = sharding.device_set, sharding.is_fully_addressable
-            self.alone[sharding] = here and not others and device.platform == "cpu"
-        return self.alone[sharding]
+            found = self.alone[sharding] = here and not others and device.platform == "cpu"
+        return found
 
     def _parts(self, leaf: Any) -> Iterator[Part]:
         if not isinstance(leaf, jax.Array) or self._is_alone(leaf.sharding):
