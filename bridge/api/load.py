@@ -260,7 +260,7 @@ def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layout
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
         request = request._replace(rules=rules.rules)
     if converted and request.rules:
-        from bridge.converted.own_rules import without_its_own  # rules for a converted checkpoint are rare
+        from bridge.api.own_rules import without_own_rules  # rules for a converted checkpoint are rare
 
-        request = without_its_own(ckpt, request)
+        request = without_own_rules(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model

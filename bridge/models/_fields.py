@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import bridge
+from bridge.models._json import safe
 
 # What transformers writes for every architecture and what no forward pass of an encoder depends on.
 _BOOKKEEPING = frozenset(
@@ -74,9 +75,9 @@ class Fields:
         parts: Mapping[str, bool] | None = None,
     ) -> None:
         if not isinstance(data, Mapping):
-            raise bridge.CheckpointError(f"'{_safe(name)}' holds {_spelled(data)}, not an object of fields.")
+            raise bridge.CheckpointError(f"'{safe(name)}' holds {_spelled(data)}, not an object of fields.")
         self._left = dict(data)
-        self._name = f"'{_safe(name)}'"
+        self._name = f"'{safe(name)}'"
         self._prefix = ""
         self._ignore = ignore
         self._parts = dict(parts or {})
@@ -195,7 +196,7 @@ class Fields:
         for field, value in self._left.items():
             known = field.startswith("_") or field in _BOOKKEEPING or field in unused
             if not known and self._prefix + field not in self._ignore and value is not None:
-                name = _safe(self._prefix + field)
+                name = safe(self._prefix + field)
                 raise bridge.CheckpointError(
                     f"{self._name}: field '{name}' is {_spelled(value)}, and this model does not know it. "
                     f'If it changes nothing: ignore=["{name}"].'
@@ -220,7 +221,3 @@ def _spelled(value: Any) -> str:
     """A value as JSON, cut where it is long; JSON's escapes keep it printable."""
     text = json.dumps(value, default=repr)
     return text if len(text) <= 80 else f"{text[:60]}…"
-
-
-def _safe(text: str) -> str:
-    return text if text.isprintable() else ascii(text)[1:-1]
