@@ -135,7 +135,10 @@ def load(
         memory and are filled in place, unless this is given.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
     - `mmap`: let the files of a converted checkpoint on a local disk be the arrays' memory, where they are aligned.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`: as for `bridge.open`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
+        `False` for none; where files are kept; whether to stay off the network.
+    - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
+    - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
 
     **Returns:** `like` with every array replaced by a `jax.Array`; what is no array, and PRNG keys, stay as they are.
     Without `like` a flat dict of leaf name to array.

@@ -209,7 +209,7 @@ class Checkpoint:
         return f"key {quote(text)} is not in {quote(self.source)} ({plural(len(self), 'key')}). {advice}"
 
 
-def open_checkpoint(
+def open(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
     *,
     revision: str | None = None,
@@ -296,4 +296,4 @@ def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> T
     return joined
 
 
-open = open_checkpoint
+open_checkpoint = open  # for rooms in which `open` is Python's
