@@ -84,8 +84,12 @@ def convert(
         A transposed tensor that is larger than this is read again for each part of it.
     - `overwrite`: replace a checkpoint that stands in the target.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
-        `bridge.open`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
+        `False` for none; where files are kept; whether to stay off the network.
+    - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
+    - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
+    - `root`, `modules`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; whether to
+        read whole modules too, by their attributes.
 
     **Returns:** a `SaveReport`.
 

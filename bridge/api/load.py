@@ -142,8 +142,12 @@ def load(
         memory and are filled in place, unless this is given.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
     - `mmap`: let the files of a converted checkpoint on a local disk be the arrays' memory, where they are aligned.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
-        `bridge.open`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
+        `False` for none; where files are kept; whether to stay off the network.
+    - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
+    - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
+    - `root`, `modules`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; whether to
+        read whole modules too, by their attributes.
 
     **Returns:** `like` with every array replaced by a `jax.Array`; what is no array, and PRNG keys, stay as they are.
     Without `like` a flat dict of leaf name to array.
@@ -282,7 +286,7 @@ def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layout
             return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
         request = request._replace(rules=rules.rules)
     if converted and request.rules:
-        from bridge.converted.own_rules import without_its_own  # rules for a converted checkpoint are rare
+        from bridge.api.own_rules import without_own_rules  # rules for a converted checkpoint are rare
 
-        request = without_its_own(ckpt, request)
+        request = without_own_rules(ckpt, request)
     return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model

@@ -65,8 +65,12 @@ def plan(
         from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
     - `max_host_bytes`: bytes that may be in flight between the files and devices with memory of their own, 1 GiB by
         default; `plan.peak_nbytes` depends on it.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
-        `bridge.open`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
+        `False` for none; where files are kept; whether to stay off the network.
+    - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
+    - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
+    - `root`, `modules`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; whether to
+        read whole modules too, by their attributes.
 
     **Returns:** a `Plan`. Where keys and leaves do not meet `plan.ok` is False and its lists say why.
 

@@ -89,14 +89,15 @@ def save(
         no leaf holds come from there too. Files are called and divided as its files, and have its metadata. Rules are
         planned against it first, so the keys that it has keep its dtypes.
     - `leave_out`: patterns of leaves that are not written.
-    - `layouts`: layers of your own, as for `bridge.plan`. A `Plan` has them in it already; new leaves need them.
+    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer rules from PyTorch's
+        names to the layer's leaves. A `Plan` has them in it already; new leaves need them.
     - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
     - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has
         a file of its own. Takes no part where there is a `base`.
     - `metadata`: the files' `__metadata__`, by default `{"format": "pt"}`.
     - `overwrite`: replace a checkpoint that stands in the target. At every moment it is the old one or the new one,
         whole.
-    - `progress`: as for `bridge.load`.
+    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
     - `verify`: read every file back from the disk and compare it with the model before it takes its place. The lengths
         of files are checked always.
 

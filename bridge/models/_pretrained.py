@@ -110,13 +110,23 @@ def from_pretrained(
         the weights.
     - `model_class`: the class that the model must be of, `bridge.models.llama.Llama`, say: an error where config.json
         names another, and what a type checker takes the model for.
-    - `dtype`: `None` for the one in which the checkpoint stores its floats, or in which a quantised model was made.
-        Otherwise as for `bridge.load`.
+    - `dtype`: `None` for the one in which the checkpoint stores its floats, or in which a quantised model was made; a
+        dtype for all floating leaves; or a mapping of leaf patterns to dtypes.
     - `ignore`: fields of the config that are known to change nothing, for those that this library does not know.
-    - `sharding`, `max_host_bytes`, `allow_missing`, `allow_unexpected`, `quantized`, `layouts`, `progress`: as for
-        `bridge.load`.
-    - `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`, `modules`: as for
-        `bridge.open`.
+    - `sharding`: where leaves go: a `jax.Device` or `Sharding`; `(mesh, {leaf pattern: PartitionSpec})`; or a function
+        `(name, spec) -> Sharding`. Each process reads the bytes of its own shards.
+    - `allow_missing`: patterns of leaves that may be absent, or functions `(name, spec) -> array` by pattern.
+    - `allow_unexpected`: patterns of keys that may be left over, those of a head, say.
+    - `quantized`: `None` for values of quantised weights; a mapping, what stands in config.json as
+        `quantization_config`, where the checkpoint has none.
+    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`; those of `equinox.nn` are known.
+    - `max_host_bytes`: bytes that may be in flight between the files and devices, 1 GiB by default.
+    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
+        `False` for none; where files are kept; whether to stay off the network.
+    - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
+    - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
+        read whole modules too, by their attributes.
 
     **Returns:** an Equinox module; `.config` says what it is. No code of the repo is run.
 

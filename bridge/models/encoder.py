@@ -179,26 +179,31 @@ class TextEncoder(Encoder):
         - `mask`: shape `(seq,)`, bool or integer: false or 0 where `tokens` is padding. `None` hides nothing.
         - `token_types`: shape `(seq,)`, integer. `None` is all of type 0.
         """
-        return self.run(self.embedded(tokens, token_types), self.context(tokens, mask))
+        return self.run(*self._begun(tokens, mask, token_types))
 
     def hidden_states(
         self, tokens: jax.Array, mask: jax.Array | None = None, token_types: jax.Array | None = None
     ) -> jax.Array:
         """The embeddings and every layer's hidden states, shape `(layers + 1, seq, d)`. Arguments as for a call."""
-        return self.run_every(self.embedded(tokens, token_types), self.context(tokens, mask))
+        return self.run_every(*self._begun(tokens, mask, token_types))
 
-    def embedded(self, tokens: jax.Array, token_types: jax.Array | None) -> jax.Array:
-        """What enters the first layer, `(seq, d)`."""
+    def embedded(self, tokens: jax.Array, mask: jax.Array, token_types: jax.Array) -> jax.Array:
+        """What enters the first layer, `(seq, d)`, of arguments `(seq,)` each; the mask is bool."""
+        return self.embed(tokens, self.config.positions(tokens), token_types)
+
+    def context(self, tokens: jax.Array, mask: jax.Array) -> Any:
+        """What all layers are told. Arguments as for `embedded`."""
+        return AttentionContext(mask)
+
+    def _begun(self, tokens: jax.Array, mask: jax.Array | None, token_types: jax.Array | None) -> tuple[jax.Array, Any]:
+        """What enters the first layer, and what all layers are told."""
         (seq,) = tokens.shape
         name, most = type(self).__name__, self.config.max_tokens
         if most is not None and seq > most:
             raise bridge.BridgeError(f"{name} got {seq} tokens and has positions for {most}: cut the text.")
+        shown = jnp.ones(seq, bool) if mask is None else mask.astype(bool)
         types = jnp.zeros(seq, jnp.int32) if token_types is None else token_types
-        return self.embed(tokens, self.config.positions(tokens), types)
-
-    def context(self, tokens: jax.Array, mask: jax.Array | None) -> Any:
-        """What all layers are told."""
-        return AttentionContext(jnp.ones(tokens.shape, bool) if mask is None else mask.astype(bool))
+        return self.embedded(tokens, shown, types), self.context(tokens, shown)
 
 
 class ImageEncoder(Encoder):

@@ -236,7 +236,7 @@ class Checkpoint:
             verify_file(self._folder, name, source)
 
 
-def open_checkpoint(
+def open(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Checkpoint,
     *,
     revision: str | None = None,
@@ -292,4 +292,4 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
         ) from e
 
 
-open = open_checkpoint
+open_checkpoint = open  # for rooms in which `open` is Python's

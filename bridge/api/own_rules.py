@@ -1,4 +1,4 @@
-"""Rules that are given with a converted checkpoint: its own are behind it, others are refused."""
+"""Rules that are given for a converted checkpoint: they may only be its own."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bridge.rules.rule import Rule
 from bridge.source.checkpoint import Checkpoint
 
 
-def without_its_own(ckpt: Checkpoint, request: Request) -> Request:
+def without_own_rules(ckpt: Checkpoint, request: Request) -> Request:
     """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
     if not all(map(_names_one, request.rules)):
         record = read_record(ckpt)
