@@ -126,6 +126,7 @@ def from_pretrained(
         `False` for none; where files are kept; whether to stay off the network.
     - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
+    - `root`, `modules`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; whether to
         read whole modules too, by their attributes.
 
     **Returns:** an Equinox module; `.config` says what it is. No code of the repo is run.

@@ -146,3 +146,31 @@ def test_a_shared_layer(tmp_path: Path):
     assert plan.nbytes == weight.nbytes
     embedding, _ = bridge.load(path, like).shared()
     assert np.asarray(embedding.weight).tobytes() == weight.numpy().tobytes()
+
+
+# ---- whole modules
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+@pytest.mark.parametrize("script", [False, True], ids=["pickled", "TorchScript"])
+def test_whole_modules(script: bool, tmp_path: Path):
+    """By the names and values of `state_dict()`."""
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last), torch.nn.BatchNorm2d(4))
+    path = tmp_path / "x.pt"
+    if script:
+        torch.jit.script(net).save(str(path))
+    else:
+        torch.save(net, path)
+    wanted = net.state_dict()
+    with pytest.raises(bridge.CheckpointError, match="modules=True"):
+        bridge.load(path)
+    loaded = bridge.load(path, modules=True)
+    assert sorted(loaded) == sorted(wanted)
+    for key, tensor in wanted.items():
+        expected = tensor.int() if tensor.dtype == torch.int64 else tensor
+        assert np.asarray(loaded[key]).tobytes() == expected.contiguous().numpy().tobytes(), key
+    bridge.convert(path, tmp_path / "native", modules=True)
+    bridge.revert(tmp_path / "native", tmp_path / "back.safetensors")
+    with bridge.open(path, modules=True) as ckpt:
+        assert list(ckpt) == list(wanted)
+        assert bridge.diff(ckpt, tmp_path / "back.safetensors").equal
