@@ -232,7 +232,7 @@ def test_a_file_that_changes_before_each_read(
     change: Callable[[Path], None], held: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     if not held:
-        monkeypatch.setattr("bridge.source.checkpoint._HELD_FILES", 0)
+        monkeypatch.setattr("bridge.source.checkpoint.held_files", lambda: 0)
     at, came = 0, True
     while came:
         folder = tmp_path / str(at)
