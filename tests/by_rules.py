@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _by_rules_too(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if Path(request.node.path).parent.name in FOLDERS and request.node.get_closest_marker("by_plan_alone") is None:
-        save = bridge.save
+def _by_rules_too(request: pytest.FixtureRequest) -> Iterator[None]:
+    # A patch of its own: the fixture that tests use would be set up before their others, and outlive them.
+    with pytest.MonkeyPatch.context() as patch:
+        if Path(request.node.path).parent.name in FOLDERS and request.node.get_closest_marker("by_plan_alone") is None:
+            save = bridge.save
 
-        def saved(model: Any, target: Any, rules_or_plan: Any = None, **options: Any) -> Any:
-            report = save(model, target, rules_or_plan, **options)
-            if isinstance(rules_or_plan, bridge.Plan) and options.get("base") is None:
-                _compare(save, model, rules_or_plan, {name: options[name] for name in _SAME if name in options})
-            return report
+            def saved(model: Any, target: Any, rules_or_plan: Any = None, **options: Any) -> Any:
+                report = save(model, target, rules_or_plan, **options)
+                if isinstance(rules_or_plan, bridge.Plan) and options.get("base") is None:
+                    _compare(save, model, rules_or_plan, {name: options[name] for name in _SAME if name in options})
+                return report
 
-        monkeypatch.setattr(bridge, "save", saved)
+            patch.setattr(bridge, "save", saved)
+        yield
 
 
 def _compare(save: Any, model: Any, plan: bridge.Plan, options: dict[str, Any]) -> None:

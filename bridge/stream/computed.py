@@ -82,7 +82,7 @@ class ComputedRead(SourcedRead):
         there = piece.change.is_none and out.dtype == dtype and (not out.ndim or piece.leaf_strides[-1] == 1)
         space = np.empty(0, dtype)
         for inner, parts in self.box.banded(iter(read), axes.tolist()):
-            place = out[within(inner, self.box.box)]
+            place = out[(*within(inner, self.box.box), ...)]  # a view, also of one value
             if there:
                 self.box.view.values(inner, parts, place)
                 continue

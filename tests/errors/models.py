@@ -138,7 +138,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 
 @situation("models: another class than asked for")
 def _(patch: pytest.MonkeyPatch) -> None:
-    _folder(FIELDS["gpt2"] | {"model_type": "gpt2"}, {"a": np.zeros(1, np.float32)})
+    _folder(FIELDS["gpt2"] | {"model_type": "gpt2"}, {"a": np.zeros(100, np.float32)})
     bridge.models.from_pretrained("m", model_class=import_module("bridge.models.llama").Llama)
 
 

@@ -129,7 +129,7 @@ def test_from_pretrained_hands_them_on(tmp_path: Path):
     """A model whose matrices some checkpoint has the other way round."""
     from bridge.models import llama
 
-    fields: dict[str, Any] = {"model_type": "llama", "vocab_size": 16, "hidden_size": 8, "intermediate_size": 8}
+    fields: dict[str, Any] = {"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8}
     fields |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 8}
     config = llama.Config.from_dict(fields)
     model = llama.Llama(config, key=KEY)
