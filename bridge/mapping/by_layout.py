@@ -14,6 +14,8 @@ from bridge.mapping.layout_spelling import LayoutSpelling
 from bridge.mapping.pattern import Column
 from bridge.mapping.spelling import dropping_variants
 from bridge.rules.options import Options
+from bridge.rules.rule import Rule
+from bridge.rules.syntax import Axis, Side
 
 
 def by_layout(
@@ -27,6 +29,8 @@ def by_layout(
         # What is told of a key in a list that is mixed is the first of several rules.
         desugar.drops.append(Dropped(bound, landed.rows.ids, lambda: dropping_variants(arrival, zeros=zeros)[0], zeros))
         desugar.concrete.append(ConcreteRule(bound.number, lambda: dropping_variants(arrival, zeros=zeros)))
+        return
+    if not _has_axes_of(desugar, arrival, landed, port, int(placed[0])):
         return
     tie = user.tie or port.tied_to is not None
     apart = bound.number if tie else None, bound.number if len(user.keys) > 1 else None
@@ -53,3 +57,30 @@ def by_layout(
     leaves = np.array([equation.others[number][port.branch] for number in placed.tolist()], np.intp)
     run = KeyRun(bound, landed.side, landed.rows.ids, placed, leaves, stacked_columns(stacks))
     equation.arrive(TermPosition(landed.side, port.side, port.branch), run)
+
+
+def _has_axes_of(desugar: Desugar, arrival: Arrival, landed: Landed, port: Port, placed: int) -> bool:
+    """Whether the keys have as many axes as this rule of a layout gives them; where no rule does, the first is meant.
+
+    A layout may have several rules for one name and leaf, which differ in the axes of the key.
+    """
+    assert desugar.names is not None
+    assert port.rule.leaf is not None
+    others = [p for p in arrival.standing.ports if p._replace(rule=port.rule) == port and _same_leaf(p.rule, port.rule)]
+    if len(others) < 2:
+        return True
+    leaf = desugar.names.filled_by(placed, port.rule)[port.branch]
+    # What a leaf has more than its layer's axes are a stack's, and those that no index numbers are the key's too.
+    more = len(desugar.names.table.spec(leaf).shape) - port.depth - _count(port.rule.leaf)
+    shape = desugar.table.spec(int(landed.rows.ids[0])).shape
+    meant = next((p for p in others if more + _count(p.rule.keys[p.side]) == len(shape)), others[0])
+    return meant == port
+
+
+def _same_leaf(one: Rule, other: Rule) -> bool:
+    return one.leaf is not None and other.leaf is not None and one.leaf == other.leaf and len(one.keys) == 1
+
+
+def _count(side: Side) -> int:
+    """How many axes a side names, without the rest."""
+    return sum(isinstance(axis, Axis) for axis in side.axes or ())

@@ -160,6 +160,7 @@ def safetensors_in_folder(folder: Folder, variant: str | None, commit: str | Non
     # A web server may not list what it has; then it is asked for what a model's files are called.
     found = folder.names() or [name for name in (*_index_names(variant), default) if folder.has(name)]
     names = [name for name in found if not name.startswith(ASIDE)]
+    names = names if variant else _without_variants(names)
     index_name = choose(_indices(names, variant), _index_names(variant), "indices", folder)
     if index_name is not None:
         return located_by_index(folder, index_name, commit)
@@ -168,6 +169,18 @@ def safetensors_in_folder(folder: Folder, variant: str | None, commit: str | Non
     ending = f".{variant}{_SUFFIX}" if variant else _SUFFIX
     name = choose([n for n in names if n.endswith(ending)], (), "safetensors files and no index", folder)
     return None if name is None else Located(folder.label, folder, (name,), commit=commit)
+
+
+def _without_variants(names: Sequence[str]) -> list[str]:
+    """Those that are no variant of others: `x.fp16.safetensors` beside `x.safetensors`, in one file or in several."""
+    endings = (_SUFFIX, f"{_SUFFIX}.index.json")
+    stems = {name.removesuffix(ending) for name in names for ending in endings if name.endswith(ending)}
+    plain: list[str] = []
+    for name in names:
+        stem = next((name.removesuffix(ending) for ending in endings if name.endswith(ending)), "")
+        if stem.rpartition(".")[0] not in stems:
+            plain.append(name)
+    return plain
 
 
 def located_by_index(folder: Folder, name: str, commit: str | None) -> Located:

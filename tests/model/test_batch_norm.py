@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file as save_numpy
 from safetensors.torch import save_file
 
 import bridge
@@ -131,3 +132,71 @@ def test_mode_ema_counts_nothing(tmp_path):
     bridge.save(bridge.load(tmp_path / "model.safetensors", like), tmp_path / "back.safetensors", plan)
     count = bridge.open(tmp_path / "back.safetensors")["num_batches_tracked"]
     assert (count.dtype, count.shape, int(count)) == (np.int64, (), 0)
+
+
+def three(one):
+    """What becomes of one layer three times."""
+    return lambda key: eqx.filter_vmap(one)(jax.random.split(key, 3))
+
+
+def counters(path, shape, names=("num_batches_tracked",)):
+    """Checkpoints whose counters have this shape, by writers that have no scalars."""
+    tensors = {}
+    for n, name in enumerate(names):
+        prefix = name.removesuffix("num_batches_tracked")
+        tensors |= {
+            prefix + key: np.full(4, n, np.float32) for key in ("weight", "bias", "running_mean", "running_var")
+        }
+        tensors[name] = np.full(shape, 7 + n)
+    save_numpy(tensors, path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["batch", "ema"])
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_counter_may_have_one_axis(mode, shape, tmp_path):
+    path, like = counters(tmp_path / "model.safetensors", shape), abstract(layer(mode))
+    plan = bridge.plan(path, like)
+    assert plan.ok
+    assert bridge.Plan.from_json(plan.to_json()) == plan == bridge.plan(path, like, plan.rules)
+    loaded = bridge.load(path, like, plan)
+    if mode == "batch":
+        assert int(loaded[1].get(loaded[0].batch_counter)) == 2**30 + 7
+        bridge.save(loaded, tmp_path / "by_plan.safetensors", plan)
+        assert bridge.diff(tmp_path / "by_plan.safetensors", path).equal
+    bridge.save(loaded, tmp_path / "back.safetensors")
+    count = bridge.open(tmp_path / "back.safetensors")["num_batches_tracked"]
+    assert (count.shape, int(count)) == ((), 7 if mode == "batch" else 0)
+
+
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_counters_of_one_axis_in_a_stack(shape, tmp_path):
+    names = [f"bn.{n}.num_batches_tracked" for n in range(3)]
+    path = counters(tmp_path / "model.safetensors", shape, names)
+    like = eqx.filter_eval_shape(eqx.nn.make_with_state(Stack), jax.random.key(0))
+    plan = bridge.plan(path, like)
+    assert plan.ok, plan
+    assert bridge.Plan.from_json(plan.to_json()) == plan
+    model, state = bridge.load(path, like, plan)
+    assert [int(count) - 2**30 for count in state.get(model.bn.batch_counter)] == [7, 8, 9]
+    bridge.save((model, state), tmp_path / "back.safetensors", ["bn.{l}.** -> bn.**"])
+    with bridge.open(tmp_path / "back.safetensors") as back:
+        assert [(back[name].shape, int(back[name])) for name in names] == [((), 7), ((), 8), ((), 9)]
+    bridge.save((model, state), tmp_path / "whole.safetensors")
+    whole, state = bridge.load(tmp_path / "whole.safetensors", like)
+    assert [int(count) - 2**30 for count in state.get(whole.bn.batch_counter)] == [7, 8, 9]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1, 1)])
+def test_a_counter_of_another_shape_is_an_error(shape, tmp_path):
+    path = counters(tmp_path / "model.safetensors", shape)
+    plan = bridge.plan(path, abstract(layer("batch")))
+    assert not plan.ok
+    assert [found[:2] for found in plan.mismatched] == [("num_batches_tracked",) * 2]
+
+
+class Stack(eqx.Module):
+    bn: eqx.nn.BatchNorm
+
+    def __init__(self, key):
+        self.bn = three(layer("batch"))(key)

@@ -190,3 +190,33 @@ def test_an_index_is_no_source(tmp_path: Path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text("{}")
     assert refusal(index) == f"'{index}' is an index. Name the folder that holds it and its files."
+
+
+@pytest.mark.parametrize("stem", ["model", "diffusion_pytorch_model", "a.b"])
+def test_a_variant_beside_its_file_is_no_doubt(tmp_path: Path, stem: str):
+    file(tmp_path / f"{stem}.safetensors", "plain")
+    file(tmp_path / f"{stem}.fp16.safetensors", "fp16")
+    file(tmp_path / f"{stem}.non_ema.safetensors", "non_ema")
+    assert keys(tmp_path) == ["plain"]
+    assert keys(tmp_path, variant="fp16") == ["fp16"]
+    (tmp_path / f"{stem}.safetensors").unlink()
+    assert "holds 2 safetensors files and no index" in refusal(tmp_path)
+
+
+def test_a_variant_in_several_files_beside_its_file(tmp_path: Path):
+    file(tmp_path / "unet.safetensors", "plain")
+    shard = file(tmp_path / "unet.fp16-00001-of-00001.safetensors", "fp16")
+    index = json.dumps({"weight_map": {"fp16": shard.name}})
+    for name in ("unet.safetensors.index.fp16.json", "unet.fp16.safetensors.index.json"):
+        (tmp_path / name).write_text(index)
+        assert keys(tmp_path) == ["plain"]
+        assert keys(tmp_path, variant="fp16") == ["fp16"]
+        (tmp_path / name).unlink()
+
+
+def test_a_variant_beside_an_index(tmp_path: Path):
+    for stem in ("unet", "unet.fp16"):
+        shard = file(tmp_path / f"{stem}-00001-of-00001.safetensors", stem)
+        (tmp_path / f"{stem}.safetensors.index.json").write_text(json.dumps({"weight_map": {stem: shard.name}}))
+    assert keys(tmp_path) == ["unet"]
+    assert keys(tmp_path, variant="fp16") == ["unet.fp16"]

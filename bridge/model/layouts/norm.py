@@ -24,7 +24,8 @@ def batch_norm(layer: eqx.nn.BatchNorm) -> Layout:
     """Running statistics live in the `State`. `num_batches_tracked` may be absent: old checkpoints lack it."""
     if layer.mode == "batch":
         return Layout(
-            rules=(f"num_batches_tracked [] -> num_batches_tracked [] ; add={COUNTED}",),
+            # Some writers have no scalars; what is saved without their checkpoint is PyTorch's scalar.
+            rules=tuple(f"num_batches_tracked {a} -> num_batches_tracked [] ; add={COUNTED}" for a in ("[]", "[1]")),
             shown={
                 "batch_state_index.0": "running_mean",
                 "batch_state_index.1": "running_var",
