@@ -100,6 +100,33 @@ def elsewhere(folder: Path, mesh: Mesh, count: int) -> None:
         assert loaded["half"].devices() == {devices[-1]}
         assert len(loaded["half"].addressable_shards) == (devices[-1] in jax.local_devices())
     bridge.save(loaded, folder / f"saved-{count}" / "elsewhere", ["** -> **"])
+    based(folder, count)
+
+
+PART = ["qkv [x[128:384] m] -> part [x m]"]
+
+
+def part_of(path: Path) -> np.ndarray:
+    """Rows for the middle of a tensor."""
+    columns = bridge.open(path).specs["qkv"].shape[1]
+    return np.arange(256 * columns, dtype=np.float32).reshape(256, columns)
+
+
+def based(folder: Path, count: int) -> None:
+    """A leaf that is spread, and a checkpoint that has more keys, and more elements of its key."""
+    mesh = Mesh(np.array(jax.devices()), ("all",))
+    where = NamedSharding(mesh, P("all"))
+    path = folder / "exact.safetensors"
+    stored, values = bridge.open(path)["qkv"], part_of(path)
+    part = jax.make_array_from_callback(values.shape, where, lambda index: values[index])
+    out = folder / f"saved-{count}" / "based.safetensors"
+    report = bridge.save({"part": part}, out, PART, base=path, verify=True)
+    assert report.left_out == ()
+    whole = stored.copy()
+    whole[128:384] = values
+    found, base = bridge.open(out), bridge.open(path)
+    assert found["qkv"].tobytes() == whole.tobytes()
+    assert all(found[key].tobytes() == base[key].tobytes() for key in base if key != "qkv")
 
 
 def saved(folder: Path, name: str, model: dict[str, jax.Array], plan: bridge.Plan) -> None:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import bridge
-from tests.place.process import RULES
+from tests.place.process import PART, RULES, part_of
 from tests.place.processes import processes
 
 L, E, D = 2, 8, 512
@@ -63,6 +63,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     written(folder, "kinds", t, leaves)
     some = {name: leaves[name] for name in ("half", "joined", "norm")} | {"extra": np.arange(64, dtype=np.float32)}
     bridge.save(some, folder / "saved-1" / "elsewhere", ["** -> **"])
+    path = folder / "exact.safetensors"
+    bridge.save({"part": part_of(path)}, folder / "saved-1" / "based.safetensors", PART, base=path)
     return folder
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import BertConfig, BertForMaskedLM
 
 import bridge
-from tests.save.files import BF16, bits, finite, metadata, random, read, write
+from tests.save.files import BF16, bits, finite, metadata, random, read, struct, write
 
 RULES = ["bert.layers.{l}.w -> layers.w", "bert.norm -> norm"]
 
@@ -92,6 +93,28 @@ def test_pytorch_reads_it_strictly(tmp_path: Path):
         found = load_file(tmp_path / "out.safetensors")
         Full().load_state_dict(found, strict=True)
         assert all(torch.equal(found[key], value) for key, value in module.state_dict().items())
+
+
+def test_transformers_reads_it(tmp_path: Path):
+    """A backbone of which the head, and what ties it, stay with the base: the full model computes with both."""
+    config = BertConfig(vocab_size=24, hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+    torch.manual_seed(0)
+    BertForMaskedLM(config).eval().save_pretrained(tmp_path / "full")
+    rules = ["bert.encoder.layer.{l}.attention.self.{query|key|value}.** -> {query|key|value}.**"]
+    like = {name: {"weight": struct((2, 8, 8)), "bias": struct((2, 8))} for name in ("query", "key", "value")}
+    model = bridge.load(tmp_path / "full", like, rules, allow_unexpected="**")
+    bridge.save(jax.tree.map(lambda x: x + 1, model), tmp_path / "tuned", rules, base=tmp_path / "full")
+    config.save_pretrained(tmp_path / "tuned")
+    found, told = BertForMaskedLM.from_pretrained(tmp_path / "tuned", output_loading_info=True)
+    assert not any(told.values())
+    wanted = BertForMaskedLM.from_pretrained(tmp_path / "full")
+    with torch.no_grad():
+        for layer in wanted.bert.encoder.layer:
+            for linear in (layer.attention.self.query, layer.attention.self.key, layer.attention.self.value):
+                linear.weight += 1
+                linear.bias += 1
+        ids = torch.arange(6)[None]
+        assert torch.equal(found.eval()(ids).logits, wanted.eval()(ids).logits)
 
 
 def test_a_diffusion_pipelines_folder(tmp_path: Path):
