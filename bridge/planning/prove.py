@@ -89,8 +89,12 @@ def prove(
     proof.spent = frozenset(spent)
     _report_lost(desugar, proof, allow_unexpected)
     _check_whole(desugar, builder, proof, model, allow_missing)
-    idle = (rule for number, rule in enumerate(rules) if number not in bindings.used)
+    idle = [rule for number, rule in enumerate(rules) if number not in bindings.used]
     proof.idle = tuple(str(rule) for rule in idle if not rule.alt)  # another spelling is there, or it is not
+    if idle and model is not None and proof.blocks:
+        from bridge.planning.overruled import overruled, speaks  # most rules have keys
+
+        problems.conflicts += overruled(filter(speaks, idle), proof.blocks, model)
     return proof
 
 

@@ -91,8 +91,6 @@ class HttpFile(RangedFile):
         """Bytes `[start, stop)` into `into`; returns the file's length."""
 
         def check(response: Any) -> int:
-            if response.status in (404, 410):
-                raise CheckpointError(f"{quote(name)} does not exist. Check the URL.") from FileNotFoundError(name)
             length = check_range(name, response.status, response.headers, start, stop, nbytes)
             etag = response.headers.get("ETag")
             if nbytes is not None and etag != self._etag:

@@ -138,7 +138,7 @@ def check_range(name: str, status: int, headers: Mapping[str, str], start: int, 
     if status in BUSY:
         raise busy(status, headers)
     if status in (404, 410):
-        raise CheckpointError(f"{subject} does not exist. Check the URL.")
+        raise CheckpointError(f"{subject} does not exist. Check the URL.") from FileNotFoundError(name)
     if status in (401, 403, 407):
         raise CheckpointError(f"{subject} may not be read: HTTP status {status}. Check your credentials.")
     encoding = headers.get("Content-Encoding", "")

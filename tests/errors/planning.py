@@ -54,6 +54,8 @@ _load(
     {"a": spec(1, dtype=jnp.int32)},
     "a -> a ; add=2147483647",
 )
+SQUARES = {f"h.{n}.w": np.zeros((3, 3), np.float32) for n in range(2)}
+_load("a rule that takes no key", SQUARES, {"w": spec(2, 3, 3)}, ["h.{l}.** -> **", "h.{l}.w [i o] -> w [l o i]"])
 _load("a tie that is none", {"a": A, "b": A + 1}, {"a": spec(3)}, ["b -> a ; tie=true"])
 
 MESH = Mesh(np.array(jax.devices("cpu")[:1]), ("x",))

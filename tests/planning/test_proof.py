@@ -178,3 +178,35 @@ def test_a_hundred_thousand_keys(leaves: Shapes, rules: list[str]):
     assert made.ok
     assert time.perf_counter() - start < 15  # about a second; what is quadratic takes minutes
     assert len(made.rules) == 1
+
+
+SQUARE = {f"h.{n}.w": (3, 3) for n in range(2)}
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ["h.{l}.v [i o] -> w [l o i]", "h.{l}.w -> w"],
+        ["h.{l}.** -> **", "h.{l}.w [i o] -> w [l o i]"],
+        ["h.{l}.w -> w", "h.{l}.w -> w ; scale=2.0"],
+    ],
+)
+def test_a_rule_with_axes_that_takes_no_key_and_whose_leaf_is_filled_otherwise(rules: list[str]):
+    made = plan(SQUARE, {"w": (2, 3, 3)}, rules)
+    assert not made.ok
+    assert "takes no key, and leaf 'w' is filled otherwise, from 'h.0.w'" in str(made)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        ["h.{l}.w [i o] -> w [l i o]", "h.{l}.v [i o] -> w [l i o]"],  # filled in the same way
+        ["h.{l}.w -> w", "h.{l}.v [i o] -> w [l o i] ; alt=true"],
+        ["h.{l}.w -> w", "h.{l}.v -> w"],  # a rename is only listed
+        ["h.{l}.w -> w", "x [i o] -> y [o i]"],
+    ],
+)
+def test_a_rule_that_takes_no_key_is_else_only_listed(rules: list[str]):
+    made = plan(SQUARE, {"w": (2, 3, 3)}, rules)
+    assert made.ok, made
+    assert len(made.idle) == ("alt" not in rules[1])

@@ -9,6 +9,7 @@ import _thread
 import gc
 import os
 import random
+import signal
 import sys
 import threading
 import time
@@ -82,4 +83,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background process ignores it
     main()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ from bridge.target import commit, stage
 from bridge.target.interrupts import Held
 from tests.save.files import read
 from tests.target.interrupting import descriptors, left, save
+
+
+@pytest.fixture(autouse=True)
+def _listening() -> Iterator[None]:
+    """Who is started in the background by a shell is told to ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_sixty_interrupted_saves(tmp_path: Path):
