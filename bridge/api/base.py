@@ -38,6 +38,9 @@ class Base:
         self.keys = frozenset(key for key in ckpt if key not in held)
         self.partial = frozenset(key for key in ckpt if key in held and not _is_whole(held[key]))
         self.new = tuple(key for key in written if key not in ckpt)
+        for key in self.ckpt.refused:
+            if key in self.keys or key in self.partial:
+                raise PlanError(f"base {quote(ckpt.source)} cannot hand over key {quote(key)}: {ckpt.refused[key]}")
         for key in self.partial:
             stored, dtype = ckpt.specs[key].dtype, written[key].dtype
             if stored != dtype:

@@ -95,24 +95,32 @@ class Content:
         base = None if ckpt is None else Base(ckpt, specs, held)
         return cls(plan, held, specs if base is None else base.specs(specs), left_out, unplanned, base)
 
-    def check_copies(self, leaves: Mapping[str, Any]) -> None:
-        """Leaves that were loaded from one key still have the same values. **Raises:** `PlanError`."""
+    def copies(self) -> Iterator[tuple[str, Piece]]:
+        """Leaves that were loaded from a key which is saved from another leaf: the key, and what they have of it."""
         for block in (block for block in self.plan.blocks if block.copy):
             terms = [TermRows(block, term, zero=False) for term in block.terms]
-            for row, copy in enumerate(block.leaves):
+            for row, leaf in enumerate(block.leaves):
                 for rows in terms:
                     key = rows.term.keys[row]
-                    found = self.held.get(key, ())
-                    names = {piece.leaf for piece in found}
-                    if copy in self.left_out or copy in names or not names:
-                        continue
-                    whole = {name: [Whole(np.asarray(leaves[name]))] for name in (copy, *names)}
-                    if not agrees(Piece(rows, row), found, whole, self.specs[key].dtype):
-                        raise PlanError(
-                            f"leaf {quote(copy)} is a copy of key {quote(key)}, which is saved from leaf "
-                            f"{quote(found[0].leaf)}, and their values differ now: save by rules in which "
-                            f"{quote(copy)} has a key of its own, or leave it out, leave_out={[copy]}"
-                        )
+                    names = {piece.leaf for piece in self.held.get(key, ())}
+                    if names and leaf not in names and leaf not in self.left_out:
+                        yield key, Piece(rows, row)
+
+    def check_copies(self, leaves: Mapping[str, Any]) -> None:
+        """Copies have the values of the leaf that is saved, still. **Raises:** `PlanError`."""
+        for key, copy in self.copies():
+            names = {copy.leaf, *(piece.leaf for piece in self.held[key])}
+            whole = {name: [Whole(np.asarray(leaves[name]))] for name in names}
+            if not agrees(copy, self.held[key], whole, self.specs[key].dtype):
+                raise self.drifted(key, copy)
+
+    def drifted(self, key: str, copy: Piece) -> PlanError:
+        """What to raise where a copy has other values than are saved: one of the two would be lost."""
+        return PlanError(
+            f"leaf {quote(copy.leaf)} is a copy of key {quote(key)}, which is saved from leaf "
+            f"{quote(self.held[key][0].leaf)}, and their values differ now: save by rules in which "
+            f"{quote(copy.leaf)} has a key of its own, or leave it out, leave_out={[copy.leaf]}"
+        )
 
     def not_written(self, leaves: Mapping[str, Any]) -> Iterator[LeftOut]:
         """What the files do not hold, or not as it was."""

@@ -15,9 +15,9 @@ from bridge.api.files import Files, Tensors, committed, counting, unwritable
 from bridge.api.progress import Progress
 from bridge.place.held import Held, is_whole
 from bridge.place.save_group import SaveGroup
-from bridge.stream.gather import count, runs
+from bridge.stream.gather import Piece, count, runs
 from bridge.target.commit import Target, is_one_file
-from bridge.target.writer import check_length, make_file, verify_ranges, write_ranges
+from bridge.target.writer import check_length, holds, make_file, verify_ranges, write_ranges
 
 VISIBLE = 30.0
 """Seconds that a network file system may take to show one host what another has made."""
@@ -73,7 +73,7 @@ def write_together(
                 f"the processes have {found:,} of {files.held_nbytes:,} bytes together: give save the same model in "
                 "all of them"
             )
-        if verify:
+        if verify or any(files.content.copies()):
             group.wait_for_all("verified")
         for name, file in zip(names, files.files, strict=True):
             check_length(stage.path / name, file.nbytes, shown=name)
@@ -114,13 +114,26 @@ def _write_part(
     for name, file in zip(names, files.files, strict=True):
         write_ranges(folder / name, _ranges(files, parts, file), shown=name, wrote=wrote)
     group.post("written", str(own))
-    if verify:
+    copies = list(files.content.copies())
+    if verify or copies:
         # Not before all have written: who comes last could have spoilt what another one read back well.
         group.wait_for_all("written")
         for name, file in zip(names, files.files, strict=True):
-            verify_ranges(folder / name, _ranges(files, parts, file), shown=name)
+            if verify:
+                verify_ranges(folder / name, _ranges(files, parts, file), shown=name)
+            for key, copy in copies:
+                # Each process has parts of a copy whose counterparts others may have written.
+                if key in file.specs and not holds(folder / name, _of_copy(file, key, copy, parts), shown=name):
+                    raise files.content.drifted(key, copy)
         group.post("verified")
     return own
+
+
+def _of_copy(file: Tensors, key: str, copy: Piece, parts: Held) -> Iterator[tuple[int, np.ndarray]]:
+    """What this process has of a copy, each with the byte of the file where the key has it."""
+    dtype = file.specs[key].dtype
+    for start, values in runs([copy], parts, dtype):
+        yield file.offsets[key] + start * dtype.itemsize, values
 
 
 def _await(folder: Path, process: int) -> None:

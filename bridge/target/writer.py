@@ -99,6 +99,12 @@ def verify_ranges(path: Path, ranges: Ranges, *, shown: str) -> None:
     _verify(path, ranges, shown, "or does not keep what several hosts write to one file")
 
 
+def holds(path: Path, ranges: Ranges, *, shown: str) -> bool:
+    """Whether a file that stands has these bytes. **Raises:** `SaveError` where it cannot be read."""
+    with explained(Path(shown), "cannot be read back"), Descriptor(path, os.O_RDONLY) as descriptor:
+        return all(os.pread(descriptor, part.nbytes, at) == part for at, part in _pieces(ranges, _COMPARED))
+
+
 def _verify(path: Path, ranges: Ranges, shown: str, or_else: str) -> None:
     with explained(Path(shown), "cannot be read back"), Descriptor(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)

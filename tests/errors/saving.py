@@ -19,6 +19,7 @@ from bridge.target.writer import check_length, verify_ranges
 from tests.errors.reading import INDEX, A, failing, good
 from tests.errors.situations import situation
 from tests.save.files import write
+from tests.torchfile import craft
 
 ALL = "** -> **"
 
@@ -65,6 +66,13 @@ def _base(name: str, base: Callable[[], Path], rules: Any = ALL, **options: Any)
         bridge.save({"a": A}, "out", plan, base=found, **options)
 
 
+def _with_sparse() -> Path:
+    sparse = craft.call(craft.name("torch._utils", "_rebuild_sparse_tensor"), craft.NONE)
+    file = Path("base.bin")
+    file.write_bytes(craft.archive(craft.dict_of({**craft.GOOD, "s": sparse})))
+    return file
+
+
 def _fp8() -> Path:
     codes = np.zeros((3, 1), ml_dtypes.float8_e4m3fn)
     return write(Path("base.safetensors"), {"b.weight": codes, "b.weight_scale_inv": np.ones((1, 1), np.float32)})
@@ -77,6 +85,7 @@ def _converted() -> Path:
 
 _base("a base without a key of the plan", lambda: write(Path("base.safetensors"), {"b": np.zeros(3)}), None)
 _base("a base with a key of another shape", lambda: write(Path("base.safetensors"), {"a": np.zeros(7)}), None)
+_base("a base with a key that cannot be read", _with_sparse)
 _base("a base that is stored quantised", _fp8)
 _base("a base that is converted", _converted)
 _base(

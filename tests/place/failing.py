@@ -48,6 +48,20 @@ def main(arguments: list[str]) -> None:
     large = np.full(32, 1000 * rank, np.int32)
     spread = model | {"n": jax.make_array_from_process_local_data(model["n"].sharding, large)}
     attempt("value", lambda: bridge.save(spread, out, plan, overwrite=True))
+    two = {"w": like["w"], "v": like["w"]}
+    copied = bridge.plan(
+        source,
+        two,
+        ["w -> v ; copy=true", "w -> w"],
+        sharding=(sharding[0], {"w": P("a"), "v": P(None, "a")}),
+        allow_unexpected="n",
+    )
+    both = bridge.load(source, two, copied)
+    attempt("copy", lambda: bridge.save(both, Path(folder, "copied"), copied))
+    other = np.ones((64, 4096), np.float32)
+    other[5, 4000] = 2  # in what process 1 has of it, and process 0 of the leaf that is saved
+    drifted = both | {"v": jax.make_array_from_callback(other.shape, both["v"].sharding, lambda index: other[index])}
+    attempt("drifted", lambda: bridge.save(drifted, Path(folder, "drifted"), copied))
     attempt("elsewhere", lambda: bridge.save(model, Path(folder, f"own-{rank}", "out"), plan))
     save_group.LATENESS = 1.0
     if rank == 0:

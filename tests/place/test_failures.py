@@ -32,7 +32,7 @@ def test_saving_together_goes_wrong(tmp_path: Path):
     tensors = {"w": np.ones((64, 4096), np.float32), "n": np.arange(64, dtype=np.int8)}
     save_file(tensors, tmp_path / "model.safetensors")
     with processes("tests.place.failing", 2, tmp_path, devices=1) as started:
-        first, second = (said(process, 6) for process in started)
+        first, second = (said(process, 8) for process in started)
         holds = f"'{out}' holds a checkpoint already: name another place, or give overwrite=True"
         differ = (
             "processes 0 and 1 would save different files: call save with the same model, plan or rules, dtype, "
@@ -53,6 +53,11 @@ def test_saving_together_goes_wrong(tmp_path: Path):
         for what, text in {"value": value, "elsewhere": unseen}.items():
             assert first[what] == f"SaveError: process 1 could not save its part: {text}"
             assert second[what] == f"SaveError: {text}"
+        assert first["copy"] == second["copy"] == "done"
+        drifted = "leaf 'v' is a copy of key 'w', which is saved from leaf 'w', and their values differ now"
+        assert second["drifted"].startswith(f"PlanError: {drifted}")
+        assert drifted in first["drifted"]
+        assert not (tmp_path / "drifted").exists()
         assert first["after"] == second["after"] == "done"
         assert not (tmp_path / "own-0").exists()
         for process in started:
