@@ -1,0 +1,170 @@
+"""Many flat rules as few: what a person would write. Accepted only where the plan stays the same.
+
+`a.x.weight -> b.x.weight` and its bias become `a.x.** -> b.x.**`; modules beside each other become a choice,
+`{q|k|v}_proj.** -> {query|key|value}.**`; what goes by its own name needs no rule.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+_RULE = re.compile(r"(.*?)( \[[^\]]*(?:\[[^\]]*\][^\]]*)*\])? -> (.*?)( \[[^\]]*(?:\[[^\]]*\][^\]]*)*\])?( ; .*)?")
+_PLAIN = re.compile(r"[\w-]+")
+_NUMBER = re.compile(r"\{[^|]*?\}|^\d+$")
+
+
+class Flat(NamedTuple):
+    """A rule as segments of its names, its axes and options."""
+
+    key: tuple[str, ...]
+    key_axes: str
+    leaf: tuple[str, ...]
+    leaf_axes: str
+    options: str
+
+    @classmethod
+    def of(cls, text: str) -> Flat:
+        """From its text."""
+        found = _RULE.fullmatch(text)
+        assert found is not None, text
+        key, key_axes, leaf, leaf_axes, options = (part or "" for part in found.groups())
+        return cls(_segments(key), key_axes, _segments(leaf), leaf_axes, options)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it only renames."""
+        return not (self.key_axes or self.leaf_axes or self.options)
+
+    def __str__(self) -> str:
+        key, leaf = (".".join(segments) or "''" for segments in (self.key, self.leaf))
+        return f"{key}{self.key_axes} -> {leaf}{self.leaf_axes}{self.options}"
+
+
+def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], others: Iterable[str] = ()) -> list[str]:
+    """The fewest rules that say the same, as far as simple means go.
+
+    **Arguments:**
+
+    - `texts`: flat rules, one for each family of keys.
+    - `same`: whether rules come to the same as `texts`.
+    - `others`: names of keys that these rules must leave alone.
+    """
+    flat = [Flat.of(text) for text in dict.fromkeys(texts)]
+    blocked = [_shape(_segments(name)) for name in others]
+    tails = _with_tails(flat, blocked)
+    for tried in (_without_own(_with_choices(tails)), _with_choices(tails), tails, _with_choices(flat)):
+        found = [str(rule) for rule in tried]
+        if len(found) < len(flat) and same(found):
+            return found
+    return list(map(str, flat))
+
+
+def _segments(name: str) -> tuple[str, ...]:
+    return tuple(name.split(".")) if name != "''" else ()
+
+
+def _shape(segments: Sequence[str]) -> tuple[str, ...]:
+    """Segments without their numbers: what a prefix of a name is compared by."""
+    return tuple(_NUMBER.sub("#", segment) for segment in segments)
+
+
+def _with_tails(rules: Sequence[Flat], blocked: Sequence[tuple[str, ...]]) -> list[Flat]:
+    """Rules that only rename, `**` for all that goes along below a name on both sides."""
+    homes: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for rule in rules:
+        for n in range(len(rule.key) + 1):
+            homes.setdefault(_shape(rule.key[:n]), set()).add(rule.key)
+    taken = {shape[:n] for shape in blocked for n in range(len(shape) + 1)}
+    by_key = {rule.key: rule for rule in rules}
+    found: dict[Flat, None] = {}
+    for rule in rules:
+        best = rule
+        for tail in range(1, _shared(rule) + 1 if rule.plain else 0):
+            key, leaf = rule.key[: len(rule.key) - tail], rule.leaf[: len(rule.leaf) - tail]
+            below = homes[_shape(key)]
+            along = all(_goes_along(by_key[each], key, leaf) for each in below)
+            if not along or _shape(key) in taken:
+                break
+            if _NUMBER.search(".".join(rule.key[len(key) :])) and len(below) == 1:
+                break
+            best = Flat((*key, "**"), "", (*leaf, "**"), "", "")
+        found[best] = None
+    return list(found)
+
+
+def _shared(rule: Flat) -> int:
+    """How many last segments both names have in common."""
+    count = 0
+    for a, b in zip(reversed(rule.key), reversed(rule.leaf), strict=False):
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _goes_along(rule: Flat, key: tuple[str, ...], leaf: tuple[str, ...]) -> bool:
+    return rule.plain and rule.key[: len(key)] == key and rule.leaf == (*leaf, *rule.key[len(key) :])
+
+
+def _with_choices(rules: Sequence[Flat]) -> list[Flat]:
+    """Rules that differ in one segment on each side as one rule with a choice."""
+    left = list(rules)
+    groups: dict[tuple[object, ...], list[Flat]] = {}
+    for rule in rules:
+        for p, q in _places(rule):
+            groups.setdefault((_without(rule.key, p), p, _without(rule.leaf, q), q, *_axes(rule)), []).append(rule)
+    for (_, p, _, q, *_), group in sorted(groups.items(), key=lambda item: -len(item[1])):
+        assert isinstance(p, int)
+        assert isinstance(q, int)
+        members = [rule for rule in group if rule in left]
+        if len(members) < 2 or len({rule.leaf[q] for rule in members}) < len(members):
+            continue
+        if len({rule.key[p] for rule in members}) < len(members):
+            continue
+        at = left.index(members[0])
+        left = [rule for rule in left if rule not in members]
+        first = members[0]
+        key = (*first.key[:p], _choice([rule.key[p] for rule in members]), *first.key[p + 1 :])
+        leaf = (*first.leaf[:q], _choice([rule.leaf[q] for rule in members]), *first.leaf[q + 1 :])
+        left.insert(at, first._replace(key=key, leaf=leaf))
+    return left
+
+
+def _axes(rule: Flat) -> tuple[str, str, str]:
+    return rule.key_axes, rule.leaf_axes, rule.options
+
+
+def _places(rule: Flat) -> list[tuple[int, int]]:
+    """Where a choice could stand on both sides."""
+    if any("|" in segment for segment in (*rule.key, *rule.leaf)):
+        return []
+    key = [p for p, segment in enumerate(rule.key) if _PLAIN.fullmatch(segment)]
+    leaf = [q for q, segment in enumerate(rule.leaf) if _PLAIN.fullmatch(segment)]
+    return [(p, q) for p in key for q in leaf]
+
+
+def _without(segments: tuple[str, ...], place: int) -> tuple[str, ...]:
+    return (*segments[:place], *segments[place + 1 :])
+
+
+def _choice(labels: Sequence[str]) -> str:
+    """Labels as a choice, what they share at underscores outside."""
+    front, back = "", ""
+    parts = [label.split("_") for label in labels]
+    while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
+        back = f"_{parts[0][-1]}{back}"
+        parts = [part[:-1] for part in parts]
+    while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
+        front = f"{front}{parts[0][0]}_"
+        parts = [part[1:] for part in parts]
+    inner = ["_".join(part) for part in parts]
+    if not all(inner):
+        return "{" + "|".join(labels) + "}"
+    return f"{front}{{{'|'.join(inner)}}}{back}"
+
+
+def _without_own(rules: Sequence[Flat]) -> list[Flat]:
+    """Without rules that say what holds anyway: a leaf's own name is its key."""
+    return [rule for rule in rules if not (rule.plain and rule.key == rule.leaf)]
