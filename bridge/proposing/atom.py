@@ -30,6 +30,10 @@ class Info(NamedTuple):
     port_shape: Shape | None = None
     depth: int | None = None
     layer: str = ""
+    fused: str = ""
+    """The name by which a layout takes this array and others as one; it stands for the last `fused_own` segments."""
+    fused_own: int = 0
+    fused_depth: int = 0
     apart: Hashable = None
     """Arrays that differ in it are never folded together."""
 
@@ -38,6 +42,8 @@ class Atom:
     """Arrays `ids` of a table. Each segment of `segments` may hold `MARK` once, for a number; row `i` of `numbers` are
     those of array `ids[i]`. Every combination of the numbers of each column is there.
     """
+
+    joined = False  # whether it stands for several atoms: `Joined`
 
     def __init__(self, segments: tuple[str, ...], numbers: Matrix, ids: Numbers, info: Info) -> None:
         self.segments, self.numbers, self.ids, self.info = segments, numbers, ids, info

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from bridge.proposing.spelling import choice
+
 _RULE = re.compile(r"(.*?)( \[[^\]]*(?:\[[^\]]*\][^\]]*)*\])? -> (.*?)( \[[^\]]*(?:\[[^\]]*\][^\]]*)*\])?( ; .*)?")
 _PLAIN = re.compile(r"[\w-]+")
 _NUMBER = re.compile(r"\{[^|]*?\}|^\d+$")
@@ -126,8 +128,8 @@ def _with_choices(rules: Sequence[Flat]) -> list[Flat]:
         at = left.index(members[0])
         left = [rule for rule in left if rule not in members]
         first = members[0]
-        key = (*first.key[:p], _choice([rule.key[p] for rule in members]), *first.key[p + 1 :])
-        leaf = (*first.leaf[:q], _choice([rule.leaf[q] for rule in members]), *first.leaf[q + 1 :])
+        key = (*first.key[:p], choice([rule.key[p] for rule in members])[0], *first.key[p + 1 :])
+        leaf = (*first.leaf[:q], choice([rule.leaf[q] for rule in members])[0], *first.leaf[q + 1 :])
         left.insert(at, first._replace(key=key, leaf=leaf))
     return left
 
@@ -147,22 +149,6 @@ def _places(rule: Flat) -> list[tuple[int, int]]:
 
 def _without(segments: tuple[str, ...], place: int) -> tuple[str, ...]:
     return (*segments[:place], *segments[place + 1 :])
-
-
-def _choice(labels: Sequence[str]) -> str:
-    """Labels as a choice, what they share at underscores outside."""
-    front, back = "", ""
-    parts = [label.split("_") for label in labels]
-    while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
-        back = f"_{parts[0][-1]}{back}"
-        parts = [part[:-1] for part in parts]
-    while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
-        front = f"{front}{parts[0][0]}_"
-        parts = [part[1:] for part in parts]
-    inner = ["_".join(part) for part in parts]
-    if not all(inner):
-        return "{" + "|".join(labels) + "}"
-    return f"{front}{{{'|'.join(inner)}}}{back}"
 
 
 def _without_own(rules: Sequence[Flat]) -> list[Flat]:

@@ -49,6 +49,11 @@ def snake(segment: str) -> str:
     return joined(text)
 
 
+def role_of(segment: str) -> str:
+    """The role that a segment names by itself; empty for none."""
+    return _SEGMENT.get(snake(segment), "")
+
+
 def said_by(atoms: Sequence[Atom]) -> list[Said]:
     """What each name says, beside the others of its side."""
     beside: dict[tuple[str, ...], set[str]] = {}

@@ -83,6 +83,8 @@ def _is_plain(key: Atom, leaf: Atom, lead: Sequence[int], unstacked: Sequence[tu
     """Whether a rule without axes does it: numbers that are axes stand in front, and one layer's shape is the key's."""
     if unstacked or list(lead) != list(range(len(lead))):
         return False
+    if key.joined or (leaf.joined and leaf.info.port_shape is None):
+        return False
     if leaf.info.port_shape is not None:
         return leaf.info.depth == len(lead) and leaf.info.port_shape == key.shape
     return leaf.shape[len(lead) :] == key.shape

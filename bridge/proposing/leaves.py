@@ -23,10 +23,14 @@ def leaf_infos(template: Template, kinds: Mapping[str, str]) -> list[Info]:
             if rule.leaf is not None and len(rule.keys) == 1 and len(branch_names(rule, -1)) == 1:
                 own = branch_names(rule, -1)[0]
                 ports.setdefault(placed.leaf(own), []).append((placed, rule, own))
+    fused = _fused(template)
     known: dict[Info, Info] = {}
     found: list[Info] = []
     for name, spec in template.leaves.items():
         info = Info(spec.shape, layer=kinds.get(name, ""))
+        if name in fused:
+            port, own, depth = fused[name]
+            info = info._replace(fused=port, fused_own=own, fused_depth=depth)
         for placed, rule, own in ports.get(name, ())[:1]:
             shape = _port_shape(rule, spec.shape[placed.depth :])
             names = [branch_names(other, 0)[0] for p, other, _ in ports[name] if p.depth == placed.depth]
@@ -34,6 +38,19 @@ def leaf_infos(template: Template, kinds: Mapping[str, str]) -> list[Info]:
                 width = len(own.split("."))
                 info = info._replace(ports=tuple(dict.fromkeys(names)), own=width, port_shape=shape, depth=placed.depth)
         found.append(known.setdefault(info, info))
+    return found
+
+
+def _fused(template: Template) -> dict[str, tuple[str, int, int]]:
+    """For leaves that a layout fills from one key with others: its name, of how many segments, and the depth."""
+    found: dict[str, tuple[str, int, int]] = {}
+    for placed in template.placed:
+        for rule in placed.rules if placed.tied_at is None and not placed.whole else ():
+            names = branch_names(rule, -1) if rule.leaf is not None else ()
+            if len(rule.keys) == 1 and len(names) > 1 and len(set(branch_names(rule, 0))) == 1:
+                port = branch_names(rule, 0)[0]
+                for name in names:
+                    found[placed.leaf(name)] = port, len(name.split(".")), placed.depth
     return found
 
 

@@ -7,10 +7,10 @@ Without any, a layer of `eqx.nn` says that its leaf is as PyTorch has it; else t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import prod
 from typing import NamedTuple
 
 from bridge.proposing.atom import Atom
+from bridge.proposing.concepts import role_of
 from bridge.proposing.fits import Fit
 
 _MATRICES = ("Linear", "Conv", "ConvTranspose", "Embedding", "LSTMCell", "GRUCell")
@@ -24,11 +24,12 @@ class Settled(NamedTuple):
 
 
 class Ways(NamedTuple):
-    """A pair, and all ways in which it fits. `layer` is known where `eqx.nn` has the leaf's layer."""
+    """A pair, all ways in which it fits, and the role that the key's name gives it."""
 
     key: Atom
     leaf: Atom
     fits: Sequence[Fit]
+    role: str = ""
 
 
 def settled(pairs: Sequence[Ways]) -> list[Settled]:
@@ -39,11 +40,11 @@ def settled(pairs: Sequence[Ways]) -> list[Settled]:
         for kind in _places(pair):
             places.add(kind, {_placed(pair, fit, kind) for fit in fits})
     left = [[f for f in _by_layer(p) if all(places.allows(k, _placed(p, f, k)) for k in _places(p))] for p in pairs]
-    left = [each or list(_by_layer(pair)) for each, pair in zip(left, pairs, strict=True)]
+    left = [_by_heads(p, each or list(_by_layer(p))) for each, p in zip(left, pairs, strict=True)]
     turns = _Evidence()
     for pair, fits in zip(pairs, left, strict=True):
         if len(_essential(pair.key.shape)) > 1:
-            turns.add(_kind(pair), {_turn(fit) for fit in fits})
+            turns.add(_kind(pair), {_turn(pair, fit) for fit in fits})
     return [_settle(pair, fits, turns) for pair, fits in zip(pairs, left, strict=True)]
 
 
@@ -78,6 +79,18 @@ def _by_layer(pair: Ways) -> Sequence[Fit]:
     return inside or pair.fits
 
 
+def _by_heads(pair: Ways, fits: Sequence[Fit]) -> Sequence[Fit]:
+    """Where an axis is cut into heads: of PyTorch's linear layers query, key and value have them at their output, the
+    first axis of the weight, and what follows attention at its input, the second.
+    """
+    cut = {"q": 0, "k": 0, "v": 0, "o": 1}.get(pair.role)
+    key = pair.key
+    torch = key.segments[-1] == "weight" and len(key.shape) == 2 and not key.segments[-2:][0].startswith("c_")
+    if cut is None or not torch:
+        return fits
+    return [fit for fit in fits if any(a == (cut,) and len(b) > 1 for a, b in fit.groups)] or fits
+
+
 def _depth(leaf: Atom) -> int | None:
     """How many axes of a leaf are a stack's, where its layer says so."""
     if leaf.info.depth is not None:
@@ -106,23 +119,34 @@ def _essential(shape: Sequence[int]) -> list[int]:
 def _kind(pair: Ways) -> tuple[object, ...]:
     """What weights are turned alike."""
     key, leaf = pair.key, pair.leaf
-    table = key.shape[0] > 4 * prod(key.shape[1:]) or "emb" in key.segments[-2:] if key.shape else False
-    return key.segments[-1], leaf.segments[-1] if leaf.info.layer else "", leaf.info.layer, len(key.shape), table
+    table = bool({role_of(segment) for segment in key.segments[-2:]} & {"emb", "pos", "type", "head"})
+    return (
+        key.segments[-1],
+        leaf.segments[-1] if leaf.info.layer else "",
+        leaf.info.layer,
+        len(key.shape),
+        len([n for _, axes in pair.fits[0].groups for n in axes if leaf.shape[n] != 1]),
+        table,
+    )
 
 
-def _turn(fit: Fit) -> tuple[object, ...]:
-    """How axes are ordered: which axis of the key is which of the leaf."""
-    return tuple((tuple(a), tuple(sorted(b).index(n) for n in b)) for a, b in fit.groups), fit.straight
+def _turn(pair: Ways, fit: Fit) -> tuple[object, ...]:
+    """For each axis of the leaf those of the key that it is of. Axes of one element say nothing."""
+    axes = [n for n, extent in enumerate(pair.key.shape) if extent != 1]
+    order = {
+        n: tuple(axes.index(m) for m in a if m in axes) for a, b in fit.groups for n in b if pair.leaf.shape[n] != 1
+    }
+    return tuple(order[n] for n in sorted(order))
 
 
 def _settle(pair: Ways, fits: Sequence[Fit], turns: _Evidence) -> Settled:
     if len(fits) == 1:
         return Settled(fits[0])
-    kinds = {_turn(fit) for fit in fits}
+    kinds = {_turn(pair, fit) for fit in fits}
     if len(kinds) > 1:
         seen = turns.only(_kind(pair))
         if seen is not None:
-            told = [fit for fit in fits if _turn(fit) == seen]
+            told = [fit for fit in fits if _turn(pair, fit) == seen]
             fits = told or fits
             if told and len({fit.numbers for fit in told}) == 1:
                 return Settled(told[0])
@@ -132,6 +156,8 @@ def _settle(pair: Ways, fits: Sequence[Fit], turns: _Evidence) -> Settled:
                 return Settled(straight[0])
     if len(fits) == 1:
         return Settled(fits[0])
+    usual = [fit for fit in fits if _turn(pair, fit) in turns.seen.get(_kind(pair), ())]
+    fits = usual or fits
     if len({fit.numbers for fit in fits}) > 1:
         return Settled(fits[0], "axes of equal extent: which of them is the layers', shapes do not tell")
     shape = ", ".join(map(str, pair.key.shape))

@@ -12,6 +12,7 @@ from bridge.proposing.atom import Atom, Info
 from bridge.proposing.doubt import Doubt, doubts
 from bridge.proposing.fits import Fit
 from bridge.proposing.fold import folded
+from bridge.proposing.fused import with_joined
 from bridge.proposing.leaves import leaf_infos
 from bridge.proposing.leftover import Drop as Drop
 from bridge.proposing.leftover import leftover
@@ -58,6 +59,7 @@ def propose(
     table = keys if isinstance(keys, ArrayTable) else ArrayTable.of(keys)
     leaves = ArrayTable.of(template.leaves)
     key_atoms, leaf_atoms = refined(folded(table, _key_infos(table)), folded(leaves, leaf_infos(template, kinds or {})))
+    key_atoms, leaf_atoms = with_joined(key_atoms, leaf_atoms)
     made = Assignment(Scores(key_atoms, leaf_atoms))
     pairs = [*_pairs(made, table, leaves)]
     taken = {name for pair in pairs for name in pair.keys}
@@ -82,12 +84,12 @@ def _pairs(made: Assignment, table: ArrayTable, leaves: ArrayTable) -> list[Pair
     keys, targets = made.names.keys, made.names.leaves
     leaf_of: list[int] = made.leaf_of.tolist()
     chosen = [(i, j) for i, j in enumerate(leaf_of) if j >= 0]
-    ways = settled([Ways(keys[i], targets[j], made.names.ways[i, j]) for i, j in chosen])
+    ways = settled([Ways(keys[i], targets[j], made.names.ways[i, j], made.names.said[0][i].role) for i, j in chosen])
     why, values = doubts(made), all_values(keys)
     found: list[Pair] = []
     for (i, j), way in zip(chosen, ways, strict=True):
         doubt = why.get(i) or Doubt("")
-        text = "; ".join(filter(None, (doubt.why, way.why)))
+        text = "; ".join(filter(None, (doubt.why, way.why, _fused(keys[i], targets[j], way.fit))))
         found.append(
             _pair(keys[i], targets[j], way.fit, values, table, leaves)._replace(
                 doubt=text,
@@ -96,6 +98,12 @@ def _pairs(made: Assignment, table: ArrayTable, leaves: ArrayTable) -> list[Pair
             )
         )
     return found
+
+
+def _fused(key: Atom, leaf: Atom, fit: Fit) -> str:
+    if not (key.joined or leaf.joined) or (fit.plain and key.segments[-1] in leaf.info.ports):
+        return ""
+    return "headers do not tell in which order a fused array holds its parts: one after the other is assumed"
 
 
 def _pair(key: Atom, leaf: Atom, fit: Fit, values: Values, table: ArrayTable, leaves: ArrayTable) -> Pair:

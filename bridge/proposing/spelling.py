@@ -9,6 +9,7 @@ from string import ascii_lowercase
 from bridge.mapping.pattern import MARK
 from bridge.proposing.atom import Atom
 from bridge.proposing.fits import Fit
+from bridge.proposing.fused import Joined
 from bridge.rules.syntax import escaped
 
 Values = Mapping[tuple[str, ...], Sequence[Sequence[int]]]
@@ -75,7 +76,7 @@ class Spelling:
 
     def key_name(self) -> str:
         """The name of the key."""
-        return named(self.key.segments, self.letters, self.key_selections)
+        return named(self.key.segments, self.letters, self.key_selections, choice_of(self.key))
 
     def leaf_name(self, *, plain: bool) -> str:
         """The name on the leaf's side: PyTorch's where a layout shapes what arrives."""
@@ -84,7 +85,8 @@ class Spelling:
             last = self.key.segments[-1]
             port = next((port for port in info.ports if port.rpartition(".")[2] == last), info.ports[0])
             segments = (*segments[: len(segments) - info.own], *port.split("."))
-        return named(segments, self.leaf_letters, self.leaf_selections)
+            return named(segments, self.leaf_letters, self.leaf_selections)
+        return named(segments, self.leaf_letters, self.leaf_selections, choice_of(self.leaf))
 
     def axes(self) -> tuple[str, str]:
         """The axes of the key and of the leaf."""
@@ -106,7 +108,24 @@ class Spelling:
                 parts = {n: "1" if self.key.shape[n] == 1 else next(names) for n in a}
                 key |= parts
                 leaf[b[0]] = _grouped([part for part in parts.values() if part != "1"])
+        self._choose(key, leaf)
         return " ".join(key[n] for n in sorted(key)), " ".join(leaf[n] for n in sorted(leaf))
+
+    def _choose(self, key: dict[int, str], leaf: dict[int, str]) -> None:
+        """Where one side is several arrays, their axis as a choice of the other, in place of a letter of both."""
+        sides = (self.key, key, leaf), (self.leaf, leaf, key)
+        for atom, own, other in sides:
+            if not isinstance(atom, Joined):
+                continue
+            letter = own[atom.axis]
+            choice = f"({'|'.join(labels(atom))})"
+            for n, text in other.items():
+                words = [choice if word == letter else word for word in text.strip("()").split(" ")]
+                other[n] = words[0] if len(words) == 1 else f"({' '.join(words)})"
+            if atom.stacked:
+                del own[atom.axis]
+            else:
+                own[atom.axis] = "_"
 
     def __str__(self) -> str:
         if self.fit.plain:
@@ -115,8 +134,48 @@ class Spelling:
         return f"{self.key_name()} [{key}] -> {self.leaf_name(plain=False)} [{leaf}]"
 
 
-def named(segments: Sequence[str], letters: Sequence[str], selections: Sequence[str]) -> str:
-    """Segments with `MARK`s as a name of a rule."""
+def labels(atom: Joined) -> list[str]:
+    """What the parts are called, without what they share."""
+    return choice([part.segments[atom.place] for part in atom.parts])[1]
+
+
+def choice_of(atom: Atom) -> tuple[int, str]:
+    """The segment of a name that is a choice, and its text; -1 for none."""
+    if not isinstance(atom, Joined):
+        return -1, ""
+    return atom.place, choice([part.segments[atom.place] for part in atom.parts])[0]
+
+
+def choice(labels: Sequence[str]) -> tuple[str, list[str]]:
+    """Texts as a choice, what they share at underscores outside; and what is inside."""
+    front, back = "", ""
+    parts = [label.split("_") for label in labels]
+    while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
+        back = f"_{parts[0][-1]}{back}"
+        parts = [part[:-1] for part in parts]
+    while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
+        front = f"{front}{parts[0][0]}_"
+        parts = [part[1:] for part in parts]
+    inner = ["_".join(part) for part in parts]
+    if not all(inner):
+        front, inner, back = "", list(labels), ""
+    return f"{escaped(front)}{{{'|'.join(map(escaped, inner))}}}{escaped(back)}", inner
+
+
+def named(
+    segments: Sequence[str], letters: Sequence[str], selections: Sequence[str], chosen: tuple[int, str] = (-1, "")
+) -> str:
+    """Segments with `MARK`s as a name of a rule; `chosen` says which of them is a choice."""
+    if chosen[0] >= 0:
+        before = sum(MARK in segment for segment in segments[: chosen[0]])
+        parts = [
+            named(part, letters[a:b], selections[a:b]) if part else ""
+            for part, a, b in (
+                (segments[: chosen[0]], 0, before),
+                (segments[chosen[0] + 1 :], before, len(letters)),
+            )
+        ]
+        return ".".join(filter(None, (parts[0], chosen[1], parts[1])))
     pieces = ".".join(segments).split(MARK)
     holes = [f"{{{letter}{chosen}}}" for letter, chosen in zip(letters, selections, strict=True)]
     return "".join(escaped(piece) + hole for piece, hole in zip(pieces, [*holes, ""], strict=True)) or "''"
