@@ -12,6 +12,7 @@ from bridge.api.load import opened, planned, request_of
 from bridge.mapping.arrays import ArraySpec
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.same import moves_alike
 from bridge.proposing import Proposal, propose
 from bridge.proposing.compress import compressed
 from bridge.proposing.toml import reason, toml_text
@@ -142,12 +143,13 @@ def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> S
         return make_plan(ckpt.specs, template, asked, source=ckpt.source)
 
     # Few rules must say no more than many: neither alone, nor with the guesses behind them.
-    alone, whole = plan_of([*certain, *drops]), plan_of([*certain, *drops, *guesses])
+    alone = plan_of([*certain, *drops])
+    whole = plan_of([*certain, *drops, *guesses]) if guesses else alone
 
     def same(rules: Sequence[str]) -> bool:
-        if not guesses:
-            return plan_of([*rules, *drops]) == alone
-        return plan_of([*rules, *drops]) == alone and plan_of([*rules, *drops, *guesses]) == whole
+        if not moves_alike(plan_of([*rules, *drops]), alone):
+            return False
+        return not guesses or moves_alike(plan_of([*rules, *drops, *guesses]), whole)
 
     others = [*(rule.partition(" -> ")[0].partition(" [")[0] for rule in (*guesses, *drops)), *_shown(proposal.left)]
     return Suggestion(given, compressed(certain, same, others), guesses, proposal)

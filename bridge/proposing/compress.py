@@ -54,7 +54,7 @@ def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], othe
     - `others`: names of keys that these rules must leave alone.
     """
     flat = [Flat.of(text) for text in dict.fromkeys(texts)]
-    blocked = [_shape(_segments(name)) for name in others]
+    blocked = [_segments(name) for name in others]
     tails = _with_tails(flat, blocked)
     for tried in (_without_own(_with_choices(tails)), _with_choices(tails), tails, _with_choices(flat)):
         found = [str(rule) for rule in tried]
@@ -67,27 +67,25 @@ def _segments(name: str) -> tuple[str, ...]:
     return tuple(name.split(".")) if name != "''" else ()
 
 
-def _shape(segments: Sequence[str]) -> tuple[str, ...]:
-    """Segments without their numbers: what a prefix of a name is compared by."""
-    return tuple(_NUMBER.sub("#", segment) for segment in segments)
+def _meet(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two names may be the same one, or one the beginning of the other; `{l[:3]}` and `{l[3:]}` are not."""
+    for a, b in zip(one, other, strict=False):
+        if a == b:
+            continue
+        if not (_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)) or ("[" in a and "[" in b):
+            return False
+    return True
 
 
 def _with_tails(rules: Sequence[Flat], blocked: Sequence[tuple[str, ...]]) -> list[Flat]:
     """Rules that only rename, `**` for all that goes along below a name on both sides."""
-    homes: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
-    for rule in rules:
-        for n in range(len(rule.key) + 1):
-            homes.setdefault(_shape(rule.key[:n]), set()).add(rule.key)
-    taken = {shape[:n] for shape in blocked for n in range(len(shape) + 1)}
-    by_key = {rule.key: rule for rule in rules}
     found: dict[Flat, None] = {}
     for rule in rules:
         best = rule
         for tail in range(1, _shared(rule) + 1 if rule.plain else 0):
             key, leaf = rule.key[: len(rule.key) - tail], rule.leaf[: len(rule.leaf) - tail]
-            below = homes[_shape(key)]
-            along = all(_goes_along(by_key[each], key, leaf) for each in below)
-            if not along or _shape(key) in taken:
+            below = [each for each in rules if len(each.key) > len(key) and _meet(each.key, key)]
+            if not all(_goes_along(each, key, leaf) for each in below) or any(_meet(name, key) for name in blocked):
                 break
             if _NUMBER.search(".".join(rule.key[len(key) :])) and len(below) == 1:
                 break

@@ -140,7 +140,8 @@ def _meaning(
             return "down"
         return "gate" if segment == "w1" and "w3" in beside else "up"
     if segment == "gate":
-        return "gate" if {"up", "up_proj", "down", "down_proj"} & set(beside) else "router"
+        several = any(_CONTEXT.get(each, "") in ("experts", "sharedexperts") for each in beside)
+        return "gate" if {"up", "up_proj", "down", "down_proj"} & set(beside) and not several else "router"
     if segment in ("fc1", "fc2", "fc3") and segment == "fc2" and "fc3" in beside:
         return ""
     if segment in _OUT:

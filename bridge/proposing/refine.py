@@ -13,7 +13,7 @@ import numpy as np
 
 from bridge.proposing.atom import Atom
 
-_MOST = 256  # numbers that become names
+_MOST = 64  # numbers that become names
 
 
 def refined(keys: list[Atom], leaves: list[Atom]) -> tuple[list[Atom], list[Atom]]:
@@ -32,6 +32,8 @@ def _refined(own: list[Atom], others: list[Atom]) -> list[Atom]:
             continue
         other = _Other(others)
         best, gain = inside, other.met(inside)
+        if gain == 1:
+            continue
         for classes in _classes(inside, node):
             cut = [part for atom in inside for part in atom.cut(atom.nodes.index(node), classes)]
             met = other.met(cut)
