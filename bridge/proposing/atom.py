@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bridge.mapping.arrays import ArrayTable, Numbers, Shape
 from bridge.mapping.pattern import MARK, Column, Mask, Matrix
-
-if TYPE_CHECKING:
-    from collections.abc import Hashable
 
 
 class Info(NamedTuple):
@@ -34,8 +31,13 @@ class Info(NamedTuple):
     """The name by which a layout takes this array and others as one; it stands for the last `fused_own` segments."""
     fused_own: int = 0
     fused_depth: int = 0
-    apart: Hashable = None
-    """Arrays that differ in it are never folded together."""
+    number: str = "float"
+    """What kind of number it holds: no cast leads from one kind to another."""
+
+
+def number_of(dtype: np.dtype) -> str:
+    """The kind of number of a dtype: `float`, `int`, `bool`, or its own name."""
+    return {"b": "bool", "i": "int", "u": "int", "c": "complex"}.get(dtype.kind, "float")
 
 
 class Atom:

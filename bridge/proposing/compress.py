@@ -63,6 +63,11 @@ def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], othe
     return list(map(str, flat))
 
 
+def briefly(texts: Sequence[str]) -> list[str]:
+    """Flat rules that only rename, and are all there are for their keys, as few."""
+    return list(map(str, _with_choices(_without_own(_with_tails([Flat.of(text) for text in texts], ())))))
+
+
 def _segments(name: str) -> tuple[str, ...]:
     return tuple(name.split(".")) if name != "''" else ()
 

@@ -21,6 +21,9 @@ _OUT = frozenset(
     ["dense", "out", "wo", "proj", "c_proj", "output", "out_proj", "output_proj", "proj_out", "output_dense", "linear"]
 )
 _PLAIN = frozenset({"norm", "layernorm", "ln", "rmsnorm"})
+# What layers of `eqx.nn` are called.
+_LAYERS = {"LayerNorm": "norm", "RMSNorm": "norm", "GroupNorm": "norm", "BatchNorm": "norm", "LSTMCell": "rnn"}
+_LAYERS |= {"GRUCell": "rnn", "Embedding": "emb", "Conv": "conv", "ConvTranspose": "conv"}
 # What a role is a kind of.
 _KINDS = {role: "norm" for role in SEGMENTS if role.startswith("norm") or role.endswith("_norm")} | {
     "norm_cross": "norm",
@@ -73,6 +76,8 @@ def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: 
     if segments[last] in _ATTRIBUTE and (len(segments) > 1 or segments[last] in ("weight", "bias")):
         said.attribute = _ATTRIBUTE[segments[last]]
         roles.pop()
+    if atom.info.layer in _LAYERS:
+        _add(said.weights, _LAYERS[atom.info.layer], 0.4)
     weight = 1.0
     for n in reversed(roles):
         segment = segments[n]

@@ -66,7 +66,8 @@ def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> 
 def _says_little(made: Assignment, i: int, j: int) -> bool:
     """Whether names share no role and hardly a word."""
     scores, (keys, leaves) = made.names, made.names.said
-    if keys[i].role and keys[i].role == leaves[j].role:
+    roles = {keys[i].role, leaves[j].role}
+    if "" not in roles and (len(roles) == 1 or ("norm" in roles and all(role.startswith("norm") for role in roles))):
         return False
     return max(scores.concepts[i, j], scores.words[i, j]) < 0.5
 

@@ -58,7 +58,9 @@ def fits(key: Atom, leaf: Atom) -> list[Fit]:
         lead = [axis for axis in numbers if axis >= 0]
         plain = _is_plain(key, leaf, lead, unstacked)
         ways = [_same(key_axes, leaf_axes)] if plain else []
-        ways += _placements([key.shape[n] for n in key_axes], [leaf.shape[n] for n in leaf_axes], key_axes, leaf_axes)
+        if not plain or leaf.info.port_shape is None:  # where a layout shapes what arrives, nothing else is meant
+            shapes = [key.shape[n] for n in key_axes], [leaf.shape[n] for n in leaf_axes]
+            ways += _placements(*shapes, key_axes, leaf_axes)
         for groups in ways:
             own = plain and groups == ways[0]
             fit = Fit(numbers, unstacked, groups, own, _cost(numbers, unstacked, groups, lead, leaf, own=own))

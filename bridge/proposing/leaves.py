@@ -7,7 +7,7 @@ from math import prod
 
 from bridge.mapping.arrays import Shape
 from bridge.mapping.template import Placed, Template, branch_names
-from bridge.proposing.atom import Info
+from bridge.proposing.atom import Info, number_of
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Index, Rest, Side, Unit
 
@@ -27,7 +27,7 @@ def leaf_infos(template: Template, kinds: Mapping[str, str]) -> list[Info]:
     known: dict[Info, Info] = {}
     found: list[Info] = []
     for name, spec in template.leaves.items():
-        info = Info(spec.shape, layer=kinds.get(name, ""))
+        info = Info(spec.shape, layer=kinds.get(name, ""), number=number_of(spec.dtype))
         if name in fused:
             port, own, depth = fused[name]
             info = info._replace(fused=port, fused_own=own, fused_depth=depth)

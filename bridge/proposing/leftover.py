@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from bridge.mapping.arrays import ArrayTable
-from bridge.proposing.atom import Atom
+from bridge.mapping.arrays import ArraySpec, ArrayTable
+from bridge.proposing.atom import Atom, Info
 from bridge.proposing.concepts import said_by
 from bridge.proposing.fits import Fit
-from bridge.proposing.spelling import Spelling, Values
+from bridge.proposing.fold import folded
+from bridge.proposing.spelling import Spelling, Values, all_values
 from bridge.proposing.synonyms import COMPUTED
 
 
@@ -40,6 +41,15 @@ def leftover(rest: Sequence[Atom], table: ArrayTable, leaves: Sequence[Atom], va
                 rule = f"{_name(atom, values)} -> {_own_name(leaf)} ; tie=true"
                 found.append(Drop(rule, names, "tied to the embeddings; a load compares both"))
     return found
+
+
+def computed(specs: Mapping[str, ArraySpec]) -> tuple[list[str], set[str]]:
+    """Rules that drop what models compute themselves, and the keys that they take."""
+    table = ArrayTable.of(specs)
+    known = [Info(spec.shape) for spec in table.specs]
+    atoms = folded(table, [known[kind] for kind in table.kinds.tolist()])
+    found, values = [atom for atom in atoms if is_computed(atom)], all_values(atoms)
+    return [f"{_name(atom, values)} -> _" for atom in found], {name for atom in found for name in atom.names(table)}
 
 
 def is_computed(atom: Atom) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.template import Template
 from bridge.proposing.assign import Assignment
-from bridge.proposing.atom import Atom, Info
+from bridge.proposing.atom import Atom, Info, number_of
 from bridge.proposing.doubt import Doubt, doubts
 from bridge.proposing.fits import Fit
 from bridge.proposing.fold import folded
@@ -17,9 +19,10 @@ from bridge.proposing.leaves import leaf_infos
 from bridge.proposing.leftover import Drop as Drop
 from bridge.proposing.leftover import leftover
 from bridge.proposing.orient import Ways, settled
+from bridge.proposing.ports import Matched, by_ports, summed
 from bridge.proposing.refine import refined
 from bridge.proposing.score import Scores
-from bridge.proposing.spelling import Spelling, Values, all_values
+from bridge.proposing.spelling import Spelling, all_values
 
 
 class Pair(NamedTuple):
@@ -58,54 +61,68 @@ def propose(
     """
     table = keys if isinstance(keys, ArrayTable) else ArrayTable.of(keys)
     leaves = ArrayTable.of(template.leaves)
-    key_atoms, leaf_atoms = refined(folded(table, _key_infos(table)), folded(leaves, leaf_infos(template, kinds or {})))
-    key_atoms, leaf_atoms = with_joined(key_atoms, leaf_atoms)
-    made = Assignment(Scores(key_atoms, leaf_atoms))
-    pairs = [*_pairs(made, table, leaves)]
-    taken = {name for pair in pairs for name in pair.keys}
-    filled = {name for pair in pairs for name in pair.leaves}
-    rest = [atom for i, atom in enumerate(key_atoms) if made.leaf_of[i] < 0]
-    drops = leftover(rest, table, leaf_atoms, all_values(key_atoms))
-    taken |= {name for drop in drops for name in drop.keys}
+    infos, apart = leaf_infos(template, kinds or {}), summed(template)
+    whole = np.array(
+        [n for n, name in enumerate(leaves.names) if name not in apart and _wants(name, infos[n], template)], np.intp
+    )
+    sides = refined(folded(table, _key_infos(table)), folded(leaves, infos, whole))
+    made = Assignment(Scores(*with_joined(*sides)))
+    pairs, values = _pairs(made, table, leaves), all_values(made.names.keys)
+    rest = [atom for i, atom in enumerate(made.names.keys) if made.leaf_of[i] < 0]
+    taken = list(by_ports(rest, [each.matched for each in pairs], template, values))
+    found = [each.pair for each in pairs]
+    found += [Pair(each.rule, tuple(each.key.names(table)), each.leaves) for each in taken]
+    rest = [atom for atom in rest if all(atom is not each.key for each in taken)]
+    drops = leftover(rest, table, made.names.leaves, values)
+    used = {name for pair in (*found, *drops) for name in pair.keys}
+    filled = {name for pair in found for name in pair.leaves}
     return Proposal(
-        tuple(pairs),
+        tuple(found),
         tuple(drops),
         tuple(name for name in leaves.names if name not in filled and name not in template.fills),
-        tuple(name for name in table.names if name not in taken),
+        tuple(name for name in table.names if name not in used),
     )
 
 
+def _wants(name: str, info: Info, template: Template) -> bool:
+    """Whether a leaf wants a key: counters and flags that a layer fills itself do not, unless PyTorch has them."""
+    return name not in template.fills or bool(info.ports)
+
+
 def _key_infos(table: ArrayTable) -> Sequence[Info]:
-    known = [Info(spec.shape) for spec in table.specs]
+    known = [Info(spec.shape, number=number_of(spec.dtype)) for spec in table.specs]
     return [known[kind] for kind in table.kinds.tolist()]
 
 
-def _pairs(made: Assignment, table: ArrayTable, leaves: ArrayTable) -> list[Pair]:
+class _Chosen(NamedTuple):
+    pair: Pair
+    matched: Matched
+
+
+def _pairs(made: Assignment, table: ArrayTable, leaves: ArrayTable) -> list[_Chosen]:
     keys, targets = made.names.keys, made.names.leaves
     leaf_of: list[int] = made.leaf_of.tolist()
     chosen = [(i, j) for i, j in enumerate(leaf_of) if j >= 0]
-    ways = settled([Ways(keys[i], targets[j], made.names.ways[i, j], made.names.said[0][i].role) for i, j in chosen])
+    roles = [said.role for said in made.names.said[0]]
+    ways = settled([Ways(keys[i], targets[j], made.names.ways[i, j], roles[i]) for i, j in chosen])
     why, values = doubts(made), all_values(keys)
-    found: list[Pair] = []
+    found: list[_Chosen] = []
     for (i, j), way in zip(chosen, ways, strict=True):
-        doubt = why.get(i) or Doubt("")
-        text = "; ".join(filter(None, (doubt.why, way.why, _fused(keys[i], targets[j], way.fit))))
-        found.append(
-            _pair(keys[i], targets[j], way.fit, values, table, leaves)._replace(
-                doubt=text,
-                others=tuple(keys[n].shown for n in doubt.others),
-                score=float(made.scores[i, j]),
-            )
+        key, leaf, doubt = keys[i], targets[j], why.get(i) or Doubt("")
+        pair = Pair(
+            str(Spelling(key, leaf, way.fit, values)),
+            tuple(key.names(table)),
+            tuple(leaf.names(leaves)),
+            "; ".join(filter(None, (doubt.why, way.why, _fused(key, leaf, way.fit)))),
+            tuple(keys[n].shown for n in doubt.others),
+            float(made.scores[i, j]),
         )
+        found.append(_Chosen(pair, Matched(key, leaf, way.fit)))
     return found
 
 
 def _fused(key: Atom, leaf: Atom, fit: Fit) -> str:
+    """Why a pair of which one side is several arrays is a guess, unless a layout takes the fused name itself."""
     if not (key.joined or leaf.joined) or (fit.plain and key.segments[-1] in leaf.info.ports):
         return ""
     return "headers do not tell in which order a fused array holds its parts: one after the other is assumed"
-
-
-def _pair(key: Atom, leaf: Atom, fit: Fit, values: Values, table: ArrayTable, leaves: ArrayTable) -> Pair:
-    text = str(Spelling(key, leaf, fit, values))
-    return Pair(text, tuple(key.names(table)), tuple(leaf.names(leaves)))

@@ -36,6 +36,7 @@ class Scores:
         self.concepts = _cosines([s.weights for s in self.said[0]], [s.weights for s in self.said[1]])
         self.words = _cosines([s.words for s in self.said[0]], [s.words for s in self.said[1]])
         same = np.array([a.elements for a in keys])[:, None] == np.array([a.elements for a in leaves])[None, :]
+        same &= np.array([[a.info.number == b.info.number for b in leaves] for a in keys], bool).reshape(same.shape)
         raw = 6 * self.concepts + 2 * self.words + self._parts() + _ends(keys, leaves, same)
         self.ways: dict[tuple[int, int], list[Fit]] = {}
         self.names = np.full(raw.shape, NEVER)

@@ -61,7 +61,8 @@ SEGMENTS = {
     "router": "router wg gate_net router_proj routing gate_logits router_logits gating_network moe_gate mlp_router "
     "router_weights gate_router",
     # normalisation
-    "norm": "norm layer_norm layernorm ln rms_norm rmsnorm layer_norm_layer norm_layer",
+    "norm": "norm bn batchnorm groupnorm group_norm gn layer_norm layernorm ln rms_norm rmsnorm layer_norm_layer "
+    "norm_layer",
     "norm1": "input_layernorm ln_1 ln1 norm1 attention_norm attn_norm pre_attention_norm layer_norm1 pre_attn_norm "
     "self_attn_layer_norm sa_layer_norm pre_self_attn_norm norm_attn ln_attn attn_ln pre_attention_layernorm "
     "norm_1 layernorm_before pre_attn_ln input_norm layer_norm_1 attention_ln norm_attention "
@@ -126,7 +127,7 @@ WORDS = {
     "v": "value v values",
     "emb": "embed embedding embeddings emb embedder",
     "pos": "position positional pos positions",
-    "norm": "norm layernorm ln rmsnorm layer_norm norms",
+    "norm": "norm layernorm ln rmsnorm layer_norm norms bn batchnorm gn",
     "attn": "attn attention",
     "mlp": "mlp ffn feedforward ffw",
     "up": "up intermediate",
@@ -140,7 +141,7 @@ WORDS = {
     "post": "post after",
     "proj": "proj projection linear dense lin",
     "conv": "conv convolution",
-    "bn": "bn batchnorm batch_norm",
+    "rnn": "rnn lstm gru recurrent cell",
     "token": "token tok tokens word",
     "patch": "patch",
     "time": "time timestep",
