@@ -56,7 +56,7 @@ def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], othe
     flat = [Flat.of(text) for text in dict.fromkeys(texts)]
     blocked = [_segments(name) for name in others]
     tails = _with_tails(flat, blocked)
-    for tried in (_without_own(_with_choices(tails)), _with_choices(tails), tails, _with_choices(flat)):
+    for tried in (_with_choices(_without_own(tails)), _with_choices(tails), tails, _with_choices(flat)):
         found = [str(rule) for rule in tried]
         if len(found) < len(flat) and same(found):
             return found

@@ -22,8 +22,12 @@ _OUT = frozenset(
 )
 _PLAIN = frozenset({"norm", "layernorm", "ln", "rmsnorm"})
 # What layers of `eqx.nn` are called.
-_LAYERS = {"LayerNorm": "norm", "RMSNorm": "norm", "GroupNorm": "norm", "BatchNorm": "norm", "LSTMCell": "rnn"}
-_LAYERS |= {"GRUCell": "rnn", "Embedding": "emb", "Conv": "conv", "ConvTranspose": "conv"}
+_LAYERS = {
+    **dict.fromkeys(("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm"), "norm"),
+    **dict.fromkeys(("LSTMCell", "GRUCell"), "rnn"),
+    **dict.fromkeys(("Conv", "ConvTranspose"), "conv"),
+    "Embedding": "emb",
+}
 # What a role is a kind of.
 _KINDS = {role: "norm" for role in SEGMENTS if role.startswith("norm") or role.endswith("_norm")} | {
     "norm_cross": "norm",

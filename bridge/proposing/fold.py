@@ -14,7 +14,7 @@ import numpy as np
 from bridge.mapping.arrays import ArrayTable, Numbers
 from bridge.mapping.names import NameIndex
 from bridge.mapping.pattern import MARK, Column, Matrix
-from bridge.proposing.atom import Atom, Info, gridded
+from bridge.proposing.atom import Atom, Info, gridded, number_of
 
 _STEM = re.compile(r"(.*\D)(0|[1-9]\d{0,5})")
 _MOST = 512  # children that become names of their own
@@ -68,6 +68,13 @@ def folded(table: ArrayTable, infos: Sequence[Info], ids: Numbers | None = None)
             atom = Atom(one.segments, one.numbers[mask], rows if ids is None else ids[rows], by_kind[kind])
             found += gridded(atom)
     return sorted(found, key=lambda atom: int(atom.ids.min()))
+
+
+def key_infos(table: ArrayTable) -> list[Info]:
+    """What is known of keys: keys with one spec share one object."""
+    known = [Info(spec.shape, number=number_of(spec.dtype)) for spec in table.specs]
+    kinds: list[int] = table.kinds.tolist()
+    return [known[kind] for kind in kinds]
 
 
 def _visit(members: Sequence[_Names], place: int, column: int) -> Iterator[_Names]:

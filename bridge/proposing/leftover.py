@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from bridge.mapping.arrays import ArraySpec, ArrayTable
-from bridge.proposing.atom import Atom, Info
+from bridge.proposing.atom import Atom
 from bridge.proposing.concepts import said_by
 from bridge.proposing.fits import Fit
-from bridge.proposing.fold import folded
+from bridge.proposing.fold import folded, key_infos
 from bridge.proposing.spelling import Spelling, Values, all_values
 from bridge.proposing.synonyms import COMPUTED
 
@@ -46,8 +46,7 @@ def leftover(rest: Sequence[Atom], table: ArrayTable, leaves: Sequence[Atom], va
 def computed(specs: Mapping[str, ArraySpec]) -> tuple[list[str], set[str]]:
     """Rules that drop what models compute themselves, and the keys that they take."""
     table = ArrayTable.of(specs)
-    known = [Info(spec.shape) for spec in table.specs]
-    atoms = folded(table, [known[kind] for kind in table.kinds.tolist()])
+    atoms = folded(table, key_infos(table))
     found, values = [atom for atom in atoms if is_computed(atom)], all_values(atoms)
     return [f"{_name(atom, values)} -> _" for atom in found], {name for atom in found for name in atom.names(table)}
 

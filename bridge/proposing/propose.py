@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy as np
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.template import Template
 from bridge.proposing.assign import Assignment
-from bridge.proposing.atom import Atom, Info, number_of
+from bridge.proposing.atom import Atom, Info
 from bridge.proposing.doubt import Doubt, doubts
 from bridge.proposing.fits import Fit
-from bridge.proposing.fold import folded
+from bridge.proposing.fold import folded, key_infos
 from bridge.proposing.fused import with_joined
 from bridge.proposing.leaves import leaf_infos
 from bridge.proposing.leftover import Drop as Drop
@@ -65,7 +65,7 @@ def propose(
     whole = np.array(
         [n for n, name in enumerate(leaves.names) if name not in apart and _wants(name, infos[n], template)], np.intp
     )
-    sides = refined(folded(table, _key_infos(table)), folded(leaves, infos, whole))
+    sides = refined(folded(table, key_infos(table)), folded(leaves, infos, whole))
     made = Assignment(Scores(*with_joined(*sides)))
     pairs, values = _pairs(made, table, leaves), all_values(made.names.keys)
     rest = [atom for i, atom in enumerate(made.names.keys) if made.leaf_of[i] < 0]
@@ -87,11 +87,6 @@ def propose(
 def _wants(name: str, info: Info, template: Template) -> bool:
     """Whether a leaf wants a key: counters and flags that a layer fills itself do not, unless PyTorch has them."""
     return name not in template.fills or bool(info.ports)
-
-
-def _key_infos(table: ArrayTable) -> Sequence[Info]:
-    known = [Info(spec.shape, number=number_of(spec.dtype)) for spec in table.specs]
-    return [known[kind] for kind in table.kinds.tolist()]
 
 
 class _Chosen(NamedTuple):

@@ -91,6 +91,8 @@ class Spelling:
     def axes(self) -> tuple[str, str]:
         """The axes of the key and of the leaf."""
         used = {*self.letters, *self.leaf_letters}
+        for atom in (self.key, self.leaf):
+            used |= set(labels(atom)) if isinstance(atom, Joined) else set()
         count = sum(max(len(a), len(b)) for a, b in self.fit.groups)
         names = _free(_AXES.get(count, "") + "abcdefg", used)
         key: dict[int, str] = {axis: self.leaf_letters[n] for n, axis in self.fit.unstacked}
