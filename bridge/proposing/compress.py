@@ -10,9 +10,17 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from bridge.proposing.concepts import role_of, snake
 from bridge.proposing.spelling import choice
+from bridge.proposing.synonyms import ATTRIBUTES
 
 _RULE = re.compile(r"(.*?)( \[[^\]]*(?:\[[^\]]*\][^\]]*)*\])? -> (.*?)( \[[^\]]*(?:\[[^\]]*\][^\]]*)*\])?( ; .*)?")
+_TOGETHER = {
+    **dict.fromkeys(("q", "k", "v", "o", "q_norm", "k_norm"), "attention"),
+    **dict.fromkeys(("gate", "up", "down"), "mlp"),
+    **dict.fromkeys(("emb", "pos", "type"), "embeddings"),
+}
+_ARRAYS = frozenset(word for words in ATTRIBUTES.values() for word in words.split())
 _PLAIN = re.compile(r"[\w-]+")
 _NUMBER = re.compile(r"\{[^|]*?\}|^\d+$")
 
@@ -58,7 +66,7 @@ def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], othe
     tails = _with_tails(flat, blocked)
     for tried in (_with_choices(_without_own(tails)), _with_choices(tails), tails, _with_choices(flat)):
         found = [str(rule) for rule in tried]
-        if len(found) < len(flat) and same(found):
+        if len(found) <= len(flat) and same(found):
             return found
     return list(map(str, flat))
 
@@ -119,7 +127,10 @@ def _with_choices(rules: Sequence[Flat]) -> list[Flat]:
     groups: dict[tuple[object, ...], list[Flat]] = {}
     for rule in rules:
         for p, q in _places(rule):
-            groups.setdefault((_without(rule.key, p), p, _without(rule.leaf, q), q, *_axes(rule)), []).append(rule)
+            kin = _kin(rule.leaf[q]) or _kin(rule.key[p])
+            if kin:
+                kind = (_without(rule.key, p), p, _without(rule.leaf, q), q, kin, *_axes(rule))
+                groups.setdefault(kind, []).append(rule)
     for (_, p, _, q, *_), group in sorted(groups.items(), key=lambda item: -len(item[1])):
         assert isinstance(p, int)
         assert isinstance(q, int)
@@ -135,6 +146,20 @@ def _with_choices(rules: Sequence[Flat]) -> list[Flat]:
         leaf = (*first.leaf[:q], choice([rule.leaf[q] for rule in members])[0], *first.leaf[q + 1 :])
         left.insert(at, first._replace(key=key, leaf=leaf))
     return left
+
+
+def _kin(label: str) -> str:
+    """What a label is one of several of: a person writes these on one line, and others on lines of their own."""
+    segment = snake(label)
+    if segment in _ARRAYS:
+        return "array"
+    role = role_of(segment)
+    if role in _TOGETHER:
+        return _TOGETHER[role]
+    stem = segment.rstrip("0123456789_")
+    return (
+        "norm" if "norm" in role else stem if stem != segment else segment.rpartition("_")[2] if "_" in segment else ""
+    )
 
 
 def _axes(rule: Flat) -> tuple[str, str, str]:
