@@ -127,7 +127,7 @@ def _with_choices(rules: Sequence[Flat]) -> list[Flat]:
     groups: dict[tuple[object, ...], list[Flat]] = {}
     for rule in rules:
         for p, q in _places(rule):
-            kin = _kin(rule.leaf[q]) or _kin(rule.key[p])
+            kin = "same" if rule.key[p] == rule.leaf[q] else _kin(rule.leaf[q]) or _kin(rule.key[p])
             if kin:
                 kind = (_without(rule.key, p), p, _without(rule.leaf, q), q, kin, *_axes(rule))
                 groups.setdefault(kind, []).append(rule)

@@ -15,6 +15,14 @@ _NEUTRAL = frozenset(NEUTRAL.split())
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _PIECES = re.compile(r"[^\W\d_]+|\d+")
 _DIGITS = re.compile(r"_?(\d+)$")
+_AROUND = re.compile(r"_(block|layer|module|net|unit)$")
+_TABLE = re.compile(r"(\w+?)_(embedder|embeddings?|embed|emb|table)")
+_TABLES = {
+    **dict.fromkeys(("token", "word", "tok", "vocab", "input", "wte"), "emb"),
+    **dict.fromkeys(("position", "positional", "pos", "absolute_position", "learned_position"), "pos"),
+    **dict.fromkeys(("segment", "type", "token_type", "seg", "sentence"), "type"),
+    **dict.fromkeys(("patch", "patches"), "patch"),
+}
 _ROLES = frozenset(SEGMENTS)
 # Words that several roles share: what stands above them decides.
 _OUT = frozenset(
@@ -56,9 +64,20 @@ def snake(segment: str) -> str:
     return joined(text)
 
 
+@lru_cache(maxsize=8192)
 def role_of(segment: str) -> str:
     """The role that a segment names by itself; empty for none."""
-    return _SEGMENT.get(snake(segment), "")
+    text = snake(segment)
+    found = _SEGMENT.get(text) or _SEGMENT.get(_DIGITS.sub("", text), "")
+    table = _TABLE.fullmatch(text)
+    if table and found in ("", "emb"):
+        return _TABLES.get(table[1], found)
+    return found
+
+
+def _context(segment: str) -> str:
+    """What a segment says of everything below it."""
+    return _CONTEXT.get(segment) or _CONTEXT.get(_AROUND.sub("", segment), "")
 
 
 def said_by(atoms: Sequence[Atom]) -> list[Said]:
@@ -74,7 +93,7 @@ def said_by(atoms: Sequence[Atom]) -> list[Said]:
 def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: Mapping[int, tuple[int, int]]) -> Said:
     said = Said()
     segments = [*map(snake, atom.segments)]
-    contexts = [_CONTEXT.get(segment, "") for segment in segments]
+    contexts = [_context(segment) for segment in segments]
     last = len(segments) - 1
     roles = list(range(len(segments)))
     if segments[last] in _ATTRIBUTE and (len(segments) > 1 or segments[last] in ("weight", "bias")):
@@ -149,7 +168,7 @@ def _meaning(
             return "down"
         return "gate" if segment == "w1" and "w3" in beside else "up"
     if segment == "gate":
-        several = any(_CONTEXT.get(each, "") in ("experts", "sharedexperts") for each in beside)
+        several = any(_context(each) in ("experts", "sharedexperts") for each in beside)
         return "gate" if {"up", "up_proj", "down", "down_proj"} & set(beside) and not several else "router"
     if segment in ("fc1", "fc2", "fc3") and segment == "fc2" and "fc3" in beside:
         return ""
@@ -189,7 +208,7 @@ def _meaning(
         return "norm_after_attn"
     if segment in ("attention_norm", "attn_norm", "norm_attn") and near == "attn":
         return "norm"
-    return _SEGMENT.get(segment) or _SEGMENT.get(_DIGITS.sub("", segment), "")
+    return role_of(segment)
 
 
 def _in_layer(segments: Sequence[str], n: int) -> bool:
@@ -200,7 +219,7 @@ def _in_layer(segments: Sequence[str], n: int) -> bool:
 def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes: Sequence[Collection[str]]) -> str:
     """What a norm is that is called nothing but a norm: by what stands right above it, and beside it."""
     above = segments[n - 1] if n else ""
-    if above in ("embeddings", "embedding", "embed", "embedder"):
+    if "embed" in above:
         return "norm_pre"
     if above == "output":
         return "norm1" if n > 1 and contexts[n - 2] == "attn" else "norm2" if "intermediate" in homes[0] else "norm"
@@ -208,7 +227,7 @@ def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes:
         return "norm"
     if not _in_layer(segments, n):
         return "normf"
-    near = {_CONTEXT.get(each, "") for each in homes[1]} & {"attn", "cross", "mlp", "moe"}
+    near = {_context(each) for each in homes[1]} & {"attn", "cross", "mlp", "moe"}
     return (
         {"attn": "norm1", "cross": "norm_cross", "mlp": "norm2", "moe": "norm2"}[near.pop()]
         if len(near) == 1
