@@ -45,9 +45,12 @@ _KINDS = {role: "norm" for role in SEGMENTS if role.startswith("norm") or role.e
 
 
 class Said:
-    """What a name says. `weights` are concepts by how much they count; `role` the nearest one that is a role."""
+    """What a name says. `weights` are concepts by how much they count; `role` the nearest one that is a role.
 
-    __slots__ = ("attribute", "contexts", "role", "weights", "words")
+    `strange` are words that the table does not know, of the part right above the array.
+    """
+
+    __slots__ = ("attribute", "contexts", "role", "strange", "weights", "words")
 
     def __init__(self) -> None:
         self.attribute = ""
@@ -55,6 +58,7 @@ class Said:
         self.weights: dict[str, float] = {}
         self.words: dict[str, float] = {}
         self.contexts: set[str] = set()
+        self.strange: frozenset[str] | set[str] = set()
 
 
 @lru_cache(maxsize=8192)
@@ -110,6 +114,9 @@ def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: 
             continue
         homes = [beside.get(atom.segments[:m], ()) for m in (n - 1, n)] if n else [(), beside.get((), ())]
         meaning = _meaning(segments, n, contexts, homes, said)
+        if weight == 1.0 and not meaning and not contexts[n]:
+            said.strange = {word for word in _words(segment) if word not in _WORD and len(word) > 1}
+            said.strange |= set(_words(segment)) if _DIGITS.search(segment) else set()
         for word in _words(segment):
             _add(said.words, word, weight)
         if segment in _NEUTRAL:
@@ -226,7 +233,7 @@ def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes:
     if n and contexts[n - 1] in ("attn", "cross", "mlp"):
         return "norm"
     if not _in_layer(segments, n):
-        return "normf"
+        return "normf" if not above or above in _NEUTRAL or contexts[n - 1] else "norm"
     near = {_context(each) for each in homes[1]} & {"attn", "cross", "mlp", "moe"}
     return (
         {"attn": "norm1", "cross": "norm_cross", "mlp": "norm2", "moe": "norm2"}[near.pop()]

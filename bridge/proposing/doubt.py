@@ -6,14 +6,19 @@ change places, no unused key, no leaf without a key, and no two whole modules th
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from bridge.proposing.assign import Assignment
+from bridge.proposing.atom import Atom
+from bridge.proposing.concepts import Said, snake
 
 _NEAR = 1.0
-_NUMBERS_ONLY = ("norm1", "norm2", "norm3")
+_NUMBERED = re.compile(r"(norm|layernorm|ln|layer_norm)_?\d")
+_NORMS = 2  # in a block: before attention and before the MLP
 
 
 class Doubt(NamedTuple):
@@ -31,10 +36,34 @@ def doubts(made: Assignment) -> dict[int, Doubt]:
         doubt = _of_pair(made, pairs, i, j)
         if doubt is not None:
             found[i] = doubt
+    crowded = _crowded(made.names.keys, made.names.said[0]), _crowded(made.names.leaves, made.names.said[1])
+    for i, j in pairs:
+        if i not in found and (i in crowded[0] or j in crowded[1]) and _by_number(made, i, j):
+            found[i] = Doubt("of more than two norms in a block only numbers tell which is which")
     for i, other in _modules(made, pairs):
         if i not in found:
             found[i] = Doubt("its module and another could change places", (other,))
     return found
+
+
+def _by_number(made: Assignment, i: int, j: int) -> bool:
+    """Whether one side calls a norm by a number, and the other by its place."""
+    segments = [segment for atom in (made.names.keys[i], made.names.leaves[j]) for segment in atom.segments[-2:]]
+    numbered = [_NUMBERED.fullmatch(snake(segment)) is not None for segment in segments]
+    return any(numbered[:2]) != any(numbered[2:])
+
+
+def _crowded(atoms: Sequence[Atom], said: Sequence[Said]) -> set[int]:
+    """Norms that stand beside more than one other in a block."""
+    homes: dict[tuple[str, ...], set[str]] = {}
+    for atom, each in zip(atoms, said, strict=True):
+        if each.role.startswith("norm"):
+            homes.setdefault(atom.segments[:-2], set()).add(atom.segments[-2:][0])
+    return {
+        n
+        for n, (atom, each) in enumerate(zip(atoms, said, strict=True))
+        if each.role.startswith("norm") and len(homes[atom.segments[:-2]]) > _NORMS
+    }
 
 
 def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> Doubt | None:
@@ -64,11 +93,20 @@ def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> 
 
 
 def _says_little(made: Assignment, i: int, j: int) -> bool:
-    """Whether names share no role and hardly a word."""
+    """Whether names share no role and hardly a word, or what a name ends with is a word that the other lacks."""
     scores, (keys, leaves) = made.names, made.names.said
+    if not keys[i].strange <= leaves[j].words.keys() or not leaves[j].strange <= keys[i].words.keys():
+        return True
+    attributes = {keys[i].attribute, leaves[j].attribute}
+    if len(attributes) > 1 and "" not in attributes:
+        return True
     roles = {keys[i].role, leaves[j].role}
-    if "" not in roles and (len(roles) == 1 or ("norm" in roles and all(role.startswith("norm") for role in roles))):
-        return False
+    if "" not in roles and (len(roles) == 1 or roles == {"norm", "normf"}):
+        # A norm that is called nothing but a norm is one of many: what stands around it has to say which.
+        around = (keys[i].weights.keys() - {"norm", "normf"}, leaves[j].weights.keys() - {"norm", "normf"})
+        return "norm" in roles and any(around) and not around[0] & around[1]
+    if "" not in roles and "norm" not in roles:
+        return True
     return max(scores.concepts[i, j], scores.words[i, j]) < 0.5
 
 

@@ -18,6 +18,7 @@ from bridge.proposing.fused import with_joined
 from bridge.proposing.leaves import leaf_infos
 from bridge.proposing.leftover import Drop as Drop
 from bridge.proposing.leftover import leftover
+from bridge.proposing.numbering import odd_ones
 from bridge.proposing.orient import Ways, settled
 from bridge.proposing.ports import Matched, by_ports, summed
 from bridge.proposing.refine import refined
@@ -101,18 +102,21 @@ def _pairs(made: Assignment, table: ArrayTable, leaves: ArrayTable) -> list[_Cho
     roles = [said.role for said in made.names.said[0]]
     ways = settled([Ways(keys[i], targets[j], made.names.ways[i, j], roles[i]) for i, j in chosen])
     why, values = doubts(made), all_values(keys)
+    matched = [Matched(keys[i], targets[j], way.fit) for (i, j), way in zip(chosen, ways, strict=True)]
+    odd = odd_ones(matched)
     found: list[_Chosen] = []
-    for (i, j), way in zip(chosen, ways, strict=True):
+    for n, ((i, j), way) in enumerate(zip(chosen, ways, strict=True)):
         key, leaf, doubt = keys[i], targets[j], why.get(i) or Doubt("")
+        numbers = "other weights have other numbers of these for each other" if n in odd else ""
         pair = Pair(
             str(Spelling(key, leaf, way.fit, values)),
             tuple(key.names(table)),
             tuple(leaf.names(leaves)),
-            "; ".join(filter(None, (doubt.why, way.why, _fused(key, leaf, way.fit)))),
+            "; ".join(filter(None, (doubt.why, numbers, way.why, _fused(key, leaf, way.fit)))),
             tuple(keys[n].shown for n in doubt.others),
             float(made.scores[i, j]),
         )
-        found.append(_Chosen(pair, Matched(key, leaf, way.fit)))
+        found.append(_Chosen(pair, matched[n]))
     return found
 
 

@@ -61,8 +61,8 @@ SEGMENTS = {
     "router": "router wg gate_net router_proj routing gate_logits router_logits gating_network moe_gate mlp_router "
     "router_weights gate_router",
     # normalisation
-    "norm": "norm bn batchnorm groupnorm group_norm gn layer_norm layernorm ln rms_norm rmsnorm layer_norm_layer "
-    "norm_layer",
+    "norm": "norm normalization bn batchnorm groupnorm group_norm gn layer_norm layernorm ln rms_norm rmsnorm "
+    "layer_norm_layer norm_layer",
     "norm1": "input_layernorm ln_1 ln1 norm1 attention_norm attn_norm pre_attention_norm layer_norm1 pre_attn_norm "
     "self_attn_layer_norm sa_layer_norm pre_self_attn_norm norm_attn ln_attn attn_ln pre_attention_layernorm "
     "norm_1 layernorm_before pre_attn_ln input_norm layer_norm_1 attention_ln norm_attention "
