@@ -25,6 +25,7 @@ _TABLES = {
     "cls": "clstoken",
 }
 _NORM_NUMBER = re.compile(r"((?:layernorm|norm|ln|rmsnorm)_?)([012])")
+_NORM_OF = {"attn": "norm1", "cross": "norm_cross", "mlp": "norm2", "moe": "norm2"}
 _ROLES = frozenset(SEGMENTS)
 _ENDS = frozenset({"bias", "weight", "kernel", "scale"})
 # Words that several roles share: what stands above them decides.
@@ -263,16 +264,12 @@ def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes:
         return "norm_pre"
     if above == "output":
         return "norm1" if n > 1 and contexts[n - 2] == "attn" else "norm2" if "intermediate" in homes[0] else "norm"
-    if n and contexts[n - 1] in ("attn", "cross", "mlp"):
-        return "norm"
+    if n and contexts[n - 1] in _NORM_OF:
+        return _NORM_OF[contexts[n - 1]]
     if not _in_layer(segments, n):
         return "normf" if not above or above in _NEUTRAL or contexts[n - 1] else "norm"
-    near = {_context(each) for each in homes[1]} & {"attn", "cross", "mlp", "moe"}
-    return (
-        {"attn": "norm1", "cross": "norm_cross", "mlp": "norm2", "moe": "norm2"}[near.pop()]
-        if len(near) == 1
-        else "norm"
-    )
+    near = {_context(each) for each in homes[1]} & _NORM_OF.keys()
+    return _NORM_OF[near.pop()] if len(near) == 1 else "norm"
 
 
 def _words(segment: str) -> list[str]:

@@ -69,7 +69,8 @@ SEGMENTS = {
     "norm_1 layernorm_before pre_attn_ln input_norm layer_norm_1 attention_ln norm_attention "
     "pre_attention_layer_norm before_attention ln_before_attn pre_attn_layernorm pre_self_attention_layer_norm "
     "pre_norm norm_before_attention",
-    "norm2": "ln_2 ln2 norm2 ffn_norm mlp_norm pre_mlp_norm layer_norm2 pre_ffn_norm pre_feedforward_layernorm "
+    "norm2": "post_self_attention_layer_norm "
+    "ln_2 ln2 norm2 ffn_norm mlp_norm pre_mlp_norm layer_norm2 pre_ffn_norm pre_feedforward_layernorm "
     "norm_mlp ln_mlp mlp_ln norm_ffn norm_2 layernorm_after before_mlp pre_ffw_norm layer_norm_2 ff_norm "
     "pre_feedforward_layer_norm pre_mlp_ln pre_mlp_layernorm output_layer_norm ln_before_mlp feed_forward_norm "
     "pre_mlp_layer_norm post_attention_layernorm post_attention_layer_norm norm_ff ffn_ln norm_before_mlp",
