@@ -20,15 +20,18 @@ M = TypeVar("M")
 
 # model_type: the file in this folder, and its class. A new architecture is a file and a line.
 ARCHITECTURES: Mapping[str, str] = {
+    "albert": "albert.Albert",
     "bert": "bert.Bert",
     "distilbert": "distilbert.DistilBert",
     "electra": "electra.Electra",
+    "esm": "esm.Esm",
     "gemma3": "gemma3.Gemma3",
     "gemma3_text": "gemma3.Gemma3",
     "gpt2": "gpt2.GPT2",
     "llama": "llama.Llama",
     "mistral": "mistral.Mistral",
     "mixtral": "mixtral.Mixtral",
+    "mpnet": "mpnet.MPNet",
     "qwen2": "qwen2.Qwen2",
     "qwen3": "qwen3.Qwen3",
     "qwen3_moe": "qwen3_moe.Qwen3MoE",

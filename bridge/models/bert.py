@@ -72,6 +72,11 @@ class Config(ModelConfig):
         return self.hidden_size
 
     @property
+    def projects(self) -> bool:
+        """Whether a layer leads from the embeddings to states."""
+        return self.embedding_width != self.hidden_size
+
+    @property
     def max_tokens(self) -> int:
         """How many tokens there are positions for."""
         return self.max_position_embeddings
@@ -121,19 +126,13 @@ class Bert(TextEncoder):
         def norm(width: int = width) -> eqx.nn.LayerNorm:
             return eqx.nn.LayerNorm(width, config.layer_norm_eps)
 
-        def layer(key: jax.Array) -> Layer:
-            keys = jax.random.split(key)
-            attention = Attention(width, config.num_attention_heads, key=keys[0])
-            mlp = MLP(width, config.intermediate_size, config.hidden_act, key=keys[1])
-            return Layer(attention, mlp, norm, norm_first=False)
-
         embed = TextEmbedding(
             narrow,
             tokens=config.vocab_size,
             positions=config.max_position_embeddings,
             types=config.type_vocab_size,
             norm=norm(narrow),
-            out_size=None if narrow == width else width,
+            out_size=width if config.projects else None,
             key=key_embed,
         )
         head = text_head(
@@ -145,7 +144,20 @@ class Bert(TextEncoder):
             key=key_head,
         )
         pooler = FirstToken(width, width, jnp.tanh, key=key_pooler) if config.pooler else None
-        super().__init__(config, embed, stack(layer, config.num_hidden_layers)(key_layers), pooler=pooler, head=head)
+        super().__init__(config, embed, self.make_layers(config, key_layers), pooler=pooler, head=head)
+
+    @staticmethod
+    def make_layers(config: Any, key: jax.Array) -> Any:
+        """All layers, stacked."""
+        return stack(lambda key: layer(config, key=key), config.num_hidden_layers)(key)
+
+
+def layer(config: Config, *, key: jax.Array) -> Layer:
+    """One layer of BERT."""
+    keys = jax.random.split(key)
+    attention = Attention(config.hidden_size, config.num_attention_heads, key=keys[0])
+    mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act, key=keys[1])
+    return Layer(attention, mlp, lambda: eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps), norm_first=False)
 
 
 _RULES = (
