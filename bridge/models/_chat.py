@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import NoReturn
 
 import bridge
+from bridge.models._beside import optional_json
 from bridge.models._json import safe
-from bridge.models._text import optional_json
 
 _LONGEST = 1 << 20  # characters of what a template may write
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import bridge
-from bridge.models._pretrained import from_pretrained
-from bridge.models._text import OPENING, optional_json, tokenizer_of
+from bridge.models import from_pretrained
+from bridge.models._beside import OPENING, optional_json, tokenizer_of
 from bridge.models.encoder import TextEncoder
 from bridge.models.heads import TokenClassifier
 

@@ -1,4 +1,4 @@
-"""ESM: an encoder of proteins, a letter a token, with rotary or learned positions (https://doi.org/10.1126/science.ade2574).
+"""ESM: an encoder of proteins, a letter a token, with rotary or learned positions.
 
     model = bridge.models.from_pretrained("facebook/esm2_t6_8M_UR50D")
     hidden = model(tokens, mask)  # (seq,), (seq,) -> (seq, d); a batch by jax.vmap

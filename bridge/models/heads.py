@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bridge.models._fields import Fields
+from bridge.models.config import Fields
 from bridge.models.layers import ACTIVATIONS, Linear, Transform, accumulation_dtype
 
 __all__ = [

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 import bridge
-from bridge.models._fields import Fields
+from bridge.models.config import Fields
 from bridge.models.layers import Linear, accumulation_dtype
 
 __all__ = ["POOLINGS", "Dense", "Pooling", "normalized"]

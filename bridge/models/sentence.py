@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import bridge
-from bridge.models._fields import Fields
-from bridge.models._pretrained import from_pretrained
-from bridge.models._text import OPENING, optional_json, tokenizer_of
+from bridge.models import from_pretrained
+from bridge.models._beside import OPENING, optional_json, tokenizer_of
+from bridge.models.config import Fields
 from bridge.models.encoder import TextEncoder
 from bridge.models.pooling import Dense, Pooling, modules_of, normalized
 

@@ -16,10 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import bridge
+from bridge.models import from_pretrained
+from bridge.models._beside import OPENING, optional_json, tokenizer_of
 from bridge.models._chat import rendered, template_of
 from bridge.models._generate import Sampling, padded
-from bridge.models._pretrained import from_pretrained
-from bridge.models._text import OPENING, optional_json, tokenizer_of
 
 __all__ = ["TextGenerator"]
 
