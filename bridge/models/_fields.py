@@ -101,6 +101,16 @@ class Fields:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
+    def numbers(self, field: str) -> tuple[float, ...]:
+        """A list of finite numbers above 0."""
+        value = self._take(field, None)
+        if not isinstance(value, list) or not all(
+            isinstance(each, int | float) and not isinstance(each, bool) and 0 < each <= sys.float_info.max
+            for each in value
+        ):
+            self.refuse(field, value, "a list of numbers above 0")
+        return tuple(map(float, value))
+
     def whole(self, field: str, *, default: int) -> int:
         """A whole number from 0 up."""
         value = self._take(field, default)

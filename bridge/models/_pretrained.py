@@ -37,7 +37,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen3_moe": "qwen3_moe.Qwen3MoE",
     "roberta": "roberta.Roberta",
     "vit": "vit.ViT",
-    "xlm-roberta": "roberta.Roberta",
+    "xlm-roberta": "xlm_roberta.XLMRoberta",
 }
 
 
