@@ -43,7 +43,7 @@ class Placed(NamedTuple):
 
     `rules` speak of the layer's own names, one layer at a time: the layer stands below `prefix`, `depth` leading axes
     of its leaves are a stack's. `tied_at` is where a copy of the layer stood that shares its leaves: keys there tie.
-    `whole` says that further axes are a stack's, which the rules leave in front.
+    `whole` says that further axes are a stack's, which the rules leave in front. `kind` is the layer's type.
     """
 
     prefix: str
@@ -51,6 +51,7 @@ class Placed(NamedTuple):
     depth: int = 0
     tied_at: str | None = None
     whole: bool = False
+    kind: str = ""
 
     def key(self, name: str) -> str:
         """What PyTorch calls a parameter of the layer, as a name of the model."""

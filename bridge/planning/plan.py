@@ -95,6 +95,8 @@ class Plan:
     quantized: Mapping[str, Quantization] = field(default_factory=dict[str, "Quantization"])
     """Keys whose values are computed from codes and scales."""
     warnings: tuple[str, ...] = ()
+    set_aside: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of a plan that comes from JSON: the leaves whose layouts rules with axes have switched off, and their layers."""
 
     @property
     def model(self) -> str:
