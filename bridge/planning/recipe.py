@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from bridge._text import fold, human_nbytes, plural, printable, quote, safe, template
@@ -24,10 +24,25 @@ def recipe_text(plan: Plan) -> str:
     lines += [f"  {left:<{width}} -> {right}" for left, right in rows]
     for title, names in (("dropped", plan.dropped), ("ignored", plan.allowed), ("kept from the template", plan.kept)):
         lines += [f"  {title}: {printable(name)}" for name, _ in fold(names)]
+    lines += [f"  kept from the template: {name}" for name in _partly(plan)]
     lines += [f"  filled by their layers: {printable(name)}" for name, _ in fold(plan.fills)]
     lines += [f"  matched nothing: {quote(rule)}" for rule in plan.idle]
     lines += [f"  warning: {printable(text)}" for text in plan.warnings]
     return safe("\n".join(lines))
+
+
+def _partly(plan: Plan) -> Iterator[str]:
+    """The places of leaves that no key fills, those of alike leaves as one."""
+    if not plan.partly:
+        return
+    from bridge.mapping.cover import spans  # most leaves are filled whole
+
+    places: dict[str, list[str]] = {}
+    for name, holes in plan.partly.items():
+        shown = ", ".join(spans(plan.leaves[name].shape, hole) for hole in holes[:3]) + ", …" * (len(holes) > 3)
+        places.setdefault(shown, []).append(name)
+    for shown, names in places.items():
+        yield from (f"{printable(name)}{shown}" for name, _ in fold(names))
 
 
 def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bridge._text import fold, plural, printable, quote, ranges, safe
 from bridge.planning.suggest import Group, Suggestions, grouped, pattern_for, rule_for, tail
+from bridge.rules.syntax import literal
 
 if TYPE_CHECKING:
     from bridge.mapping.problem import Mismatched, Missing, Unexpected
@@ -89,6 +90,8 @@ class _Report:
                 entry.append(f"if so, the rule is {_literal(rule_for(near, members[0].name))}")
         elif hint := self.plan.hints.get(members[0].name):
             entry.append(hint)
+        elif all(problem.optional for problem in members):
+            entry.append(f"to keep other values there: allow_missing=[{_literal(str(literal(members[0].name)))}]")
         return entry
 
     def elsewhere(self, key: str) -> str:
