@@ -33,6 +33,7 @@ from tests.errors import (  # noqa: F401 - they register
     quantized,
     reading,
     remote,
+    reports,
     rules,
     saving,
     torchfile,
