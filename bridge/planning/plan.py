@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,40 +14,16 @@ from bridge._text import quote
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import MAX_COUNT, Shape
-from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
-from bridge.planning.policy import Canonical, DtypePolicy, settled
+from bridge.planning.policy import Canonical, settled
 from bridge.planning.policy import Cast as Cast
 from bridge.planning.prove import Proof, Spelling, prove
+from bridge.planning.request import Request as Request
 from bridge.rules.rule import Rule
 
 if TYPE_CHECKING:
     from bridge.planning.lossy import Lossy, Quantization
-
-
-class Request(NamedTuple):
-    """What was asked for, besides the checkpoint and the model: enough to ask again."""
-
-    rules: tuple[Rule, ...] = ()
-    dtype: DtypePolicy = DtypePolicy()
-    allow_missing: NamePatterns = NamePatterns.of(())
-    allow_unexpected: NamePatterns = NamePatterns.of(())
-    fillers: Mapping[str, Any] = {}
-    """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
-    sharding: Any = None
-    quantized: str | Mapping[str, Any] = "dequantize"
-    """What becomes of quantised tensors. It decides which keys there are, and what they mean."""
-
-    def asks_like(self, other: Request) -> bool:
-        """Whether two requests differ in nothing but rules, and where the leaves are to go."""
-        return (
-            self.dtype == other.dtype
-            and self.allow_missing.texts == other.allow_missing.texts
-            and self.allow_unexpected.texts == other.allow_unexpected.texts
-            and self.fillers == other.fillers
-            and self.quantized == other.quantized
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,6 +71,8 @@ class Plan:
     quantized: Mapping[str, Quantization] = field(default_factory=dict[str, "Quantization"])
     """Keys whose values are computed from codes and scales."""
     warnings: tuple[str, ...] = ()
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
+    """Keys that adapters change, and what each change is, in words."""
 
     @property
     def model(self) -> str:
@@ -213,7 +191,8 @@ class Plan:
         specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
         # Where no config says how weights are quantised, what was said decides about their values.
         said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
-        return moves, specs, said, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
+        own = self.request.adapters, {key: self.merged[key] for key in self.keys if key in self.merged}
+        return moves, specs, said, own, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
 
 
 def make_plan(
