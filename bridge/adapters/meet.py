@@ -122,12 +122,11 @@ class _Joining:
                 self.patch(change, f"{renamed(change.module)}.weight")
             case LowRank():
                 change = change._replace(module=renamed(change.module))
-                targets = (f"{change.module}.{ending}" for ending in ("weight", "in_proj_weight"))
-                target = next((key for key in targets if key in self.base.arrays), None)
-                if target is None and change.parameter:
+                target = f"{change.module}.weight"
+                if change.parameter and target not in self.base.arrays:
                     self.waiting.setdefault(change.module, []).append(change)
                 else:
-                    self.merge(change, target or f"{change.module}.weight")
+                    self.merge(change, target)
 
     def settle(self) -> None:
         """Factors of parameters: of several in one module, each goes to the one that it fits."""
@@ -173,7 +172,7 @@ class _Joining:
         magnitude = None if change.magnitude is None else self.own[change.magnitude]
         if not {array.dtype, a.dtype, b.dtype, *([magnitude.dtype] if magnitude else ())} <= FLOATS:
             return f"it is stored in {array.dtype.name}, its factors in {a.dtype.name}: only floats are merged"
-        rounds = change.embedding or change.parameter or target.endswith(".in_proj_weight")
+        rounds = change.embedding or not target.endswith(".weight")  # as PEFT does for all but layers
         shape = None if magnitude is None else magnitude.shape
         return fitted(change, array.shape, a.shape, b.shape, magnitude=shape, rounds=rounds)
 

@@ -78,6 +78,9 @@ def changes(names: Sequence[str], config: Config, *, weight: float, label: str) 
         elif role.kind == _ROWS:
             found.append(Rows(role.module, name, _indices(role.module, name, config)))
         else:
+            if ".base_layer.out_proj." in name:
+                advice = "Merge it with PEFT, and load what that saves."
+                _refuse(label, name, "is of a MultiheadAttention, in which PEFT adds the product twice", advice)
             of = factors.setdefault((role.module, role.depth), {})
             if role.kind in of:
                 _refuse(label, name, f"says the same as {quote(of[role.kind])}", "Save one adapter alone.")

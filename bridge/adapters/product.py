@@ -11,9 +11,15 @@ from bridge._errors import CheckpointError
 from bridge.quantized.floats import BFLOAT16, widen
 from bridge.quantized.view import Array, Scratch
 
-ROWS, COLUMNS = 16, 2048
-"""Of a tile: whole rows of most weights in a band, and enough of them for a product at full speed."""
-_PADDED = 64
+ROWS = 24
+_WIDTH, _COUNT, _EDGE = 240, 8, 8
+COLUMNS = _WIDTH * _COUNT
+"""Of a tile: whole rows of most weights in a band.
+
+A tile is several products of one small shape, with zeros at both edges. For these the libraries of numpy and PyTorch
+add in the same order, one term after the other, where they differ by some bits along the edges of larger ones. They
+are small enough, too, to be computed by the thread that asks.
+"""
 FLOAT32 = np.dtype(np.float32)
 _FLOAT16 = np.dtype(np.float16)
 
@@ -55,29 +61,34 @@ class Factors:
         for left in range(columns.start // column_step * column_step, columns.stop, column_step):
             start = left - self.column_start
             cut = self.a[:, start : start + column_step]
-            a = _padded(cut.reshape(len(cut), -1), "a", scratch, (1, _PADDED))
             whole = range(left, left + cut.shape[1])
+            a = _in_pieces(cut.reshape(len(cut), -1), scratch)
+            delta = scratch.take("delta", (ROWS, len(a) * _WIDTH), FLOAT32)
+            shaped = delta[:, : len(whole) * prod(kernel)].reshape(ROWS, len(whole), *kernel)
             for top in range(rows.start // ROWS * ROWS, rows.stop, ROWS):
                 start = top - self.row_start
-                b = _padded(self.b[start : start + ROWS], "b", scratch, (ROWS, 1))
-                delta = scratch.take("product", (ROWS, a.shape[1]), FLOAT32)
-                np.matmul(b, a, out=delta)
-                if self.scale != 1:
-                    np.multiply(delta, self.scale, out=delta)
+                self._multiply(self.b[start : start + ROWS], a, delta, scratch)
                 some, those = common(rows, range(top, top + ROWS)), common(columns, whole)
-                shaped = delta[:, : len(whole) * prod(kernel)]
-                if kernel:
-                    shaped = shaped.reshape(ROWS, len(whole), *kernel)
                 yield some, those, shaped[within(some, range(top, top + ROWS)), within(those, whole)]
 
+    def _multiply(self, rows: Array, a: Array, out: Array, scratch: Scratch) -> None:
+        b = scratch.take("b", (ROWS, rows.shape[1]), FLOAT32)
+        np.copyto(b[: len(rows)], rows)
+        b[len(rows) :] = 0
+        made = scratch.take("product", (len(a), ROWS, a.shape[2]), FLOAT32)
+        np.matmul(b, a, out=made)
+        inside = made[:, :, _EDGE : _EDGE + _WIDTH].transpose(1, 0, 2)
+        np.multiply(inside, self.scale, out=out.reshape(ROWS, len(a), _WIDTH))
 
-def _padded(values: Array, name: str, scratch: Scratch, multiples: tuple[int, int]) -> Array:
-    """A matrix as float32 in one run, filled up with zeros: products of even shapes go one way through the library."""
-    rows, columns = (-(-n // step) * step for n, step in zip(values.shape, multiples, strict=True))
-    out = scratch.take(name, (rows, columns), FLOAT32)
-    np.copyto(out[: values.shape[0], : values.shape[1]], values)
-    out[values.shape[0] :] = 0
-    out[:, values.shape[1] :] = 0
+
+def _in_pieces(a: Array, scratch: Scratch) -> Array:
+    """Columns of a matrix as `(pieces, r, width)` in float32, with zeros around."""
+    count = -(-a.shape[1] // _WIDTH)
+    out = scratch.take("a", (count, a.shape[0], _WIDTH + 2 * _EDGE), FLOAT32)
+    out[:] = 0
+    for number in range(count):
+        piece = a[:, number * _WIDTH : (number + 1) * _WIDTH]
+        np.copyto(out[number, :, _EDGE : _EDGE + piece.shape[1]], piece)
     return out
 
 

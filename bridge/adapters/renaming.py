@@ -15,6 +15,7 @@ class Prefix(NamedTuple):
     more: str = ""
 
     def __call__(self, name: str) -> str:
+        """The base's name."""
         return self.more + (name[len(self.less) :] if name.startswith(self.less) else name)
 
 
