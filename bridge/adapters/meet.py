@@ -17,6 +17,7 @@ from bridge.adapters.view import Merged
 from bridge.quantized.view import Shape
 
 FLOATS = frozenset(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
+_UNTOLD = "it is square, and other weights are not stored as fan_in_fan_out says: nothing tells how this one is"
 _OWN = "is the adapter's own"
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embed_positions")
 _HEADS = ("lm_head", "embed_out", "output_projection", "decoder")
@@ -108,6 +109,7 @@ class _Joining:
         self.problems: list[Problem] = []
         self.shared: dict[object, object] = {}
         self.waiting: dict[str, list[LowRank]] = {}
+        self.merged: list[tuple[LowRank, str, Merged]] = []
         has_head = any(name.split(".")[-2:-1] == [head] for name in base.arrays for head in _HEADS)
         self.one_tensor = not has_head and base.tied is not False and bool(causal or (causal is None and base.tied))
 
@@ -129,7 +131,11 @@ class _Joining:
                     self.merge(change, target)
 
     def settle(self) -> None:
-        """Factors of parameters: of several in one module, each goes to the one that it fits."""
+        """What only all changes together tell.
+
+        Factors of parameters: of several in one module, each goes to the one that it fits. Square weights: they are
+        stored as the config says, where it is right about the others.
+        """
         for module, several in self.waiting.items():
             names = [key for key in self.base.arrays if key.rpartition(".")[0] == module]
             left = list(several)
@@ -148,6 +154,12 @@ class _Joining:
                     change.a, f"{module}.*", "no one parameter of that module has a shape that says it is meant"
                 )
 
+        squares = [each for each in self.merged if len({*each[2].shape}) == 1]
+        others = [view.row_axis > view.column_axis for _, _, view in self.merged if len({*view.shape}) > 1]
+        for change, target, _ in squares:
+            if (not change.flipped) in others:
+                self.problem(change.a, target, _UNTOLD)
+
     def merge(self, change: LowRank, target: str) -> None:
         """Factors on top of a weight."""
         if not self.is_there(change.a, target):
@@ -164,6 +176,8 @@ class _Joining:
         dora = ", DoRA" if change.magnitude is not None else ""
         text = f"+= {_number(change.scale)} · B @ A (r={view.rank}{dora})"
         parts = (change.b, change.a, *([change.magnitude] if change.magnitude is not None else ()))
+        if len(view.shape) == 2 and not change.embedding:
+            self.merged.append((change, target, view))
         return self.add(target, Step(self.share(view), parts, self.array(target), text), change.embedding)
 
     def view(self, change: LowRank, target: str) -> Merged | str:
@@ -229,7 +243,7 @@ class _Joining:
         """Whether the base has a tensor; else that is a problem."""
         found = target in self.base.arrays
         if not found:
-            self.problem(key, target, reason or "the base has no such key")
+            self.problem(key, target, reason or "the base has no such key; is it of another base?")
         return found
 
     def is_whole(self, key: str, target: str) -> bool:
