@@ -119,7 +119,7 @@ class Merged:
         place = {"row_start": rows.start, "column_start": columns.start}
         for number in range(1 if sides.experts is None else len(sides.experts)):
             if sides.experts is None:
-                w, target, own_b, own_a = weight, out, b.reshape(len(b), self.rank), a
+                w, target, own_b, own_a = weight, out, b.reshape(len(b), self.rank), a.reshape(*a.shape[:2], *self._kernel)
             else:
                 w, target = weight[number], out[number]
                 own_b = b.reshape(len(b), self.rank, -1)[:, :, sides.experts[number]]
