@@ -20,7 +20,7 @@ from bridge.adapters.product import (
     wide,
     within,
 )
-from bridge.quantized.view import Array, Box, Scratch, Shape
+from bridge.quantized.view import Array, Box, Scratch, Shape, thread_scratch
 
 _FLOAT64 = np.dtype(np.float64)
 _ROW_ELEMENTS = 1 << 17  # whole rows that are computed at a time for their norms
@@ -113,13 +113,23 @@ class Merged:
         """As in `View`."""
         if not out.size:
             return
+        with thread_scratch() as scratch:
+            self._all(box, parts, out, scratch)
+
+    def _all(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
+        """Each matrix of a box."""
         weight, b, a, *magnitudes = parts
-        sides, scratch = self._sides(box), Scratch()
+        sides = self._sides(box)
         rows, columns = self._read(box)
         place = {"row_start": rows.start, "column_start": columns.start}
         for number in range(1 if sides.experts is None else len(sides.experts)):
             if sides.experts is None:
-                w, target, own_b, own_a = weight, out, b.reshape(len(b), self.rank), a.reshape(*a.shape[:2], *self._kernel)
+                w, target, own_b, own_a = (
+                    weight,
+                    out,
+                    b.reshape(len(b), self.rank),
+                    a.reshape(*a.shape[:2], *self._kernel),
+                )
             else:
                 w, target = weight[number], out[number]
                 own_b = b.reshape(len(b), self.rank, -1)[:, :, sides.experts[number]]
