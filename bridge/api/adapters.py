@@ -73,10 +73,10 @@ def _is_pair(value: Any) -> bool:
     )
 
 
-def left_out(before: Sequence[tuple[str, float]]) -> PlanError:
-    """Of a plan that merges adapters, carried out without any."""
+def check_given(before: Sequence[tuple[str, float]]) -> None:
+    """**Raises:** `PlanError` where a plan that merges adapters is carried out without any."""
     names = [f"'{safe(name)}'" if weight == 1 else f"('{safe(name)}', {weight:g})" for name, weight in before]
-    return PlanError(
+    raise PlanError(
         f"the plan merges adapters, and none are given: say adapters=[{', '.join(names)}] again, or make a plan without"
     )
 

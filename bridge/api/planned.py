@@ -49,9 +49,9 @@ def request_of(
     codes = before.quantized
     merged = tuple((adapter.label, adapter.weight) for adapter in adapters)
     if before.adapters and not merged:
-        from bridge.api.adapters import left_out  # few plans have any
+        from bridge.api.adapters import check_given  # few plans have any
 
-        raise left_out(before.adapters)
+        check_given(before.adapters)
     if quantized is not None:
         from bridge.api.quantized import quantized_of  # few say it
 
