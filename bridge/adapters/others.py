@@ -28,7 +28,8 @@ class Own:
 
     def values(self, box: Box, parts: Sequence[Array], out: Array) -> None:
         """As in `View`."""
-        narrowed(parts[0], out)
+        with np.errstate(all="ignore"):
+            narrowed(parts[0], out)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Shifted:
         """As in `View`."""
         bias, more = parts
         dtype = np.dtype(np.float64) if 8 in (bias.dtype.itemsize, out.dtype.itemsize) else FLOAT32
-        added(bias, more.astype(np.float32) * np.float32(self.scale), out, Scratch(), dtype)
+        with np.errstate(all="ignore"):
+            added(bias, more.astype(np.float32) * np.float32(self.scale), out, Scratch(), dtype)
 
 
 @dataclass(frozen=True)
@@ -71,10 +73,10 @@ class Patched:
     def values(self, box: Box, parts: Sequence[Array], out: Array) -> None:
         """As in `View`."""
         matrix, own = parts
-        narrowed(matrix, out)
         rows = np.array(self.rows, np.intp)
         (mine,) = np.nonzero((rows >= box[0].start) & (rows < box[0].stop))
-        if len(mine):
-            values = np.empty((len(mine), out.shape[1]), out.dtype)
+        values = np.empty((len(mine), out.shape[1]), out.dtype)
+        with np.errstate(all="ignore"):
+            narrowed(matrix, out)
             narrowed(own[mine], values)
-            out[rows[mine] - box[0].start] = values
+        out[rows[mine] - box[0].start] = values

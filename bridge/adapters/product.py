@@ -13,6 +13,7 @@ from bridge.quantized.view import Array, Scratch
 
 ROWS = 24
 _WIDTH, _COUNT, _EDGE = 240, 8, 8
+_TOGETHER = 5 * ROWS  # rows of one call: more leave the cache
 COLUMNS = _WIDTH * _COUNT
 """Of a tile: whole rows of most weights in a band.
 
@@ -58,27 +59,35 @@ class Factors:
         axes behind. Product and scale are in float32, as PEFT makes them.
         """
         kernel = self.a.shape[2:]
+        first = rows.start // ROWS * ROWS
         for left in range(columns.start // column_step * column_step, columns.stop, column_step):
             start = left - self.column_start
             cut = self.a[:, start : start + column_step]
             whole = range(left, left + cut.shape[1])
+            those = common(columns, whole)
+            inside = within(those, whole)
             a = _in_pieces(cut.reshape(len(cut), -1), scratch)
-            delta = scratch.take("delta", (ROWS, len(a) * _WIDTH), FLOAT32)
-            shaped = delta[:, : len(whole) * prod(kernel)].reshape(ROWS, len(whole), *kernel)
-            for top in range(rows.start // ROWS * ROWS, rows.stop, ROWS):
-                start = top - self.row_start
-                self._multiply(self.b[start : start + ROWS], a, delta, scratch)
-                some, those = common(rows, range(top, top + ROWS)), common(columns, whole)
-                yield some, those, shaped[within(some, range(top, top + ROWS)), within(those, whole)]
+            for top in range(first, rows.stop, _TOGETHER):
+                tall = range(top, top + _TOGETHER)
+                some = common(rows, tall)
+                delta = self._multiply(top - self.row_start, a, scratch)[:, : len(whole) * prod(kernel)]
+                if kernel:
+                    delta = delta.reshape(len(delta), len(whole), *kernel)
+                yield some, those, delta[within(some, tall), inside]
 
-    def _multiply(self, rows: Array, a: Array, out: Array, scratch: Scratch) -> None:
-        b = scratch.take("b", (ROWS, rows.shape[1]), FLOAT32)
+    def _multiply(self, start: int, a: Array, scratch: Scratch) -> Array:
+        """The products of some rows of B from `start` on, as far as they go, with pieces of A."""
+        rows = self.b[start : start + _TOGETHER]
+        count = -(-len(rows) // ROWS)
+        b = scratch.take("b", (count * ROWS, rows.shape[1]), FLOAT32)
         np.copyto(b[: len(rows)], rows)
         b[len(rows) :] = 0
-        made = scratch.take("product", (len(a), ROWS, a.shape[2]), FLOAT32)
-        np.matmul(b, a, out=made)
-        inside = made[:, :, _EDGE : _EDGE + _WIDTH].transpose(1, 0, 2)
-        np.multiply(inside, self.scale, out=out.reshape(ROWS, len(a), _WIDTH))
+        made = scratch.take("product", (count, len(a), ROWS, a.shape[2]), FLOAT32)
+        np.matmul(b.reshape(count, 1, ROWS, -1), a, out=made)
+        out = scratch.take("delta", (count * ROWS, len(a) * _WIDTH), FLOAT32)
+        inside = made[..., _EDGE : _EDGE + _WIDTH].transpose(0, 2, 1, 3)
+        np.multiply(inside, self.scale, out=out.reshape(count, ROWS, len(a), _WIDTH))
+        return out
 
 
 def _in_pieces(a: Array, scratch: Scratch) -> Array:
@@ -105,12 +114,11 @@ def wide(values: Array, name: str, dtype: np.dtype, scratch: Scratch) -> Array:
 
 
 def narrowed(values: Array, out: Array) -> None:
-    """Values into `out`, rounded once.
+    """Values into `out`, rounded once. The caller has silenced what overflows.
 
     **Raises:** `CheckpointError` for a finite one that float16 has no room for.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.copyto(out, values, casting="unsafe")
+    np.copyto(out, values, casting="unsafe")
     if out.dtype == _FLOAT16 and values.dtype != _FLOAT16:
         lost = np.isinf(out) & np.isfinite(values)
         if lost.any():
@@ -123,7 +131,6 @@ def narrowed(values: Array, out: Array) -> None:
 def added(values: Array, others: Array, out: Array, scratch: Scratch, dtype: np.dtype) -> None:
     """A sum in `dtype`, rounded once into `out`."""
     total = out if out.dtype == dtype else scratch.take("sum", out.shape, dtype)
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.add(wide(values, "wide", dtype, scratch), others, out=total)
+    np.add(wide(values, "wide", dtype, scratch), others, out=total)
     if total is not out:
         narrowed(total, out)

@@ -113,7 +113,8 @@ class Merged:
         """As in `View`."""
         if not out.size:
             return
-        with thread_scratch() as scratch:
+        # Once for all tiles: what is too large is infinite, as everywhere.
+        with thread_scratch() as scratch, np.errstate(all="ignore"):
             self._all(box, parts, out, scratch)
 
     def _all(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
@@ -175,6 +176,5 @@ class Merged:
             self._added(w[at], factors, total, whole, scratch)
             flat = total.reshape(len(rows), -1)
             norms = np.sqrt(np.add.reduce(np.square(flat, dtype=_FLOAT64), axis=1)).astype(dtype)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                flat *= (magnitudes[at].astype(dtype) / norms)[:, None]
+            flat *= (magnitudes[at].astype(dtype) / norms)[:, None]
             narrowed(total[inside], out[at])
