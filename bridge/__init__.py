@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
+    from bridge.api.arguments import Adapters as Adapters
     from bridge.api.arguments import AllowMissing as AllowMissing
     from bridge.api.arguments import Dtype as Dtype
     from bridge.api.arguments import Layouts as Layouts
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from bridge.source.checkpoint import open as open
 
 _HOMES = {
+    "Adapters": "api.arguments",
     "AllowMissing": "api.arguments",
     "BridgeError": "_errors",
     "Checkpoint": "source.checkpoint",
