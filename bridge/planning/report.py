@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from bridge._text import fold, plural, printable, quote, ranges, safe
-from bridge.planning.suggest import Group, Suggestions, grouped, pattern_for, rule_for, tail
+from bridge.planning.hints import Hint, Hints
+from bridge.planning.suggest import grouped, pattern_for, rule_for, tail
 
 if TYPE_CHECKING:
     from bridge.mapping.problem import Mismatched, Missing, Unexpected
@@ -81,12 +82,9 @@ class _Report:
         else:
             absent = f"no key {_names(name for name, _ in fold(keys))}"
         entry = [f"missing     {label}   {absent}"]
-        near = self.near(members, keys)
+        near = self.hints.of(members)
         if near is not None:
-            several = len(near.names) > 1
-            entry.append(f"did you mean {_names(near.shown)} (unused, same shape{'s' * several})?")
-            if not members[0].place:
-                entry.append(f"if so, the rule is {_literal(rule_for(near, members[0].name))}")
+            entry += self.near(near)
         elif hint := self.plan.hints.get(members[0].name):
             entry.append(hint)
         return entry
@@ -110,24 +108,25 @@ class _Report:
             for key, leaf in zip(term.keys, block.leaves, strict=True)
         }
 
-    def near(self, members: Sequence[Missing], keys: Sequence[str]) -> Group | None:
-        """The unused keys that look most like the missing ones and fit in their place."""
-        places = [_numbers(problem.place) for problem in members if problem.place]
-        if None in places:
-            return None
-        specs = [self.plan.leaves.get(problem.name) for problem in members]
-        shapes = {None if spec is None else spec.shape for spec in specs}
-        shape = shapes.pop()
-        if shape is None or shapes:
-            return None
-        names = list(dict.fromkeys(problem.name for problem in members))
-        return self.suggestions.near(names, keys, shape, [place for place in places if place is not None])
+    def near(self, hint: Hint) -> list[str]:
+        """The unused keys that may have been meant, and the rules that would say so."""
+        shape = f"same shape{'s' * hint.several}" if hint.shape is None else f"{hint.shape}"
+        lines = [f"did you mean {_names(hint.candidates)} (unused, {shape})?"]
+        if hint.rivals:
+            it = "they" if hint.several else "it"
+            lines.append(f"{it} may as well be for {_names(hint.rivals)}: say by rules which is whose")
+        if hint.rules:
+            rules = ", ".join(map(_literal, hint.rules))
+            what = "the rule is" if len(hint.rules) == 1 else "the rules are"
+            if hint.leaves > 1 and len(hint.rules) == 1:
+                what = f"one rule says it for {plural(hint.leaves, 'leaf')}:"
+            lines.append(f"if so, {what} {rules}{', before all others' * hint.first}")
+        return lines
 
     @cached_property
-    def suggestions(self) -> Suggestions:
-        """What the unused keys suggest."""
-        unused = [problem.key for problem in self.problems.unexpected if not problem.axes]
-        return Suggestions(unused, {key: self.plan.specs[key].shape for key in unused})
+    def hints(self) -> Hints:
+        """What the unused keys may have been meant for."""
+        return Hints(self.plan)
 
     # Unexpected
 
