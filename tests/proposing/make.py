@@ -6,6 +6,7 @@ Models are built on the meta device: names, shapes and dtypes, no weights, no ne
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from transformers.core_model_loading import revert_weight_conversion
 from tests.proposing.folded import Entry, written
 
 FOLDER = Path(__file__).parent / "corpus"
-LM = "ForCausalLM"
 # Where a configuration's defaults are no published size, the fields that make them one. The model's class, then those.
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", {}),
@@ -62,7 +62,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "electra": ("ElectraForPreTraining", {}),
     "deberta_v2": ("DebertaV2ForMaskedLM", {}),
     "modernbert": ("ModernBertForMaskedLM", {}),
-    "xlm_roberta": ("XLMRobertaForMaskedLM", {}),
+    "xlm_roberta": (
+        "XLMRobertaForMaskedLM",
+        {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1},
+    ),
     "mpnet": ("MPNetForMaskedLM", {}),
     "xlnet": ("XLNetLMHeadModel", {}),
     "t5": ("T5ForConditionalGeneration", {}),
@@ -88,33 +91,47 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "blip": ("BlipForConditionalGeneration", {}),
     "sam": ("SamModel", {}),
 }
+# Those that bridge.models has too: their configurations are kept.
+OWN = [
+    "bert",
+    "gemma3_text",
+    "gpt2",
+    "llama",
+    "mistral",
+    "mixtral",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "roberta",
+    "vit",
+    "xlm_roberta",
+]
 _NAMES = {"F32": torch.float32, "I64": torch.int64, "BF16": torch.bfloat16, "BOOL": torch.bool, "U8": torch.uint8}
 _DTYPES = {dtype: name for name, dtype in _NAMES.items()}
 
 
+def made(kind: str, fields: dict[str, Any]) -> Any:
+    """A configuration."""
+    return getattr(transformers, kind).config_class(**fields)
+
+
 def entries(kind: str, fields: dict[str, Any]) -> list[Entry]:
     """The keys of a model as it would be saved: parameters once, buffers that are kept."""
-    made = getattr(transformers, kind)
     with torch.device("meta"):
-        model = made(made.config_class(**fields))
-    stored = model.state_dict()
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    once = {id(parameter): name for name, parameter in reversed(parameters.items())}
-    kept = {n: t for n, t in stored.items() if n not in parameters or once[id(parameters[n])] == n}
+        model = getattr(transformers, kind)(made(kind, fields))
+    tied = model.all_tied_weights_keys
+    kept = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     saved = revert_weight_conversion(model, kept)
     return [Entry(name, _DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in saved.items()]
 
 
 def main() -> None:
     """Make those that are named, else all."""
-    FOLDER.mkdir(exist_ok=True)
+    configs = {name: made(*MODELS[name]).to_dict() for name in OWN}
+    (FOLDER / "configs.json").write_text(json.dumps(configs, indent=0, sort_keys=True) + "\n")
     for name in sys.argv[1:] or MODELS:
         kind, fields = MODELS[name]
-        try:
-            found = entries(kind, fields)
-        except Exception as error:
-            print(f"{name}: {type(error).__name__}: {error}"[:300], file=sys.stderr)
-            continue
+        found = entries(kind, fields)
         text = written(kind, found)
         (FOLDER / f"{name}.txt").write_text(text)
         print(f"{name}: {len(found)} keys, {len(text)} bytes", flush=True)
