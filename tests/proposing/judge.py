@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bridge._text import template
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
@@ -71,6 +72,8 @@ class Verdict(NamedTuple):
     wrong_marked: int
     wrong: int
     unmatched: int
+    open: int
+    """Those that headers cannot decide, and that are marked."""
     rules: int
     persons: int
     seconds: float
@@ -101,6 +104,7 @@ def judged(made: Pair, proposed: Proposed) -> Verdict:
     counts: Counter[str] = Counter()
     examples: list[str] = []
     lost: list[str] = []
+    undecided = undecidable(made.plan)
     for leaf in made.template.leaves:
         doubt = proposed.doubtful.get(leaf)
         sure = leaf in certain and certain[leaf] != truth.get(leaf)
@@ -111,23 +115,44 @@ def judged(made: Pair, proposed: Proposed) -> Verdict:
         elif not sure and whole[leaf] == truth.get(leaf):
             counts["right" if doubt is None else "marked"] += 1
             if doubt is not None:
+                counts["open"] += leaf in undecided
                 lost.append(f"{leaf}: right, marked: {doubt}")
         else:
             wrong = doubt is None or sure
             counts["wrong" if wrong else "wrong_marked"] += 1
+            counts["open"] += not wrong and leaf in undecided
             found = certain[leaf] if sure else whole[leaf]
             text = f"{leaf}: {_difference(found, truth.get(leaf, frozenset()))}" + (
                 f"; marked: {doubt}" if doubt else ""
             )
             (examples if wrong else lost).append(text)
     return Verdict(
-        *(counts[kind] for kind in ("right", "marked", "wrong_marked", "wrong", "unmatched")),
-        len(proposed.rules),
-        len(made.rules),
-        proposed.seconds,
-        (*examples,),
-        (*lost,),
+        right=counts["right"],
+        marked=counts["marked"],
+        wrong_marked=counts["wrong_marked"],
+        wrong=counts["wrong"],
+        unmatched=counts["unmatched"],
+        open=counts["open"],
+        rules=len(proposed.rules),
+        persons=len(made.rules),
+        seconds=proposed.seconds,
+        examples=(*examples,),
+        lost=(*lost,),
     )
+
+
+def undecidable(plan: Plan) -> set[str]:
+    """Leaves of which headers do not tell all: parts of fused arrays, and arrays that a transposition leaves in shape."""
+    found: set[str] = set()
+    families: dict[str, set[str]] = {}
+    for block in plan.blocks:
+        for row, leaf in enumerate(block.leaves):
+            for key, index_map in block.maps(row):
+                families.setdefault(leaf, set()).add(template(key)[0])
+                extents = [extent for extent in index_map.key_shape if extent > 1]
+                if not index_map.whole_key or len({*extents}) < len(extents):
+                    found.add(leaf)
+    return found | {leaf for leaf, texts in families.items() if len(texts) > 1}
 
 
 def _followed(made: Pair, rules: Sequence[Rule]) -> dict[str, frozenset[Any]]:

@@ -10,7 +10,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,21 +102,28 @@ def report(made: Pair, verdict: Verdict, count: int) -> None:
 
 
 def line(title: str, found: Sequence[tuple[Pair, Verdict]]) -> str:
-    """The shares in per cent, averaged over pairs; rules printed against a person's; the slowest."""
+    """The shares in per cent, averaged over pairs; rules printed against a person's; the slowest.
+
+    First stands what is right and unmarked of what headers can decide, then the shares of all leaves.
+    """
     verdicts = [verdict for _, verdict in found]
     shares = [sum(getattr(v, kind) / v.leaves for v in verdicts) / len(verdicts) * 100 for kind in KINDS]
+    decided = sum(v.right / (v.leaves - v.open) for v in verdicts if v.leaves > v.open) / len(verdicts) * 100
     rules, persons = sum(v.rules for v in verdicts), sum(v.persons for v in verdicts)
     slowest = max(found, key=lambda each: each[1].seconds)
     shown = " | ".join(f"{share:.1f}" if share else "0" for share in shares)
     times = f"{slowest[1].seconds:.1f} s ({slowest[0].name.partition('/')[0]})"
-    return f"| {title} | {len(found)} | {shown} | {rules} / {persons} | {times} |"
+    return f"| {title} | {len(found)} | {decided:.1f} | {shown} | {rules} / {persons} | {times} |"
 
 
 def timed(folder: Path) -> None:
     """How long the largest take, and a Llama."""
-    sizes = {"llama": (checkpoint("llama"), None), "deepseek_v3": (checkpoint("deepseek_v3"), None)}
-    sizes["deepseek_v3 in FP8"] = in_fp8(checkpoint("deepseek_v3"))
-    for name, (entries, config) in sizes.items():
+    sizes: list[tuple[str, Sequence[Entry], dict[str, object] | None]] = [
+        ("llama", checkpoint("llama"), None),
+        ("deepseek_v3", checkpoint("deepseek_v3"), None),
+        ("deepseek_v3 in FP8", *in_fp8(checkpoint("deepseek_v3"))),
+    ]
+    for name, entries, config in sizes:
         tree = project("llama.levanter" if name == "llama" else "deepseek_v3.stacks")
         source = store(folder / "timed", entries, config)
         best = min(proposed(source, structs(tree)).seconds for _ in range(3))
@@ -136,7 +143,7 @@ def main() -> None:
     verdicts: list[tuple[Pair, Verdict]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        sets = {
+        sets: dict[str, Callable[[], list[tuple[Pair, Verdict]]]] = {
             "own": lambda: measured("models of bridge.models", of_bridge(said.only), folder, said.show),
             "people": lambda: measured("trees of other projects", by_hand(said.only), folder, said.show),
             "generated": lambda: measured(

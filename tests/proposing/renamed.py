@@ -7,12 +7,13 @@ make without a model are the model: nothing is described twice.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 
 from bridge._text import template
 from tests.proposing.folded import Entry
-from tests.proposing.synonyms import OUTER, PARAMETERS, SEGMENTS
+from tests.proposing.synonyms import FUSED, OUTER, PARAMETERS, SEGMENTS
 
 _NAMES = "lenrst"
 
@@ -64,6 +65,25 @@ def stackable(found: Sequence[Family]) -> set[str]:
     return alike
 
 
+def cuts(found: Sequence[Family]) -> dict[str, int]:
+    """Nodes whose children are of two kinds, the one first and then the other, and how many are of the first kind."""
+    below: dict[str, list[Family]] = {}
+    for family in found:
+        if "{}" in family.segments:
+            below.setdefault(".".join(family.segments[: family.segments.index("{}") + 1]), []).append(family)
+    made: dict[str, int] = {}
+    for node, members in below.items():
+        numbers = {frozenset(index[0] for index in family.indices) for family in members}
+        whole = all(len(f.indices) == _product(f.indices) and len(f.shapes) == 1 for f in members)
+        every = frozenset(range(max(map(max, numbers)) + 1))
+        starts = sorted({min(own) for own in numbers} - {0})
+        if whole and len(starts) == 1 and starts[0] > 0 and every in numbers:
+            first = frozenset(range(starts[0]))
+            if numbers <= {every, first, every - first}:
+                made[node] = starts[0]
+    return made
+
+
 def _product(indices: set[tuple[int, ...]]) -> int:
     count = 1
     for column in zip(*indices, strict=True):
@@ -77,7 +97,7 @@ class Renaming:
     def __init__(self, entries: Iterable[Entry], seed: int | str) -> None:
         self.rng = random.Random(seed)
         self.families = families(entries)
-        self.nodes = stackable(self.families)
+        self.nodes, self.cuts = stackable(self.families), cuts(self.families)
         self.settle(self.rng.random() < 0.85)
 
     def settle(self, renamed: bool) -> None:
@@ -90,6 +110,7 @@ class Renaming:
         self.bare = rng.random() < 0.7
         self.joined = rng.random() < 0.2
         self.fused = rng.random() < 0.25
+        self.cut = rng.random() < 0.5
         self.from_one = rng.random() < 0.1
         if any("feedforward_layernorm" in f.text for f in self.families):
             self.names["post_attention_layernorm"] = rng.choice(("post_attention_layernorm", "post_attn_norm"))
@@ -99,19 +120,45 @@ class Renaming:
     def rules(self) -> list[str]:
         """The truth. Habits that make two leaves of one name are drawn again."""
         for _ in range(20):
-            made = [self.rule(family) for family in self.families]
-            if self.fused:
-                made = [*self.fusing(made)]
+            made = [*self.made()]
             leaves = [rule.partition(" -> ")[2].partition(" [")[0].partition(" ;")[0] for rule in made]
             if len({*leaves}) == len(leaves) and not _nested(leaves):
                 return made
             self.settle(True)
-        self.names = {}
-        return [self.rule(family) for family in self.families]
+        self.names, self.fused, self.cut = {}, False, False
+        return [*self.made()]
 
-    def rule(self, family: Family) -> str:
+    def made(self) -> Iterator[str]:
+        """A rule for each family, or for each part of one whose layers are of two kinds; fused ones have one together."""
+        parts = [(family, part) for family in self.families for part in self.parts(family)]
+        known = {(family.text, part): family for family, part in parts}
+        fused: dict[tuple[str, str], tuple[str, list[Family]]] = {}
+        for (text, part), labels in product(known if self.fused else (), FUSED):
+            *above, module, last = ["", *text.split(".")]
+            others = [(".".join([*above[1:], label, last]), part) for label in labels]
+            own = [known[other] for other in others if other in known and len(known[other].shapes) == 1]
+            if module == labels[0] and len(own) == len(labels):
+                fused[text, part] = (FUSED[labels], own)
+        gone = {(family.text, part) for (_, part), (_, own) in fused.items() for family in own}
+        for family, part in parts:
+            if (family.text, part) in fused:
+                yield self.fuse(*fused[family.text, part], part)
+            elif (family.text, part) not in gone:
+                yield self.rule(family, part)
+
+    def parts(self, family: Family) -> list[str]:
+        """Which layers are stacked together, where they are of two kinds: `[:3]`, `[3:]`; else all: ``."""
+        found = [node for node in self.cuts if self.cut and family.text.startswith(node)]
+        if not found:
+            return [""]
+        at = self.cuts[found[0]]
+        level = found[0].count("{}") - 1
+        numbers = {index[level] for index in family.indices}
+        return [f"[:{at}]"] * (min(numbers) < at) + [f"[{at}:]"] * (max(numbers) >= at)
+
+    def rule(self, family: Family, part: str) -> str:
         """The rule of one family."""
-        key, leaf, dropped = self.sides(family)
+        key, leaf, dropped = self.sides(family, part)
         if not self.turns(family):
             return f"{key} -> {leaf}"
         return f"{key} [o i] -> {leaf} [{' '.join([*dropped, 'i', 'o'])}]"
@@ -121,7 +168,7 @@ class Renaming:
         kind = family.segments[-1] == "weight" and family.ndim == 2
         return self.transposed and kind and not _embeds(family.text)
 
-    def sides(self, family: Family) -> tuple[str, str, list[str]]:
+    def sides(self, family: Family, part: str) -> tuple[str, str, list[str]]:
         """Names of both sides, and the indices that are axes of the leaf."""
         key: list[str] = []
         leaf: list[str] = []
@@ -134,6 +181,11 @@ class Renaming:
                 leaf.append(self.named(segments, at, family))
                 continue
             letter = next(letters)
+            if part and ".".join(segments[: at + 1]) in self.cuts:
+                key.append(f"{{{letter}{part}}}")
+                leaf[-1] = f"{'dense' if part.startswith('[:') else 'sparse'}_{leaf[-1]}"
+                dropped.append(letter)
+                continue
             key.append(f"{{{letter}}}")
             if ".".join(segments[: at + 1]) in self.stacked:
                 dropped.append(letter)
@@ -156,35 +208,19 @@ class Renaming:
             return (self.norm if _norms(family) else self.linear)[segment == "bias"]
         return segment if segment in OUTER else self.names.get(segment, segment)
 
-    def fusing(self, made: Sequence[str]) -> Iterable[str]:
-        """The rules, with q, k and v of one place as one array."""
-        texts = {family.text: family for family in self.families}
-        fused: dict[str, list[Family]] = {}
-        for text in texts:
-            if text.endswith(".q_proj.weight"):
-                above = text.removesuffix("q_proj.weight")
-                own = [f"{above}{part}.weight" for part in ("q_proj", "k_proj", "v_proj")]
-                if all(each in texts for each in own) and f"{above}q_proj.bias" not in texts:
-                    fused[text] = [texts[each] for each in own]
-        gone = {part.text for parts in fused.values() for part in parts}
-        for (text, _), rule in zip(texts.items(), made, strict=True):
-            if text in fused:
-                yield self.fuse(fused[text])
-            elif text not in gone:
-                yield rule
-
-    def fuse(self, parts: Sequence[Family]) -> str:
+    def fuse(self, shown: str, parts: Sequence[Family], part: str) -> str:
         """The rule that joins some families on their first axis."""
-        names = [part.segments[-2] for part in parts]
-        key, leaf, dropped = self.sides(parts[0])
+        names = [each.segments[-2] for each in parts]
+        key, leaf, dropped = self.sides(parts[0], part)
         choice = "|".join(names)
         key = f".{{{choice}}}.".join(key.rsplit(f".{names[0]}.", 1))
         *before, last = leaf.split(".")
-        shown = self.names.get("qkv_proj", "qkv")
+        shown = self.names.get(shown, shown)
         before[-1] = before[-1][: -len(self.names.get(names[0], names[0]))] + shown if self.joined else shown
-        axes = ["i", f"({choice})"] if self.turns(parts[0]) else [f"({choice})", "i"]
-        sizes = ", ".join(f"{name}={next(iter(part.shapes))[0]}" for name, part in zip(names, parts, strict=True))
-        return f"{key} [_ i] -> {'.'.join([*before, last])} [{' '.join([*dropped, *axes])}] ; {sizes}"
+        own, axes = (["_"], [f"({choice})"]) if parts[0].ndim == 1 else (["_", "i"], [f"({choice})", "i"])
+        axes = axes[::-1] if self.turns(parts[0]) else axes
+        sizes = ", ".join(f"{name}={next(iter(each.shapes))[0]}" for name, each in zip(names, parts, strict=True))
+        return f"{key} [{' '.join(own)}] -> {'.'.join([*before, last])} [{' '.join([*dropped, *axes])}] ; {sizes}"
 
 
 def _embeds(text: str) -> bool:

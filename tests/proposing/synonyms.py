@@ -34,6 +34,7 @@ SEGMENTS: dict[str, tuple[str, ...]] = {
     "c_attn": ("qkv", "c_attn", "wqkv", "in_proj"),
     "query_key_value": ("qkv", "query_key_value", "wqkv"),
     "qkv_proj": ("qkv", "qkv_proj", "wqkv"),
+    "gate_up_proj": ("gate_up", "gate_up_proj", "wi", "w_gate_up"),
     "mlp": ("mlp", "ffn", "feed_forward", "ff", "feedforward"),
     "gate_proj": ("gate", "w_gate", "wi_0", "gate_proj"),
     "up_proj": ("up", "w_up", "wi_1", "up_proj"),
@@ -104,3 +105,9 @@ PARAMETERS: tuple[tuple[tuple[str, str], tuple[str, str], str], ...] = (
     (("w", "b"), ("scale", "offset"), "embeddings"),
     (("weight", "bias"), ("gamma", "beta"), "table"),
 )
+# What one array holds of several layers, and what it is called then.
+FUSED: dict[tuple[str, ...], str] = {
+    ("q_proj", "k_proj", "v_proj"): "qkv_proj",
+    ("query", "key", "value"): "query_key_value",
+    ("gate_proj", "up_proj"): "gate_up_proj",
+}
