@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -34,7 +35,8 @@ class Part(NamedTuple):
     theirs: Numbers | None = None
 
 
-class Counterpart(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Counterpart:
     """What PyTorch has for one layer. No `parts`: nothing, and `reason` says why.
 
     `pieces` are the keys of each leaf, by its name in the layer. `taken` are the columns of the modules' input.
@@ -44,7 +46,7 @@ class Counterpart(NamedTuple):
     index: tuple[int, ...]
     parts: tuple[Part, ...]
     reason: str = ""
-    pieces: Mapping[str, Sequence[Piece]] = {}
+    pieces: Mapping[str, Sequence[Piece]] = field(default_factory=dict[str, "Sequence[Piece]"])
     taken: Numbers | None = None
 
     @property
@@ -224,7 +226,7 @@ def _without_split_attention(
 def composites(
     layers: Mapping[Address, Counterpart], modules: Mapping[str, Any], recording: Recording
 ) -> dict[Address, Counterpart]:
-    """For each module that holds layers the torch module that holds their counterparts, and nothing else that counts."""
+    """For each module that holds layers the torch module that holds their counterparts, and no other layer."""
     found: dict[Address, Counterpart] = {}
     called = {call.module for call in recording.calls}
     counting = {name for name, module in recording.modules.items() if module.params and name in called}

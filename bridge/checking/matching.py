@@ -1,7 +1,8 @@
 """Which parameter of the recorded model a key is: found by values, because modules need not be called as keys are.
 
-transformers saves names that its modules do not have, and fuses in memory what files have apart. So checksums decide, of
-values rounded to bfloat16, which are the same where a file is float32 and the run was not. Names decide between equals.
+transformers saves names that its modules do not have, and fuses in memory what files have apart. So checksums decide,
+of values rounded to bfloat16, which are the same where a file is float32 and the run was not. Names decide between
+equals.
 """
 
 from __future__ import annotations

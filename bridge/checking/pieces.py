@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridge.mapping.arrays import Numbers, Shape
+from bridge.mapping.arrays import Numbers
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import Atom, IndexMap
 
