@@ -50,10 +50,12 @@ class Alone:
                     return cell(layer, one, self.recording)
                 case eqx.nn.MultiheadAttention():
                     return attention(layer, one, self.recording)
-                case eqx.nn.WeightNorm() | eqx.nn.SpectralNorm():
-                    return "it computes its weight: give call= a function for it"
+                case eqx.nn.WeightNorm() if isinstance(layer.layer, CONVS):
+                    return self.corner(layer, one, None, "steps")
+                case eqx.nn.SpectralNorm():
+                    return f"it computes its weight anew: {_HELP}"
                 case _:
-                    return "a layer of your own: give call= a function for it, or trace="
+                    return self.by_rows(layer, one)
 
     def call(self, one: Counterpart) -> Call | None:
         """The first call of a counterpart."""
@@ -126,6 +128,8 @@ class Alone:
         x = _as(taken.values[0], weights[0] if weights else None)
         try:
             got = np.asarray(self.run(layer, x))
+            if kind == "steps":
+                size = _size(given).reshape(given.shape)[0]
             if size is None:
                 size = np.sqrt(np.asarray(self.run(_squared(layer), x * x), np.float64))
         except (TypeError, ValueError, RuntimeError) as error:  # a layer of other channels or another number of axes
@@ -142,6 +146,24 @@ class Alone:
             return eqx.nn.inference_mode(layer)(x, self.state)[0]
         return layer(x)
 
+    def by_rows(self, layer: Any, one: Counterpart) -> Outcome:
+        """A layer of the user's own, where it takes a row, as the norm of a Gemma does."""
+        taken, given = _ends(self.call(one))
+        if taken is None or given is None or not callable(layer):
+            return f"a layer of your own, without a call of PyTorch's: {_HELP}"
+        rows = common_rows(taken, given)
+        if not len(rows) or len(taken.columns) < taken.width or taken.dtype.kind in "iub":
+            return f"a layer of your own, of which no rows were kept: {_HELP}"
+        weights = [leaf for leaf in jax.tree.leaves(layer) if eqx.is_inexact_array(leaf)]
+        try:
+            got = np.asarray(jax.vmap(layer)(_as(taken.at(rows), weights[0] if weights else None)))
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):  # it is the user's own
+            return f"a layer of your own, which takes something else than one row: {_HELP}"
+        if got.shape != (len(rows), given.width):
+            return f"a layer of your own, which gives {list(got.shape[1:])} for a row: {_HELP}"
+        dtype = coarser(given.dtype, got.dtype, *(leaf.dtype for leaf in weights))
+        return Compared(got[:, given.columns], given.at(rows), _size(given, rows), "steps", dtype)
+
     def own(self, layer: Any, one: Counterpart, fn: Callable[..., Any]) -> Outcome:
         """By a function of the user's, of the layer and of all that PyTorch's module took."""
         call = self.call(one)
@@ -156,9 +178,17 @@ class Alone:
         if got is None or tuple(got.shape) != given[0].shape:
             shape = None if got is None else list(got.shape)
             return f"call= gives {shape}, PyTorch {list(given[0].shape)}"
-        want = given[0].matrix
-        size = np.full(want.shape, np.sqrt(np.mean(np.square(np.asarray(want, np.float64)))))
-        return Compared(given[0].take(np.asarray(got)), want, size, "steps", coarser(given[0].dtype, got.dtype))
+        dtype = coarser(given[0].dtype, got.dtype)
+        return Compared(given[0].take(np.asarray(got)), given[0].matrix, _size(given[0]), "steps", dtype)
+
+
+_HELP = "give call= a function for it, or trace="
+
+
+def _size(given: Kept, rows: np.ndarray | None = None) -> np.ndarray:
+    """The root mean square of an output, for each of its elements."""
+    want = np.asarray(given.matrix if rows is None else given.at(rows), np.float64)
+    return np.full(want.shape, np.sqrt(np.mean(np.square(want))) if want.size else 0.0)
 
 
 def _ends(call: Call | None) -> tuple[Kept | None, Kept | None]:

@@ -101,9 +101,11 @@ def owners_of(recording: Recording) -> dict[str, str]:
     """Which module has a parameter, by each name that the parameter has."""
     found: dict[str, str] = {}
     for name, module in recording.modules.items():
+        owner = name.partition(".parametrizations.")[0]  # modules that only compute a parameter of another
+        owner = owner if owner in recording.modules else name
         for local, full in module.params.items():
-            found[full] = name
-            found |= {joined(alias, local): name for alias in module.aliases}
+            found[full] = owner
+            found |= {joined(alias, local): owner for alias in module.aliases}
     return found
 
 

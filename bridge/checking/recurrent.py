@@ -40,9 +40,7 @@ def cell(layer: Any, one: Counterpart, recording: Recording) -> Outcome:
     return _sequence(layer, one, module, call, x, given)
 
 
-def _sequence(
-    layer: Any, one: Counterpart, module: TorchModule, call: Call, x: jax.Array, given: Kept
-) -> Outcome:
+def _sequence(layer: Any, one: Counterpart, module: TorchModule, call: Call, x: jax.Array, given: Kept) -> Outcome:
     """One layer of an `nn.GRU` or `nn.LSTM`, over time."""
     key = one.parts[0].place.param.rpartition(".")[2]
     number, _, reverse = key.removeprefix("weight_ih_l").partition("_")
