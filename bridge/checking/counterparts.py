@@ -10,9 +10,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from bridge.checking.columns import Part as Part
+from bridge.checking.columns import part_of
 from bridge.checking.layers import layers_of, main_leaf
-from bridge.checking.matching import Match, Place, match
-from bridge.checking.pieces import Piece, pieces_of, positions
+from bridge.checking.matching import Match, match
+from bridge.checking.pieces import Piece, pieces_of
 from bridge.checking.recording import Recording
 from bridge.mapping.arrays import Numbers
 from bridge.model.template import joined, modules_of, take_apart
@@ -21,26 +23,14 @@ from bridge.stream.gather import Whole, gather, pieces
 
 Address = tuple[str, tuple[int, ...]]
 """A layer: its name, and its index in the stack."""
-_OUT_AXIS = {"Linear": 0, "NonDynamicallyQuantizableLinear": 0, "Conv1D": 1}
-
-
-class Part(NamedTuple):
-    """Columns of a module's output that are a layer's: `own` of the layer's output, `theirs` of the module's; `None`
-    is all of them. `place` is the parameter that says so.
-    """
-
-    module: str
-    place: Place
-    own: Numbers | None = None
-    theirs: Numbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
     """What PyTorch has for one layer. No `parts`: nothing, and `reason` says why.
 
-    `pieces` are the keys of each leaf, by its name in the layer. `taken` are the columns of the modules' input.
-    `differs` says which key was found by its name only, because its values are others.
+    `pieces` are the keys of each leaf, by its name in the layer. `differs` says which key was
+    found by its name only, because its values are others.
     """
 
     name: str
@@ -48,7 +38,6 @@ class Counterpart:
     parts: tuple[Part, ...]
     reason: str = ""
     pieces: Mapping[str, Sequence[Piece]] = field(default_factory=dict[str, "Sequence[Piece]"])
-    taken: Numbers | None = None
     differs: str = ""
 
     @property
@@ -154,50 +143,13 @@ def _layer(
             if place is None or owner is None:
                 reasons.append(matched.reasons.get(piece.key, f"no module of the recording has '{piece.key}'"))
             else:
-                parts.append(_part(layer, piece, place, owner, recording))
-        taken = _taken(layer, held[first][0], recording, parts)
+                parts.append(part_of(layer, piece, place, owner, recording))
         if reasons or not parts:
             yield Counterpart(name, index, (), reasons[0] if reasons else "no key fills it", held)
         else:
             keys = {piece.key for some in held.values() for piece in some}
             differs = next((matched.reasons[key] for key in sorted(keys & {*matched.reasons})), "")
-            yield Counterpart(name, index, _once(parts), "", held, taken, differs)
-
-
-def _part(layer: Any, piece: Piece, place: Place, owner: str, recording: Recording) -> Part:
-    """Which columns of a module's output are a layer's."""
-    if not isinstance(layer, eqx.nn.Linear):
-        return Part(owner, place)
-    module = recording.modules[owner]
-    axis = _OUT_AXIS.get(module.torch_kind or module.kind, 0)
-    found = positions(piece.index_map, 0)
-    param = recording.params[place.param]
-    height = piece.index_map.leaf_shape[0]
-    if found is None or len(param.shape) < 2:
-        return Part(owner, place)
-    matrix = len(piece.index_map.key_shape) - 2
-    if place.matrix is not None:
-        theirs = found.key + place.row if found.key_axis == matrix else found.key
-    elif found.key_axis != max(matrix, 0) + axis:  # the wrong way round: all that there is
-        return Part(owner, place)
-    else:
-        theirs = found.key
-    count = param.shape[-2] if place.matrix is not None else param.shape[max(matrix, 0) + axis]
-    own_all = len(found.leaf) == height and (found.leaf == np.arange(height)).all()
-    their_all = len(theirs) == count and (theirs == np.arange(count)).all()
-    return Part(owner, place, None if own_all else found.leaf, None if their_all else theirs)
-
-
-def _taken(layer: Any, piece: Piece, recording: Recording, parts: Sequence[Part]) -> Numbers | None:
-    """The columns of the module's input that a layer takes; `None`: all."""
-    if not isinstance(layer, eqx.nn.Linear) or not parts:
-        return None
-    found = positions(piece.index_map, 1)
-    if found is None:
-        return None
-    width = piece.index_map.key_shape[found.key_axis]
-    whole = len(found.key) == width and (found.key == np.arange(width)).all()
-    return None if whole else found.key
+            yield Counterpart(name, index, _once(parts), "", held, differs)
 
 
 def _once(parts: Sequence[Part]) -> tuple[Part, ...]:
