@@ -88,16 +88,21 @@ WRONG: dict[str, tuple[tuple[Any, ...], Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_place_is_named(tmp_path: Path, case: str) -> None:
+def changed(case: str) -> Any:
+    """A recording with one wrong place."""
     path, value = WRONG[case]
     content = copy.deepcopy(GOOD)
     place: Any = content
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
+    return content
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_place_is_named(tmp_path: Path, case: str) -> None:
     with pytest.raises(bridge.CheckpointError, match=r"its recording is damaged: .*Record the run again: eqx-bridge"):
-        Recording.read(written(tmp_path, content))
+        Recording.read(written(tmp_path, changed(case)))
 
 
 @pytest.mark.parametrize(
