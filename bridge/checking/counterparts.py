@@ -1,0 +1,273 @@
+"""Which module of PyTorch's each layer of the model is: from the plan's blocks, and where their keys are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import numpy as np
+
+from bridge.checking.layers import layers_of, main_leaf
+from bridge.checking.matching import Match, Place, match
+from bridge.checking.pieces import Piece, pieces_of, positions
+from bridge.checking.recording import Recording
+from bridge.mapping.arrays import Numbers
+from bridge.model.template import joined, modules_of, take_apart
+from bridge.planning.plan import Plan
+from bridge.stream.gather import Whole, gather, pieces
+
+Address = tuple[str, tuple[int, ...]]
+"""A layer: its name, and its index in the stack."""
+_OUT_AXIS = {"Linear": 0, "NonDynamicallyQuantizableLinear": 0, "Conv1D": 1}
+
+
+class Part(NamedTuple):
+    """Columns of a module's output that are a layer's: `own` of the layer's output, `theirs` of the module's; `None`
+    is all of them. `place` is the parameter that says so.
+    """
+
+    module: str
+    place: Place
+    own: Numbers | None = None
+    theirs: Numbers | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counterpart:
+    """What PyTorch has for one layer. No `parts`: nothing, and `reason` says why.
+
+    `pieces` are the keys of each leaf, by its name in the layer. `taken` are the columns of the modules' input.
+    """
+
+    name: str
+    index: tuple[int, ...]
+    parts: tuple[Part, ...]
+    reason: str = ""
+    pieces: Mapping[str, Sequence[Piece]] = field(default_factory=dict[str, "Sequence[Piece]"])
+    taken: Numbers | None = None
+
+    @property
+    def module(self) -> str | None:
+        """The torch module, the first where several are joined."""
+        return self.parts[0].module if self.parts else None
+
+    @property
+    def columns(self) -> Numbers | None:
+        """The columns of its output that are the layer's; `None`: all."""
+        return self.parts[0].theirs if self.parts else None
+
+
+class Counterparts(NamedTuple):
+    """Layers with arrays of their own, and the modules that hold several of them, each by name and index."""
+
+    layers: Mapping[Address, Counterpart]
+    composites: Mapping[Address, Counterpart]
+    modules: Mapping[str, Any]
+    """The Equinox modules by name, stacks as they are."""
+    tensors: Mapping[str, np.ndarray]
+    """The tensor of each key."""
+
+
+def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
+    """Pair a model's layers with the recorded modules.
+
+    **Arguments:**
+
+    - `model`: the loaded model, or the pair `(model, state)`.
+    - `plan`: the plan that it was loaded by.
+    """
+    parts = take_apart(model)
+    leaves = {name: [Whole(np.asarray(jax.device_get(leaf.value)))] for name, leaf in parts.arrays.items()}
+    held = {key: found for key, found in pieces(plan.blocks).items() if all(piece.leaf in leaves for piece in found)}
+    tensors = {key: gather(found, leaves, plan.specs[key].dtype) for key, found in held.items()}
+    matched = match(recording, tensors, [entry.key for entry in plan.lossy])
+    own = layers_of(model)
+    depths = {leaf: depth for name, layer in own.items() for leaf, depth in _depths(name, layer, parts.template.leaves)}
+    found = pieces_of(plan.blocks, depths)
+    owners = owners_of(recording)
+    layers: dict[Address, Counterpart] = {}
+    for name, layer in own.items():
+        for one in _layer(name, layer, own, found, matched, owners, recording):
+            layers[one.name, one.index] = one
+    layers = _without_split_attention(layers, own, recording)
+    modules = dict(modules_of(model))
+    return Counterparts(layers, composites(layers, modules, recording), modules, tensors)
+
+
+def owners_of(recording: Recording) -> dict[str, str]:
+    """Which module has a parameter, by each name that the parameter has."""
+    found: dict[str, str] = {}
+    for name, module in recording.modules.items():
+        owner = name.partition(".parametrizations.")[0]  # modules that only compute a parameter of another
+        owner = owner if owner in recording.modules else name
+        for local, full in module.params.items():
+            found[full] = owner
+            found |= {joined(alias, local): owner for alias in module.aliases}
+    return found
+
+
+def _depths(name: str, layer: Any, leaves: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
+    """The leaves of a layer, each with the number of axes in front that are a stack's."""
+    main, depth = main_leaf(layer), None
+    below = [leaf for leaf in leaves if leaf.startswith(f"{name}." if name else "")]
+    if main is not None:
+        spec = leaves.get(joined(name, main[0]))
+        depth = 0 if spec is None else len(spec.shape) - main[1]
+    for leaf in below:
+        local = leaf[len(name) + 1 :] if name else leaf
+        if main is not None or "." not in local:
+            yield leaf, depth
+
+
+def _layer(
+    name: str,
+    layer: Any,
+    own: Mapping[str, Any],
+    found: Mapping[str, Mapping[tuple[int, ...], Sequence[Piece]]],
+    matched: Match,
+    owners: Mapping[str, str],
+    recording: Recording,
+) -> Iterator[Counterpart]:
+    """The counterparts of one layer, for each index of its stack."""
+    inside = [leaf for leaf in found if leaf.startswith(f"{name}." if name else "")]
+    if main_leaf(layer) is None:
+        inside = [leaf for leaf in inside if "." not in leaf[len(name) + bool(name) :]]
+    by_index: dict[tuple[int, ...], dict[str, Sequence[Piece]]] = {}
+    for leaf in inside:
+        local = leaf[len(name) + 1 :] if name else leaf
+        for index, held in found[leaf].items():
+            by_index.setdefault(index, {})[local] = held
+    main = main_leaf(layer)
+    for index in sorted(by_index):
+        held = by_index[index]
+        first = main[0] if main is not None and main[0] in held else next(iter(held))
+        parts, reasons = [], []
+        for piece in held[first]:
+            place = matched.places.get(piece.key)
+            owner = owners.get(place.param) if place is not None else None
+            if place is None or owner is None:
+                reasons.append(matched.reasons.get(piece.key, f"no module of the recording has '{piece.key}'"))
+            else:
+                parts.append(_part(layer, piece, place, owner, recording))
+        taken = _taken(layer, held[first][0], recording, parts)
+        if reasons or not parts:
+            yield Counterpart(name, index, (), reasons[0] if reasons else "no key fills it", held)
+        else:
+            yield Counterpart(name, index, _once(parts), "", held, taken)
+
+
+def _part(layer: Any, piece: Piece, place: Place, owner: str, recording: Recording) -> Part:
+    """Which columns of a module's output are a layer's."""
+    if not isinstance(layer, eqx.nn.Linear):
+        return Part(owner, place)
+    module = recording.modules[owner]
+    axis = _OUT_AXIS.get(module.torch_kind or module.kind, 0)
+    found = positions(piece.index_map, 0)
+    param = recording.params[place.param]
+    height = piece.index_map.leaf_shape[0]
+    if found is None or len(param.shape) < 2:
+        return Part(owner, place)
+    matrix = len(piece.index_map.key_shape) - 2
+    if place.matrix is not None:
+        theirs = found.key + place.row if found.key_axis == matrix else found.key
+    elif found.key_axis != max(matrix, 0) + axis:  # the wrong way round: all that there is
+        return Part(owner, place)
+    else:
+        theirs = found.key
+    count = param.shape[-2] if place.matrix is not None else param.shape[max(matrix, 0) + axis]
+    own_all = len(found.leaf) == height and (found.leaf == np.arange(height)).all()
+    their_all = len(theirs) == count and (theirs == np.arange(count)).all()
+    return Part(owner, place, None if own_all else found.leaf, None if their_all else theirs)
+
+
+def _taken(layer: Any, piece: Piece, recording: Recording, parts: Sequence[Part]) -> Numbers | None:
+    """The columns of the module's input that a layer takes; `None`: all."""
+    if not isinstance(layer, eqx.nn.Linear) or not parts:
+        return None
+    found = positions(piece.index_map, 1)
+    if found is None:
+        return None
+    width = piece.index_map.key_shape[found.key_axis]
+    whole = len(found.key) == width and (found.key == np.arange(width)).all()
+    return None if whole else found.key
+
+
+def _once(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """Parts of one module that fill all of it stand once (terms of a sum)."""
+    found: list[Part] = []
+    for part in parts:
+        if not any(one.module == part.module and one.own is None and part.own is None for one in found):
+            found.append(part)
+    return tuple(found)
+
+
+def _without_split_attention(
+    layers: Mapping[Address, Counterpart], own: Mapping[str, Any], recording: Recording
+) -> dict[Address, Counterpart]:
+    """Attention is one layer where it is one in PyTorch too; else its four projections are."""
+    whole = {
+        name
+        for (name, _), one in layers.items()
+        if isinstance(own[name], eqx.nn.MultiheadAttention)
+        and one.module is not None
+        and recording.modules[one.module].torch_kind == "MultiheadAttention"
+    }
+    found: dict[Address, Counterpart] = {}
+    for (name, index), one in layers.items():
+        if isinstance(own[name], eqx.nn.MultiheadAttention) and name not in whole:
+            continue
+        if name.rpartition(".")[0] in whole:
+            continue
+        found[name, index] = one
+    return found
+
+
+def composites(
+    layers: Mapping[Address, Counterpart], modules: Mapping[str, Any], recording: Recording
+) -> dict[Address, Counterpart]:
+    """For each module that holds layers the torch module that holds their counterparts, and no other layer."""
+    found: dict[Address, Counterpart] = {}
+    called = {call.module for call in recording.calls}
+    counting = {name for name, module in recording.modules.items() if module.params and name in called}
+    for parent in modules:
+        if any(name == parent for name, _ in layers):
+            continue
+        inside = [one for (name, _), one in layers.items() if name.startswith(f"{parent}." if parent else "")]
+        by_index: dict[tuple[int, ...], list[Counterpart]] = {}
+        depth = min((len(one.index) for one in inside), default=0)
+        for one in inside:
+            by_index.setdefault(one.index[:depth], []).append(one)
+        here: dict[Address, Counterpart] = {}
+        for index, members in by_index.items():
+            torch = {part.module for one in members for part in one.parts}
+            root = _ancestor(torch, called)
+            if not torch or root is None:
+                continue
+            below = {name for name in counting if name == root or name.startswith(f"{root}." if root else "")}
+            if parent == "" or below <= torch:
+                place = next(part.place for one in members for part in one.parts)
+                here[parent, index] = Counterpart(parent, index, (Part(root, place),))
+        # Experts of one tensor are one module in PyTorch, and no module each.
+        if len({one.module for one in here.values()}) == len(here):
+            found |= here
+    return found
+
+
+def _ancestor(names: set[str], called: set[str]) -> str | None:
+    """The innermost called module above all of these, or one of them."""
+    if not names:
+        return None
+    paths = [name.split(".") if name else [] for name in sorted(names)]
+    common = paths[0]
+    for path in paths[1:]:
+        same = 0
+        while same < min(len(common), len(path)) and common[same] == path[same]:
+            same += 1
+        common = common[:same]
+    while common and ".".join(common) not in called:
+        common = common[:-1]
+    name = ".".join(common)
+    return name if name in called else None

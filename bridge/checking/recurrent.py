@@ -1,0 +1,128 @@
+"""Layers that take whole sequences: GRU, LSTM, attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bridge.checking.counterparts import Counterpart
+from bridge.checking.kept import Kept, tensors
+from bridge.checking.measure import Compared, coarser
+from bridge.checking.recording import Call, Recording, TorchModule
+
+Outcome = Compared | str
+_NOT_WHOLE = "its input was not kept whole: record a shorter input, or raise the recorder's limit"
+
+
+def cell(layer: Any, one: Counterpart, recording: Recording) -> Outcome:
+    """A cell of Equinox's against `nn.GRUCell`, `nn.LSTMCell`, or one layer of `nn.GRU`, `nn.LSTM`."""
+    module = recording.modules[one.parts[0].module]
+    call = next(iter(recording.calls_of(module.name)), None)
+    if call is None:
+        return "PyTorch did not call it in the recorded run"
+    given = next(tensors(call.output), None)
+    taken = next(iter(call.args), None)
+    if not isinstance(taken, Kept) or given is None or taken.values is None or given.values is None:
+        return _NOT_WHOLE
+    if not (taken.whole and given.whole):
+        return _NOT_WHOLE
+    x = jnp.asarray(taken.values).astype(layer.weight_ih.dtype)
+    if module.torch_kind.endswith("Cell"):
+        states = [jnp.asarray(kept.values).astype(x.dtype) for kept in tensors(call.args[1:])]
+        got = jax.vmap(lambda row, *state: _output(_step(layer, row, state)))(
+            *_batched(x, states or _zeros(layer, x.shape[:-1]))
+        )
+        return _compared(got.reshape(given.shape), given)
+    return _sequence(layer, one, module, call, x, given)
+
+
+def _sequence(layer: Any, one: Counterpart, module: TorchModule, call: Call, x: jax.Array, given: Kept) -> Outcome:
+    """One layer of an `nn.GRU` or `nn.LSTM`, over time."""
+    key = one.parts[0].place.param.rpartition(".")[2]
+    number, _, reverse = key.removeprefix("weight_ih_l").partition("_")
+    layers, both = module.attrs.get("num_layers", 1), bool(module.attrs.get("bidirectional", False))
+    if number != "0" or layers != 1:
+        return "of an RNN of several layers only the first one's input and only the last one's output are known"
+    if len(list(tensors(call.args[1:]))) or x.ndim != 3:
+        return "it starts from a given state, or has no axis of examples"
+    time_first = not module.attrs.get("batch_first", False)
+    x = jnp.swapaxes(x, 0, 1) if time_first else x
+    x = x[:, ::-1] if reverse else x
+
+    def run(example: jax.Array) -> jax.Array:
+        def step(state: Any, row: jax.Array) -> Any:
+            state = _step(layer, row, state)
+            return state, _output(state)
+
+        zero = tuple(state.reshape(-1) for state in _zeros(layer, ()))
+        return jax.lax.scan(step, zero, example)[1]
+
+    got = np.asarray(jax.vmap(run)(x))
+    got = got[:, ::-1] if reverse else got
+    want = np.asarray(given.values)
+    want = np.swapaxes(want, 0, 1) if time_first else want
+    half = got.shape[-1]
+    want = want[..., half:] if reverse else want[..., :half] if both else want
+    if got.shape != want.shape:
+        return f"it gives {list(got.shape)} where PyTorch gives {list(want.shape)}"
+    return Compared(got, want, np.ones(want.shape), "steps", coarser(given.dtype, got.dtype))
+
+
+def _step(layer: Any, row: jax.Array, state: Any) -> tuple[jax.Array, ...]:
+    """One step of a cell; a state is a tuple of arrays."""
+    if isinstance(layer, eqx.nn.LSTMCell):
+        return tuple(layer(row, (state[0], state[1])))
+    return (layer(row, state[0]),)
+
+
+def _output(state: tuple[jax.Array, ...]) -> jax.Array:
+    return state[0]
+
+
+def _zeros(layer: Any, lead: tuple[int, ...]) -> list[jax.Array]:
+    count = 2 if isinstance(layer, eqx.nn.LSTMCell) else 1
+    return [jnp.zeros((*lead, layer.hidden_size), layer.weight_ih.dtype)] * count
+
+
+def _batched(x: jax.Array, states: list[jax.Array]) -> list[jax.Array]:
+    """With an axis of examples, where there is none."""
+    return [array[None] if x.ndim == 1 else array for array in (x, *states)]
+
+
+def attention(layer: eqx.nn.MultiheadAttention, one: Counterpart, recording: Recording) -> Outcome:
+    """`eqx.nn.MultiheadAttention` against `nn.MultiheadAttention`, example by example."""
+    module = recording.modules[one.parts[0].module]
+    call = next(iter(recording.calls_of(module.name)), None)
+    if call is None:
+        return "PyTorch did not call it in the recorded run"
+    if any(isinstance(call.kwargs.get(name), Kept) for name in ("attn_mask", "key_padding_mask")):
+        return "PyTorch's was called with a mask"
+    inputs = [*call.args[:3], *(call.kwargs[name] for name in ("query", "key", "value") if name in call.kwargs)]
+    output = next(tensors(call.output), None)
+    if len(inputs) != 3 or output is None or output.values is None:
+        return _NOT_WHOLE
+    arrays: list[jax.Array] = []
+    for kept in inputs:
+        if not isinstance(kept, Kept) or kept.values is None or not kept.whole:
+            return _NOT_WHOLE
+        arrays.append(jnp.asarray(kept.values).astype(layer.query_proj.weight.dtype))
+    if arrays[0].ndim == 2:
+        got = layer(*arrays)
+    elif module.attrs.get("batch_first", False):
+        got = jax.vmap(layer)(*arrays)
+    else:
+        got = jax.vmap(layer, in_axes=1, out_axes=1)(*arrays)
+    return _compared(got, output)
+
+
+def _compared(got: jax.Array, given: Kept) -> Outcome:
+    """An output that has the size of its root mean square."""
+    if tuple(got.shape) != given.shape:
+        return f"it gives {list(got.shape)} where PyTorch gives {list(given.shape)}"
+    want = given.matrix
+    size = np.full(want.shape, np.sqrt(np.mean(np.square(np.asarray(want, np.float64)))))
+    return Compared(given.take(np.asarray(got)), want, size, "steps", coarser(given.dtype, got.dtype))
