@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from bridge.api.plan import plan as plan
     from bridge.api.save import SaveReport as SaveReport
     from bridge.api.save import save as save
+    from bridge.checking.check import check as check
+    from bridge.checking.report import Check as Check
     from bridge.format.spec import TensorSpec as TensorSpec
     from bridge.mapping.template import Spec as Spec
     from bridge.planning.plan import Plan as Plan
@@ -49,6 +51,7 @@ _HOMES = {
     "AllowMissing": "api.arguments",
     "BridgeError": "_errors",
     "Checkpoint": "source.checkpoint",
+    "Check": "checking.report",
     "CheckpointError": "_errors",
     "Dtype": "api.arguments",
     "Layouts": "api.arguments",
@@ -66,6 +69,7 @@ _HOMES = {
     "Spec": "mapping.template",
     "TensorSpec": "format.spec",
     "Trace": "tracing.trace",
+    "check": "checking.check",
     "convert": "api.convert",
     "diff": "api.diff",
     "load": "api.load",

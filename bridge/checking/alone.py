@@ -32,7 +32,8 @@ class Alone:
         """Run one layer of a stack on what its counterpart took; `fn` runs layers of the user's own."""
         if not one.parts:
             return one.reason
-        with jax.default_matmul_precision("highest"):
+        # Layers may count on the usual promotion, whatever the program at hand has set.
+        with jax.default_matmul_precision("highest"), jax.numpy_dtype_promotion("standard"):
             if fn is not None:
                 return self.own(layer, one, fn)
             match layer:
@@ -94,7 +95,7 @@ class Alone:
         ids = np.array([numbers[row] for row in rows.tolist()], np.int32)
         if not len(rows) or (ids < 0).any() or (ids >= layer.weight.shape[0]).any():
             return "PyTorch looked up rows that the layer does not have" if len(rows) else "no row was kept"
-        got = np.asarray(jax.vmap(lambda n: eqx.nn.Embedding.__call__(layer, n))(jnp.asarray(ids)))
+        got = np.asarray(by_row(eqx.Partial(eqx.nn.Embedding.__call__, layer), jnp.asarray(ids)))
         if got.shape[1] != given.width:
             return f"its rows have {got.shape[1]} columns, PyTorch's {given.width}"
         got, want = got[:, given.columns], given.at(rows)
@@ -111,7 +112,7 @@ class Alone:
         if not len(rows) or len(taken.columns) < taken.width:
             return "no row of its input and output was kept"
         x = _as(taken.at(rows), layer.weight if layer.weight is not None else None)
-        got = np.asarray(jax.vmap(lambda row: type(layer).__call__(layer, row))(x))[:, given.columns]
+        got = np.asarray(by_row(layer, x))[:, given.columns]
         size = np.broadcast_to(_norm_size(layer), (len(rows), taken.width))[:, given.columns]
         dtype = coarser(given.dtype, *(leaf.dtype for leaf in jax.tree.leaves(layer) if eqx.is_array(leaf)))
         return Compared(got, given.at(rows), size, "norm", dtype)
@@ -143,8 +144,8 @@ class Alone:
     def run(self, layer: Any, x: jax.Array) -> Any:
         """Call a layer on one example, as at inference."""
         if isinstance(layer, eqx.nn.BatchNorm):
-            return eqx.nn.inference_mode(layer)(x, self.state)[0]
-        return layer(x)
+            return once(eqx.nn.inference_mode(layer), x, self.state)[0]
+        return once(layer, x)
 
     def by_rows(self, layer: Any, one: Counterpart) -> Outcome:
         """A layer of the user's own, where it takes a row, as the norm of a Gemma does."""
@@ -156,7 +157,7 @@ class Alone:
             return f"a layer of your own, of which no rows were kept: {_HELP}"
         weights = [leaf for leaf in jax.tree.leaves(layer) if eqx.is_inexact_array(leaf)]
         try:
-            got = np.asarray(jax.vmap(layer)(_as(taken.at(rows), weights[0] if weights else None)))
+            got = np.asarray(by_row(layer, _as(taken.at(rows), weights[0] if weights else None)))
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):  # it is the user's own
             return f"a layer of your own, which takes something else than one row: {_HELP}"
         if got.shape != (len(rows), given.width):
@@ -180,6 +181,18 @@ class Alone:
             return f"call= gives {shape}, PyTorch {list(given[0].shape)}"
         dtype = coarser(given[0].dtype, got.dtype)
         return Compared(given[0].take(np.asarray(got)), given[0].matrix, _size(given[0]), "steps", dtype)
+
+
+@eqx.filter_jit
+def by_row(layer: Callable[..., Any], x: jax.Array) -> Any:
+    """What a layer makes of each row. Compiled, so that layers of one shape cost what one does."""
+    return jax.vmap(layer)(x)
+
+
+@eqx.filter_jit
+def once(layer: Callable[..., Any], *args: Any) -> Any:
+    """What a layer makes of one example."""
+    return layer(*args)
 
 
 _HELP = "give call= a function for it, or trace="
@@ -209,7 +222,7 @@ def _linear(layer: eqx.nn.Linear, product: Product, one: Counterpart) -> Outcome
         return f"it takes {layer.weight.shape[1]} columns, PyTorch's {taken.shape[1]}"
     bias = layer.bias if product.bias else None
     plain = eqx.tree_at(lambda one: one.bias, layer, bias, is_leaf=lambda leaf: leaf is None)
-    got = np.asarray(jax.vmap(lambda row: eqx.nn.Linear.__call__(plain, row))(_as(taken, layer.weight)))
+    got = np.asarray(by_row(eqx.Partial(eqx.nn.Linear.__call__, plain), _as(taken, layer.weight)))
     weight = np.asarray(layer.weight, np.float64)
     square = np.square(np.asarray(taken, np.float64)) @ np.square(weight).T
     if bias is not None:

@@ -72,7 +72,7 @@ def _check_plan(plan: Any, model: Any) -> None:
     """**Raises:** `PlanError` for what is no plan of this model."""
     if not isinstance(plan, Plan):
         raise PlanError(
-            f"the plan to check by is {type(plan).__name__}, not a Plan: give the one of bridge.plan(source, model, rules)"
+            f"the plan to check by is {type(plan).__name__}, no Plan: give what bridge.plan(source, model, rules) made"
         )
     plan.check()
     names = {name for name, _ in modules_of(model)}
@@ -159,8 +159,8 @@ class _Checker:
         if isinstance(outcome, Compared) and at in self.pairs.layers:
             # In bfloat16 no output shows a wrong epsilon; the recorded module says what it was.
             reason = epsilon(one, self.pairs.modules[one.name], self.alone)
-            if reason is not None:
-                return Layer(*at, one.module, DEPARTS, ulps, reason)
+            if reason is not None or one.differs:
+                return Layer(*at, one.module, DEPARTS, ulps, reason or one.differs)
         if isinstance(outcome, Compared) or at in whole.agrees:
             return Layer(*at, one.module, AGREES, ulps)
         return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)

@@ -40,6 +40,7 @@ class Counterpart:
     """What PyTorch has for one layer. No `parts`: nothing, and `reason` says why.
 
     `pieces` are the keys of each leaf, by its name in the layer. `taken` are the columns of the modules' input.
+    `differs` says which key was found by its name only, because its values are others.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Counterpart:
     reason: str = ""
     pieces: Mapping[str, Sequence[Piece]] = field(default_factory=dict[str, "Sequence[Piece]"])
     taken: Numbers | None = None
+    differs: str = ""
 
     @property
     def module(self) -> str | None:
@@ -83,7 +85,8 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     leaves = {name: [Whole(np.asarray(jax.device_get(leaf.value)))] for name, leaf in parts.arrays.items()}
     held = {key: found for key, found in pieces(plan.blocks).items() if all(piece.leaf in leaves for piece in found)}
     tensors = {key: gather(found, leaves, plan.specs[key].dtype) for key, found in held.items()}
-    matched = match(recording, tensors, [entry.key for entry in plan.lossy])
+    inexact = {entry.key for entry in plan.lossy} | {*plan.quantized}
+    matched = match(recording, tensors, inexact)
     own = layers_of(model)
     depths = {leaf: depth for name, layer in own.items() for leaf, depth in _depths(name, layer, parts.template.leaves)}
     found = pieces_of(plan.blocks, depths)
@@ -156,7 +159,9 @@ def _layer(
         if reasons or not parts:
             yield Counterpart(name, index, (), reasons[0] if reasons else "no key fills it", held)
         else:
-            yield Counterpart(name, index, _once(parts), "", held, taken)
+            keys = {piece.key for some in held.values() for piece in some}
+            differs = next((matched.reasons[key] for key in sorted(keys & {*matched.reasons})), "")
+            yield Counterpart(name, index, _once(parts), "", held, taken, differs)
 
 
 def _part(layer: Any, piece: Piece, place: Place, owner: str, recording: Recording) -> Part:

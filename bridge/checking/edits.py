@@ -86,9 +86,9 @@ def edited(branch: Branch, edit: Edit, rank: int) -> str | None:
     rule = branch.rule
     assert rule.leaf is not None
     alone = not _parts_in(rule) and not branch.one
-    keys: Sequence[Side] = (
-        [Side(name, side.axes) for name, side in zip(branch.keys, rule.keys, strict=True)] if alone else rule.keys
-    )
+    keys = list(rule.keys)
+    if alone:
+        keys = [Side(name, side.axes) for name, side in zip(branch.keys, rule.keys, strict=True)]
     leaf = Side(branch.leaf, rule.leaf.axes) if alone else rule.leaf
     flip = set(rule.flip)
     if edit.key is not None:
@@ -129,12 +129,12 @@ def _with_axes(keys: Sequence[Side], leaf: Side, rank: int, anew: bool) -> tuple
     axes = leaf.axes
     if axes is not None and not anew and not any(isinstance(axis, Rest) for axis in axes):
         return list(keys), leaf
-    used = {index.name for index in (*keys[0].name.indices(), *leaf.name.indices())}
+    used = {index.name for side in (*keys, leaf) for index in side.name.indices()}
     letters = [_AXES.get(rank, ""), _OTHERS, "stuvwxyz"]
     names = next(text for text in letters if len(text) >= rank and not used & set(text))[:rank]
     if axes is None:
         stays = {index.name for index in leaf.name.indices()}
-        lead = [Axis((Index(index.name),)) for index in keys[0].name.indices() if index.name not in stays]
+        lead = [Axis((Index(index.name),)) for index in next(iter(keys)).name.indices() if index.name not in stays]
     else:
         named = [axis for axis in axes if not isinstance(axis, Rest)]
         lead = named[: len(named) - rank] if anew and len(named) == len(axes) else named

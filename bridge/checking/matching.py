@@ -14,7 +14,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
-from bridge._text import template
+from bridge._text import quote, template
 from bridge.checking.recording import Param, Recording
 from bridge.mapping.arrays import Shape
 
@@ -31,7 +31,7 @@ class Place(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Where each key is, and why others are nowhere."""
+    """Where each key is, and why others are nowhere, or were found by their names only: their values differ."""
 
     places: Mapping[str, Place]
     reasons: Mapping[str, str]
@@ -43,7 +43,7 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
     **Arguments:**
 
     - `values`: the tensor of each key.
-    - `inexact`: keys whose values are not quite those that were loaded: they are found by their names.
+    - `inexact`: keys whose values are not quite those that were loaded: nothing is said where they differ.
     """
     inexact = set(inexact)
     finder = _Finder(recording.params)
@@ -51,8 +51,7 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
     reasons: dict[str, str] = {}
     groups: dict[tuple[int, Shape], list[str]] = {}
     for key, value in values.items():
-        if key not in inexact:
-            groups.setdefault((checksum(value), value.shape), []).append(key)
+        groups.setdefault((checksum(value), value.shape), []).append(key)
     for (crc, shape), keys in groups.items():
         found = finder.equal.get((crc, shape), [])
         if found:
@@ -62,16 +61,23 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
             place = finder.fused(key, values[key])
             if place is not None:
                 places[key] = place
+    taken = {place.param for place in places.values()}
+    left = {name: param for name, param in recording.params.items() if name not in taken}
     for key, value in values.items():
         if key in places:
             continue
-        param = recording.params.get(key)
-        if key in inexact and param is not None and param.shape == value.shape:
+        alike = [
+            name for name, param in left.items() if param.shape == value.shape and likeness(key, name)[:2] > (True, 0)
+        ]
+        if key in left and left[key].shape == value.shape:
             places[key] = Place(key)
-        elif param is not None:
-            reasons[key] = f"the recording is of other weights: '{key}' has other values there"
+        elif alike:
+            places[key] = Place(max(alike, key=lambda name: likeness(key, name)))
         else:
             reasons[key] = f"no parameter of the recorded model has the values of '{key}'"
+            continue
+        if key not in inexact:
+            reasons[key] = f"the recorded model has other values in {quote(places[key].param)} than '{key}' has"
     return Match(places, reasons)
 
 

@@ -59,6 +59,8 @@ class Mistakes:
             repaired = self.alone.compare(_replaced(layer, trial.leaves), one)
             if isinstance(repaired, Compared) and repaired.agrees:
                 return self.found(one, trial, off)
+        if one.differs:
+            return Found(f"{off}; {one.differs}: the plan and the recording must be of the same checkpoint")
         return Found(f"{off}; nothing on the list of mistakes makes it agree: look at its own code")
 
     def found(self, one: Counterpart, trial: Trial, off: str) -> Found:

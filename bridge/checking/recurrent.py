@@ -33,9 +33,7 @@ def cell(layer: Any, one: Counterpart, recording: Recording) -> Outcome:
     x = jnp.asarray(taken.values).astype(layer.weight_ih.dtype)
     if module.torch_kind.endswith("Cell"):
         states = [jnp.asarray(kept.values).astype(x.dtype) for kept in tensors(call.args[1:])]
-        got = jax.vmap(lambda row, *state: _output(_step(layer, row, state)))(
-            *_batched(x, states or _zeros(layer, x.shape[:-1]))
-        )
+        got = _steps(layer, *_batched(x, states or _zeros(layer, x.shape[:-1])))
         return _compared(got.reshape(given.shape), given)
     return _sequence(layer, one, module, call, x, given)
 
@@ -52,16 +50,7 @@ def _sequence(layer: Any, one: Counterpart, module: TorchModule, call: Call, x: 
     time_first = not module.attrs.get("batch_first", False)
     x = jnp.swapaxes(x, 0, 1) if time_first else x
     x = x[:, ::-1] if reverse else x
-
-    def run(example: jax.Array) -> jax.Array:
-        def step(state: Any, row: jax.Array) -> Any:
-            state = _step(layer, row, state)
-            return state, _output(state)
-
-        zero = tuple(state.reshape(-1) for state in _zeros(layer, ()))
-        return jax.lax.scan(step, zero, example)[1]
-
-    got = np.asarray(jax.vmap(run)(x))
+    got = np.asarray(_over_time(layer, x))
     got = got[:, ::-1] if reverse else got
     want = np.asarray(given.values)
     want = np.swapaxes(want, 0, 1) if time_first else want
@@ -72,15 +61,38 @@ def _sequence(layer: Any, one: Counterpart, module: TorchModule, call: Call, x: 
     return Compared(got, want, np.ones(want.shape), "steps", coarser(given.dtype, got.dtype))
 
 
+@eqx.filter_jit
+def _steps(layer: Any, x: jax.Array, *states: jax.Array) -> jax.Array:
+    """One step of each example."""
+    return jax.vmap(lambda row, *state: _step(layer, row, state)[0])(x, *states)
+
+
+@eqx.filter_jit
+def _over_time(layer: Any, x: jax.Array) -> jax.Array:
+    """All steps of each example, from a state of zeros."""
+
+    def run(example: jax.Array) -> jax.Array:
+        def step(state: Any, row: jax.Array) -> Any:
+            state = _step(layer, row, state)
+            return state, state[0]
+
+        zero = tuple(state.reshape(-1) for state in _zeros(layer, ()))
+        return jax.lax.scan(step, zero, example)[1]
+
+    return jax.vmap(run)(x)
+
+
+@eqx.filter_jit
+def _attend(layer: Any, axis: int | None, *inputs: jax.Array) -> jax.Array:
+    """Attention over examples along an axis."""
+    return layer(*inputs) if axis is None else jax.vmap(layer, in_axes=axis, out_axes=axis)(*inputs)
+
+
 def _step(layer: Any, row: jax.Array, state: Any) -> tuple[jax.Array, ...]:
     """One step of a cell; a state is a tuple of arrays."""
     if isinstance(layer, eqx.nn.LSTMCell):
         return tuple(layer(row, (state[0], state[1])))
     return (layer(row, state[0]),)
-
-
-def _output(state: tuple[jax.Array, ...]) -> jax.Array:
-    return state[0]
 
 
 def _zeros(layer: Any, lead: tuple[int, ...]) -> list[jax.Array]:
@@ -110,13 +122,8 @@ def attention(layer: eqx.nn.MultiheadAttention, one: Counterpart, recording: Rec
         if not isinstance(kept, Kept) or kept.values is None or not kept.whole:
             return _NOT_WHOLE
         arrays.append(jnp.asarray(kept.values).astype(layer.query_proj.weight.dtype))
-    if arrays[0].ndim == 2:
-        got = layer(*arrays)
-    elif module.attrs.get("batch_first", False):
-        got = jax.vmap(layer)(*arrays)
-    else:
-        got = jax.vmap(layer, in_axes=1, out_axes=1)(*arrays)
-    return _compared(got, output)
+    axis = None if arrays[0].ndim == 2 else 0 if module.attrs.get("batch_first", False) else 1
+    return _compared(_attend(layer, axis, *arrays), output)
 
 
 def _compared(got: jax.Array, given: Kept) -> Outcome:

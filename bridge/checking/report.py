@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from bridge._text import plural, quote, ranges, safe
 
@@ -66,8 +66,8 @@ class Check:
     left: frozenset[tuple[str, tuple[int, ...]]] = field(default_factory=frozenset[tuple[str, "tuple[int, ...]"]])
     """Layers that nobody has to compare: those of `skip=`, and such as the run shows to be right."""
 
-    def to_json(self) -> dict[str, Any]:
-        """The check as plain values."""
+    def to_json(self) -> str:
+        """The check as one JSON document."""
         layers = [
             {
                 "name": one.name,
@@ -80,7 +80,7 @@ class Check:
             }
             for one in self.layers
         ]
-        return {
+        content = {
             "ok": self.ok,
             "covered": self.covered,
             "first": None if self.first is None else str(self.first),
@@ -88,6 +88,7 @@ class Check:
             "layers": layers,
             "skipped": [list(pair) for pair in self.skipped],
         }
+        return json.dumps(content)
 
     def __str__(self) -> str:
         return safe("\n".join(self._lines()))

@@ -26,7 +26,7 @@ _NONE = (1 << 62,)
 
 
 class Trial(NamedTuple):
-    """A change of the plan, the layer that it concerns first, and the layers whose counterparts are others by it; `None`
+    """A change of the plan, the layer that it concerns first, and those whose counterparts are others by it; `None`
     where all of them may be.
     """
 
