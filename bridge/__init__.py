@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from bridge.rules.toml import load_rules as load_rules
     from bridge.source.checkpoint import Checkpoint as Checkpoint
     from bridge.source.checkpoint import open as open
+    from bridge.tracing.trace import Trace as Trace
+    from bridge.tracing.trace import trace as trace
 
 _HOMES = {
     "AllowMissing": "api.arguments",
@@ -66,6 +68,7 @@ _HOMES = {
     "Source": "api.arguments",
     "Spec": "mapping.template",
     "TensorSpec": "format.spec",
+    "Trace": "tracing.trace",
     "check": "checking.check",
     "convert": "api.convert",
     "diff": "api.diff",
@@ -75,6 +78,7 @@ _HOMES = {
     "plan": "api.plan",
     "revert": "api.convert",
     "save": "api.save",
+    "trace": "tracing.trace",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

@@ -36,6 +36,7 @@ from tests.errors import (  # noqa: F401 - they register
     rules,
     saving,
     torchfile,
+    traces,
 )
 from tests.errors.sites import Site, sites, tracing
 from tests.errors.situations import SITUATIONS, UNTIL, Provoke
