@@ -46,6 +46,11 @@ class Counterpart:
         return self.parts[0].module if self.parts else None
 
     @property
+    def taken(self) -> Numbers | None:
+        """The columns of the module's input that the layer takes; `None`: all."""
+        return self.parts[0].taken if self.parts else None
+
+    @property
     def columns(self) -> Numbers | None:
         """The columns of its output that are the layer's; `None`: all."""
         return self.parts[0].theirs if self.parts else None

@@ -19,7 +19,8 @@ class Layer:
     - `name`, `index`: the Equinox module, and its place in its stack: `()` where it is none.
     - `module`: PyTorch's module; `None` where none was found.
     - `status`: `"agrees"`, `"departs"` or `"not compared"`.
-    - `ulps`: how far it is off alone, in units of its dtype's rounding; `None` where it was not looked at alone.
+    - `ulps`: how far it is off alone, in units of its dtype's rounding; `None` where it was not looked at alone, and
+        where it is the run that departs.
     - `reason`: why it departs or was not compared.
     - `rule`: a rule that makes it agree, as it is pasted; `None` where none was found.
     """
