@@ -139,7 +139,7 @@ def _entries(title: str, layers: list[Layer]) -> Iterator[str]:
         most = max((one.ulps for one in members if one.ulps is not None), default=None)
         off = f"   off by {most:.3g} ulps" if most is not None and title == DEPARTS else ""
         yield f"  {title:<13} {_named(members)}" + ("" if module is None else f"   PyTorch's {quote(module)}") + off
-        for line in reason.splitlines():
+        for line in reason.replace("; ", ";\n").splitlines():
             yield f"                {line}"
         if rule is not None:
             yield from (f"                  {line}" for line in rule.splitlines())

@@ -91,13 +91,13 @@ def test_a_split_that_is_transposed(folders: Folders) -> None:
 def test_the_report_names_layer_module_and_rule(folders: Folders) -> None:
     model, plan = ported(folders("llama"), "llama", ["model.norm.weight -> norm.weight ; add=1.0"])
     text = str(bridge.check(folders("llama") / "run.safetensors", model, plan))
-    head, first, reason, rule, *_ = text.splitlines()
+    head, first, explained, reason, rule, *_ = text.splitlines()
     assert head.startswith("Llama against '")
     assert head.endswith("(LlamaForCausalLM): 1 layer of 21 departs")
     assert first.startswith("  departs       norm   PyTorch's 'model.norm'   off by ")
+    assert explained.strip() == "rounding explains 5.5 ulps;"
     assert reason.strip() == (
-        "rounding explains 5.5 ulps; with -1 added to 'weight' it agrees: a recorded input and output determine it. "
-        "The rule:"
+        "with -1 added to 'weight' it agrees: a recorded input and output determine it. The rule:"
     )
     assert rule.strip() == "model.norm.weight -> norm.weight"
 
