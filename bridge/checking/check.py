@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import equinox as eqx
@@ -168,14 +169,20 @@ class _Checker:
 
     def ends_elsewhere(self, one: Counterpart, whole: WholeRun) -> bool:
         """Whether those layers that take what a module of PyTorch's gives take the same in the model's run."""
-        given = {id(kept) for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
-        consumers: list[Address] = []
-        for at, other in self.pairs.layers.items():
-            calls = self.recording.calls_of(other.module) if other.module is not None else ()
-            taken = {id(kept) for call in calls for kept in tensors((call.args, dict(call.kwargs)))}
-            if other.module != one.module and taken & given:
-                consumers.append(at)
-        return bool(consumers) and all(at in whole.inputs_agree for at in consumers)
+        given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
+        found = {at for number in given for at in self.takers.get(number, ())}
+        found = {at for at in found if self.pairs.layers[at].module != one.module}
+        return bool(found) and found <= whole.inputs_agree
+
+    @cached_property
+    def takers(self) -> Mapping[int, Sequence[Address]]:
+        """Of each recorded tensor the layers whose counterparts take it."""
+        found: dict[int, list[Address]] = {}
+        for at, one in self.pairs.layers.items():
+            for call in self.recording.calls_of(one.module) if one.module is not None else ():
+                for kept in tensors((call.args, dict(call.kwargs))):
+                    found.setdefault(kept.number, []).append(at)
+        return found
 
     def left(self, layers: Sequence[Layer], whole: WholeRun) -> set[Address]:
         """The layers that nobody has to compare."""

@@ -82,7 +82,7 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     inexact = {entry.key for entry in plan.lossy} | {*plan.quantized}
     matched = match(recording, tensors, inexact)
     own = layers_of(model)
-    depths = {leaf: depth for name, layer in own.items() for leaf, depth in _depths(name, layer, parts.template.leaves)}
+    depths = _depths(own, parts.template.leaves)
     found = pieces_of(plan.blocks, depths)
     owners = owners_of(recording)
     layers: dict[Address, Counterpart] = {}
@@ -106,17 +106,32 @@ def owners_of(recording: Recording) -> dict[str, str]:
     return found
 
 
-def _depths(name: str, layer: Any, leaves: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
-    """The leaves of a layer, each with the number of axes in front that are a stack's."""
-    main, depth = main_leaf(layer), None
-    below = [leaf for leaf in leaves if leaf.startswith(f"{name}." if name else "")]
-    if main is not None:
-        spec = leaves.get(joined(name, main[0]))
-        depth = 0 if spec is None else len(spec.shape) - main[1]
-    for leaf in below:
-        local = leaf[len(name) + 1 :] if name else leaf
-        if main is not None or "." not in local:
-            yield leaf, depth
+def _depths(own: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, int | None]:
+    """The leaves of layers, each with the number of axes in front that are a stack's."""
+    known: dict[str, int] = {}
+    for name, layer in own.items():
+        main = main_leaf(layer)
+        if main is not None and joined(name, main[0]) in leaves:
+            known[name] = len(leaves[joined(name, main[0])].shape) - main[1]
+    found: dict[str, int | None] = {}
+    for name, layer in own.items():
+        main = main_leaf(layer)
+        depth = known.get(name, 0) if main is not None else _depth_beside(name, known)
+        for leaf in leaves:
+            local = leaf[len(name) + bool(name) :]
+            if leaf.startswith(f"{name}." if name else "") and (main is not None or "." not in local):
+                found[leaf] = depth
+    return found
+
+
+def _depth_beside(name: str, known: Mapping[str, int]) -> int | None:
+    """How deep a layer of the user's own lies in stacks: as deep as those beside it."""
+    while name:
+        name = name.rpartition(".")[0]
+        beside = [depth for other, depth in known.items() if other.startswith(f"{name}." if name else "")]
+        if beside:
+            return min(beside)
+    return None
 
 
 def _layer(

@@ -119,7 +119,7 @@ class _Parser:
     def __init__(self, source: str, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         self.source, self.content, self.arrays = source, content, arrays
         found = self.list(content.get("tensors"), "tensors")
-        self.kept = [self.tensor(entry, f"tensors[{n}]") for n, entry in enumerate(found)]
+        self.kept = [self.tensor(entry, n) for n, entry in enumerate(found)]
 
     def wrong(self, where: str, value: Any, wanted: str) -> NoReturn:
         """A place that holds something else. **Raises:** `CheckpointError`."""
@@ -167,21 +167,22 @@ class _Parser:
             self.wrong(f"{where}.dtype", name, "a dtype")
         return _DTYPES[name]
 
-    def tensor(self, entry: Any, where: str) -> Kept:
+    def tensor(self, entry: Any, number: int) -> Kept:
         """What is kept of one tensor: its array has the rows and columns that its shape allows."""
+        where = f"tensors[{number}]"
         shape, dtype = self.shape(self.object(entry, where).get("shape"), f"{where}.shape"), self.dtype(entry, where)
         whole, name = entry.get("whole"), entry.get("file")
         if not isinstance(whole, bool):
             self.wrong(f"{where}.whole", whole, "true or false")
         if name is None:
-            return Kept(shape, dtype, None, whole=whole)
+            return Kept(shape, dtype, None, whole=whole, number=number)
         array = self.arrays.get(name) if isinstance(name, str) else None
         if array is None or array.dtype != dtype:
             self.wrong(f"{where}.file", name, f"a tensor of the file, {dtype}")
         fits = array.shape == shape if whole else array.ndim == 2 and _within(array.shape, shape)
         if not fits:
             self.wrong(f"{where}.shape", list(shape), f"one that {list(array.shape)} was kept of")
-        return Kept(shape, dtype, array, whole=whole)
+        return Kept(shape, dtype, array, whole=whole, number=number)
 
     def ref(self, value: Any, where: str) -> Kept:
         """A tensor by its number."""
@@ -193,7 +194,7 @@ class _Parser:
         """Tensors, tuples, dicts and plain values."""
         match self.object(value, where):
             case {"tensor": number, "all": all_of} if self.ref(all_of, where).values is not None:
-                self.ref(number, where)
+                self.ref(all_of, where).number = self.ref(number, where).number
                 return self.ref(all_of, where)
             case {"tensor": number}:
                 return self.ref(number, where)

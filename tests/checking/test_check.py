@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 import bridge
 import bridge.models
+from bridge.checking.whole import WholeRun
 from tests.checking.models import MODELS, inputs, torch_model
 
 pytestmark = pytest.mark.torch
@@ -51,19 +52,38 @@ def ported(
     return bridge.load(folder, like, plan, **options), plan
 
 
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the whole run, which others look at, and which takes seconds."""
+    monkeypatch.setattr("bridge.checking.check.run_whole", lambda *_: WholeRun("was left out"))
+
+
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("name", MODELS)
 def test_layers_of_a_right_port_agree(folders: Folders, name: str) -> None:
     model, plan = ported(folders(name), name)
     check = bridge.check(folders(name) / "run.safetensors", model, plan, skip=["embed"] if name == "vit" else ())
-    if name != "gemma3":  # whose embedding multiplies inside
+    if name != "gemma3":
         assert check.ok, str(check)
-    else:
-        assert [layer.name for layer in check.layers if layer.status == "departs"] in ([], ["embed"])
+    else:  # its embedding multiplies inside; the model does so afterwards, which only the whole run shows
+        assert [layer.name for layer in check.layers if layer.status == "departs"] == ["embed"]
+        assert check.first is not None
+        assert check.first.rule is None
     modules = {layer.module for layer in check.layers}
     recorded = {at for at, m in torch_model(name).named_modules() if list(m.parameters(recurse=False))}
     assert modules - {None} >= recorded - {"embeddings", "lm_head"}
 
 
+def test_a_module_that_ends_elsewhere_is_not_compared(folders: Folders) -> None:
+    model, plan = ported(folders("gemma3"), "gemma3")
+    check = bridge.check(folders("gemma3") / "run.safetensors", model, plan)
+    assert check.ok, str(check)
+    (embed,) = [layer for layer in check.layers if layer.name == "embed"]
+    assert embed.status == "not compared"
+    assert embed.reason == "it ends elsewhere in PyTorch: what comes after it takes in both the same"
+
+
+@pytest.mark.usefixtures("alone")
 def test_a_stack_says_which_layer_and_the_rule_is_of_the_stack(folders: Folders) -> None:
     rule = "model.layers.{l[1]}.self_attn.q_proj.weight [o i] -> layers.attention.query.weight [l i o]"
     model, plan = ported(folders("llama"), "llama", [rule.replace("{l[1]}", "{l}")])
@@ -77,6 +97,7 @@ def test_a_stack_says_which_layer_and_the_rule_is_of_the_stack(folders: Folders)
     assert bridge.check(folders("llama") / "run.safetensors", repaired, again).ok
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_split_that_is_transposed(folders: Folders) -> None:
     rule = "transformer.h.{l}.attn.c_attn.weight [m (q|k|v)] -> layers.attention.{query|key|value}.weight [l m _]"
     model, plan = ported(folders("gpt2"), "gpt2", [rule], without="c_attn.weight")
@@ -88,6 +109,7 @@ def test_a_split_that_is_transposed(folders: Folders) -> None:
     assert bridge.check(folders("gpt2") / "run.safetensors", repaired, again).ok
 
 
+@pytest.mark.usefixtures("alone")
 def test_the_report_names_layer_module_and_rule(folders: Folders) -> None:
     model, plan = ported(folders("llama"), "llama", ["model.norm.weight -> norm.weight ; add=1.0"])
     text = str(bridge.check(folders("llama") / "run.safetensors", model, plan))
@@ -102,12 +124,14 @@ def test_the_report_names_layer_module_and_rule(folders: Folders) -> None:
     assert rule.strip() == "model.norm.weight -> norm.weight"
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_model_in_bfloat16_agrees_with_a_run_in_float32(folders: Folders) -> None:
     model, plan = ported(folders("llama"), "llama", dtype=jnp.bfloat16)
     check = bridge.check(folders("llama") / "run.safetensors", model, plan)
     assert [layer for layer in check.layers if layer.status != "agrees"] == [], str(check)
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_run_of_another_checkpoint_departs(folders: Folders, record: Callable[..., Any], tmp_path: Path) -> None:
     other = torch_model("llama")
     torch.nn.init.normal_(other.model.layers[1].mlp.up_proj.weight)
@@ -174,6 +198,7 @@ def own(record: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "run.safetensors", bridge.load(folder / "model.safetensors", like, plan), plan
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_layer_of_one_s_own_is_not_ok_until_it_is_called_or_skipped(own: tuple[Path, Any, bridge.Plan]) -> None:
     run, model, plan = own
     check = bridge.check(run, model, plan)
@@ -192,6 +217,7 @@ def test_a_layer_of_one_s_own_is_not_ok_until_it_is_called_or_skipped(own: tuple
     assert wrong.first.name == "gate"
 
 
+@pytest.mark.usefixtures("alone")
 def test_json(own: tuple[Path, Any, bridge.Plan]) -> None:
     run, model, plan = own
     content = json.loads(bridge.check(run, model, plan).to_json())
