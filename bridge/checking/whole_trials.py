@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,7 +21,7 @@ from bridge.model.template import take_apart
 from bridge.planning.plan import Plan
 from bridge.tracing.trace import Trace
 
-_MOST = 120
+_MOST = 60
 """Edits that are tried."""
 _NONE = (1 << 62,)
 
@@ -95,9 +96,7 @@ class Trials:
             made = leaf_values(plan, leaf, self.pairs.tensors)
             if made is None or leaf not in values:
                 return None
-            array = jnp.asarray(made.astype(np.float32) if made.dtype == np.float64 else made).astype(
-                values[leaf].dtype
-            )
+            array = _as(made, values[leaf])
             changed = changed or not np.array_equal(np.asarray(array), np.asarray(values[leaf]))
             values[leaf] = array
         if not changed:
@@ -126,11 +125,12 @@ class Trials:
         if change is not None:
             yield iter([Trial(change, first.event.at, None)])
         here = [name] if first.event.side == OUT else []
-        for around in (*here, *_around(name))[:3]:
+        for n, around in enumerate((*here, *_around(name))[:2]):
             inside = self.inside(around, index)
             yield self.of_pairs(inside, self.earlier(first))
-            yield self.of_heads(inside)
-            yield self.of_threes(inside)
+            if n == 0:
+                yield self.of_heads(inside)
+                yield self.of_threes(inside)
 
     def of_same_input(self, first: Judged, own: Counterpart) -> Iterator[Trial]:
         """A layer is called with what another module of PyTorch's was called with: the keys of that one."""
@@ -230,6 +230,13 @@ class Trials:
     def layers_by_name(self) -> set[str]:
         """The names of layers."""
         return {name for name, _ in self.pairs.layers}
+
+
+def _as(made: np.ndarray, old: Any) -> Any:
+    """Values for a leaf as it was, also where it was: so that the compiled program takes them."""
+    array = jnp.asarray(made.astype(np.float32)).astype(old.dtype)
+    placed = isinstance(old, jax.Array) and getattr(old, "committed", False)
+    return jax.device_put(array, old.sharding) if placed else array
 
 
 def _around(name: str) -> list[str]:

@@ -23,6 +23,11 @@ import pytest
 
 import bridge
 import bridge.models
+from bridge.checking.counterparts import counterparts
+from bridge.checking.recording import Recording
+from bridge.checking.whole_events import Beside
+from bridge.checking.whole_run import judge
+from bridge.checking.whole_try import try_run
 from bridge.models._pretrained import architecture
 from bridge.models.rope import RotaryAngles
 
@@ -43,7 +48,9 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "qwen3": ("Qwen3ForCausalLM", GROUPED | {"head_dim": 8}),
     "gemma3": (
         "Gemma3ForCausalLM",
-        GROUPED | {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 5, "sliding_window_pattern": 2},
+        GROUPED
+        | {"num_hidden_layers": 8, "head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window": 5}
+        | {"sliding_window_pattern": 3},
     ),
     "mixtral": ("MixtralForCausalLM", GROUPED | EXPERTS),
     "qwen3_moe": (
@@ -349,6 +356,25 @@ def verdict(port: Port, mistake: Mistake) -> Verdict:
         return Verdict(True, named, repaired, str(check))
 
 
+def moves(port: Port, mistake: Mistake) -> bool:
+    """Whether a mistake moves the output further than a run that is right may be off there."""
+    model, plan = port.loaded(port.rules)
+    right = _last(port, model, plan)
+    with mistake.code():
+        model, plan = port.loaded(mistake.rules, mistake.changed(_like(port, mistake)))
+        wrong = _last(port, model, plan)
+    assert wrong.event.error is not None
+    return wrong.event.error > right.limit
+
+
+def _last(port: Port, model: Any, plan: bridge.Plan) -> Any:
+    recording = Recording.read(port.folder / "run.safetensors")
+    pairs = counterparts(recording, model, plan)
+    beside, trace = Beside(recording, pairs), try_run(recording, pairs, model)
+    assert not isinstance(trace, str)
+    return [one for one in judge(beside, beside.events(trace)).events if one.event.error is not None][-1]
+
+
 def _repairs(port: Port, mistake: Mistake, like: Any, first: Any) -> bool:
     """Whether the rules of what is reported first, in place of those of the same leaves, make it agree."""
     printed = first.rule.splitlines()
@@ -358,6 +384,10 @@ def _repairs(port: Port, mistake: Mistake, like: Any, first: Any) -> bool:
         model, plan = port.loaded([*printed, *others], like)
     except bridge.BridgeError:
         return False
+    if mistake.rules != port.rules:  # the rules were wrong, and are right: so are all values
+        right, _ = port.loaded(port.rules)
+        pairs = zip(jax.tree.leaves(model), jax.tree.leaves(right), strict=True)
+        return all(np.array_equal(mine, theirs) for mine, theirs in pairs)
     again = port.check(model, plan).first
     return again is None or (_inner(again.name), again.index) != (_inner(first.name), first.index)
 
