@@ -73,7 +73,9 @@ class Alone:
             product = product_of(self.recording, part, layer.weight.shape[1], height)
             if isinstance(product, str):
                 return product
-            outcome = _linear(layer, product, one)
+            if part.taken is not None:
+                return "PyTorch's takes more columns than it does, whose share of the sum nobody kept"
+            outcome = _linear(layer, product)
             if isinstance(outcome, str):
                 return outcome
             found.append(outcome)
@@ -216,8 +218,8 @@ def _as(values: np.ndarray, leaf: Any) -> jax.Array:
     return jnp.asarray(values) if leaf is None else jnp.asarray(values).astype(leaf.dtype)
 
 
-def _linear(layer: eqx.nn.Linear, product: Product, one: Counterpart) -> Outcome:
-    taken = product.taken if one.taken is None else product.taken[:, one.taken[one.taken < product.taken.shape[1]]]
+def _linear(layer: eqx.nn.Linear, product: Product) -> Outcome:
+    taken = product.taken
     if taken.shape[1] != layer.weight.shape[1]:
         return f"it takes {layer.weight.shape[1]} columns, PyTorch's {taken.shape[1]}"
     bias = layer.bias if product.bias else None
@@ -228,8 +230,6 @@ def _linear(layer: eqx.nn.Linear, product: Product, one: Counterpart) -> Outcome
     if bias is not None:
         square = square + np.square(np.asarray(bias, np.float64))
     dtype = coarser(product.dtype, np.dtype(layer.weight.dtype))
-    if one.taken is not None:
-        return "PyTorch's takes more columns than it does, whose share of the sum nobody kept"
     return Compared(got[:, product.own], product.given, np.sqrt(square)[:, product.own], "linear", dtype)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import equinox as eqx
@@ -116,7 +117,8 @@ class _Checker:
         asked |= {at: one for at, one in self.pairs.composites.items() if at[0] in self.calls}
         outcomes = {at: self.outcome(at, one) for at, one in asked.items()}
         whole = run_whole(self.recording, self.pairs, self.model, self.plan, self.trace)
-        asked |= {at: self.pairs.composites[at] for at in whole.departed if at in self.pairs.composites}
+        # What departs in the run may be a module whose own code is wrong, which holds no arrays itself.
+        asked |= {at: self.pairs.composites.get(at) or Counterpart(*at, ()) for at in whole.departed if at not in asked}
         layers = [self.layer(one, outcomes.get(at), whole) for at, one in asked.items()]
         layers.sort(key=lambda layer: self.began(asked[layer.name, layer.index]))
         departs = [layer for layer in layers if layer.status == DEPARTS]
@@ -155,7 +157,7 @@ class _Checker:
             found = Mistakes(self.alone, self.plan, self.pairs, in_run=whole.compared).find(one, outcome)
             return Layer(*at, one.module, DEPARTS, ulps, found.reason, found.rule)
         if departed is not None:
-            return Layer(*at, one.module, DEPARTS, ulps, departed.reason, departed.rule)
+            return Layer(*at, one.module, DEPARTS, None, departed.reason, departed.rule)
         if isinstance(outcome, Compared) and at in self.pairs.layers:
             # In bfloat16 no output shows a wrong epsilon; the recorded module says what it was.
             reason = epsilon(one, self.pairs.modules[one.name], self.alone)
@@ -167,14 +169,20 @@ class _Checker:
 
     def ends_elsewhere(self, one: Counterpart, whole: WholeRun) -> bool:
         """Whether those layers that take what a module of PyTorch's gives take the same in the model's run."""
-        given = {id(kept) for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
-        consumers: list[Address] = []
-        for at, other in self.pairs.layers.items():
-            calls = self.recording.calls_of(other.module) if other.module is not None else ()
-            taken = {id(kept) for call in calls for kept in tensors((call.args, dict(call.kwargs)))}
-            if other.module != one.module and taken & given:
-                consumers.append(at)
-        return bool(consumers) and all(at in whole.inputs_agree for at in consumers)
+        given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
+        found = {at for number in given for at in self.takers.get(number, ())}
+        found = {at for at in found if self.pairs.layers[at].module != one.module}
+        return bool(found) and found <= whole.inputs_agree
+
+    @cached_property
+    def takers(self) -> Mapping[int, Sequence[Address]]:
+        """Of each recorded tensor the layers whose counterparts take it."""
+        found: dict[int, list[Address]] = {}
+        for at, one in self.pairs.layers.items():
+            for call in self.recording.calls_of(one.module) if one.module is not None else ():
+                for kept in tensors((call.args, dict(call.kwargs))):
+                    found.setdefault(kept.number, []).append(at)
+        return found
 
     def left(self, layers: Sequence[Layer], whole: WholeRun) -> set[Address]:
         """The layers that nobody has to compare."""

@@ -10,9 +10,11 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from bridge.checking.columns import Part as Part
+from bridge.checking.columns import part_of
 from bridge.checking.layers import layers_of, main_leaf
-from bridge.checking.matching import Match, Place, match
-from bridge.checking.pieces import Piece, pieces_of, positions
+from bridge.checking.matching import Match, match
+from bridge.checking.pieces import Piece, pieces_of
 from bridge.checking.recording import Recording
 from bridge.mapping.arrays import Numbers
 from bridge.model.template import joined, modules_of, take_apart
@@ -21,26 +23,14 @@ from bridge.stream.gather import Whole, gather, pieces
 
 Address = tuple[str, tuple[int, ...]]
 """A layer: its name, and its index in the stack."""
-_OUT_AXIS = {"Linear": 0, "NonDynamicallyQuantizableLinear": 0, "Conv1D": 1}
-
-
-class Part(NamedTuple):
-    """Columns of a module's output that are a layer's: `own` of the layer's output, `theirs` of the module's; `None`
-    is all of them. `place` is the parameter that says so.
-    """
-
-    module: str
-    place: Place
-    own: Numbers | None = None
-    theirs: Numbers | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Counterpart:
     """What PyTorch has for one layer. No `parts`: nothing, and `reason` says why.
 
-    `pieces` are the keys of each leaf, by its name in the layer. `taken` are the columns of the modules' input.
-    `differs` says which key was found by its name only, because its values are others.
+    `pieces` are the keys of each leaf, by its name in the layer. `differs` says which key was
+    found by its name only, because its values are others.
     """
 
     name: str
@@ -48,13 +38,17 @@ class Counterpart:
     parts: tuple[Part, ...]
     reason: str = ""
     pieces: Mapping[str, Sequence[Piece]] = field(default_factory=dict[str, "Sequence[Piece]"])
-    taken: Numbers | None = None
     differs: str = ""
 
     @property
     def module(self) -> str | None:
         """The torch module, the first where several are joined."""
         return self.parts[0].module if self.parts else None
+
+    @property
+    def taken(self) -> Numbers | None:
+        """The columns of the module's input that the layer takes; `None`: all."""
+        return self.parts[0].taken if self.parts else None
 
     @property
     def columns(self) -> Numbers | None:
@@ -88,7 +82,7 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     inexact = {entry.key for entry in plan.lossy} | {*plan.quantized}
     matched = match(recording, tensors, inexact)
     own = layers_of(model)
-    depths = {leaf: depth for name, layer in own.items() for leaf, depth in _depths(name, layer, parts.template.leaves)}
+    depths = _depths(own, parts.template.leaves)
     found = pieces_of(plan.blocks, depths)
     owners = owners_of(recording)
     layers: dict[Address, Counterpart] = {}
@@ -112,17 +106,32 @@ def owners_of(recording: Recording) -> dict[str, str]:
     return found
 
 
-def _depths(name: str, layer: Any, leaves: Mapping[str, Any]) -> Iterator[tuple[str, int | None]]:
-    """The leaves of a layer, each with the number of axes in front that are a stack's."""
-    main, depth = main_leaf(layer), None
-    below = [leaf for leaf in leaves if leaf.startswith(f"{name}." if name else "")]
-    if main is not None:
-        spec = leaves.get(joined(name, main[0]))
-        depth = 0 if spec is None else len(spec.shape) - main[1]
-    for leaf in below:
-        local = leaf[len(name) + 1 :] if name else leaf
-        if main is not None or "." not in local:
-            yield leaf, depth
+def _depths(own: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, int | None]:
+    """The leaves of layers, each with the number of axes in front that are a stack's."""
+    known: dict[str, int] = {}
+    for name, layer in own.items():
+        main = main_leaf(layer)
+        if main is not None and joined(name, main[0]) in leaves:
+            known[name] = len(leaves[joined(name, main[0])].shape) - main[1]
+    found: dict[str, int | None] = {}
+    for name, layer in own.items():
+        main = main_leaf(layer)
+        depth = known.get(name, 0) if main is not None else _depth_beside(name, known)
+        for leaf in leaves:
+            local = leaf[len(name) + bool(name) :]
+            if leaf.startswith(f"{name}." if name else "") and (main is not None or "." not in local):
+                found[leaf] = depth
+    return found
+
+
+def _depth_beside(name: str, known: Mapping[str, int]) -> int | None:
+    """How deep a layer of the user's own lies in stacks: as deep as those beside it."""
+    while name:
+        name = name.rpartition(".")[0]
+        beside = [depth for other, depth in known.items() if other.startswith(f"{name}." if name else "")]
+        if beside:
+            return min(beside)
+    return None
 
 
 def _layer(
@@ -154,50 +163,13 @@ def _layer(
             if place is None or owner is None:
                 reasons.append(matched.reasons.get(piece.key, f"no module of the recording has '{piece.key}'"))
             else:
-                parts.append(_part(layer, piece, place, owner, recording))
-        taken = _taken(layer, held[first][0], recording, parts)
+                parts.append(part_of(layer, piece, place, owner, recording))
         if reasons or not parts:
             yield Counterpart(name, index, (), reasons[0] if reasons else "no key fills it", held)
         else:
             keys = {piece.key for some in held.values() for piece in some}
             differs = next((matched.reasons[key] for key in sorted(keys & {*matched.reasons})), "")
-            yield Counterpart(name, index, _once(parts), "", held, taken, differs)
-
-
-def _part(layer: Any, piece: Piece, place: Place, owner: str, recording: Recording) -> Part:
-    """Which columns of a module's output are a layer's."""
-    if not isinstance(layer, eqx.nn.Linear):
-        return Part(owner, place)
-    module = recording.modules[owner]
-    axis = _OUT_AXIS.get(module.torch_kind or module.kind, 0)
-    found = positions(piece.index_map, 0)
-    param = recording.params[place.param]
-    height = piece.index_map.leaf_shape[0]
-    if found is None or len(param.shape) < 2:
-        return Part(owner, place)
-    matrix = len(piece.index_map.key_shape) - 2
-    if place.matrix is not None:
-        theirs = found.key + place.row if found.key_axis == matrix else found.key
-    elif found.key_axis != max(matrix, 0) + axis:  # the wrong way round: all that there is
-        return Part(owner, place)
-    else:
-        theirs = found.key
-    count = param.shape[-2] if place.matrix is not None else param.shape[max(matrix, 0) + axis]
-    own_all = len(found.leaf) == height and (found.leaf == np.arange(height)).all()
-    their_all = len(theirs) == count and (theirs == np.arange(count)).all()
-    return Part(owner, place, None if own_all else found.leaf, None if their_all else theirs)
-
-
-def _taken(layer: Any, piece: Piece, recording: Recording, parts: Sequence[Part]) -> Numbers | None:
-    """The columns of the module's input that a layer takes; `None`: all."""
-    if not isinstance(layer, eqx.nn.Linear) or not parts:
-        return None
-    found = positions(piece.index_map, 1)
-    if found is None:
-        return None
-    width = piece.index_map.key_shape[found.key_axis]
-    whole = len(found.key) == width and (found.key == np.arange(width)).all()
-    return None if whole else found.key
+            yield Counterpart(name, index, _once(parts), "", held, differs)
 
 
 def _once(parts: Sequence[Part]) -> tuple[Part, ...]:

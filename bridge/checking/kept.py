@@ -28,11 +28,14 @@ def order(count: int, most: int) -> list[int]:
 class Kept:
     """Rows and columns of a tensor of `shape`, or all of it where `whole`; `values` are None where nothing was kept.
 
-    A row is one place of all axes but the last; they are numbered in C's order.
+    A row is one place of all axes but the last; they are numbered in C's order. Two of one `number` are one tensor, of
+    which one has more than the other.
     """
 
-    def __init__(self, shape: Shape, dtype: np.dtype, values: np.ndarray | None, *, whole: bool) -> None:
-        self.shape, self.dtype, self.values, self.whole = shape, dtype, values, whole
+    def __init__(
+        self, shape: Shape, dtype: np.dtype, values: np.ndarray | None, *, whole: bool, number: int = -1
+    ) -> None:
+        self.shape, self.dtype, self.values, self.whole, self.number = shape, dtype, values, whole, number
 
     def __repr__(self) -> str:
         return f"<Kept {self.dtype}{list(self.shape)}{'' if self.whole else f' in {len(self.rows)} rows'}>"

@@ -57,7 +57,7 @@ class Mistakes:
             return Found(f"{off}; {reason}")
         for trial in self.trials(layer, one, outcome):
             repaired = self.alone.compare(_replaced(layer, trial.leaves), one)
-            if isinstance(repaired, Compared) and repaired.agrees:
+            if isinstance(repaired, Compared) and _with_size(repaired, outcome).agrees:
                 return self.found(one, trial, off)
         if one.differs:
             return Found(f"{off}; {one.differs}: the plan and the recording must be of the same checkpoint")
@@ -176,6 +176,13 @@ def _gates(layer: Any, leaves: dict[str, Any]) -> Iterator[Trial]:
     for order in list(permutations(range(count)))[1:]:
         turned = {name: jnp.concatenate([jnp.split(leaves[name], count)[n] for n in order]) for name in names}
         yield Trial(turned, "with its gates in another order", Edit(parts=order))
+
+
+def _with_size(repaired: Compared, outcome: Compared) -> Compared:
+    """A repair of loaded values: what was lost when they were loaded, 1 added to small ones, does not come back."""
+    if repaired.size.shape != outcome.size.shape:
+        return repaired
+    return repaired._replace(size=np.maximum(repaired.size, outcome.size))
 
 
 def _leaf(layer: Any, name: str) -> Any:

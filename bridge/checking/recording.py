@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 import ml_dtypes
 import numpy as np
@@ -119,11 +119,11 @@ class _Parser:
     def __init__(self, source: str, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         self.source, self.content, self.arrays = source, content, arrays
         found = self.list(content.get("tensors"), "tensors")
-        self.kept = [self.tensor(entry, f"tensors[{n}]") for n, entry in enumerate(found)]
+        self.kept = [self.tensor(entry, n) for n, entry in enumerate(found)]
 
-    def wrong(self, where: str, value: Any, wanted: str) -> CheckpointError:
-        """What is said of a place that holds something else."""
-        return CheckpointError(
+    def wrong(self, where: str, value: Any, wanted: str) -> NoReturn:
+        """A place that holds something else. **Raises:** `CheckpointError`."""
+        raise CheckpointError(
             f"{quote(self.source)}: its recording is damaged: {where} is {kind(value)}, not {wanted}. {_ADVICE}"
         )
 
@@ -131,69 +131,70 @@ class _Parser:
         """A text of an object."""
         value = self.object(entry, where).get(name)
         if not isinstance(value, str):
-            raise self.wrong(f"{where}.{name}", value, "a text")
+            self.wrong(f"{where}.{name}", value, "a text")
         return value
 
     def number(self, entry: Any, name: str, where: str) -> int:
         """A whole number of an object, not negative."""
         value = self.object(entry, where).get(name)
         if not _counts(value):
-            raise self.wrong(f"{where}.{name}", value, "a whole number")
+            self.wrong(f"{where}.{name}", value, "a whole number")
         return value
 
     def object(self, value: Any, where: str) -> dict[str, Any]:
         """A JSON object."""
         if not is_object(value):
-            raise self.wrong(where, value, "an object")
+            self.wrong(where, value, "an object")
         return value
 
     def list(self, value: Any, where: str) -> list[Any]:
         """A JSON list."""
         if not is_list(value):
-            raise self.wrong(where, value, "a list")
+            self.wrong(where, value, "a list")
         return value
 
     def shape(self, value: Any, where: str) -> Shape:
         """The shape of an array, or its strides."""
         found = self.list(value, where)
         if not all(map(_counts, found)) or len(found) > 64 or prod(max(n, 1) for n in found) > MAX_COUNT:
-            raise self.wrong(where, value, "a shape")
+            self.wrong(where, value, "a shape")
         return tuple(found)
 
     def dtype(self, entry: Any, where: str) -> np.dtype:
         """A dtype by PyTorch's name."""
         name = self.text(entry, "dtype", where)
         if name not in _DTYPES:
-            raise self.wrong(f"{where}.dtype", name, "a dtype")
+            self.wrong(f"{where}.dtype", name, "a dtype")
         return _DTYPES[name]
 
-    def tensor(self, entry: Any, where: str) -> Kept:
+    def tensor(self, entry: Any, number: int) -> Kept:
         """What is kept of one tensor: its array has the rows and columns that its shape allows."""
+        where = f"tensors[{number}]"
         shape, dtype = self.shape(self.object(entry, where).get("shape"), f"{where}.shape"), self.dtype(entry, where)
         whole, name = entry.get("whole"), entry.get("file")
         if not isinstance(whole, bool):
-            raise self.wrong(f"{where}.whole", whole, "true or false")
+            self.wrong(f"{where}.whole", whole, "true or false")
         if name is None:
-            return Kept(shape, dtype, None, whole=whole)
+            return Kept(shape, dtype, None, whole=whole, number=number)
         array = self.arrays.get(name) if isinstance(name, str) else None
         if array is None or array.dtype != dtype:
-            raise self.wrong(f"{where}.file", name, f"a tensor of the file, {dtype}")
+            self.wrong(f"{where}.file", name, f"a tensor of the file, {dtype}")
         fits = array.shape == shape if whole else array.ndim == 2 and _within(array.shape, shape)
         if not fits:
-            raise self.wrong(f"{where}.shape", list(shape), f"one that {list(array.shape)} was kept of")
-        return Kept(shape, dtype, array, whole=whole)
+            self.wrong(f"{where}.shape", list(shape), f"one that {list(array.shape)} was kept of")
+        return Kept(shape, dtype, array, whole=whole, number=number)
 
     def ref(self, value: Any, where: str) -> Kept:
         """A tensor by its number."""
         if not _counts(value) or value >= len(self.kept):
-            raise self.wrong(where, value, "the number of a tensor")
+            self.wrong(where, value, "the number of a tensor")
         return self.kept[value]
 
     def tree(self, value: Any, where: str) -> Any:
         """Tensors, tuples, dicts and plain values."""
         match self.object(value, where):
             case {"tensor": number, "all": all_of} if self.ref(all_of, where).values is not None:
-                self.ref(number, where)
+                self.ref(all_of, where).number = self.ref(number, where).number
                 return self.ref(all_of, where)
             case {"tensor": number}:
                 return self.ref(number, where)
@@ -206,7 +207,7 @@ class _Parser:
             case {"other": str(name)}:
                 return Other(name)
             case _:
-                raise self.wrong(where, value, "a tensor, a tuple, a dict or a value")
+                self.wrong(where, value, "a tensor, a tuple, a dict or a value")
 
     def modules(self) -> dict[str, TorchModule]:
         """The modules by name."""
@@ -218,7 +219,7 @@ class _Parser:
             params = self.object(entry.get("params"), f"{where}.params")
             for text in (*aliases, *params.values()):
                 if not isinstance(text, str):
-                    raise self.wrong(where, text, "a name")
+                    self.wrong(where, text, "a name")
             attrs = self.object(entry.get("attrs"), f"{where}.attrs")
             found[name] = TorchModule(name, *classes, attrs, tuple(aliases), params)
         return found
@@ -231,14 +232,14 @@ class _Parser:
             name = self.known(entry, where, modules)
             taken, corner = self.tree(entry.get("in"), f"{where}.in"), None
             if not isinstance(taken, dict) or not isinstance(taken.get("args"), tuple):
-                raise self.wrong(f"{where}.in", entry["in"], "the arguments of a call")
+                self.wrong(f"{where}.in", entry["in"], "the arguments of a call")
             if not isinstance(taken.get("kwargs"), dict):
-                raise self.wrong(f"{where}.in", entry["in"], "the arguments of a call")
+                self.wrong(f"{where}.in", entry["in"], "the arguments of a call")
             if "corner" in entry:
                 pair = self.object(entry["corner"], f"{where}.corner")
                 corner = tuple([self.tree(pair.get(side), f"{where}.corner.{side}") for side in ("in", "out")])
                 if not isinstance(corner[0], tuple):
-                    raise self.wrong(f"{where}.corner.in", pair.get("in"), "the arguments of a call")
+                    self.wrong(f"{where}.corner.in", pair.get("in"), "the arguments of a call")
             ticks = self.number(entry, "start", where), self.number(entry, "end", where)
             output = self.tree(entry.get("out"), f"{where}.out")
             found.append(Call(name, *ticks, taken["args"], taken["kwargs"], output, corner))
@@ -261,7 +262,7 @@ class _Parser:
         """The module that a call or a product belongs to."""
         name = self.text(entry, "module", where)
         if name not in modules:
-            raise self.wrong(f"{where}.module", name, "a module of the recording")
+            self.wrong(f"{where}.module", name, "a module of the recording")
         return name
 
     def params(self) -> dict[str, Param]:
@@ -274,7 +275,7 @@ class _Parser:
             for spot, crc in self.object(entry.get("rows"), f"{where}.rows").items():
                 matrix, _, row = spot.partition(",")
                 if not (matrix.isdecimal() and row.isdecimal() and len(spot) < 40 and _counts(crc)):
-                    raise self.wrong(f"{where}.rows", spot, "a matrix and a row")
+                    self.wrong(f"{where}.rows", spot, "a matrix and a row")
                 rows[int(matrix), int(row)] = crc
             shape = self.shape(entry.get("shape"), f"{where}.shape")
             found[name] = Param(self.dtype(entry, where), shape, place, self.number(entry, "crc", where), rows)
@@ -285,7 +286,7 @@ class _Parser:
         found: list[tuple[str, str]] = []
         for pair in self.list(self.content.get("skipped"), "skipped"):
             if not (is_list(pair) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-                raise self.wrong("skipped", pair, "a name and a reason")
+                self.wrong("skipped", pair, "a name and a reason")
             found.append((pair[0], pair[1]))
         return tuple(found)
 

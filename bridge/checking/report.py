@@ -19,7 +19,8 @@ class Layer:
     - `name`, `index`: the Equinox module, and its place in its stack: `()` where it is none.
     - `module`: PyTorch's module; `None` where none was found.
     - `status`: `"agrees"`, `"departs"` or `"not compared"`.
-    - `ulps`: how far it is off alone, in units of its dtype's rounding; `None` where it was not looked at alone.
+    - `ulps`: how far it is off alone, in units of its dtype's rounding; `None` where it was not looked at alone, and
+        where it is the run that departs.
     - `reason`: why it departs or was not compared.
     - `rule`: a rule that makes it agree, as it is pasted; `None` where none was found.
     """
@@ -138,7 +139,7 @@ def _entries(title: str, layers: list[Layer]) -> Iterator[str]:
         most = max((one.ulps for one in members if one.ulps is not None), default=None)
         off = f"   off by {most:.3g} ulps" if most is not None and title == DEPARTS else ""
         yield f"  {title:<13} {_named(members)}" + ("" if module is None else f"   PyTorch's {quote(module)}") + off
-        for line in reason.splitlines():
+        for line in reason.replace("; ", ";\n").splitlines():
             yield f"                {line}"
         if rule is not None:
             yield from (f"                  {line}" for line in rule.splitlines())

@@ -100,11 +100,11 @@ def _consumers(beside: Beside, at: Address) -> set[Address]:
     one = beside.known.get(at)
     if one is None or one.module is None:
         return set()
-    given = {id(kept) for call in beside.recording.calls_of(one.module)[:1] for kept in tensors(call.output)}
+    given = {kept.number for call in beside.recording.calls_of(one.module)[:1] for kept in tensors(call.output)}
     found: set[Address] = set()
     for other in beside.pairs.layers.values():
         if other.module is not None and other.module != one.module:
             for call in beside.recording.calls_of(other.module)[:1]:
-                if any(id(kept) in given for kept in tensors((call.args, dict(call.kwargs)))):
+                if any(kept.number in given for kept in tensors((call.args, dict(call.kwargs)))):
                     found.add((other.name, other.index))
     return found

@@ -93,7 +93,7 @@ def _by_name(model: Any, arrays: dict[str, Any]) -> tuple[Any, ...]:
     """The first argument, and those whose names the model's parameters have in them: `mask`, of `attention_mask`."""
     try:
         params = list(inspect.signature(model.__call__).parameters)
-    except (TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError):
         return ()
     left, found = dict(list(arrays.items())[1:]), list(arrays.values())[:1]
     for param in params[1:]:

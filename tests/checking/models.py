@@ -24,7 +24,12 @@ MODELS: dict[str, tuple[type[Any], Any]] = {
         transformers.Gemma3ForCausalLM,
         transformers.Gemma3TextConfig(**SMALL, **GROUPED, head_dim=8, query_pre_attn_scalar=8),
     ),
-    "vit": (transformers.ViTModel, transformers.ViTConfig(**SMALL, image_size=16, patch_size=4)),
+    "vit": (
+        transformers.ViTModel,
+        transformers.ViTConfig(
+            **{name: value for name, value in SMALL.items() if name != "vocab_size"}, image_size=16, patch_size=4
+        ),
+    ),
 }
 
 

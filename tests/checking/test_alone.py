@@ -108,8 +108,9 @@ def test_an_epsilon_is_named_though_no_output_shows_it(zoo: Path) -> None:
     assert "its epsilon is 1.1e-05, PyTorch's is 1e-05" in check.first.reason
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("width", [16, 300, 2000])
+@pytest.mark.parametrize(
+    ("dtype", "width"), [(torch.float32, 300), (torch.bfloat16, 16), (torch.bfloat16, 2000), (torch.float16, 300)]
+)
 def test_two_swapped_rows_of_a_weight_depart_in_every_dtype(
     record: Callable[..., Any], tmp_path: Path, dtype: torch.dtype, width: int
 ) -> None:

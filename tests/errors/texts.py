@@ -20,6 +20,7 @@ import pytest
 from bridge import BridgeError
 from bridge.cli.terminal import UsageError
 from tests.errors import (  # noqa: F401 - they register
+    checking,
     converted,
     folders,
     hub,
