@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -10,23 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bridge.checking.counterparts import Counterpart
+from bridge.checking.counterparts import Counterpart, Counterparts
 from bridge.checking.kept import Kept, common_rows, tensors
-from bridge.checking.layers import CELLS, CONVS
+from bridge.checking.layers import CELLS, CONVS, at_index
 from bridge.checking.measure import Compared, coarser
 from bridge.checking.products import Product, product_of
 from bridge.checking.recording import Call, Recording
-from bridge.checking.recurrent import attention, cell
+from bridge.checking.recurrent import attention, cell, places
 
 Outcome = Compared | str
 """Two results to compare, or why there are none."""
 
 
 class Alone:
-    """Compares layers of one model with one recording. `state` is that of the model's BatchNorms."""
+    """Compares layers of a model, `pairs`, with one recording. `state` is that of the model's BatchNorms."""
 
-    def __init__(self, recording: Recording, state: Any = None) -> None:
-        self.recording, self.state = recording, state
+    def __init__(self, recording: Recording, pairs: Counterparts, state: Any = None) -> None:
+        self.recording, self.pairs, self.state = recording, pairs, state
 
     def compare(self, layer: Any, one: Counterpart, fn: Callable[..., Any] | None = None) -> Outcome:
         """Run one layer of a stack on what its counterpart took; `fn` runs layers of the user's own."""
@@ -48,7 +48,7 @@ class Alone:
                 case _ if isinstance(layer, CONVS):
                     return self.corner(layer, one, None, "linear")
                 case _ if isinstance(layer, CELLS):
-                    return cell(layer, one, self.recording)
+                    return cell(layer, one, self.recording, places(self.cells(one)))
                 case eqx.nn.MultiheadAttention():
                     return attention(layer, one, self.recording)
                 case eqx.nn.WeightNorm() if isinstance(layer.layer, CONVS):
@@ -57,6 +57,13 @@ class Alone:
                     return f"it computes its weight anew: {_HELP}"
                 case _:
                     return self.by_rows(layer, one)
+
+    def cells(self, one: Counterpart) -> Iterator[tuple[Counterpart, Any]]:
+        """The cells that are one module in PyTorch."""
+        for other in self.pairs.layers.values():
+            layer = self.pairs.modules[other.name]
+            if other.module == one.module and isinstance(layer, CELLS):
+                yield other, at_index(layer, other.index)
 
     def call(self, one: Counterpart) -> Call | None:
         """The first call of a counterpart."""

@@ -109,7 +109,7 @@ class _Checker:
         state = (
             model[1] if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State) else None
         )
-        self.alone = Alone(recording, state)
+        self.alone = Alone(recording, pairs, state)
 
     def check(self) -> Check:
         """Compare everything."""

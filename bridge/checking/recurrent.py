@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -15,11 +16,13 @@ from bridge.checking.measure import Compared, coarser
 from bridge.checking.recording import Call, Recording, TorchModule
 
 Outcome = Compared | str
+Place = tuple[int, bool]
+"""Of a cell in an RNN: the number of its layer, and whether it runs backwards."""
 _NOT_WHOLE = "its input was not kept whole: record a shorter input, or raise the recorder's limit"
 
 
-def cell(layer: Any, one: Counterpart, recording: Recording) -> Outcome:
-    """A cell of Equinox's against `nn.GRUCell`, `nn.LSTMCell`, or one layer of `nn.GRU`, `nn.LSTM`."""
+def cell(layer: Any, one: Counterpart, recording: Recording, beside: Mapping[Place, Any]) -> Outcome:
+    """A cell of Equinox's against `nn.GRUCell`, `nn.LSTMCell`, or `nn.GRU`, `nn.LSTM` with the cells beside it."""
     module = recording.modules[one.parts[0].module]
     call = next(iter(recording.calls_of(module.name)), None)
     if call is None:
@@ -35,30 +38,56 @@ def cell(layer: Any, one: Counterpart, recording: Recording) -> Outcome:
         states = [jnp.asarray(kept.values).astype(x.dtype) for kept in tensors(call.args[1:])]
         got = _steps(layer, *_batched(x, states or _zeros(layer, x.shape[:-1])))
         return _compared(got.reshape(given.shape), given)
-    return _sequence(layer, one, module, call, x, given)
+    return _sequence(_place(one), {**beside, _place(one): layer}, module, call, x, given)
 
 
-def _sequence(layer: Any, one: Counterpart, module: TorchModule, call: Call, x: jax.Array, given: Kept) -> Outcome:
-    """One layer of an `nn.GRU` or `nn.LSTM`, over time."""
+def _place(one: Counterpart) -> Place:
+    """Which layer of an `nn.GRU` or `nn.LSTM` a cell is, and whether it runs backwards."""
     key = one.parts[0].place.param.rpartition(".")[2]
     number, _, reverse = key.removeprefix("weight_ih_l").partition("_")
+    return int(number) if number.isdecimal() else -1, bool(reverse)
+
+
+def places(cells: Iterable[tuple[Counterpart, Any]]) -> dict[Place, Any]:
+    """The cells of one module of PyTorch's, by their places in it."""
+    return {_place(one): layer for one, layer in cells}
+
+
+def _sequence(
+    own: Place, cells: Mapping[Place, Any], module: TorchModule, call: Call, x: jax.Array, given: Kept
+) -> Outcome:
+    """All cells of an `nn.GRU` or `nn.LSTM`, over time: of those inside it only the end of all is known."""
     layers, both = module.attrs.get("num_layers", 1), bool(module.attrs.get("bidirectional", False))
-    if number != "0" or layers != 1:
-        return "of an RNN of several layers only the first one's input and only the last one's output are known"
+    directions = (False, True) if both else (False,)
     if len(list(tensors(call.args[1:]))) or x.ndim != 3:
         return "it starts from a given state, or has no axis of examples"
     time_first = not module.attrs.get("batch_first", False)
     x = jnp.swapaxes(x, 0, 1) if time_first else x
-    x = x[:, ::-1] if reverse else x
-    got = np.asarray(_over_time(layer, x))
-    got = got[:, ::-1] if reverse else got
+    # A model may have taken only some of the cells: then only the first layer's can be known.
+    needed = [(n, reverse) for n in range(layers if isinstance(layers, int) else 1) for reverse in directions]
+    last = [(needed[-1][0], reverse) for reverse in directions]
+    if not all(place in cells for place in needed):
+        if layers != 1 or own not in last:
+            return "PyTorch's RNN has cells beside it that the model has not"
+        last = [own]
+    for number in range(last[0][0] + 1):
+        here = [(number, reverse) for reverse in directions if (number, reverse) in cells]
+        found = {place: _directed(cells[place], x, reverse=place[1]) for place in here}
+        x = jnp.concatenate(list(found.values()), -1)
     want = np.asarray(given.values)
     want = np.swapaxes(want, 0, 1) if time_first else want
-    half = got.shape[-1]
-    want = want[..., half:] if reverse else want[..., :half] if both else want
+    if len(last) < len(directions):
+        half = want.shape[-1] // 2
+        want = want[..., half:] if own[1] else want[..., :half]
+    got = np.asarray(x)
     if got.shape != want.shape:
         return f"it gives {list(got.shape)} where PyTorch gives {list(want.shape)}"
     return Compared(got, want, np.ones(want.shape), "steps", coarser(given.dtype, got.dtype))
+
+
+def _directed(layer: Any, x: jax.Array, *, reverse: bool) -> jax.Array:
+    """A cell over time, from the end where it runs backwards."""
+    return _over_time(layer, x[:, ::-1])[:, ::-1] if reverse else _over_time(layer, x)
 
 
 @eqx.filter_jit
