@@ -1,6 +1,6 @@
 """`scripts/mutants_check`: every architecture of `bridge.models` with each planted mistake, as `bridge.check` sees it.
 
-The ports and the mistakes are those of `tests/checking/planted.py`. Each architecture runs in a process of its own.
+The ports and the mistakes are those of `tests/checking`. Each architecture runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,20 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench.runner import ROOT, environment
 
 PAGE = ROOT / "docs" / "checking.md"
+FAST = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+"""Most of the time goes into compiling small models, each for one run."""
 BEGIN, END = "<!-- mutants: written by scripts/mutants_check -->", "<!-- mutants: end -->"
 DTYPES = ("float32", "bfloat16")
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """A line for whoever runs the script."""
+    (stream or sys.stdout).write(text + "\n")
 
 
 def main() -> None:
@@ -32,13 +39,13 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("ARCHITECTURE", "DTYPE"), help="in this process, as JSON")
     args = parser.parse_args()
     if args.one:
-        print(json.dumps(one(*args.one)))
+        say(json.dumps(one(*args.one)))
         return
-    from tests.checking.planted import ARCHITECTURES
+    from tests.checking.ports import ARCHITECTURES
 
     found = [_in_a_process(name, dtype) for dtype in args.dtype for name in args.only or ARCHITECTURES]
     text = table(found)
-    print(text)
+    say(text)
     if args.publish:
         page = PAGE.read_text()
         before, _, rest = page.partition(BEGIN)
@@ -48,17 +55,19 @@ def main() -> None:
 def _in_a_process(name: str, dtype: str) -> dict[str, Any]:
     start = time.perf_counter()
     command = [sys.executable, "-m", "bench.mutants", "--one", name, dtype]
-    done = subprocess.run(command, cwd=ROOT, env=environment({}), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment(FAST), capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{name} in {dtype}:\n{done.stderr}")
     found = json.loads(done.stdout.splitlines()[-1])
-    print(f"{name:10} {dtype:9} {time.perf_counter() - start:5.0f} s  {summary(found)}", file=sys.stderr)
+    say(f"{name:10} {dtype:9} {time.perf_counter() - start:5.0f} s  {summary(found)}", sys.stderr)
     return found
 
 
 def one(name: str, dtype: str) -> dict[str, Any]:
     """What is said of the right port and of each mistake of one architecture."""
-    from tests.checking.planted import mistakes, moves, port, verdict
+    from tests.checking.mistakes import mistakes
+    from tests.checking.planted import moves, verdict
+    from tests.checking.ports import port
 
     with tempfile.TemporaryDirectory() as folder:
         right = port(name, Path(folder), _record(Path(folder)), dtype)
@@ -71,7 +80,7 @@ def one(name: str, dtype: str) -> dict[str, Any]:
                 {"mistake": mistake, "moves": moved} | {k: getattr(said, k) for k in ("seen", "named", "repaired")}
             )
             if not (said.seen and said.named and said.repaired is not False):
-                print(f"{name} {dtype}: {mistake}\n{said.text}", file=sys.stderr)
+                say(f"{name} {dtype}: {mistake}\n{said.text}", sys.stderr)
         return {"name": name, "dtype": dtype, "ok": check.ok, "covered": check.covered, "rows": rows}
 
 

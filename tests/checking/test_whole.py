@@ -16,7 +16,9 @@ from bridge.checking.recording import Recording
 from bridge.checking.whole_align import Array, Wanted, distance, view
 from bridge.checking.whole_events import Beside
 from bridge.checking.whole_try import try_run
-from tests.checking.planted import Port, mistakes, port, verdict
+from tests.checking.mistakes import mistakes
+from tests.checking.planted import verdict
+from tests.checking.ports import Port, port
 
 pytestmark = pytest.mark.torch
 
