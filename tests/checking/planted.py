@@ -66,11 +66,13 @@ def _last(port: Port, model: Any, plan: bridge.Plan) -> Any:
 
 
 def _repairs(port: Port, mistake: Mistake, like: Any, printed: Sequence[str]) -> bool:
-    """Whether the rules that are printed, in place of those of the same leaves, make the port right."""
-    leaves = {str(bridge.Rule(text).leaf.name) for text in printed}
-    others = [text for text in mistake.rules if str(bridge.Rule(text).leaf.name) not in leaves]
+    """Whether the rules that are printed, in the place of those of the same leaves, make the port right."""
+    by_leaf: dict[str, list[str]] = {}
+    for text in printed:
+        by_leaf.setdefault(str(bridge.Rule(text).leaf.name), []).append(text)
+    rules = [made for text in mistake.rules for made in by_leaf.get(str(bridge.Rule(text).leaf.name), [text])]
     try:
-        model, plan = port.loaded([*printed, *others], like)
+        model, plan = port.loaded(dict.fromkeys(rules), like)
     except bridge.BridgeError:
         return False
     if mistake.rules != port.rules:  # the rules were wrong, and are right: so are all values
