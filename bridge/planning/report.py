@@ -48,7 +48,13 @@ class _Report:
         mismatched = [part for kind in self.mismatched_kinds() for part in _by_label(kind)]
         count = len(missing) + len(unexpected) + len(mismatched) + len(self.problems.conflicts)
         keys, leaves = plural(len(self.plan.specs), "key"), plural(len(self.plan.leaves), "leaf")
-        yield f"{plural(count, 'problem')} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
+        nature = self.problems.nature
+        first = (
+            f"{plural(count, 'problem')} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
+        )
+        yield first if nature is None else f"{first}: {printable(nature.said)}"
+        if nature is not None:
+            yield f"  {printable(nature.advice)}"
         entries = self.entries(missing, unexpected, mismatched)
         for _, (first, *more) in zip(range(_SHOWN), entries, strict=False):
             yield f"  {first}"
@@ -126,16 +132,16 @@ class _Report:
     @cached_property
     def suggestions(self) -> Suggestions:
         """What the unused keys suggest."""
-        unused = [problem.key for problem in self.problems.unexpected if not problem.axes]
+        unused = [problem.key for problem in self.problems.unexpected if not problem.axes and not self.told(problem)]
         return Suggestions(unused, {key: self.plan.specs[key].shape for key in unused})
 
     # Unexpected
 
     def unexpected_groups(self) -> list[tuple[str, list[Unexpected]]]:
         """Keys by reason, then those that differ only in indices."""
-        kinds: dict[tuple[str, str], dict[str, Unexpected]] = {}
+        kinds: dict[tuple[str, str, bool], dict[str, Unexpected]] = {}
         for problem in self.problems.unexpected:
-            kinds.setdefault((problem.reason, problem.axes), {})[problem.key] = problem
+            kinds.setdefault((problem.reason, problem.axes, self.told(problem)), {})[problem.key] = problem
         return [(label, [kind[key] for key in keys]) for kind in kinds.values() for label, keys in fold(kind)]
 
     def unexpected(self, label: str, members: Sequence[Unexpected]) -> list[str]:
@@ -146,6 +152,8 @@ class _Report:
         reason, axes = members[0].reason, members[0].axes
         if reason:
             entry.append(printable(reason))
+        if self.told(members[0]):
+            return entry
         (group,) = grouped(problem.key for problem in members)
         if axes:
             entry.append(f"to drop them on purpose: {_literal(f'{pattern_for(group, {})} {axes} -> _')}")
@@ -158,6 +166,10 @@ class _Report:
             why = "if they are not needed" if several else "if it is not needed"
         entry.append(f"{why}: allow_unexpected=[{_literal(pattern)}]")
         return entry
+
+    def told(self, problem: Unexpected) -> bool:
+        """Whether the first line says what is to be done about a key."""
+        return self.problems.nature is not None and problem.key in self.problems.nature.keys
 
     @cached_property
     def tails(self) -> Counter[str]:

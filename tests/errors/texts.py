@@ -26,6 +26,7 @@ from tests.errors import (  # noqa: F401 - they register
     layouts,
     limits,
     models,
+    natures,
     planning,
     processes,
     programs,
