@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ def _natures(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
     yield from _optimizer(stored, left)
     yield from _quantized(stored, made)
     yield from _wrapped(made, left)
+    yield from _unlisted(stored, made)
     yield from _part(stored, made)
 
 
@@ -185,5 +187,21 @@ def _part(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
         yield Nature(
             f"{quote(stored.source)} is {files} of {total:,}",
             "name the folder that holds the whole checkpoint, its files and their index",
+            frozenset(),
+        )
+
+
+def _unlisted(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
+    """Keys that are missing, and lie in a file of the index, which leaves them out."""
+    if stored.index is None:
+        return
+    wanted = [problem.key or problem.name for problem in made.problems.missing]
+    found = [(key, file) for key in wanted if key not in stored.specs and (file := stored.unlisted(key))]
+    if found:
+        key, file = found[0]
+        more = f" and {plural(len(found) - 1, 'key')} more" if len(found) > 1 else ""
+        yield Nature(
+            f"{quote(key)} lies in {quote(file)}{more}, and the index {quote(stored.index_name)} leaves it out",
+            f"the index decides; a list of the files, [{quote(os.path.join(stored.source, file))}, …], has all keys",
             frozenset(),
         )

@@ -10,7 +10,7 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.source.folder import Folder
 from bridge.source.http import shown_url, split_url
-from bridge.source.hub import find_repo
+from bridge.source.hub import Repo, find_repo
 from bridge.source.hubfolder import HubFolder
 from bridge.source.huburl import HubUrl
 from bridge.source.remote import remote_folder
@@ -32,7 +32,7 @@ def by_repo(repo: str, subfolder: str | None, options: HubOptions) -> Distant:
     """A repo by its id: through the Hub's cache."""
     subject = f"{quote(repo)} is no file or folder here, and the Hub repo of that name"
     found = find_repo(repo, options, subject=subject)
-    return Distant(repo, HubFolder(found, subfolder, label=repo), commit=found.commit)
+    return Distant(repo, _inside(found, subfolder, label=repo), commit=found.commit)
 
 
 def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
@@ -65,4 +65,14 @@ def _on_hub(named: HubUrl, url: str, subfolder: str | None, options: HubOptions)
         parent, _, name = named.path.rpartition("/")
         return Distant(url, HubFolder(repo, parent, label=label, stream=True), name, repo.commit)
     inside = "/".join(part for part in (named.path.strip("/"), subfolder) if part)
-    return Distant(url, HubFolder(repo, inside, label=label, stream=True), commit=repo.commit)
+    return Distant(url, _inside(repo, inside, label=label, stream=True), commit=repo.commit)
+
+
+def _inside(repo: Repo, subfolder: str | None, *, label: str, stream: bool = False) -> HubFolder:
+    """A folder of a repo. **Raises:** `CheckpointError` where the Hub listed none of that name."""
+    folder = HubFolder(repo, subfolder, label=label, stream=stream)
+    if subfolder and folder.empty and repo.online:
+        from bridge.source.nothing import refuse_subfolder  # a name that is misspelt
+
+        refuse_subfolder(HubFolder(repo, None, label=label), subfolder)
+    return folder

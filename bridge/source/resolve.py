@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
@@ -79,6 +79,10 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
     if subfolder is not None:
         _check_subfolder(subfolder)
     if kind == "directory":
+        if subfolder and _kind(os.path.join(path, subfolder)) == "absent":
+            from bridge.source.nothing import refuse_subfolder  # a name that is misspelt
+
+            refuse_subfolder(LocalFolder(path), subfolder)
         return in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
@@ -150,7 +154,9 @@ def in_folder(folder: Folder, variant: str | None, commit: str | None = None) ->
 
         found = torch_in_folder(folder, variant, commit)
     if found is None:
-        _refuse_empty(folder, variant)
+        from bridge.source.nothing import refuse_empty  # most folders have something
+
+        refuse_empty(folder, variant)
     return found
 
 
@@ -214,26 +220,11 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
     return names[0] if names else None
 
 
-def _refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
-    names = folder.names()
-    present = [name for name in names if name.endswith((_SUFFIX, *PICKLED)) and not name.startswith(".")]
-    if present and variant:
-        raise CheckpointError(
-            f"{quote(folder.label)} holds no file of variant {quote(variant)}, but {_few(present)}. "
-            "Leave `variant` out, or name one that is there."
-        )
-    if present:
-        raise CheckpointError(
-            f"{quote(folder.label)} holds only {_few(present)}, and does not stand for it. Name the file itself."
-        )
-    found = f"holds no file of weights, but {_few(names)}" if names else "is empty"
-    raise CheckpointError(
-        f"{quote(folder.label)} {found}. Name the folder that holds the weights; `subfolder=` names one inside it."
-    )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(quote, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def remedied(folder: Folder, name: str, error: CheckpointError) -> CheckpointError:
+    """What is wrong with a file of a folder, and what to do there where the folder is a cache."""
+    remedy = getattr(folder, "remedy", None)
+    said = remedy(name) if remedy else ""
+    return CheckpointError(f"{error} {said}") if said else error
 
 
 def _read_index(folder: Folder, name: str) -> Index:
@@ -249,5 +240,7 @@ def _read_index(folder: Folder, name: str) -> Index:
         raw = bytearray(source.nbytes)
         source.readinto([memoryview(raw)], 0)
         return parse_index(bytes(raw), name=source.name)
+    except CheckpointError as e:
+        raise remedied(folder, name, e) from e
     finally:
         source.close()
