@@ -15,6 +15,7 @@ from bridge.api.kept import kept_value
 from bridge.api.load import opened, planned, request_of
 from bridge.api.progress import fetch, reporting
 from bridge.api.save import SaveReport
+from bridge.api.ties import ties_named
 from bridge.converted import is_converted
 from bridge.converted.record import lost_keys
 from bridge.converted.restore import restore
@@ -124,7 +125,7 @@ def convert(
         max_nbytes = in_flight(max_host_bytes, plan.leaves, _DEFAULT_NBYTES)
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
-        with reporting(progress, "converting", before=fetched) as report:
+        with reporting(progress, "converting", before=fetched) as report, ties_named(plan):
             files, nbytes = write_converted(place, ckpt, plan, kept, max_nbytes=max_nbytes, report=report)
         lost = lost_keys(ckpt)
     left_out = [each for each in plan.lossy if each.key not in lost]
