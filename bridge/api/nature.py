@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
 from bridge.mapping.problem import Nature
+from bridge.source.nothing import PART
 
 if TYPE_CHECKING:
     from bridge.planning.plan import Plan
@@ -38,7 +39,6 @@ _ADAPTER = re.compile(
 )
 _STATE = frozenset(("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg"))
 _TRIED = 20
-_PART = re.compile(r"(.*?)-?0*(\d+)-of-0*(\d+)(\.\w+)+")
 
 
 def tell_nature(stored: Checkpoint, made: Plan) -> None:
@@ -178,7 +178,7 @@ def _prefix(keys: Sequence[str], wanted: set[str]) -> str | None:
 
 def _part(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
     """Files that are numbered, `-00001-of-00002`, and not all of them."""
-    found = [match for name in stored.files if (match := _PART.fullmatch(name.rpartition("/")[2]))]
+    found = [match for name in stored.files if (match := PART.fullmatch(name.rpartition("/")[2]))]
     if not found or not made.problems.missing or len(found) < len(stored.files):
         return
     total = int(found[0][3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import quote as escaped
 from urllib.parse import unquote
@@ -17,6 +18,12 @@ from bridge.source.remote import remote_folder
 from bridge.source.resolve import PICKLED, HubOptions
 
 _WEIGHTS = (".safetensors", *PICKLED)
+
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<kind>datasets/|spaces/)?(?P<repo>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:blob|tree)/(?P<revision>[^/]+)(?:/(?P<path>.*))?)?/?",
+    re.ASCII,
+)
 
 
 class Distant(NamedTuple):
@@ -40,6 +47,13 @@ def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
     named = HubUrl.parse(url)
     if named is not None:
         return _on_hub(named, url, subfolder, options)
+    page = _PAGE.fullmatch(url.partition("?")[0])
+    if page is not None:
+        repo, kind = page["repo"], page["kind"] or ""
+        at = f"hf://{kind}{repo}" + (
+            f"@{page['revision']}/{page['path'] or ''}".rstrip("/") if page["revision"] else ""
+        )
+        raise CheckpointError(f"{quote(url)} is a page about a repo on the Hub. Name the repo itself, {quote(at)}.")
     web = split_url(url).scheme in ("http", "https")
     path, mark, query = url.partition("?") if web else (url, "", "")
     if path.endswith(_WEIGHTS):

@@ -14,6 +14,7 @@ from bridge.source.folder import Folder, LocalFiles, LocalFolder
 if TYPE_CHECKING:
     from bridge.format.index import Index
 
+_SHORT = 60  # characters; of longer values the type is told
 _SUFFIX = ".safetensors"
 _REPO = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pt.tar", ".pth.tar")
@@ -98,11 +99,14 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
         if found.name is None:
             return in_folder(found.folder, variant, found.commit)
         return Located(found.text, found.folder, (found.name,), commit=found.commit)
-    raise CheckpointError(f"{quote(path)} does not exist. Name a file, a folder, a URL or a Hub repo like 'org/name'.")
+    from bridge.source.nothing import refuse_absent  # a name that is misspelt
+
+    refuse_absent(path)
 
 
 def _path(item: object) -> str:
-    shown = quote(repr(item))
+    shown = repr(item)
+    shown = quote(shown) if len(shown) < _SHORT else f"a value of {quote(type(item).__name__)}"
     path = os.fspath(cast("os.PathLike[str]", item)) if isinstance(item, str | os.PathLike) else None
     if isinstance(path, str) and path:
         return path
@@ -213,6 +217,9 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
         if name in names:
             return name
     if len(names) > 1:
+        from bridge.source.nothing import refuse_parts  # a folder that is not clear
+
+        refuse_parts(folder, names)
         listed = ", ".join(map(quote, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise CheckpointError(
             f"{quote(folder.label)} holds {len(names)} {what}: {listed}. Name the file, or a list of files."

@@ -175,3 +175,44 @@ def _(patch: pytest.MonkeyPatch) -> None:
     good()
     Path("x.safetensors.sha256").write_text("none")
     bridge.open("x.safetensors", verify=True)
+
+
+# ---- folders and names that are not the model's
+
+
+@situation("folder: parts without an index")
+def _(patch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        good(f"model-0000{number}-of-00002.safetensors")
+    bridge.open(".")
+
+
+@situation("folder: a download that did not finish")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("model.safetensors.incomplete").write_bytes(b"")
+    bridge.open(".")
+
+
+@situation("folder: weights for other libraries")
+def _(patch: pytest.MonkeyPatch) -> None:
+    for name in ("flax_model.msgpack", "tf_model.h5", "model-q4.gguf"):
+        Path(name).write_bytes(b"")
+    bridge.open(".")
+
+
+@situation("folder: what a trainer keeps")
+def _(patch: pytest.MonkeyPatch) -> None:
+    for name in ("optimizer.pt", "scheduler.pt"):
+        Path(name).write_bytes(b"")
+    bridge.open(".")
+
+
+@situation("folder: a repo's in the Hub's cache")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("models--org--name/snapshots").mkdir(parents=True)
+    bridge.open("models--org--name")
+
+
+situation("source: a misspelt name")(lambda patch: bridge.open(f"./{good()[:-1]}"))
+situation("source: a page of the Hub")(lambda patch: bridge.open("https://huggingface.co/org/name/blob/main/a.bin"))
+situation("source: a model")(lambda patch: bridge.load(np.zeros(99)))  # type: ignore[arg-type]
