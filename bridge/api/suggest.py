@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bridge._errors import PlanError
 from bridge._text import template as template_of
-from bridge.api.load import opened, planned, request_of
+from bridge.api.load import opened
+from bridge.api.planned import planned, request_of
 from bridge.mapping.arrays import ArraySpec
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
