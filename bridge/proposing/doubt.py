@@ -107,6 +107,8 @@ def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> 
 def _says_little(made: Assignment, i: int, j: int) -> bool:
     """Whether names share no role and hardly a word, or what a name ends with is a word that the other lacks."""
     scores, (keys, leaves) = made.names, made.names.said
+    if scores.keys[i].segments == scores.leaves[j].segments:
+        return False
     if not keys[i].strange <= leaves[j].words.keys() or not leaves[j].strange <= keys[i].words.keys():
         return True
     attributes = {keys[i].attribute, leaves[j].attribute}
