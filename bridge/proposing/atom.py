@@ -46,6 +46,7 @@ class Atom:
     """
 
     joined = False  # whether it stands for several atoms: `Joined`
+    axis = -1  # on which these are joined
 
     def __init__(self, segments: tuple[str, ...], numbers: Matrix, ids: Numbers, info: Info) -> None:
         self.segments, self.numbers, self.ids, self.info = segments, numbers, ids, info

@@ -53,6 +53,8 @@ def fits(key: Atom, leaf: Atom) -> list[Fit]:
     for numbers, unstacked in _numbers(key, leaf):
         used = {axis for axis in numbers if axis >= 0}
         taken = {axis for _, axis in unstacked}
+        if (key.joined and key.axis in taken) or (leaf.joined and leaf.axis in used):
+            continue
         key_axes = [n for n in range(len(key.shape)) if n not in taken]
         leaf_axes = [n for n in range(len(leaf.shape)) if n not in used]
         lead = [axis for axis in numbers if axis >= 0]
@@ -61,7 +63,7 @@ def fits(key: Atom, leaf: Atom) -> list[Fit]:
         if not plain or leaf.info.port_shape is None:  # where a layout shapes what arrives, nothing else is meant
             shapes = [key.shape[n] for n in key_axes], [leaf.shape[n] for n in leaf_axes]
             ways += _placements(*shapes, key_axes, leaf_axes)
-        for groups in ways:
+        for groups in filter(lambda groups: _keeps_parts(groups, key, leaf), ways):
             own = plain and groups == ways[0]
             fit = Fit(numbers, unstacked, groups, own, _cost(numbers, unstacked, groups, lead, leaf, own=own))
             found.setdefault((numbers, unstacked, _essence(groups, key.shape, leaf.shape) if not own else "plain"), fit)
@@ -70,6 +72,14 @@ def fits(key: Atom, leaf: Atom) -> list[Fit]:
             if len(found) >= _MOST:
                 break
     return sorted(dict.fromkeys(found.values()), key=lambda fit: fit.cost)
+
+
+def _keeps_parts(groups: Groups, key: Atom, leaf: Atom) -> bool:
+    """Whether the axis on which several arrays are one is an axis of the other side, neither cut nor merged."""
+    for a, b in groups:
+        if (key.joined and key.axis in a) or (leaf.joined and leaf.axis in b):
+            return len(a) == len(b) == 1
+    return True
 
 
 def _essence(groups: Groups, key: Shape, leaf: Shape) -> object:

@@ -50,7 +50,7 @@ class Scores:
         """How a key fits a leaf; shapes repeat, and each pair of them is looked at once."""
         key, leaf = self.keys[i], self.leaves[j]
         alike = (key.extents, key.shape, leaf.extents, leaf.shape, leaf.info.port_shape, leaf.info.depth)
-        alike = (*alike, key.joined, leaf.joined)
+        alike = (*alike, key.joined, leaf.joined, key.axis, leaf.axis)
         known: dict[object, list[Fit]] = self.__dict__.setdefault("_fits", {})
         found = known.get(alike)
         if found is None:

@@ -38,6 +38,11 @@ from tests.proposing.trees import certain, check, guessed, layers, proposed
             "attn.{k|v}_proj.weight [a b] -> attn.kv [(k|v) b a]",
         ),
         (
+            {"mlp.gate_proj.weight": (6, 4), "mlp.up_proj.weight": (6, 4)},
+            {"mlp.gating_einsum": (2, 4, 6)},
+            "mlp.{gate|up}_proj.weight [f m] -> mlp.gating_einsum [(gate|up) m f]",
+        ),
+        (
             layers(3, "h.{}.", {"mlp.gate_up_proj.weight": (12, 4)}),
             {"mlp.gate": (3, 6, 4), "mlp.up": (3, 6, 4)},
             "h.{l}.mlp.gate_up_proj.weight [(gate|up) m] -> mlp.{gate|up} [l _ m]",
