@@ -53,12 +53,11 @@ def add_like(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_allowed(parser: argparse.ArgumentParser) -> None:
+def add_allowed(parser: argparse.ArgumentParser, *, missing: bool = True) -> None:
     """`--allow-missing`, `--allow-unexpected` and `--quantized`."""
-    for name, what in (
-        ("missing", "leaves that may be absent, as in head.**"),
-        ("unexpected", "keys that may be left over, as in **.inv_freq"),
-    ):
+    shown = {"missing": "leaves that may be absent, as in head.**"} if missing else {}
+    shown |= {"unexpected": "keys that may be left over, as in **.inv_freq"}
+    for name, what in shown.items():
         parser.add_argument(
             f"--allow-{name}", metavar="PATTERN", action="append", default=[], help=f"{what} (may be given again)"
         )
