@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 
 from bridge._text import printable
+from bridge.cli.adapters import add_adapters
 from bridge.cli.arguments import Commands, add_json, add_open_options
 from bridge.cli.mapping import add_allowed
 from bridge.cli.terminal import UsageError, on_terminal
@@ -27,6 +28,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("prompt", metavar="PROMPT")
     add_open_options(parser, "SOURCE")
     add_allowed(parser, missing=False)
+    add_adapters(parser)
     parser.add_argument("--max-new-tokens", metavar="N", type=int, default=256, help="default: 256")
     parser.add_argument("--temperature", metavar="T", type=float, help="draw tokens; without it the likeliest is taken")
     parser.add_argument("--top-p", metavar="P", type=float, help="draw only from the likeliest with this probability")

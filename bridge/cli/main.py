@@ -8,12 +8,29 @@ import sys
 from collections.abc import Sequence
 
 from bridge import BridgeError, RuleError, __version__
-from bridge.cli import classify, convert, demo, diff, embed, generate, inspect, leaves, plan, revert
+from bridge.cli import (
+    check,
+    classify,
+    convert,
+    demo,
+    diff,
+    embed,
+    generate,
+    inspect,
+    leaves,
+    plan,
+    recorder,
+    revert,
+    suggest,
+)
 from bridge.cli.options import spoken
 from bridge.cli.parser import Parser
 from bridge.cli.terminal import UsageError, complain
 
-COMMANDS = (inspect, leaves, plan, convert, revert, diff, embed, classify, generate, demo)
+COMMANDS = (
+    *(inspect, leaves, suggest, plan, convert, revert, diff, recorder, check),
+    *(embed, classify, generate, demo),
+)
 
 DONE, PROBLEM, USAGE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell says of a program that SIGINT or SIGPIPE ended

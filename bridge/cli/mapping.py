@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import bridge
 from bridge._dtypes import DTYPES
 from bridge._text import quote
+from bridge.cli.adapters import add_adapters
 from bridge.cli.arguments import add_quantized
 from bridge.cli.terminal import UsageError
 
@@ -25,6 +26,7 @@ class MappingOptions(TypedDict):
     dtype: Any
     allow_unexpected: list[str]
     quantized: str | dict[str, Any] | None
+    adapters: list[tuple[str, float]]
 
 
 def add_mapping(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +34,7 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
     add_like(parser)
     parser.add_argument("--rules", metavar="FILE", help="TOML: rules = ['key -> leaf', …]")
     add_allowed(parser)
+    add_adapters(parser)
     parser.add_argument(
         "--dtype",
         metavar="[PATTERN=]DTYPE",
@@ -42,12 +45,12 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_like(parser: argparse.ArgumentParser) -> None:
+def add_like(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """`--like`."""
     parser.add_argument(
         "--like",
         metavar="MODULE:MAKE",
-        required=True,
+        required=required,
         help="a function without arguments that returns the model, as pkg.module:make or path/to/file.py:make; it is "
         "called without using memory",
     )
@@ -71,6 +74,7 @@ def mapping_options(arguments: argparse.Namespace) -> MappingOptions:
         "dtype": dtypes(arguments.dtype),
         "allow_unexpected": arguments.allow_unexpected,
         "quantized": arguments.quantized,
+        "adapters": arguments.adapter,
     }
 
 

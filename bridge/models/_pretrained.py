@@ -51,6 +51,7 @@ def from_pretrained(
     allow_missing: bridge.AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: bridge.Adapters = (),
     layouts: bridge.Layouts | None = None,
     max_host_bytes: int | None = None,
     ignore: Collection[str] = (),
@@ -75,6 +76,7 @@ def from_pretrained(
     allow_missing: bridge.AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: bridge.Adapters = (),
     layouts: bridge.Layouts | None = None,
     max_host_bytes: int | None = None,
     ignore: Collection[str] = (),
@@ -98,6 +100,7 @@ def from_pretrained(
     allow_missing: bridge.AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: bridge.Adapters = (),
     layouts: bridge.Layouts | None = None,
     max_host_bytes: int | None = None,
     ignore: Collection[str] = (),
@@ -129,6 +132,8 @@ def from_pretrained(
     - `allow_unexpected`: patterns of keys that may be left over, those of a head, say.
     - `quantized`: `None` for values of quantised weights; a mapping, what stands in config.json as
         `quantization_config`, where the checkpoint has none.
+    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, each alone or as a pair of it
+        and a weight, `("org/my-lora", 0.5)`.
     - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`; those of `equinox.nn` are known.
     - `max_host_bytes`: bytes that may be in flight between the files and devices, 1 GiB by default.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
@@ -181,8 +186,12 @@ def from_pretrained(
             allow_missing=allow_missing,
             allow_unexpected=allow_unexpected,
             quantized=quantized,
+            adapters=adapters,
             layouts=layouts,
             max_host_bytes=max_host_bytes,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
         check_architecture(ckpt, like, plan, rules, name)
         check_head(plan, config, name)
@@ -190,7 +199,18 @@ def from_pretrained(
             check_codes(ckpt, plan)
             _check_one_dtype(ckpt, plan)
         with tied_by_config(name):
-            return bridge.load(ckpt, like, plan, layouts=layouts, max_host_bytes=max_host_bytes, progress=progress)
+            return bridge.load(
+                ckpt,
+                like,
+                plan,
+                adapters=adapters,
+                layouts=layouts,
+                max_host_bytes=max_host_bytes,
+                progress=progress,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
     finally:
         if ckpt is not source:
             ckpt.close()
