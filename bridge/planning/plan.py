@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bridge._errors import PlanError
-from bridge._text import quote
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.indexmap import MAX_COUNT, Shape
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
 from bridge.planning.policy import Canonical, settled
@@ -60,6 +57,8 @@ class Plan:
     spent: frozenset[str]
     """Keys that no leaf holds because their layer's layout uses them up; the way back writes zeros."""
     kept: tuple[str, ...]
+    partly: Mapping[str, tuple[tuple[range, ...], ...]]
+    """Leaves of which keys fill a part, with the boxes that keep other values."""
     dropped: Mapping[str, str]
     allowed: tuple[str, ...]
     idle: tuple[str, ...]
@@ -73,6 +72,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
     """Keys that adapters change, and what each change is, in words."""
+    set_aside: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of a plan that comes from JSON: the leaves whose layouts rules with axes have switched off, and their layers."""
 
     @property
     def model(self) -> str:
@@ -192,7 +193,17 @@ class Plan:
         # Where no config says how weights are quantised, what was said decides about their values.
         said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
         own = self.request.adapters, {key: self.merged[key] for key in self.keys if key in self.merged}
-        return moves, specs, said, own, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
+        return (
+            moves,
+            specs,
+            said,
+            own,
+            dict(self.leaves),
+            dict(self.fills),
+            set(self.kept),
+            dict(self.partly),
+            set(self.dropped),
+        )
 
 
 def make_plan(
@@ -214,7 +225,7 @@ def make_plan(
     - `canonical`: the dtype that an array library gives to a dtype (JAX without x64 has no float64).
     """
     if model is not None:
-        _check_shapes(model)
+        model.check_shapes()
     table = ArrayTable.of(specs)
     proof = prove(
         table, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
@@ -232,6 +243,7 @@ def make_plan(
         spelling=proof.rules,
         spent=proof.spent,
         kept=proof.kept,
+        partly=proof.partly,
         dropped=proof.dropped,
         allowed=proof.allowed,
         idle=proof.idle,
@@ -240,18 +252,6 @@ def make_plan(
         nbytes=_nbytes(proof.blocks, table),
         x64=_keeps_64_bits(canonical),
     )
-
-
-def _check_shapes(model: Template) -> None:
-    """Every leaf has a shape that an array can have. **Raises:** `PlanError`."""
-    first: dict[Shape, str] = {}
-    for name, spec in model.leaves.items():
-        first.setdefault(spec.shape, name)
-    for shape, name in first.items():
-        if prod(shape) > MAX_COUNT:
-            raise PlanError(
-                f"leaf {quote(name)} of the model would be {list(shape)}, more than an array can have: make it smaller"
-            )
 
 
 def _keeps_64_bits(canonical: Canonical) -> bool:

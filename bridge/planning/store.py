@@ -17,6 +17,7 @@ from bridge.mapping.template import Spec, Template
 from bridge.planning.lossy import USED_UP, Quantization
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
+from bridge.planning.set_aside import set_aside
 from bridge.rules.rule import Rule
 
 _VERSION = 1
@@ -50,6 +51,7 @@ def plan_to_json(plan: Plan) -> str:
             "keys": {key: list(texts) for key, texts in plan.merged.items()},
         },
         "warnings": list(plan.warnings),
+        "set_aside": dict(set_aside(plan)),
         "nbytes": plan.nbytes,
         "peak_nbytes": plan.peak_nbytes,
     }
@@ -86,7 +88,9 @@ def plan_from_json(text: str) -> Plan:
         quantized = {key: Quantization(*map(str, said)) for key, said in stored.items() if key in specs}
         warnings = tuple(map(str, document.get("warnings", ())))
         merged = {key: tuple(map(str, said)) for key, said in adapters.get("keys", {}).items() if key in specs}
-        return replace(plan, request=request, quantized=quantized, warnings=warnings, merged=merged, **costs)
+        aside = {str(leaf): str(layer) for leaf, layer in document.get("set_aside", {}).items()}
+        costs |= {"quantized": quantized, "warnings": warnings, "merged": merged, "set_aside": aside}
+        return replace(plan, request=request, **costs)
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
