@@ -70,10 +70,10 @@ class Plan:
     quantized: Mapping[str, Quantization] = field(default_factory=dict[str, "Quantization"])
     """Keys whose values are computed from codes and scales."""
     warnings: tuple[str, ...] = ()
-    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
-    """Keys that adapters change, and what each change is, in words."""
     set_aside: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of a plan that comes from JSON: the leaves whose layouts rules with axes have switched off, and their layers."""
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
+    """Keys that adapters change, and what each change is, in words."""
 
     @property
     def model(self) -> str:
@@ -193,17 +193,8 @@ class Plan:
         # Where no config says how weights are quantised, what was said decides about their values.
         said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
         own = self.request.adapters, {key: self.merged[key] for key in self.keys if key in self.merged}
-        return (
-            moves,
-            specs,
-            said,
-            own,
-            dict(self.leaves),
-            dict(self.fills),
-            set(self.kept),
-            dict(self.partly),
-            set(self.dropped),
-        )
+        leaves, left = dict(self.leaves), (set(self.kept), dict(self.partly), set(self.dropped))
+        return moves, specs, said, own, leaves, dict(self.fills), *left
 
 
 def make_plan(

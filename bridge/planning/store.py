@@ -87,10 +87,17 @@ def plan_from_json(text: str) -> Plan:
         stored = document.get("quantized", {}).get("keys", {})
         quantized = {key: Quantization(*map(str, said)) for key, said in stored.items() if key in specs}
         warnings = tuple(map(str, document.get("warnings", ())))
-        merged = {key: tuple(map(str, said)) for key, said in adapters.get("keys", {}).items() if key in specs}
         aside = {str(leaf): str(layer) for leaf, layer in document.get("set_aside", {}).items()}
-        costs |= {"quantized": quantized, "warnings": warnings, "merged": merged, "set_aside": aside}
-        return replace(plan, request=request, **costs)
+        merged = {key: tuple(map(str, said)) for key, said in adapters.get("keys", {}).items() if key in specs}
+        return replace(
+            plan,
+            request=request,
+            quantized=quantized,
+            warnings=warnings,
+            set_aside=aside,
+            merged=merged,
+            **costs,
+        )
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
