@@ -112,16 +112,19 @@ def _load(arguments: argparse.Namespace, console: Console | None) -> Loaded:
             allow_missing=dict.fromkeys(arguments.allow_missing, leaf_values(make)),
             allow_unexpected=arguments.allow_unexpected,
             quantized=arguments.quantized,
+            adapters=arguments.adapter,
+            **options,
         )
         # The model's rules are for every spelling on the Hub. What they came to here is shown, and is enough.
-        plan = bridge.plan(ckpt, like, plan.rules)
+        plan = bridge.plan(ckpt, like, plan.rules, adapters=arguments.adapter, **options)
         if console is not None:
             show(plan)
             console.print()
         jax.block_until_ready(jax.device_put(0))  # JAX is started before the clock is
         forget_peak()
         before, started = resident_nbytes(), time.perf_counter()
-        model = bridge.load(ckpt, like, plan, progress=console is not None and on_terminal())
+        shown = console is not None and on_terminal()
+        model = bridge.load(ckpt, like, plan, adapters=arguments.adapter, progress=shown, **options)
         jax.block_until_ready(model)
         seconds, peak = time.perf_counter() - started, peak_nbytes()
     loaded = Loaded(SentenceEncoder(model, tokenizer), plan, seconds, peak, max(0, peak - before))

@@ -9,6 +9,7 @@ from bridge._text import printable
 
 _FLAGS = ("overwrite", "modules", "local_files_only", "verify")
 _VALUES = (
+    "adapters",
     "allow_missing",
     "allow_unexpected",
     "cache_dir",
@@ -92,7 +93,7 @@ def _bracket_end(text: str, start: int) -> int:
 
 def _option(keyword: str, written: str) -> str:
     """An option with its value, ready to paste."""
-    name = f"--{keyword.replace('_', '-')}"
+    name = "--adapter" if keyword == "adapters" else f"--{keyword.replace('_', '-')}"
     if keyword in _FLAGS:
         return name
     values = _typed(keyword, written)
