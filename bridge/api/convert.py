@@ -11,7 +11,7 @@ import numpy as np
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import LeftOut
-from bridge.api.kept import kept_value
+from bridge.api.kept import kept_parts, kept_value
 from bridge.api.load import opened, planned, request_of
 from bridge.api.progress import fetch, reporting
 from bridge.api.save import SaveReport
@@ -70,8 +70,8 @@ def convert(
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
         mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan; a value that does not fit,
         or would become infinite, is an error when it is read.
-    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
-        functions `(name, spec) -> array` that make one.
+    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
+        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
     - `allow_unexpected`: patterns of keys that may be left over.
     - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
         keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
@@ -123,9 +123,10 @@ def convert(
         plan.check()
         max_nbytes = in_flight(max_host_bytes, plan.leaves, _DEFAULT_NBYTES)
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
+        parts = kept_parts(plan, model)
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
         with reporting(progress, "converting", before=fetched) as report:
-            files, nbytes = write_converted(place, ckpt, plan, kept, max_nbytes=max_nbytes, report=report)
+            files, nbytes = write_converted(place, ckpt, plan, kept, parts, max_nbytes=max_nbytes, report=report)
         lost = lost_keys(ckpt)
     left_out = [each for each in plan.lossy if each.key not in lost]
     return SaveReport(files, nbytes, tuple(LeftOut(*each) for each in (*left_out, *lost.items())))

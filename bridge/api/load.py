@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import jax
 
     from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Progress, Rules, Source
+    from bridge.place.kept import KeptPart
 
 T = TypeVar("T")
 
@@ -127,8 +128,8 @@ def load(
     - `sharding`: where leaves go. A `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern:
         PartitionSpec})`, or only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process
         reads the bytes of its own shards.
-    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
-        functions `(name, spec) -> array` that make one.
+    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
+        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
     - `allow_unexpected`: patterns of keys that may be left over.
     - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
         keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
@@ -182,16 +183,16 @@ def load(
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
         with _agreed(ckpt, made, where):
-            kept = _kept(made, model, where) if made.kept else {}
-            values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap)
+            kept, parts = _kept(made, model, where) if made.kept or made.partly else ({}, {})
+            values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap, kept=parts)
     return values if model is None else model.filled(values | kept)
 
 
-def _kept(made: Plan, model: Any, where: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves that no key fills."""
-    from bridge.api.kept import kept_value  # most loads fill all leaves
+def _kept(made: Plan, model: Any, where: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, KeptPart]]:
+    """The leaves that no key fills, and what those keep that keys fill in part."""
+    from bridge.api.kept import kept_parts, kept_value  # most loads fill all leaves
 
-    return {name: kept_value(name, made, model, where[name]) for name in made.kept}
+    return {name: kept_value(name, made, model, where[name]) for name in made.kept}, kept_parts(made, model)
 
 
 def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractContextManager[None]:

@@ -53,8 +53,8 @@ def plan(
     - `sharding`: where leaves go. A `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern:
         PartitionSpec})`, or only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process
         reads the bytes of its own shards.
-    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
-        functions `(name, spec) -> array` that make one.
+    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
+        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
     - `allow_unexpected`: patterns of keys that may be left over.
     - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
         keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and

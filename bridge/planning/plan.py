@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from bridge._errors import PlanError
-from bridge._text import quote
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.indexmap import MAX_COUNT, Shape
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
@@ -84,6 +81,8 @@ class Plan:
     spent: frozenset[str]
     """Keys that no leaf holds because their layer's layout uses them up; the way back writes zeros."""
     kept: tuple[str, ...]
+    partly: Mapping[str, tuple[tuple[range, ...], ...]]
+    """Leaves of which keys fill a part, with the boxes that keep other values."""
     dropped: Mapping[str, str]
     allowed: tuple[str, ...]
     idle: tuple[str, ...]
@@ -95,6 +94,8 @@ class Plan:
     quantized: Mapping[str, Quantization] = field(default_factory=dict[str, "Quantization"])
     """Keys whose values are computed from codes and scales."""
     warnings: tuple[str, ...] = ()
+    set_aside: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of a plan that comes from JSON: the leaves whose layouts rules with axes have switched off, and their layers."""
 
     @property
     def model(self) -> str:
@@ -213,7 +214,16 @@ class Plan:
         specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
         # Where no config says how weights are quantised, what was said decides about their values.
         said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
-        return moves, specs, said, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
+        return (
+            moves,
+            specs,
+            said,
+            dict(self.leaves),
+            dict(self.fills),
+            set(self.kept),
+            dict(self.partly),
+            set(self.dropped),
+        )
 
 
 def make_plan(
@@ -235,7 +245,7 @@ def make_plan(
     - `canonical`: the dtype that an array library gives to a dtype (JAX without x64 has no float64).
     """
     if model is not None:
-        _check_shapes(model)
+        model.check_shapes()
     table = ArrayTable.of(specs)
     proof = prove(
         table, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
@@ -253,6 +263,7 @@ def make_plan(
         spelling=proof.rules,
         spent=proof.spent,
         kept=proof.kept,
+        partly=proof.partly,
         dropped=proof.dropped,
         allowed=proof.allowed,
         idle=proof.idle,
@@ -261,18 +272,6 @@ def make_plan(
         nbytes=_nbytes(proof.blocks, table),
         x64=_keeps_64_bits(canonical),
     )
-
-
-def _check_shapes(model: Template) -> None:
-    """Every leaf has a shape that an array can have. **Raises:** `PlanError`."""
-    first: dict[Shape, str] = {}
-    for name, spec in model.leaves.items():
-        first.setdefault(spec.shape, name)
-    for shape, name in first.items():
-        if prod(shape) > MAX_COUNT:
-            raise PlanError(
-                f"leaf {quote(name)} of the model would be {list(shape)}, more than an array can have: make it smaller"
-            )
 
 
 def _keeps_64_bits(canonical: Canonical) -> bool:

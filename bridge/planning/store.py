@@ -17,6 +17,7 @@ from bridge.mapping.template import Spec, Template
 from bridge.planning.lossy import USED_UP, Quantization
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
+from bridge.planning.set_aside import set_aside
 from bridge.rules.rule import Rule
 
 _VERSION = 1
@@ -46,6 +47,7 @@ def plan_to_json(plan: Plan) -> str:
         "lossy": [list(lossy) for lossy in plan.lossy],
         "quantized": _quantized(plan),
         "warnings": list(plan.warnings),
+        "set_aside": dict(set_aside(plan)),
         "nbytes": plan.nbytes,
         "peak_nbytes": plan.peak_nbytes,
     }
@@ -79,7 +81,8 @@ def plan_from_json(text: str) -> Plan:
         stored = document.get("quantized", {}).get("keys", {})
         quantized = {key: Quantization(*map(str, said)) for key, said in stored.items() if key in specs}
         warnings = tuple(map(str, document.get("warnings", ())))
-        return replace(plan, request=request, quantized=quantized, warnings=warnings, **costs)
+        aside = {str(leaf): str(layer) for leaf, layer in document.get("set_aside", {}).items()}
+        return replace(plan, request=request, quantized=quantized, warnings=warnings, set_aside=aside, **costs)
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:

@@ -71,6 +71,8 @@ ALLOWED = re.compile(
 TOLD = re.compile(
     r"did you mean '.*'(?: …)? \(unused, .*\)\?|(?:it|they) may as well be for .*: say by rules which is whose"
     r"|sent to '.*' by the rule '.*'|'.*' has no place for it: its shape is .*"
+    # Conditions that are not so here: every leaf has its key.
+    r"|(?:if (?:it is|they are) new|to keep other values there): allow_missing=\[.*\]"
 )
 OTHERS = re.compile(rf"(?:if it is stored transposed, say so|to drop them on purpose): ({QUOTED})")
 
