@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
@@ -14,6 +14,7 @@ from bridge.source.folder import Folder, LocalFiles, LocalFolder
 if TYPE_CHECKING:
     from bridge.format.index import Index
 
+_SHORT = 60  # characters; of longer values the type is told
 _SUFFIX = ".safetensors"
 _REPO = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pt.tar", ".pth.tar")
@@ -61,7 +62,14 @@ class Located:
         self.index_name, self.commit = index_name, commit
 
 
-def locate(source: object, *, subfolder: str | None, variant: str | None, hub: HubOptions) -> Located:
+def locate(
+    source: object,
+    *,
+    subfolder: str | None,
+    variant: str | None,
+    hub: HubOptions,
+    within: Callable[[Folder, str | None, str | None], Located] | None = None,
+) -> Located:
     """Find the files that `source` means.
 
     **Arguments:**
@@ -69,17 +77,22 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
     - `source`: a list of files, one file, a directory, a URL, or a Hub repo id where no such path exists.
     - `subfolder`: a folder in it; `variant`: as in `model.fp16.safetensors`.
     - `hub`: how to ask the Hub.
+    - `within`: which files of a folder are meant, if not those of a model.
 
     **Returns:** `Located`. `CheckpointError` if nothing is there, or what is there does not say which.
     """
     if isinstance(source, list | tuple):
         return _listed([_path(item) for item in cast("Sequence[object]", source)])
-    path = _path(source)
+    path, chosen = _path(source), within or in_folder
     kind = _kind(path)
     if subfolder is not None:
         _check_subfolder(subfolder)
     if kind == "directory":
-        return in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
+        if subfolder and _kind(os.path.join(path, subfolder)) == "absent":
+            from bridge.source.nothing import refuse_subfolder  # a name that is misspelt
+
+            refuse_subfolder(LocalFolder(path), subfolder)
+        return chosen(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant, None)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
     named = (
@@ -92,13 +105,16 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
 
         found = by_repo(path, subfolder, hub) if named else by_url(path, subfolder, hub)
         if found.name is None:
-            return in_folder(found.folder, variant, found.commit)
+            return chosen(found.folder, variant, found.commit)
         return Located(found.text, found.folder, (found.name,), commit=found.commit)
-    raise CheckpointError(f"{quote(path)} does not exist. Name a file, a folder, a URL or a Hub repo like 'org/name'.")
+    from bridge.source.nothing import refuse_absent  # a name that is misspelt
+
+    refuse_absent(path)
 
 
 def _path(item: object) -> str:
-    shown = quote(repr(item))
+    shown = repr(item)
+    shown = quote(shown) if len(shown) < _SHORT else f"a value of {quote(type(item).__name__)}"
     path = os.fspath(cast("os.PathLike[str]", item)) if isinstance(item, str | os.PathLike) else None
     if isinstance(path, str) and path:
         return path
@@ -149,8 +165,14 @@ def in_folder(folder: Folder, variant: str | None, commit: str | None = None) ->
         from bridge.source.torchfolder import torch_in_folder  # most folders have safetensors
 
         found = torch_in_folder(folder, variant, commit)
+    if found is None and variant is None:
+        from bridge.source.adapterfolder import known_adapter  # a folder that has nothing else
+
+        found = known_adapter(folder, commit) if folder.has("adapter_config.json") else None
     if found is None:
-        _refuse_empty(folder, variant)
+        from bridge.source.nothing import refuse_empty  # most folders have something
+
+        refuse_empty(folder, variant)
     return found
 
 
@@ -207,6 +229,9 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
         if name in names:
             return name
     if len(names) > 1:
+        from bridge.source.nothing import refuse_parts  # a folder that is not clear
+
+        refuse_parts(folder, names)
         listed = ", ".join(map(quote, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise CheckpointError(
             f"{quote(folder.label)} holds {len(names)} {what}: {listed}. Name the file, or a list of files."
@@ -214,26 +239,11 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
     return names[0] if names else None
 
 
-def _refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
-    names = folder.names()
-    present = [name for name in names if name.endswith((_SUFFIX, *PICKLED)) and not name.startswith(".")]
-    if present and variant:
-        raise CheckpointError(
-            f"{quote(folder.label)} holds no file of variant {quote(variant)}, but {_few(present)}. "
-            "Leave `variant` out, or name one that is there."
-        )
-    if present:
-        raise CheckpointError(
-            f"{quote(folder.label)} holds only {_few(present)}, and does not stand for it. Name the file itself."
-        )
-    found = f"holds no file of weights, but {_few(names)}" if names else "is empty"
-    raise CheckpointError(
-        f"{quote(folder.label)} {found}. Name the folder that holds the weights; `subfolder=` names one inside it."
-    )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(quote, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def remedied(folder: Folder, name: str, error: CheckpointError) -> CheckpointError:
+    """What is wrong with a file of a folder, and what to do there where the folder is a cache."""
+    remedy = getattr(folder, "remedy", None)
+    said = remedy(name) if remedy else ""
+    return CheckpointError(f"{error} {said}") if said else error
 
 
 def _read_index(folder: Folder, name: str) -> Index:
@@ -249,5 +259,7 @@ def _read_index(folder: Folder, name: str) -> Index:
         raw = bytearray(source.nbytes)
         source.readinto([memoryview(raw)], 0)
         return parse_index(bytes(raw), name=source.name)
+    except CheckpointError as e:
+        raise remedied(folder, name, e) from e
     finally:
         source.close()

@@ -21,7 +21,7 @@ import bridge.models
 import bridge.quantized
 from tests.models.random_model import random_model
 
-ALIASES = {"AllowMissing", "Dtype", "Layouts", "OpenOptions", "Progress", "RuleLike", "Rules", "Source"}
+ALIASES = {"Adapters", "AllowMissing", "Dtype", "Layouts", "OpenOptions", "Progress", "RuleLike", "Rules", "Source"}
 KITS = (
     *("attention", "config", "decoder", "embedding", "encoder", "experts", "heads", "layers", "pooling", "rope"),
     "spellings",

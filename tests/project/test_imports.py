@@ -107,12 +107,12 @@ def test_this_test_can_fail_too(load: str) -> None:
 
 # How many modules of a room a first load may import; the room's own `__init__` is one.
 MOST = {
-    "api": 3,
+    "api": 4,
     "format": 3,
     "mapping": 14,
     "model": 2,
     "place": 3,
-    "planning": 4,
+    "planning": 5,
     "rules": 6,
     "source": 5,
     "stream": 5,
