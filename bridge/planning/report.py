@@ -138,6 +138,8 @@ class _Report:
 
     def near(self, hint: Hint) -> list[str]:
         """The unused keys that may have been meant, and the rules that would say so."""
+        if not hint.candidates:  # it is told of elsewhere
+            return []
         shape = f"same shape{'s' * hint.several}" if hint.shape is None else f"{hint.shape}"
         lines = [f"did you mean {_names(hint.candidates)} (unused, {shape})?"]
         if hint.rivals:
