@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from bridge._errors import CheckpointError
+from bridge._text import quote
 from bridge.stream.strides import copy
 
 _BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -22,6 +23,19 @@ class DoesNotFitError(CheckpointError):
         """**Arguments:** `whole`: whether the dtype is one of integers."""
         super().__init__(message)
         self.whole = whole
+
+
+class UnequalTieError(CheckpointError):
+    """A tied tensor with other values than the leaf has; whoever knows its key and its file says so."""
+
+    def __init__(self, key: str = "", file: str = "", other: str = "") -> None:
+        """**Arguments:** `other`: the key that fills the leaf."""
+        self.key, self.file = key, file
+        filling = f"key {quote(other)}" if other else "another key"
+        super().__init__(
+            f"{quote(key)} in {quote(file)} is tied to a leaf that {filling} fills, but their values differ: the "
+            "weights are not tied. Give each a leaf of its own, or drop one on purpose with '-> _'."
+        )
 
 
 def assign(out: np.ndarray, values: np.ndarray) -> None:
@@ -130,7 +144,7 @@ def _settle(out: np.ndarray, total: np.ndarray, terms: Sequence[np.ndarray], by:
 def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
     """Compare a tied tensor with the leaf that another key has filled, to the last bit.
 
-    **Raises:** `CheckpointError` where they differ.
+    **Raises:** `UnequalTieError` where they differ.
     """
     if values.dtype != leaf.dtype:
         cast = np.empty(leaf.shape, leaf.dtype)
@@ -138,10 +152,7 @@ def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
         values = cast
     bits = np.dtype(f"u{leaf.dtype.itemsize}")
     if not np.array_equal(leaf.view(bits), values.view(bits)):
-        raise CheckpointError(
-            "is tied to a leaf that another key fills, but their values differ: the weights are not tied. "
-            "Give each a leaf of its own, or drop one on purpose with '-> _'"
-        )
+        raise UnequalTieError
 
 
 def restore(values: np.ndarray, scale: float | int, add: float | int, out: np.ndarray) -> None:

@@ -198,13 +198,17 @@ def fill(
         from bridge.stream.coalesce import coalesced  # over a network only
 
         work, ties = (coalesced(jobs(part, specs), files) for part in (filling, comparing))
-    if ties and progress is not None:
-        filled, total = (sum(job.nbytes for job in part) for part in (work, [*work, *ties]))
-        run(work, files, leaves, threads=threads, progress=lambda done, _: progress(done, total))
-        run(ties, files, leaves, threads=distant or THREADS, progress=lambda done, _: progress(filled + done, total))
+    if not ties:
+        run(work, files, leaves, threads=threads, progress=progress)
         return
-    run(work, files, leaves, threads=threads, progress=progress)
-    run(ties, files, leaves, threads=distant or THREADS)
+    from bridge.stream.ties import both_keys_named  # few plans have ties
+
+    filled, total = (sum(job.nbytes for job in part) for part in (work, [*work, *ties]))
+    first = None if progress is None else lambda done, _: progress(done, total)
+    then = None if progress is None else lambda done, _: progress(filled + done, total)
+    with both_keys_named(filling, comparing):
+        run(work, files, leaves, threads=threads, progress=first)
+        run(ties, files, leaves, threads=distant or THREADS, progress=then)
 
 
 def reads_at_once(jobs: Sequence[Job], files: Files) -> int | None:

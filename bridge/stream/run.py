@@ -130,8 +130,10 @@ class _Work:
         try:
             job.finish(arrays, self.leaves)
         except CheckpointError as error:
-            from bridge.stream.convert import DoesNotFitError
+            from bridge.stream.convert import DoesNotFitError, UnequalTieError
 
+            if isinstance(error, UnequalTieError):
+                raise UnequalTieError(job.key, job.file) from error
             more = ""
             if isinstance(error, DoesNotFitError):
                 x64 = "turn on jax_enable_x64, or " if error.whole else ""

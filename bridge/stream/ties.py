@@ -1,14 +1,17 @@
-"""Ties whose two keys are the same bytes of a file: there is nothing to compare."""
+"""Ties: two keys of the same bytes, where there is nothing to compare; and what to say where two keys differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
+from bridge._errors import CheckpointError
 from bridge.format.table import Table
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap
+from bridge.stream.convert import UnequalTieError
 from bridge.stream.jobs import located
 
 
@@ -38,6 +41,33 @@ def without_same_bytes(blocks: Sequence[Block], specs: Table) -> Sequence[Block]
                 found += [block.at(np.array(kept, np.intp))] if kept else []
                 continue
         found.append(block)
+    return found
+
+
+@contextmanager
+def both_keys_named(filling: Sequence[Block], comparing: Sequence[Block]) -> Generator[None]:
+    """Around filling and comparing: the error of a tie that is none names the key that fills the leaf, too."""
+    try:
+        yield
+    except UnequalTieError as error:
+        other = _filling(error.key, filling, comparing)
+        raise CheckpointError(str(UnequalTieError(error.key, error.file, other))) from error
+
+
+def _filling(key: str, filling: Sequence[Block], comparing: Sequence[Block]) -> str:
+    """The key that fills the leaf which `key` is compared with: of several that at its place; empty without one."""
+    places: dict[str, list[int]] = {}
+    for block in comparing:
+        for row, leaf in enumerate(block.leaves):
+            if block.terms[0].keys[row] == key:
+                places[leaf] = block.starts[row].tolist()
+    found = ""
+    for block in filling:
+        for row, leaf in enumerate(block.leaves):
+            if leaf in places:
+                found = found or block.terms[0].keys[row]
+                if block.starts[row].tolist() == places[leaf]:
+                    return block.terms[0].keys[row]
     return found
 
 
