@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
+    from bridge.api.arguments import Adapters as Adapters
     from bridge.api.arguments import AllowMissing as AllowMissing
     from bridge.api.arguments import Dtype as Dtype
     from bridge.api.arguments import Layouts as Layouts
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
     from bridge.api.plan import plan as plan
     from bridge.api.save import SaveReport as SaveReport
     from bridge.api.save import save as save
+    from bridge.api.suggest import Suggestion as Suggestion
+    from bridge.api.suggest import suggest as suggest
+    from bridge.checking.check import check as check
+    from bridge.checking.report import Check as Check
     from bridge.format.spec import TensorSpec as TensorSpec
     from bridge.mapping.template import Spec as Spec
     from bridge.planning.plan import Plan as Plan
@@ -42,11 +47,15 @@ if TYPE_CHECKING:
     from bridge.rules.toml import load_rules as load_rules
     from bridge.source.checkpoint import Checkpoint as Checkpoint
     from bridge.source.checkpoint import open as open
+    from bridge.tracing.trace import Trace as Trace
+    from bridge.tracing.trace import trace as trace
 
 _HOMES = {
+    "Adapters": "api.arguments",
     "AllowMissing": "api.arguments",
     "BridgeError": "_errors",
     "Checkpoint": "source.checkpoint",
+    "Check": "checking.report",
     "CheckpointError": "_errors",
     "Dtype": "api.arguments",
     "Layouts": "api.arguments",
@@ -62,7 +71,10 @@ _HOMES = {
     "SaveReport": "api.save",
     "Source": "api.arguments",
     "Spec": "mapping.template",
+    "Suggestion": "api.suggest",
     "TensorSpec": "format.spec",
+    "Trace": "tracing.trace",
+    "check": "checking.check",
     "convert": "api.convert",
     "diff": "api.diff",
     "load": "api.load",
@@ -71,6 +83,8 @@ _HOMES = {
     "plan": "api.plan",
     "revert": "api.convert",
     "save": "api.save",
+    "suggest": "api.suggest",
+    "trace": "tracing.trace",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

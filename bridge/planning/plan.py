@@ -4,47 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bridge._errors import PlanError
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
-from bridge.planning.policy import Canonical, DtypePolicy, settled
+from bridge.planning.policy import Canonical, settled
 from bridge.planning.policy import Cast as Cast
 from bridge.planning.prove import Proof, Spelling, prove
+from bridge.planning.request import Request as Request
 from bridge.rules.rule import Rule
 
 if TYPE_CHECKING:
     from bridge.planning.lossy import Lossy, Quantization
-
-
-class Request(NamedTuple):
-    """What was asked for, besides the checkpoint and the model: enough to ask again."""
-
-    rules: tuple[Rule, ...] = ()
-    dtype: DtypePolicy = DtypePolicy()
-    allow_missing: NamePatterns = NamePatterns.of(())
-    allow_unexpected: NamePatterns = NamePatterns.of(())
-    fillers: Mapping[str, Any] = {}
-    """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
-    sharding: Any = None
-    quantized: str | Mapping[str, Any] = "dequantize"
-    """What becomes of quantised tensors. It decides which keys there are, and what they mean."""
-
-    def asks_like(self, other: Request) -> bool:
-        """Whether two requests differ in nothing but rules, and where the leaves are to go."""
-        return (
-            self.dtype == other.dtype
-            and self.allow_missing.texts == other.allow_missing.texts
-            and self.allow_unexpected.texts == other.allow_unexpected.texts
-            and self.fillers == other.fillers
-            and self.quantized == other.quantized
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,6 +72,8 @@ class Plan:
     warnings: tuple[str, ...] = ()
     set_aside: Mapping[str, str] = field(default_factory=dict[str, str])
     """Of a plan that comes from JSON: the leaves whose layouts rules with axes have switched off, and their layers."""
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
+    """Keys that adapters change, and what each change is, in words."""
 
     @property
     def model(self) -> str:
@@ -214,16 +192,9 @@ class Plan:
         specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
         # Where no config says how weights are quantised, what was said decides about their values.
         said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
-        return (
-            moves,
-            specs,
-            said,
-            dict(self.leaves),
-            dict(self.fills),
-            set(self.kept),
-            dict(self.partly),
-            set(self.dropped),
-        )
+        own = self.request.adapters, {key: self.merged[key] for key in self.keys if key in self.merged}
+        leaves, left = dict(self.leaves), (set(self.kept), dict(self.partly), set(self.dropped))
+        return moves, specs, said, own, leaves, dict(self.fills), *left
 
 
 def make_plan(

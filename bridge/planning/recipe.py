@@ -22,6 +22,7 @@ def recipe_text(plan: Plan) -> str:
     width = min(max((len(left) for left, _ in rows), default=0), 72)
     lines = [f"{quote(plan.source)} ({keys}) -> {plan.model} ({leaves}), {human_nbytes(plan.nbytes)} to read"]
     lines += [f"  {left:<{width}} -> {right}" for left, right in rows]
+    lines += _merged(plan)
     for title, names in (("dropped", plan.dropped), ("ignored", plan.allowed), ("kept from the template", plan.kept)):
         lines += [f"  {title}: {printable(name)}" for name, _ in fold(names)]
     lines += [f"  kept from the template: {name}" for name in _partly(plan)]
@@ -75,6 +76,20 @@ def _rows(blocks: Iterable[Block], plan: Plan) -> list[tuple[str, str]]:
         right = ", ".join(printable(name) for name, _ in fold(dict.fromkeys(leaves)))
         rows.append((f"{left}{key_spec}", f"{right}{leaf_spec}{note}"))
     return rows
+
+
+def _merged(plan: Plan) -> list[str]:
+    """What adapters change, one line for keys that are changed alike."""
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for key in plan.keys if plan.merged else ():
+        if key in plan.merged:
+            alike.setdefault(plan.merged[key], []).append(key)
+    return [
+        f"  {printable(name)} {printable(text)}"
+        for texts, keys in alike.items()
+        for name, _ in fold(keys)
+        for text in texts
+    ]
 
 
 def _spelled(spec: ArraySpec, codes: Quantization | None = None) -> str:

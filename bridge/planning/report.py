@@ -11,9 +11,10 @@ from bridge._text import fold, plural, printable, quote, ranges, safe, template
 from bridge.mapping.block import filled
 from bridge.mapping.template import ArraySpec, Spec
 from bridge.planning.absent import Absent
+from bridge.planning.hints import Hint, Hints
 from bridge.planning.other_shape import OtherShapes
 from bridge.planning.shares import shares
-from bridge.planning.suggest import Group, Suggestions, grouped, pattern_for, rule_for, tail
+from bridge.planning.suggest import grouped, pattern_for, tail
 from bridge.rules.syntax import literal
 
 if TYPE_CHECKING:
@@ -89,13 +90,9 @@ class _Report:
         entry = [f"missing     {label}   {absence.text}{_column(map(self.part, members))}"]
         if absence.instead is not None:
             return [*entry, _instead(absence.instead)]
-        keys = [problem.key for problem in members if problem.key is not None]
-        near = self.near(members, keys)
+        near = self.hints.of(members)
         if near is not None:
-            several = len(near.names) > 1
-            entry.append(f"did you mean {_names(near.shown)} (unused, same shape{'s' * several})?")
-            if not members[0].place:
-                entry.append(f"if so, the rule is {_literal(rule_for(near, members[0].name))}")
+            entry += self.near(near)
         elif hint := self.plan.hints.get(members[0].name):
             entry.append(hint)
         elif all(problem.optional for problem in members):
@@ -135,24 +132,25 @@ class _Report:
             shape += [int(last) - int(first) if last else extent] if colon else []
         return Spec(spec.dtype, (*shape, *spec.shape[len(texts) :]))
 
-    def near(self, members: Sequence[Missing], keys: Sequence[str]) -> Group | None:
-        """The unused keys that look most like the missing ones and fit in their place."""
-        places = [_numbers(problem.place) for problem in members if problem.place]
-        if None in places:
-            return None
-        specs = [self.plan.leaves.get(problem.name) for problem in members]
-        shapes = {None if spec is None else spec.shape for spec in specs}
-        shape = shapes.pop()
-        if shape is None or shapes:
-            return None
-        names = list(dict.fromkeys(problem.name for problem in members))
-        return self.suggestions.near(names, keys, shape, [place for place in places if place is not None])
+    def near(self, hint: Hint) -> list[str]:
+        """The unused keys that may have been meant, and the rules that would say so."""
+        shape = f"same shape{'s' * hint.several}" if hint.shape is None else f"{hint.shape}"
+        lines = [f"did you mean {_names(hint.candidates)} (unused, {shape})?"]
+        if hint.rivals:
+            it = "they" if hint.several else "it"
+            lines.append(f"{it} may as well be for {_names(hint.rivals)}: say by rules which is whose")
+        if hint.rules:
+            rules = ", ".join(map(_literal, hint.rules))
+            what = "the rule is" if len(hint.rules) == 1 else "the rules are"
+            if hint.leaves > 1 and len(hint.rules) == 1:
+                what = f"one rule says it for {plural(hint.leaves, 'leaf')}:"
+            lines.append(f"if so, {what} {rules}{', before all others' * hint.first}")
+        return lines
 
     @cached_property
-    def suggestions(self) -> Suggestions:
-        """What the unused keys suggest."""
-        unused = [problem.key for problem in self.problems.unexpected if not problem.axes]
-        return Suggestions(unused, {key: self.plan.specs[key].shape for key in unused})
+    def hints(self) -> Hints:
+        """What the unused keys may have been meant for."""
+        return Hints(self.plan)
 
     # Unexpected
 

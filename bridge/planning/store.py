@@ -46,6 +46,10 @@ def plan_to_json(plan: Plan) -> str:
         "casts": [[cast.leaf, dtype_label(cast.stored), dtype_label(cast.dtype)] for cast in plan.casts],
         "lossy": [list(lossy) for lossy in plan.lossy],
         "quantized": _quantized(plan),
+        "adapters": {
+            "asked": [list(each) for each in plan.request.adapters],
+            "keys": {key: list(texts) for key, texts in plan.merged.items()},
+        },
         "warnings": list(plan.warnings),
         "set_aside": dict(set_aside(plan)),
         "nbytes": plan.nbytes,
@@ -62,12 +66,14 @@ def plan_from_json(text: str) -> Plan:
         if document["version"] != _VERSION:
             version = quote(str(document["version"]))[1:-1]
             raise PlanError(f"this plan is of version {version}, this release reads {_VERSION}: make it again")
+        adapters = document.get("adapters", {})
         request = Request(
             _rules(document),
             DtypePolicy.of(document["dtype"]),
             NamePatterns.of(document["allow_missing"]),
             NamePatterns.of(document["allow_unexpected"]),
             quantized=document.get("quantized", {}).get("asked", "dequantize"),
+            adapters=tuple((str(name), float(weight)) for name, weight in adapters.get("asked", ())),
         )
         specs = {key: _read(entry) for key, entry in document["keys"].items()}
         # The leaves have the dtypes that were settled then, so no policy is asked again.
@@ -82,7 +88,16 @@ def plan_from_json(text: str) -> Plan:
         quantized = {key: Quantization(*map(str, said)) for key, said in stored.items() if key in specs}
         warnings = tuple(map(str, document.get("warnings", ())))
         aside = {str(leaf): str(layer) for leaf, layer in document.get("set_aside", {}).items()}
-        return replace(plan, request=request, quantized=quantized, warnings=warnings, set_aside=aside, **costs)
+        merged = {key: tuple(map(str, said)) for key, said in adapters.get("keys", {}).items() if key in specs}
+        return replace(
+            plan,
+            request=request,
+            quantized=quantized,
+            warnings=warnings,
+            set_aside=aside,
+            merged=merged,
+            **costs,
+        )
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:

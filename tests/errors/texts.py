@@ -20,6 +20,8 @@ import pytest
 from bridge import BridgeError
 from bridge.cli.terminal import UsageError
 from tests.errors import (  # noqa: F401 - they register
+    adapters,
+    checking,
     converted,
     folders,
     hub,
@@ -37,6 +39,7 @@ from tests.errors import (  # noqa: F401 - they register
     rules,
     saving,
     torchfile,
+    traces,
 )
 from tests.errors.sites import Site, sites, tracing
 from tests.errors.situations import SITUATIONS, UNTIL, Provoke

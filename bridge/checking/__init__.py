@@ -1,0 +1,1 @@
+"""A port held against what the PyTorch model computed."""

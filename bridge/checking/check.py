@@ -1,0 +1,215 @@
+"""`check`: a port held against what the PyTorch model computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import equinox as eqx
+
+from bridge._errors import PlanError
+from bridge._text import quote
+from bridge.checking.alone import Alone, Outcome
+from bridge.checking.counterparts import Address, Counterpart, Counterparts, counterparts
+from bridge.checking.kept import tensors
+from bridge.checking.layers import at_index
+from bridge.checking.measure import Compared
+from bridge.checking.mistakes import Mistakes, epsilon
+from bridge.checking.products import NO_TOKEN
+from bridge.checking.recording import Recording
+from bridge.checking.report import AGREES, DEPARTS, NOT_COMPARED, Check, Layer
+from bridge.checking.whole import WholeRun, run_whole
+from bridge.mapping.pattern import NamePatterns
+from bridge.model.template import modules_of
+from bridge.planning.plan import Plan
+
+
+def check(
+    recording: str | os.PathLike[str] | Recording,
+    model: Any,
+    plan: Plan,
+    *,
+    call: Mapping[str, Callable[..., Any]] | None = None,
+    trace: Any = None,
+    skip: Sequence[str] | str = (),
+) -> Check:
+    """Hold a loaded model against a recorded run of the PyTorch model: each layer alone, and the run as a whole.
+
+    **Arguments:**
+
+    - `recording`: the file that the recorder wrote (`eqx-bridge recorder`).
+    - `model`: the loaded model, or the pair `(model, state)`.
+    - `plan`: the plan that it was loaded by. It says which layer is which module of PyTorch's.
+    - `call`: for modules of your own, by name, a function of the module (one of its stack) and of the tensors that
+        PyTorch's took, with their axis of examples; it gives what PyTorch's gave.
+    - `trace`: what `bridge.trace` gave for the recorded input, where the model is called otherwise than by
+        `jax.vmap(model)(input)`.
+    - `skip`: patterns of layers that need not be compared.
+
+    **Returns:** a `Check`. `print(check)` names the first layer that departs and, where one is found, the rule that
+    makes it agree.
+
+    **Raises:** `CheckpointError` for a file that is no recording; `PlanError` where plan and model do not belong
+    together, and for names in `call` and `skip` that no layer has.
+
+    ```python
+    plan = bridge.plan("model.safetensors", like)
+    model = bridge.load("model.safetensors", like, plan)
+    check = bridge.check("run.safetensors", model, plan)
+    print(check)
+    ```
+    """
+    found = recording if isinstance(recording, Recording) else Recording.read(recording)
+    _check_plan(plan, model)
+    pairs = counterparts(found, model, plan)
+    calls, patterns = dict(call or {}), NamePatterns.of(skip)
+    _check_names(calls, patterns, pairs)
+    return _Checker(found, model, plan, pairs, calls, patterns, trace).check()
+
+
+def _check_plan(plan: Any, model: Any) -> None:
+    """**Raises:** `PlanError` for what is no plan of this model."""
+    if not isinstance(plan, Plan):
+        raise PlanError(
+            f"the plan to check by is {type(plan).__name__}, no Plan: give what bridge.plan(source, model, rules) made"
+        )
+    plan.check()
+    names = {name for name, _ in modules_of(model)}
+    if not names:
+        raise PlanError(f"the model to check, {type(model).__name__}, has no modules: give the loaded Equinox model")
+
+
+def _check_names(calls: Mapping[str, Any], patterns: NamePatterns, pairs: Counterparts) -> None:
+    """**Raises:** `PlanError` for names that no layer has."""
+    for name in calls:
+        if name not in pairs.modules:
+            raise PlanError(f"call= names {quote(name)}, which is no module of the model: print(check) has their names")
+    for text, pattern in zip(patterns.texts, patterns.patterns, strict=True):
+        if not any(pattern.find(name) is not None for name, _ in (*pairs.layers, *pairs.composites)):
+            raise PlanError(f"skip= names {quote(text)}, which is no layer of the model: print(check) has their names")
+
+
+class _Checker:
+    """One check: layers alone, the whole run, and what comes of both."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        model: Any,
+        plan: Plan,
+        pairs: Counterparts,
+        calls: Mapping[str, Callable[..., Any]],
+        skip: NamePatterns,
+        trace: Any,
+    ) -> None:
+        self.recording, self.model, self.plan, self.pairs = recording, model, plan, pairs
+        self.calls, self.skip, self.trace = calls, skip, trace
+        state = (
+            model[1] if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State) else None
+        )
+        self.alone = Alone(recording, pairs, state)
+
+    def check(self) -> Check:
+        """Compare everything."""
+        asked = dict(self.pairs.layers)
+        asked |= {at: one for at, one in self.pairs.composites.items() if at[0] in self.calls}
+        outcomes = {at: self.outcome(at, one) for at, one in asked.items()}
+        whole = run_whole(self.recording, self.pairs, self.model, self.plan, self.trace)
+        # What departs in the run may be a module whose own code is wrong, which holds no arrays itself.
+        asked |= {at: self.pairs.composites.get(at) or Counterpart(*at, ()) for at in whole.departed if at not in asked}
+        layers = [self.layer(one, outcomes.get(at), whole) for at, one in asked.items()]
+        layers.sort(key=lambda layer: self.began(asked[layer.name, layer.index]))
+        departs = [layer for layer in layers if layer.status == DEPARTS]
+        first = next((layer for at in whole.order for layer in departs if (layer.name, layer.index) == at), None)
+        first = first or (departs[0] if departs else None)
+        left = self.left(layers, whole)
+        compared = {(layer.name, layer.index) for layer in layers if layer.status != NOT_COMPARED}
+        complete = all((layer.name, layer.index) in compared | left for layer in layers)
+        return Check(
+            model=self.plan.model,
+            source=self.recording.source,
+            kind=self.recording.kind,
+            layers=tuple(layers),
+            ok=not departs and complete and bool(compared),
+            covered=self.covered(compared),
+            first=first,
+            whole=whole.text,
+            skipped=self.recording.skipped,
+            left=frozenset(left),
+        )
+
+    def outcome(self, at: Address, one: Counterpart) -> Outcome:
+        """One layer alone."""
+        fn = self.calls.get(at[0])
+        return self.alone.compare(at_index(self.pairs.modules[at[0]], at[1]), one, fn)
+
+    def layer(self, one: Counterpart, outcome: Outcome | None, whole: WholeRun) -> Layer:
+        """What became of a layer, alone and in the run."""
+        at = one.name, one.index
+        departed, elsewhere = whole.departed.get(at), self.ends_elsewhere(one, whole)
+        ulps = outcome.ulps if isinstance(outcome, Compared) else None
+        if elsewhere and (departed is not None or (isinstance(outcome, Compared) and not outcome.agrees)):
+            reason = "it ends elsewhere in PyTorch: what comes after it takes in both the same"
+            return Layer(*at, one.module, NOT_COMPARED, ulps, reason)
+        if isinstance(outcome, Compared) and not outcome.agrees:
+            found = Mistakes(self.alone, self.plan, self.pairs, in_run=whole.compared).find(one, outcome)
+            return Layer(*at, one.module, DEPARTS, ulps, found.reason, found.rule)
+        if departed is not None:
+            return Layer(*at, one.module, DEPARTS, None, departed.reason, departed.rule)
+        if isinstance(outcome, Compared) and at in self.pairs.layers:
+            # In bfloat16 no output shows a wrong epsilon; the recorded module says what it was.
+            reason = epsilon(one, self.pairs.modules[one.name], self.alone)
+            if reason is not None or one.differs:
+                return Layer(*at, one.module, DEPARTS, ulps, reason or one.differs)
+        if isinstance(outcome, Compared) or at in whole.agrees:
+            return Layer(*at, one.module, AGREES, ulps)
+        return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)
+
+    def ends_elsewhere(self, one: Counterpart, whole: WholeRun) -> bool:
+        """Whether those layers that take what a module of PyTorch's gives take the same in the model's run."""
+        given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
+        found = {at for number in given for at in self.takers.get(number, ())}
+        found = {at for at in found if self.pairs.layers[at].module != one.module}
+        return bool(found) and found <= whole.inputs_agree
+
+    @cached_property
+    def takers(self) -> Mapping[int, Sequence[Address]]:
+        """Of each recorded tensor the layers whose counterparts take it."""
+        found: dict[int, list[Address]] = {}
+        for at, one in self.pairs.layers.items():
+            for call in self.recording.calls_of(one.module) if one.module is not None else ():
+                for kept in tensors((call.args, dict(call.kwargs))):
+                    found.setdefault(kept.number, []).append(at)
+        return found
+
+    def left(self, layers: Sequence[Layer], whole: WholeRun) -> set[Address]:
+        """The layers that nobody has to compare."""
+        reached = {layer.name for layer in layers if layer.status == AGREES}
+        found: set[Address] = set()
+        for layer in layers:
+            one = self.pairs.layers.get((layer.name, layer.index))
+            if layer.name in self.skip:
+                found.add((layer.name, layer.index))
+            elif layer.status != NOT_COMPARED or one is None:
+                continue
+            elif (layer.reason == NO_TOKEN and layer.name in reached) or self.ends_elsewhere(one, whole):
+                found.add((layer.name, layer.index))
+        return found
+
+    def began(self, one: Counterpart) -> tuple[int, str, tuple[int, ...]]:
+        """When PyTorch began with a layer's counterpart; at the end, if never."""
+        ticks = [call.start for part in one.parts for call in self.recording.calls_of(part.module)[:1]]
+        params = {part.place.param for part in one.parts}
+        ticks += [op.at for op in self.recording.ops if op.param in params]
+        return min(ticks, default=1 << 62), one.name, one.index
+
+    def covered(self, compared: set[Address]) -> float:
+        """The share of the elements of all layers that were compared."""
+        counts = {
+            at: sum(piece.index_map.count for held in one.pieces.values() for piece in held if not piece.term)
+            for at, one in self.pairs.layers.items()
+        }
+        total = sum(counts.values())
+        return sum(count for at, count in counts.items() if at in compared) / total if total else 0.0

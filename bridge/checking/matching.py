@@ -1,0 +1,157 @@
+"""Which parameter of the recorded model a key is: found by values, because modules need not be called as keys are.
+
+transformers saves names that its modules do not have, and fuses in memory what files have apart. So checksums decide,
+of values rounded to bfloat16, which are the same where a file is float32 and the run was not. Names decide between
+equals.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from bridge._text import quote, template
+from bridge.checking.recording import Param, Recording
+from bridge.mapping.arrays import Shape
+
+_BF16 = np.dtype(ml_dtypes.bfloat16)
+_MANY = 200  # equal parameters: beyond that only those with the same numbers in their names are looked at
+
+
+class Place(NamedTuple):
+    """Where a key's values are in memory: a parameter; or rows of one of its matrices, from `row` on."""
+
+    param: str
+    matrix: int | None = None
+    row: int = 0
+
+
+class Match(NamedTuple):
+    """Where each key is, and why others are nowhere, or were found by their names only: their values differ."""
+
+    places: Mapping[str, Place]
+    reasons: Mapping[str, str]
+
+
+def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Iterable[str] = ()) -> Match:
+    """Find keys in the recorded model.
+
+    **Arguments:**
+
+    - `values`: the tensor of each key.
+    - `inexact`: keys whose values are not quite those that were loaded: nothing is said where they differ.
+    """
+    inexact = set(inexact)
+    finder = _Finder(recording.params)
+    places: dict[str, Place] = {}
+    reasons: dict[str, str] = {}
+    groups: dict[tuple[int, Shape], list[str]] = {}
+    for key, value in values.items():
+        groups.setdefault((checksum(value), value.shape), []).append(key)
+    for (crc, shape), keys in groups.items():
+        found = finder.equal.get((crc, shape), [])
+        if found:
+            places |= _assigned(keys, found)
+            continue
+        for key in keys:
+            place = finder.fused(key, values[key])
+            if place is not None:
+                places[key] = place
+    taken = {place.param for place in places.values()}
+    left = {name: param for name, param in recording.params.items() if name not in taken}
+    for key, value in values.items():
+        if key in places:
+            continue
+        alike = [
+            name for name, param in left.items() if param.shape == value.shape and likeness(key, name)[:2] > (True, 0)
+        ]
+        if key in left and left[key].shape == value.shape:
+            places[key] = Place(key)
+        elif alike:
+            places[key] = Place(max(alike, key=lambda name: likeness(key, name)))
+        else:
+            reasons[key] = f"no parameter of the recorded model has the values of '{key}'"
+            continue
+        if key not in inexact:
+            reasons[key] = f"the recorded model has other values in {quote(places[key].param)} than '{key}' has"
+    return Match(places, reasons)
+
+
+def checksum(value: np.ndarray) -> int:
+    """As the recorder takes it: of floats, rounded to bfloat16."""
+    return zlib.crc32(np.ascontiguousarray(_rounded(value)).tobytes())
+
+
+def _rounded(value: np.ndarray) -> np.ndarray:
+    is_float = value.dtype.kind == "f" or value.dtype == _BF16
+    with np.errstate(over="ignore", invalid="ignore"):
+        return value.astype(_BF16) if is_float else value
+
+
+class _Finder:
+    """Parameters by their checksums, and by those of their rows."""
+
+    def __init__(self, params: Mapping[str, Param]) -> None:
+        self.params = params
+        self.equal: dict[tuple[int, Shape], list[str]] = {}
+        self.rows: dict[tuple[int, int], list[Place]] = {}
+        for name, param in params.items():
+            self.equal.setdefault((param.crc, param.shape), []).append(name)
+            for (matrix, row), crc in param.rows.items():
+                self.rows.setdefault((crc, param.shape[-1]), []).append(Place(name, matrix, row))
+
+    def fused(self, key: str, value: np.ndarray) -> Place | None:
+        """The rows of a larger parameter that are a key's, which has one matrix."""
+        if value.ndim < 2 or 0 in value.shape:
+            return None
+        matrix = value.reshape(-1, value.shape[-1])
+        height = len(matrix)
+        found = [
+            place
+            for place in self.rows.get((checksum(matrix[0]), matrix.shape[1]), [])
+            if place.row + height <= self.params[place.param].shape[-2]
+        ]
+        # A row that both have in the middle settles it, where the parameter has one.
+        for place in found:
+            rows = self.params[place.param].rows
+            inside = [row for n, row in rows if n == place.matrix and 0 < row - place.row < height]
+            if any(rows[place.matrix or 0, row] != checksum(matrix[row - place.row]) for row in inside):
+                found = [one for one in found if one is not place]
+        return max(found, key=lambda place: likeness(key, place.param), default=None)
+
+
+def likeness(key: str, param: str) -> tuple[bool, int, int]:
+    """How alike two names are: the same numbers, segments that end alike, segments that both have."""
+    ends = 0
+    mine, theirs = key.split("."), param.split(".")
+    for a, b in zip(reversed(mine), reversed(theirs), strict=False):
+        if a != b:
+            break
+        ends += 1
+    return template(key)[1] == template(param)[1], ends, len({*mine} & {*theirs})
+
+
+def _assigned(keys: Sequence[str], params: Sequence[str]) -> dict[str, Place]:
+    """Equal keys to equal parameters, each to one, those whose names are most alike first."""
+    if len(keys) == len(params) == 1:
+        return {keys[0]: Place(params[0])}
+    if len(keys) * len(params) > _MANY * _MANY:
+        by_numbers: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
+        for side, names in enumerate((keys, params)):
+            for name in names:
+                by_numbers.setdefault(template(name)[1], ([], []))[side].append(name)
+        pairs = [pair for pair in by_numbers.values() if len(pair[0]) * len(pair[1]) <= _MANY * _MANY]
+        return {key: place for mine, theirs in pairs for key, place in _assigned(mine, theirs).items()}
+    scored = sorted(((likeness(key, param), key, param) for key in keys for param in params), reverse=True)
+    found: dict[str, Place] = {}
+    taken: set[str] = set()
+    for _, key, param in scored:
+        if key not in found and param not in taken:
+            found[key] = Place(param)
+            taken.add(param)
+    # One parameter that several keys are: what is tied in memory.
+    return {key: found.get(key) or Place(next(p for _, k, p in scored if k == key)) for key in keys}

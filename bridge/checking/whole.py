@@ -1,0 +1,111 @@
+"""The run as a whole, beside the layers alone: only it shows a wrong name, which a layer alone agrees with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge._text import quote
+from bridge.checking.counterparts import Address, Counterparts, counterparts
+from bridge.checking.recording import Recording
+from bridge.checking.whole_events import IN, OUT, Beside
+from bridge.checking.whole_run import Judged, judge
+from bridge.checking.whole_trials import Repair, Trials
+from bridge.checking.whole_try import try_run
+from bridge.planning.plan import Plan
+
+_ROUNDS = 6
+"""Mistakes that are repaired one after the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class InRun:
+    """Why a layer departs in the run, and the rule that makes it agree."""
+
+    reason: str
+    rule: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRun:
+    """What became of the run.
+
+    - `text`: in words, after "the whole run". `compared`: whether it was.
+    - `departed`: layers whose own inputs agree, and whose output does not.
+    - `agrees`, `inputs_agree`: layers whose output agrees, and those whose input does.
+    - `order`: layers in the order in which the model runs them.
+    """
+
+    text: str
+    compared: bool = False
+    departed: Mapping[Address, InRun] = field(default_factory=dict[Address, InRun])
+    agrees: frozenset[Address] = frozenset()
+    inputs_agree: frozenset[Address] = frozenset()
+    order: tuple[Address, ...] = ()
+
+
+def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan, trace: Any) -> WholeRun:
+    """Compare a traced run with the recording; without a trace the model is run on the recorded input, if it can be."""
+    traced = try_run(recording, pairs, model) if trace is None else trace
+    if isinstance(traced, str):
+        return WholeRun(traced)
+    beside = Beside(recording, pairs)
+    judged = judge(beside, beside.events(traced))
+    if not judged.compared:
+        return WholeRun("was not compared: the trace and the recording have no outputs of one shape")
+    inside = judged.addresses(OUT), judged.addresses(IN), judged.order
+    if judged.first is None:
+        compared = [one for one in judged.events if one.agrees is not None]
+        return WholeRun(f"agrees in {len(compared)} inputs and outputs", True, {}, *inside)
+    departed: dict[Address, InRun] = {}
+    for _ in range(_ROUNDS):
+        if judged.first is None:
+            break
+        trials = Trials(recording, pairs, model, plan, traced, judged)
+        repair = trials.find(judged.first)
+        at, found = _diagnosed(judged.first, trials, repair)
+        departed.setdefault(at, found)
+        if repair is None:
+            break
+        # What else is wrong shows once this is right: the same mistake in another stack, for one.
+        model, plan, traced = repair.model, repair.plan, traced.again(repair.model)
+        pairs = counterparts(recording, model, plan)
+        beside = Beside(recording, pairs)
+        judged = judge(beside, beside.events(traced))
+    return WholeRun(f"departs at {_named(next(iter(departed)))}", True, departed, *inside)
+
+
+def _diagnosed(first: Judged, trials: Trials, repair: Repair | None) -> tuple[Address, InRun]:
+    """The layer to look at, and what is wrong with it, as far as trials say."""
+    event = first.event
+    off = f"off by {event.error:.2g} in the run, where rounding explains {first.limit:.2g}"
+    side = "its output" if event.side == OUT else "what it is called with"
+    if repair is not None:
+        where = f"{side} is {off}" if repair.at == event.at else f"{_named(event.at)}: {side} is {off}"
+        more = "rules" if len(repair.change.shown) > 1 else "rule"
+        rules = "\n".join(repair.change.shown)
+        return repair.at, InRun(f"{where};\n{repair.change.what} it agrees. The {more}:", rules)
+    if event.side == IN:
+        at = _parent(event.at, trials)
+        return at, InRun(f"the parent's own code: what it gives to {_named(event.at)} is {off}, and all before agrees")
+    if event.at in trials.pairs.layers:
+        return event.at, InRun(f"its input agrees, and its output is {off}: look at its own code")
+    return event.at, InRun(f"the parent's own code: what it calls agrees, and its output is {off}")
+
+
+def _parent(at: Address, trials: Trials) -> Address:
+    """The module that calls another."""
+    names = {call.name for call in trials.trace.calls}
+    name, index = at
+    while name:
+        name = name.rpartition(".")[0]
+        if name in names:
+            break
+    order = [one for one in trials.judgement.order if one[0] == name]
+    return next((one for one in order if one[1] == index[: len(one[1])]), (name, ()))
+
+
+def _named(at: Address) -> str:
+    name, index = at
+    return f"{quote(name or 'the model')}{list(index) if index else ''}"

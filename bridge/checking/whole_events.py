@@ -1,0 +1,173 @@
+"""A traced run beside the recorded one: how far apart each input and output is, in the order of the traced run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.tree_util as jtu
+import numpy as np
+
+from bridge.checking.counterparts import Address, Counterpart, Counterparts, Part
+from bridge.checking.kept import tensors
+from bridge.checking.measure import coarser
+from bridge.checking.recording import Call as Recorded
+from bridge.checking.recording import Recording
+from bridge.checking.whole_align import Array, Wanted, distance, first_fit
+from bridge.tracing.interpret import Met
+from bridge.tracing.mark import Slot
+from bridge.tracing.trace import Call, Trace
+
+IN, OUT = "in", "out"
+_LAST = 1 << 60
+
+
+class Event(NamedTuple):
+    """A layer was called, or gave its output. `error` is a distance, `None` where it could not be compared."""
+
+    at: Address
+    side: str
+    order: tuple[int, ...]
+    error: float | None
+    dtype: np.dtype
+
+
+class Beside:
+    """Recorded calls beside traced ones."""
+
+    def __init__(self, recording: Recording, pairs: Counterparts) -> None:
+        self.recording, self.pairs = recording, pairs
+        known = {**pairs.composites, **pairs.layers}
+        self.known: Mapping[Address, Counterpart] = known
+
+    def events(self, trace: Trace) -> list[Event]:
+        """What happened, in the order of the traced run."""
+        found = [event for call in trace.calls for event in self._of_call(call)]
+        return sorted(found, key=lambda event: event.order)
+
+    def _of_call(self, call: Call) -> Iterator[Event]:
+        sides = {side: _marks(call, side) for side in (IN, OUT)}
+        widest = max((met for held in sides.values() for met in held), key=lambda met: sum(met.mark.axes), default=None)
+        if widest is None:
+            return
+        extents = [n for n, stacked in zip(widest.value.shape, widest.mark.axes, strict=False) if stacked]
+        unrolled = call.peeled > len(extents)
+        for index in np.ndindex(*extents):
+            at = call.name, (*index, call.number) if unrolled else index
+            recorded = self._recorded(at, 0 if unrolled else call.number)
+            for side, held in sides.items():
+                if held:
+                    last = held[-1] if side == OUT else held[0]
+                    order = _order(last, index, side)
+                    error, dtype = self._error(at, side, held, index, recorded)
+                    yield Event(at, side, order, error, dtype)
+
+    def _recorded(self, at: Address, number: int) -> list[tuple[Part | None, Recorded]]:
+        """The recorded calls of a layer's counterparts. The root's are the root's."""
+        one = self.known.get(at)
+        parts: Sequence[Part | None] = one.parts if one is not None else ()
+        names = [part.module for part in parts if part is not None]
+        if at == ("", ()) and at not in self.pairs.layers:
+            parts, names = [None, *parts], ["", *names]
+        found: list[tuple[Part | None, Recorded]] = []
+        for part, name in zip(parts, names, strict=True):
+            if part is not None and at in self.pairs.layers and self._is_shared(at[0], part):
+                continue
+            calls = self.recording.calls_of(name)
+            if number < len(calls):
+                found.append((part, calls[number]))
+        return found
+
+    def _is_shared(self, name: str, part: Part) -> bool:
+        """Whether the torch module is more than a linear layer: it holds the matrices of many, as of experts."""
+        rank = len(self.recording.params[part.place.param].shape)
+        return isinstance(self.pairs.modules[name], eqx.nn.Linear) and (part.place.matrix is not None and rank > 2)
+
+    def _error(
+        self,
+        at: Address,
+        side: str,
+        held: Sequence[Met],
+        index: tuple[int, ...],
+        recorded: Sequence[tuple[Part | None, Recorded]],
+    ) -> tuple[float | None, np.dtype]:
+        """The distance of one side of a call; of a layer that joins several modules the largest."""
+        one, errors, dtype = self.known.get(at), list[float](), np.dtype(np.float32)
+        arrays = [_at(met, index) for met in held]
+        for part, call in recorded:
+            tree = call.output if side == OUT else (call.args, dict(call.kwargs))
+            found = self._compared(arrays, [self.wanted(one, part, side, kept) for kept in tensors(tree)])
+            if found is not None:
+                errors.append(found[0])
+                dtype = found[1]
+                if part is None:
+                    break
+        return max(errors, default=None), dtype
+
+    def wanted(self, one: Counterpart | None, part: Part | None, side: str, kept: Any) -> Wanted:
+        """A recorded tensor as a layer has it."""
+        if part is None or one is None or (one.name, one.index) not in self.pairs.layers:
+            return Wanted(kept)
+        return Wanted(kept, part.own, part.theirs) if side == OUT else Wanted(kept, None, one.taken)
+
+    def _compared(self, arrays: Sequence[Array], wanted: Sequence[Wanted]) -> tuple[float, np.dtype] | None:
+        fit = first_fit(wanted, [array.shape for array in arrays])
+        if fit is None:
+            return None
+        number, place, found = fit
+        array, kept = arrays[number], wanted[place].kept
+        if array.cut and array.values.shape[-1] * kept.height != prod(array.shape):
+            return None  # its rows are those of another tensor
+        got, want = wanted[place].pair(array.rows(found, kept))
+        if not got.size:
+            return None
+        return distance(got, want), coarser(got.dtype, want.dtype)
+
+    def input_of(self, call: Call, index: tuple[int, ...]) -> list[Array]:
+        """What a module was called with, at one place of its stack."""
+        return [_at(met, index) for met in _marks(call, IN)]
+
+    def same_inputs(self, arrays: Sequence[Array], limit: float) -> list[str]:
+        """The torch modules that were called with the same."""
+        found: list[str] = []
+        for name in self.recording.modules:
+            for call in self.recording.calls_of(name)[:1]:
+                compared = self._compared(
+                    arrays[:1], [Wanted(kept) for kept in tensors((call.args, dict(call.kwargs)))]
+                )
+                if compared is not None and compared[0] <= limit:
+                    found.append(name)
+        return found
+
+
+def _marks(call: Call, side: str) -> list[Met]:
+    """What was met of a call's inputs or of its output."""
+    token = next(iter(call.marks.values())).mark.call.token
+    slots = jtu.tree_leaves(token.inputs if side == IN else token.output, is_leaf=lambda node: isinstance(node, Slot))
+    numbers = [slot.number for slot in slots if isinstance(slot, Slot)]
+    return [call.marks[number] for number in numbers if number in call.marks]
+
+
+def _at(met: Met, index: tuple[int, ...]) -> Array:
+    """A value at one place of the axes along which its module changes."""
+    left, loops = list(index), met.mark.order.count(None)
+    picks = tuple(left.pop(0) if stacked and left else slice(None) for stacked in met.mark.axes)
+    values = np.asarray(met.value)
+    if values.shape[loops:] != met.mark.shape:  # cut where it was made, in loops over the stack alone
+        return Array(values[picks[:loops]], met.mark.shape)
+    values = values[picks]
+    return Array(values, values.shape)
+
+
+def _order(met: Met, index: tuple[int, ...], side: str) -> tuple[int, ...]:
+    """When a mark was met at one place of the stack: loops over anything else are begun at first, and over at last."""
+    left, axes = list(index), iter(met.mark.axes)
+    found: list[int] = []
+    for step in met.mark.order:
+        if step is not None:
+            found.append(step)
+        else:
+            found.append(left.pop(0) if next(axes) and left else (0 if side == IN else _LAST))
+    return tuple(found)

@@ -1,0 +1,53 @@
+"""`eqx-bridge check`: a port held against a recorded run of the PyTorch model."""
+
+from __future__ import annotations
+
+import argparse
+
+import bridge
+from bridge.cli.arguments import Commands, add_json, add_source, open_options
+from bridge.cli.like import like
+from bridge.cli.plan import add_mapping
+from bridge.cli.terminal import ascii_json, out
+
+
+def add(commands: Commands) -> None:
+    """Make the command known."""
+    parser = commands.add_parser(
+        "check",
+        help="whether a port computes what the PyTorch model did",
+        description="Loads SOURCE into the model and compares it, layer by layer, with a run that record.py (see "
+        "eqx-bridge recorder) wrote. Exit status 0 only if every layer agrees.",
+    )
+    parser.add_argument("recording", metavar="RECORDING", help="the file that record(model, inputs, file) wrote")
+    add_source(parser)
+    add_mapping(parser)
+    parser.add_argument(
+        "--skip",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="layers that need not be compared, as in head.** (may be given again)",
+    )
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Load, compare, and say which layer departs first."""
+    rules = None if arguments.rules is None else bridge.load_rules(arguments.rules)
+    model = like(arguments.like)
+    with bridge.open(arguments.source, **open_options(arguments)) as ckpt:
+        plan = bridge.plan(
+            ckpt, model, rules, allow_unexpected=arguments.allow_unexpected, quantized=arguments.quantized
+        )
+        plan.check()
+        check = bridge.check(arguments.recording, bridge.load(ckpt, model, plan), plan, skip=arguments.skip)
+    if arguments.json:
+        print(ascii_json(check.to_json()))
+    else:
+        console = out()
+        head, *lines = str(check).split("\n")
+        console.print(head, style="bold", soft_wrap=True)
+        console.print("\n".join(lines), soft_wrap=True)
+    return 0 if check.ok else 1
