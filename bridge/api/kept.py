@@ -32,11 +32,17 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
         dtype = canonical(np.dtype(value.dtype))
         if value.shape != spec.shape or dtype != spec.dtype:
             shown = f"{dtype}{list(value.shape)}"
-            raise PlanError(f"leaf {quote(name)}: the function for {quote(pattern)} gave {shown}, the model has {spec}")
+            raise PlanError(
+                f"leaf {quote(name)}",
+                f": the function for {quote(pattern)} gave {shown}, the model has {spec}",
+                "Have it return that shape and dtype",
+            )
     try:
         return spread(value, sharding)
     except ValueError as error:
-        raise PlanError(f"leaf {quote(name)}, which no key fills, {error}") from error
+        raise PlanError(
+            f"leaf {quote(name)}, which no key fills,", error.args[0], "Give it that sharding, or move it before"
+        ) from error
 
 
 def _filler(name: str, made: Plan) -> tuple[str, Filler] | None:

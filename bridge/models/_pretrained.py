@@ -160,8 +160,9 @@ def from_pretrained(
         module, kind, config = architecture(ckpt, ignore=ignore)
         if model_class is not None and not issubclass(kind, model_class):
             raise bridge.CheckpointError(
-                f"'{ckpt.source}' is a {kind.__name__} by its config.json, not a {model_class.__name__}. "
-                f"Ask for that: model_class={kind.__name__}, or none."
+                f"'{ckpt.source}'",
+                f"is a {kind.__name__} by its config.json, not a {model_class.__name__}",
+                f"Give model_class={kind.__name__}, or none",
             )
         like = eqx.filter_eval_shape(kind, config, key=jax.random.key(0))
         plan = bridge.plan(
@@ -184,6 +185,9 @@ def from_pretrained(
             ckpt.close()
 
 
+_COMPUTE = "Say in which one the model shall compute: dtype=…"
+
+
 def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any, Any]:
     """What the config.json of a checkpoint names: the architecture's module, its class, and the config.
 
@@ -196,8 +200,9 @@ def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any
         model_type = Fields(data, name=name).text("model_type")
         if model_type not in ARCHITECTURES:
             raise bridge.CheckpointError(
-                f"'{name}': model_type '{safe(model_type)}' is none of the architectures here: "
-                f"{', '.join(ARCHITECTURES)}. A model of your own takes the weights with bridge.load and rules."
+                f"'{name}'",
+                f": model_type '{safe(model_type)}' is none of the architectures here: {', '.join(ARCHITECTURES)}",
+                "Load the weights into a model of your own, with bridge.load and rules",
             )
         file, _, kind = ARCHITECTURES[model_type].partition(".")
         module = import_module(f"bridge.models.{file}")
@@ -225,8 +230,12 @@ def _check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Colle
         value = fields.get(field)
         if isinstance(value, int) and value > nbits:
             raise bridge.CheckpointError(
-                f"'{name}': field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
-                "bytes of weights in all. Config and weights do not belong together: fetch both again."
+                f"'{name}'",
+                (
+                    f": field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
+                    "bytes of weights in all"
+                ),
+                "Fetch config and weights again: they do not belong together",
             )
 
 
@@ -236,9 +245,7 @@ def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None)
     dtypes = {tensor.dtype for tensor in found.values()}
     if len(dtypes) > 1:
         names = " and ".join(sorted(dtype.name for dtype in dtypes))
-        raise bridge.CheckpointError(
-            f"'{ckpt.source}' has quantised weights of {names}. Say in which one the model shall compute: dtype=…"
-        )
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", _COMPUTE)
     return next(iter(dtypes), "checkpoint")
 
 
@@ -247,6 +254,4 @@ def _check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
     floats = {spec.dtype for spec in plan.leaves.values() if jax.numpy.issubdtype(spec.dtype, jax.numpy.floating)}
     if len(floats) > 1:
         names = " and ".join(sorted(dtype.name for dtype in floats))
-        raise bridge.CheckpointError(
-            f"'{ckpt.source}' stores its weights in {names}. Say in which one the model shall compute: dtype=…"
-        )
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", _COMPUTE)

@@ -47,7 +47,9 @@ class SentenceEncoder:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts. **Returns:** f32, shape `(len(texts), d)`; rows have length one."""
         if isinstance(texts, str):
-            raise bridge.BridgeError("SentenceEncoder takes a list of texts, and got one text: encoder([text])[0].")
+            raise bridge.BridgeError(
+                "SentenceEncoder", "takes a list of texts, and got one text", "Write encoder([text])[0]"
+            )
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         vectors = np.empty((len(ids), self.bert.config.hidden_size), np.float32)
         by_length = sorted(range(len(ids)), key=lambda n: len(ids[n]))  # neighbours need little padding
@@ -91,10 +93,12 @@ def _tokenizer(path: str) -> Any:
     try:
         from tokenizers import Tokenizer  # an extra: other models do without
     except ImportError as e:
-        raise bridge.BridgeError("tokenizing needs the 'tokenizers' library: pip install 'eqx-bridge[demo]'.") from e
+        raise bridge.BridgeError(
+            "tokenizing", "needs the 'tokenizers' library", "Install it: pip install 'eqx-bridge[demo]'"
+        ) from e
     if not os.path.isfile(path):
-        raise bridge.CheckpointError(f"'{path}' is not there. Name the tokenizer.json of the checkpoint.")
+        raise bridge.CheckpointError(f"'{path}'", "is not there", "Name the tokenizer.json of the checkpoint")
     try:
         return Tokenizer.from_file(path)
     except Exception as e:  # the library raises no other
-        raise bridge.CheckpointError(f"'{path}' is no tokenizer that can be read: {e}. Fetch it again.") from e
+        raise bridge.CheckpointError(f"'{path}'", f"is no tokenizer that can be read: {e}", "Fetch it again") from e

@@ -170,9 +170,8 @@ class Plan:
     def check(self) -> None:
         """Raise the one `PlanError` that names every problem; nothing where the plan is ok."""
         if not self.ok:
-            raise PlanError(
-                self._problems(), missing=self.missing, unexpected=self.unexpected, mismatched=self.mismatched
-            )
+            found = {name: getattr(self, name) for name in ("missing", "unexpected", "mismatched")}
+            raise PlanError(quote(self.source), self._problems(), **found)
 
     def holds_for(
         self, specs: Mapping[str, ArraySpec], model: Template | None, request: Request, canonical: Canonical
@@ -271,7 +270,9 @@ def _check_shapes(model: Template) -> None:
     for shape, name in first.items():
         if prod(shape) > MAX_COUNT:
             raise PlanError(
-                f"leaf {quote(name)} of the model would be {list(shape)}, more than an array can have: make it smaller"
+                f"leaf {quote(name)}",
+                f"of the model would be {list(shape)}, more than an array can have",
+                "Make it smaller",
             )
 
 

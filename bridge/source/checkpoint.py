@@ -74,7 +74,7 @@ class Checkpoint:
     @property
     def refused(self) -> Mapping[str, str]:
         """Key to why it cannot be read."""
-        return self.specs.refused
+        return {key: str(CheckpointError(*why)) for key, why in self.specs.refused.items()}
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -100,7 +100,7 @@ class Checkpoint:
         if spec is None:
             from bridge.source.suggest import unknown  # difflib is for mistakes
 
-            raise UnknownKeyError(unknown(key, self.specs, self.source))
+            raise UnknownKeyError(*unknown(key, self.specs, self.source))
         from bridge.source.tensor import check_readable, read_key, read_tensor  # a load reads no tensor alone
 
         source = self._source(spec.file)
@@ -111,7 +111,9 @@ class Checkpoint:
             try:
                 source = self.byte_source(spec.file)
             except CheckpointError as e:
-                raise CheckpointError(f"key {quote(key)} in {quote(source.name)} cannot be read: {e}") from e
+                raise CheckpointError(
+                    f"key {quote(key)} in {quote(source.name)}", f"cannot be read: {e.statement}", e.advice
+                ) from e
         return read_tensor(source, key, spec)
 
     @cached_property
@@ -159,7 +161,7 @@ class Checkpoint:
 
     def _source(self, file: str) -> ByteSource:
         if self._closed:
-            raise CheckpointError(f"{quote(self.source)} is closed. Open it again, or read before it is closed.")
+            raise CheckpointError(quote(self.source), "is closed", "Open it again, or read before it is closed")
         return self._sources[file]
 
     def beside(self, name: str) -> bytes:
@@ -211,7 +213,7 @@ class Checkpoint:
             header = read_header(source, file=name, first=first)
         except CheckpointError as e:
             remedy = getattr(located.folder, "remedy", None)  # a cache has one
-            raise CheckpointError(f"{e} {remedy(name) if remedy else ''}".rstrip()) from e
+            raise CheckpointError(*e.args[:2], remedy(name, e.advice) if remedy else e.advice) from e
         if source.absent:
             cast("HubFile", source).keep_header()
         return header
@@ -219,8 +221,9 @@ class Checkpoint:
     def _specs(self, located: Located) -> Table:
         if self._root is not None and all(header.is_safetensors for header in self._headers.values()):
             raise NoRootError(
-                f"{quote(self.source)} is safetensors, whose keys are in no dicts: leave root={quote(self._root)} "
-                "out, or name the file of torch.save that has them."
+                quote(self.source),
+                "is safetensors, whose keys are in no dicts",
+                f"Leave root={quote(self._root)} out, or name the file of torch.save that has them",
             )
         if located.parsed_index is None and len(self._headers) == 1:
             return next(iter(self._headers.values())).tensors
@@ -288,7 +291,7 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
         if located.parsed_index is None:
             raise
         raise CheckpointError(
-            f"{quote(located.index_name)} of {quote(located.text)} lists a file that fails: {e}"
+            f"{quote(located.index_name)} of {quote(located.text)}", f"lists a file that fails: {e.statement}", e.advice
         ) from e
 
 

@@ -22,9 +22,9 @@ def closest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     return difflib.get_close_matches(name[:500], candidates, n=count, cutoff=0.6)
 
 
-def unknown(key: object, names: Collection[str], source: str) -> str:
-    """What to say of a key that a source does not have."""
+def unknown(key: object, names: Collection[str], source: str) -> tuple[str, str, str]:
+    """What to say of a key that a source does not have: subject, problem and advice."""
     text = key if isinstance(key, str) else repr(key)
     near = closest(text, names)
-    advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "`keys()` lists what it holds."
-    return f"key {quote(text)} is not in {quote(source)} ({plural(len(names), 'key')}). {advice}"
+    advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "Take one that `keys()` lists"
+    return f"key {quote(text)}", f"is not in {quote(source)} ({plural(len(names), 'key')})", advice

@@ -132,12 +132,11 @@ class _Work:
         except CheckpointError as error:
             from bridge.stream.convert import DoesNotFitError
 
-            more = ""
+            advice = error.advice
             if isinstance(error, DoesNotFitError):
-                x64 = "turn on jax_enable_x64, or " if error.whole else ""
-                more = f": {x64}say with dtype= what the leaf should be"
-            said = f"{error}{more}".rstrip(".")
-            raise CheckpointError(f"{quote(job.key)} in {quote(job.file)} {said}.") from error
+                x64 = "Turn on jax_enable_x64, or say" if error.whole else "Say"
+                advice = f"{x64} with dtype= what the leaf should be"
+            raise CheckpointError(f"{quote(job.key)} in {quote(job.file)}", error.problem, advice) from error
 
     def several(self, coalesced: CoalescedRead, scratch: _Scratch) -> None:
         """A few reads for several jobs, and then what there is left to do for each."""
@@ -166,7 +165,7 @@ class _Work:
         try:
             self.files.byte_source(file).readinto(into, offset)
         except CheckpointError as error:
-            raise CheckpointError(f"key {quote(key)}: {error}") from error
+            raise CheckpointError(f"key {quote(key)}", f": {error.statement}", error.advice) from error
 
 
 class _Scratch:

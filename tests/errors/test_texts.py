@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.errors.promised import read
 from tests.errors.sites import sites, sites_of
 from tests.errors.situations import SITUATIONS
-from tests.errors.texts import outcome, read
+from tests.errors.texts import outcome
 
 NOT_OURS = {("bridge/cli/main.py", "super().error(printable(message))")}
 """Where Python's `argparse` says in its own words what is wrong with a command line, and ends the process."""
