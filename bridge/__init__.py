@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
+    from bridge.api.arguments import Adapters as Adapters
     from bridge.api.arguments import AllowMissing as AllowMissing
     from bridge.api.arguments import Dtype as Dtype
     from bridge.api.arguments import Layouts as Layouts
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from bridge.api.plan import plan as plan
     from bridge.api.save import SaveReport as SaveReport
     from bridge.api.save import save as save
+    from bridge.api.suggest import Suggestion as Suggestion
+    from bridge.api.suggest import suggest as suggest
     from bridge.format.spec import TensorSpec as TensorSpec
     from bridge.mapping.template import Spec as Spec
     from bridge.planning.plan import Plan as Plan
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from bridge.source.checkpoint import open as open
 
 _HOMES = {
+    "Adapters": "api.arguments",
     "AllowMissing": "api.arguments",
     "BridgeError": "_errors",
     "Checkpoint": "source.checkpoint",
@@ -62,6 +66,7 @@ _HOMES = {
     "SaveReport": "api.save",
     "Source": "api.arguments",
     "Spec": "mapping.template",
+    "Suggestion": "api.suggest",
     "TensorSpec": "format.spec",
     "convert": "api.convert",
     "diff": "api.diff",
@@ -71,6 +76,7 @@ _HOMES = {
     "plan": "api.plan",
     "revert": "api.convert",
     "save": "api.save",
+    "suggest": "api.suggest",
 }
 
 __all__ = sorted(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]

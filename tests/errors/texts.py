@@ -14,18 +14,21 @@ import pytest
 from bridge import BridgeError
 from bridge.cli.terminal import UsageError
 from tests.errors import (  # noqa: F401 - they register
+    adapters,
     converted,
     folders,
     hub,
     layouts,
     limits,
     models,
+    partly,
     planning,
     processes,
     programs,
     quantized,
     reading,
     remote,
+    reports,
     rules,
     saving,
     torchfile,
