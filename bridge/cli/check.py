@@ -36,13 +36,13 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, compare, and say which layer departs first."""
-    options = mapping_options(arguments)
+    options, where = mapping_options(arguments), open_options(arguments)
     model = like(arguments.like)
-    with bridge.open(arguments.source, **open_options(arguments)) as ckpt:
+    with bridge.open(arguments.source, **where) as ckpt:
         missing = dict.fromkeys(arguments.allow_missing, values(arguments.like))
-        plan = bridge.plan(ckpt, model, **options, allow_missing=missing)
+        plan = bridge.plan(ckpt, model, **options, allow_missing=missing, **where)
         plan.check()
-        loaded = bridge.load(ckpt, model, plan, adapters=options["adapters"])
+        loaded = bridge.load(ckpt, model, plan, adapters=options["adapters"], **where)
         check = bridge.check(arguments.recording, loaded, plan, skip=arguments.skip)
     if arguments.json:
         print(ascii_json(check.to_json()))

@@ -115,6 +115,7 @@ def _load(arguments: argparse.Namespace, console: Console | None) -> Loaded:
             allow_unexpected=arguments.allow_unexpected,
             quantized=arguments.quantized,
             adapters=arguments.adapter,
+            **options,
         )
         # The model's rules are for every spelling on the Hub. What they came to here is shown, and is enough.
         plan = planned(planned(bert.rules(config)).rules)
@@ -125,7 +126,7 @@ def _load(arguments: argparse.Namespace, console: Console | None) -> Loaded:
         forget_peak()
         before, started = resident_nbytes(), time.perf_counter()
         watched = console is not None and on_terminal()
-        model = bridge.load(ckpt, like, plan, adapters=arguments.adapter, progress=watched)
+        model = bridge.load(ckpt, like, plan, adapters=arguments.adapter, progress=watched, **options)
         jax.block_until_ready(model)
         seconds, peak = time.perf_counter() - started, peak_nbytes()
     loaded = Loaded(SentenceEncoder(model, tokenizer), plan, seconds, peak, max(0, peak - before))

@@ -111,9 +111,18 @@ class _Report:
         """Whether leaves may be what the checkpoint has nothing for: a head, or the layers behind the last."""
         if not self.families or any(problem.place for problem in members):
             return False
+        spec = self.plan.leaves.get(members[0].name)
+        if spec is None or any(_bulk(spec.shape[depth:]) in self.unused for depth in range(len(spec.shape) + 1)):
+            return False  # a key that is left over may be the one
         text, numbers = template(members[0].name)
         filled = self.families.get(text, ())
         return all(len(numbers) == 1 and other < numbers for other in filled)
+
+    @cached_property
+    def unused(self) -> set[tuple[int, ...]]:
+        """The extents of keys that no leaf takes."""
+        shapes = {self.plan.specs[problem.key].shape for problem in self.problems.unexpected}
+        return set(map(_bulk, shapes))
 
     @cached_property
     def families(self) -> dict[str, list[tuple[int, ...]]]:
@@ -138,6 +147,8 @@ class _Report:
 
     def near(self, hint: Hint) -> list[str]:
         """The unused keys that may have been meant, and the rules that would say so."""
+        if not hint.candidates:  # it is told of elsewhere
+            return []
         shape = f"same shape{'s' * hint.several}" if hint.shape is None else f"{hint.shape}"
         lines = [f"did you mean {_names(hint.candidates)} (unused, {shape})?"]
         if hint.rivals:
@@ -241,6 +252,11 @@ def _names(shown: Iterable[str]) -> str:
     """A few names in quotes."""
     names = [quote(name) for name in shown]
     return " or ".join(names[:_NAMES]) + (" …" if len(names) > _NAMES else "")
+
+
+def _bulk(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Extents in any order, without those of one."""
+    return tuple(sorted(extent for extent in shape if extent != 1))
 
 
 def _instead(rule: str) -> str:

@@ -27,6 +27,7 @@ from tests.errors.texts import read
             """Say --quantized '{"quant_method": "gptq", "sym": false, …}'.""",
         ),
         ("root='ema' (2 tensors), root='a b'", "--root ema (2 tensors), --root 'a b'"),
+        ("load its model, with adapters=['x/']", "load its model, with --adapter x/"),
         ("Choose one with root=, or root='' for all", "Choose one with --root, or --root '' for all"),
         ("log in: `hf auth login`, or `token=`", "log in: `hf auth login`, or --token"),
         ("say which it gets, dtype={'a.b': …}", "say which it gets, --dtype 'a.b=…'"),
