@@ -27,6 +27,7 @@ from tests.errors import (  # noqa: F401 - they register
     planning,
     processes,
     programs,
+    proposals,
     quantized,
     reading,
     remote,
