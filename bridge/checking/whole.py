@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bridge._text import quote
-from bridge.checking.counterparts import Address, Counterparts
+from bridge.checking.counterparts import Address, Counterparts, counterparts
 from bridge.checking.recording import Recording
 from bridge.checking.whole_events import IN, OUT, Beside
 from bridge.checking.whole_run import Judged, judge
-from bridge.checking.whole_trials import Trials
+from bridge.checking.whole_trials import Repair, Trials
 from bridge.checking.whole_try import try_run
 from bridge.planning.plan import Plan
+
+_ROUNDS = 6
+"""Mistakes that are repaired one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +58,34 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
     if judged.first is None:
         compared = [one for one in judged.events if one.agrees is not None]
         return WholeRun(f"agrees in {len(compared)} inputs and outputs", True, {}, *inside)
-    at, found = _diagnosed(judged.first, Trials(recording, pairs, model, plan, traced, judged))
-    return WholeRun(f"departs at {_named(at)}", True, {at: found}, *inside)
+    departed: dict[Address, InRun] = {}
+    for _ in range(_ROUNDS):
+        if judged.first is None:
+            break
+        trials = Trials(recording, pairs, model, plan, traced, judged)
+        repair = trials.find(judged.first)
+        at, found = _diagnosed(judged.first, trials, repair)
+        departed.setdefault(at, found)
+        if repair is None:
+            break
+        # What else is wrong shows once this is right: the same mistake in another stack, for one.
+        model, plan, traced = repair.model, repair.plan, traced.again(repair.model)
+        pairs = counterparts(recording, model, plan)
+        beside = Beside(recording, pairs)
+        judged = judge(beside, beside.events(traced))
+    return WholeRun(f"departs at {_named(next(iter(departed)))}", True, departed, *inside)
 
 
-def _diagnosed(first: Judged, trials: Trials) -> tuple[Address, InRun]:
+def _diagnosed(first: Judged, trials: Trials, repair: Repair | None) -> tuple[Address, InRun]:
     """The layer to look at, and what is wrong with it, as far as trials say."""
     event = first.event
     off = f"off by {event.error:.2g} in the run, where rounding explains {first.limit:.2g}"
-    repair = trials.find(first)
     side = "its output" if event.side == OUT else "what it is called with"
-    where = (
-        f"{side} is {off}" if repair is not None and repair.at == event.at else f"{_named(event.at)}: {side} is {off}"
-    )
     if repair is not None:
+        where = f"{side} is {off}" if repair.at == event.at else f"{_named(event.at)}: {side} is {off}"
         more = "rules" if len(repair.change.shown) > 1 else "rule"
-        return repair.at, InRun(f"{where}; {repair.change.what} it agrees. The {more}:", "\n".join(repair.change.shown))
+        rules = "\n".join(repair.change.shown)
+        return repair.at, InRun(f"{where};\n{repair.change.what} it agrees. The {more}:", rules)
     if event.side == IN:
         at = _parent(event.at, trials)
         return at, InRun(f"the parent's own code: what it gives to {_named(event.at)} is {off}, and all before agrees")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -116,7 +117,10 @@ class Beside:
         if fit is None:
             return None
         number, place, found = fit
-        got, want = wanted[place].pair(arrays[number].rows(found, wanted[place].kept))
+        array, kept = arrays[number], wanted[place].kept
+        if array.cut and array.values.shape[-1] * kept.height != prod(array.shape):
+            return None  # its rows are those of another tensor
+        got, want = wanted[place].pair(array.rows(found, kept))
         if not got.size:
             return None
         return distance(got, want), coarser(got.dtype, want.dtype)

@@ -73,19 +73,15 @@ def _floor(dtype: np.dtype) -> float:
 def _counts(beside: Beside, judged: Sequence[Judged], place: int) -> bool:
     """Whether a departure is one: modules end at different places, and what comes after them may agree again.
 
-    An input always counts. An output does unless those agree that take it, or nothing that follows departs.
+    An input always counts. An output does unless one agrees that takes it, or nothing that follows departs.
     """
     one = judged[place]
     name = one.event.at[0]
     if one.event.side == IN or name == "":
         return True
     consumers = _consumers(beside, one.event.at)
-    if consumers:
-        inputs = {
-            other.event.at: other.agrees for other in judged if other.event.side == IN and other.event.at in consumers
-        }
-        if inputs and all(agrees for agrees in inputs.values()):
-            return False
+    if any(other.agrees for other in judged if other.event.side == IN and other.event.at in consumers):
+        return False
     inside = f"{name}."
     later = [
         o
@@ -102,7 +98,7 @@ def _consumers(beside: Beside, at: Address) -> set[Address]:
         return set()
     given = {kept.number for call in beside.recording.calls_of(one.module)[:1] for kept in tensors(call.output)}
     found: set[Address] = set()
-    for other in beside.pairs.layers.values():
+    for other in beside.known.values():
         if other.module is not None and other.module != one.module:
             for call in beside.recording.calls_of(other.module)[:1]:
                 if any(kept.number in given for kept in tensors((call.args, dict(call.kwargs)))):

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bridge.checking.counterparts import Address, Counterpart, Counterparts, counterparts
 from bridge.checking.edits import Edit
+from bridge.checking.layers import KNOWN
 from bridge.checking.recording import Recording
 from bridge.checking.whole_events import IN, OUT, Beside
 from bridge.checking.whole_heads import as_they_are, halves
@@ -20,7 +22,7 @@ from bridge.model.template import take_apart
 from bridge.planning.plan import Plan
 from bridge.tracing.trace import Trace
 
-_MOST = 120
+_MOST = 60
 """Edits that are tried."""
 _NONE = (1 << 62,)
 
@@ -40,6 +42,8 @@ class Repair(NamedTuple):
 
     at: Address
     change: Change
+    plan: Plan
+    model: Any
 
 
 class Trials:
@@ -60,9 +64,10 @@ class Trials:
             for trial in group:
                 if self.left <= 0:
                     return None
-                until = self.until(trial)
-                if until is not None and until > horizon:
-                    found.append((until, Repair(trial.at, trial.change)))
+                repaired = self.repaired(trial.change)
+                until = None if repaired is None else self.until(trial, *repaired)
+                if repaired is not None and until is not None and until > horizon:
+                    found.append((until, Repair(trial.at, trial.change, *repaired)))
                     if until == _NONE:
                         break
             if found:
@@ -84,26 +89,25 @@ class Trials:
                     return max(ends[around, index[:n]], first.event.order)
         return first.event.order
 
-    def until(self, trial: Trial) -> tuple[int, ...] | None:
-        """Where the run departs with a change, as an order; `None` where there is no such plan, or no change."""
-        plan = trial.change.plan(self.plan)
+    def repaired(self, change: Change) -> tuple[Plan, Any] | None:
+        """The plan and the model with a change; `None` where there is no such plan, or the model stays the same."""
+        plan = change.plan(self.plan)
         if plan is None:
             return None
         values: dict[str, Any] = {name: leaf.value for name, leaf in self.parts.arrays.items()}
         changed = False
-        for leaf in trial.change.leaves:
+        for leaf in change.leaves:
             made = leaf_values(plan, leaf, self.pairs.tensors)
             if made is None or leaf not in values:
                 return None
-            array = jnp.asarray(made.astype(np.float32) if made.dtype == np.float64 else made).astype(
-                values[leaf].dtype
-            )
+            array = _as(made, values[leaf])
             changed = changed or not np.array_equal(np.asarray(array), np.asarray(values[leaf]))
             values[leaf] = array
-        if not changed:
-            return None
+        return (plan, self.parts.filled(values)) if changed else None
+
+    def until(self, trial: Trial, plan: Plan, model: Any) -> tuple[int, ...]:
+        """Where the run departs with a change, as an order."""
         self.left -= 1
-        model = self.parts.filled(values)
         trace = self.trace.again(model)
         # Other keys are other modules of PyTorch's: what is said of the layers themselves does not count.
         beside, dropped = self.beside, trial.layers or ()
@@ -120,17 +124,19 @@ class Trials:
         if first.event.side == IN and own is not None:
             yield self.of_same_input(first, own)
         if first.event.side == OUT and own is not None:
-            yield self.of_one(own)
+            if not isinstance(self.pairs.modules[name], KNOWN):  # those are looked at alone
+                yield self.of_one(own)
             return
         change = in_order(self.plan)
         if change is not None:
             yield iter([Trial(change, first.event.at, None)])
         here = [name] if first.event.side == OUT else []
-        for around in (*here, *_around(name))[:3]:
+        for n, around in enumerate((*here, *_around(name))[:2]):
             inside = self.inside(around, index)
             yield self.of_pairs(inside, self.earlier(first))
-            yield self.of_heads(inside)
-            yield self.of_threes(inside)
+            if n == 0:
+                yield self.of_heads(inside)
+                yield self.of_threes(inside)
 
     def of_same_input(self, first: Judged, own: Counterpart) -> Iterator[Trial]:
         """A layer is called with what another module of PyTorch's was called with: the keys of that one."""
@@ -230,6 +236,13 @@ class Trials:
     def layers_by_name(self) -> set[str]:
         """The names of layers."""
         return {name for name, _ in self.pairs.layers}
+
+
+def _as(made: np.ndarray, old: Any) -> Any:
+    """Values for a leaf as it was, also where it was: so that the compiled program takes them."""
+    array = jnp.asarray(made.astype(np.float32)).astype(old.dtype)
+    placed = isinstance(old, jax.Array) and getattr(old, "committed", False)
+    return jax.device_put(array, old.sharding) if placed else array
 
 
 def _around(name: str) -> list[str]:

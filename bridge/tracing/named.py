@@ -143,8 +143,10 @@ def _marked(tree: Any, own: tuple[jax.Array, ...], token: Token, start: int) -> 
     for place, leaf in enumerate(leaves):
         if isinstance(leaf, _PLAIN):
             slots.append(leaf)
-        elif _is_whole(leaf) or not eqx.is_array(leaf) or jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+        elif _is_whole(leaf) or not eqx.is_array(leaf):
             slots.append(Other(type(leaf).__name__))
+        elif jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            slots.append(Other("key"))
         else:
             value = mark(jnp.asarray(leaf), own, token=token, slot=start)
             if isinstance(leaf, jax.core.Tracer):  # what is known while tracing stays known

@@ -1,0 +1,138 @@
+"""`scripts/mutants_check`: every architecture of `bridge.models` with each planted mistake, as `bridge.check` sees it.
+
+The ports and the mistakes are those of `tests/checking`. Each architecture runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TextIO
+
+from bench.runner import ROOT, environment
+
+PAGE = ROOT / "docs" / "checking.md"
+FAST = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
+"""Most of the time goes into compiling small models, each for one run."""
+BEGIN, END = "<!-- mutants: written by scripts/mutants_check -->", "<!-- mutants: end -->"
+DTYPES = ("float32", "bfloat16")
+
+
+def say(text: str, stream: TextIO | None = None) -> None:
+    """A line for whoever runs the script."""
+    (stream or sys.stdout).write(text + "\n")
+
+
+def main() -> None:
+    """Measure, print, and with `--publish` write the table into the page."""
+    parser = argparse.ArgumentParser(prog="scripts/mutants_check", description=__doc__)
+    parser.add_argument("--only", nargs="+", default=[], metavar="ARCHITECTURE")
+    parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)
+    parser.add_argument("--publish", action="store_true", help="write the table into docs/checking.md")
+    parser.add_argument("--one", nargs=2, metavar=("ARCHITECTURE", "DTYPE"), help="in this process, as JSON")
+    args = parser.parse_args()
+    if args.one:
+        say(json.dumps(one(*args.one)))
+        return
+    from tests.checking.ports import ARCHITECTURES
+
+    found = [_in_a_process(name, dtype) for dtype in args.dtype for name in args.only or ARCHITECTURES]
+    text = table(found)
+    say(text)
+    if args.publish:
+        page = PAGE.read_text()
+        before, _, rest = page.partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def _in_a_process(name: str, dtype: str) -> dict[str, Any]:
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "bench.mutants", "--one", name, dtype]
+    done = subprocess.run(command, cwd=ROOT, env=environment(FAST), capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{name} in {dtype}:\n{done.stderr}")
+    found = json.loads(done.stdout.splitlines()[-1])
+    say(f"{name:10} {dtype:9} {time.perf_counter() - start:5.0f} s  {summary(found)}", sys.stderr)
+    return found
+
+
+def one(name: str, dtype: str) -> dict[str, Any]:
+    """What is said of the right port and of each mistake of one architecture."""
+    from tests.checking.mistakes import mistakes
+    from tests.checking.planted import moves, verdict
+    from tests.checking.ports import port
+
+    with tempfile.TemporaryDirectory() as folder:
+        right = port(name, Path(folder), _record(Path(folder)), dtype)
+        check = right.check(*right.loaded(right.rules))
+        rows: list[dict[str, Any]] = []
+        for mistake, planted in mistakes(right).items():
+            said = verdict(right, planted)
+            moved = said.seen or dtype == "float32" or moves(right, planted)
+            rows.append(
+                {"mistake": mistake, "moves": moved} | {k: getattr(said, k) for k in ("seen", "named", "repaired")}
+            )
+            if not (said.seen and said.named and said.repaired is not False):
+                say(f"{name} {dtype}: {mistake}\n{said.text}", sys.stderr)
+        return {"name": name, "dtype": dtype, "ok": check.ok, "covered": check.covered, "rows": rows}
+
+
+def _record(folder: Path) -> Any:
+    import importlib.util
+    from importlib.resources import files
+
+    path = folder / "record.py"
+    path.write_text(files("bridge.checking").joinpath("record.py.txt").read_text(encoding="utf-8"))
+    spec = importlib.util.spec_from_file_location("record", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["record"] = module
+    spec.loader.exec_module(module)
+    return module.record
+
+
+def summary(found: dict[str, Any]) -> str:
+    """One architecture in a line."""
+    rows = [row for row in found["rows"] if row["moves"]]
+    rules = [row for row in rows if row["repaired"] is not None]
+    named, repaired = sum(row["named"] for row in rows), sum(row["repaired"] for row in rules)
+    right = "right" if found["ok"] else "NOT RIGHT"
+    return f"the port is {right}; named first {named} of {len(rows)}, right rule {repaired} of {len(rules)}"
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """The Markdown table: a row for each mistake, a column for each dtype; and the sums."""
+    lines = [f"transformers {version('transformers')}, torch {version('torch')}, jax {version('jax')}.", ""]
+    dtypes = list(dict.fromkeys(each["dtype"] for each in found))
+    heads = [f"{dtype}: {what}" for dtype in dtypes for what in ("named first", "right rule")]
+    lines += [f"| mistake | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    kinds = list(dict.fromkeys(row["mistake"] for each in found for row in each["rows"]))
+    for kind in [*kinds, "**all**"]:
+        cells: list[str] = []
+        for dtype in dtypes:
+            rows = [
+                r for each in found if each["dtype"] == dtype for r in each["rows"] if kind in (r["mistake"], "**all**")
+            ]
+            rows = [row for row in rows if row["moves"]]
+            rules = [row for row in rows if row["repaired"] is not None]
+            cells.append(f"{sum(row['named'] for row in rows)} of {len(rows)}")
+            cells.append(f"{sum(row['repaired'] for row in rules)} of {len(rules)}" if rules else "")
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    right: list[str] = []
+    for dtype in dtypes:
+        ports = [each for each in found if each["dtype"] == dtype]
+        right.append(f"{sum(each['ok'] for each in ports)} of {len(ports)} in {dtype}")
+    lines += ["", f"Ports without a mistake of which the check says so: {', '.join(right)}."]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

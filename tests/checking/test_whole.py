@@ -1,0 +1,118 @@
+"""The run as a whole: what a layer alone cannot show, named and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import bridge
+from bridge.checking.counterparts import counterparts
+from bridge.checking.kept import Kept
+from bridge.checking.recording import Recording
+from bridge.checking.whole_align import Array, Wanted, distance, view
+from bridge.checking.whole_events import Beside
+from bridge.checking.whole_try import try_run
+from tests.checking.mistakes import mistakes
+from tests.checking.planted import verdict
+from tests.checking.ports import Port, port
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def llama(record: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Port:
+    return port("llama", tmp_path_factory.mktemp("llama"), record)
+
+
+@pytest.mark.parametrize("mistake", ["q and k exchanged", "layers out of order", "another activation"])
+def test_a_mistake_that_no_layer_shows_alone_is_named_and_repaired(llama: Port, mistake: str) -> None:
+    """`scripts/mutants_check` has all of them, for every architecture."""
+    found = verdict(llama, mistakes(llama)[mistake])
+    assert found.named, found.text
+    assert found.repaired is not False, found.text
+    assert ("the parent's own code" in found.text) == (mistake == "another activation")
+
+
+def test_the_run_is_compared_in_rows_and_with_a_trace_of_ones_own_too(llama: Port) -> None:
+    model, plan = llama.loaded(llama.rules)
+    recording = Recording.read(llama.folder / "run.safetensors")
+    pairs = counterparts(recording, model, plan)
+    own = try_run(recording, pairs, model)
+    assert not isinstance(own, str)
+    full = bridge.trace(own.fn, model, *own.args)
+    sizes = [sum(met.value.size for call in trace.calls for met in call.marks.values()) for trace in (own, full)]
+    assert sizes[0] < sizes[1]
+    beside = Beside(recording, pairs)
+    mine, theirs = ([(e.at, e.side, e.error is None) for e in beside.events(trace)] for trace in (own, full))
+    assert mine == theirs
+    (errors, others) = ([e.error for e in beside.events(trace) if e.error is not None] for trace in (own, full))
+    np.testing.assert_allclose(errors, others, atol=1e-6)
+
+
+def test_a_model_that_is_called_otherwise_is_told_what_to_do(llama: Port) -> None:
+    model, plan = llama.loaded(llama.rules)
+    recording = Recording.read(llama.folder / "run.safetensors")
+    pairs = counterparts(recording, model, plan)
+    said = try_run(recording, pairs, {"model": model})
+    assert isinstance(said, str)
+    assert "trace=bridge.trace(fn, model, *args)" in said
+
+
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [
+        ((2, 3, 4), (2, 3, 4)),
+        ((3, 4), (1, 3, 4)),
+        ((2, 3, 2, 2), (2, 3, 4)),
+        ((2, 12), (2, 3, 4)),
+        ((5, 2, 4), (2, 5, 4)),
+        ((3, 4), (2, 3, 4)),
+    ],
+)
+def test_shapes_that_hold_the_same(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    array = np.arange(np.prod(shape)).reshape(shape)
+    found = view(shape, wanted)
+    assert found is not None
+    assert found(array).shape == wanted
+    np.testing.assert_array_equal(np.unique(found(array)), np.unique(array))
+
+
+@pytest.mark.parametrize(("shape", "wanted"), [((2, 3), (4,)), ((4, 3, 4), (4, 4, 3)), ((6, 4), (2, 5, 4)), ((), (2,))])
+def test_shapes_that_do_not(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    assert view(shape, wanted) is None
+
+
+def test_columns_of_a_module_are_those_of_a_layer() -> None:
+    theirs = np.random.default_rng(0).normal(size=(2, 5, 6))
+    kept = Kept(theirs.shape, theirs.dtype, theirs.reshape(10, 6)[[0, 9, 8]], whole=False)
+    wanted = Wanted(kept, None, np.array([4, 1]))
+    layer = theirs[..., [4, 1]]
+    found = wanted.view(layer.shape)
+    assert found is not None
+    got, want = wanted.pair(Array(layer, layer.shape).rows(found, kept))
+    np.testing.assert_array_equal(got, want)
+    assert got.shape == (3, 2)
+
+
+def test_distances() -> None:
+    x = np.array([3.0, 4.0])
+    assert distance(x, x) == 0
+    assert distance(2 * x, x) == pytest.approx(1)
+    assert distance(np.array([np.nan, 4.0]), x) == np.inf
+    assert distance(np.array([np.nan, 4.0]), np.array([np.nan, 4.0])) == 0
+    assert distance(np.ones(2), np.zeros(2)) == np.inf
+
+
+def test_trials_run_the_compiled_program_again(llama: Port, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, plan = llama.loaded(llama.rules)
+    recording = Recording.read(llama.folder / "run.safetensors")
+    trace = try_run(recording, counterparts(recording, model, plan), model)
+    assert not isinstance(trace, str)
+    compiled = trace.program._compiled._cache_size()
+    twice = trace.again(jax.tree.map(lambda leaf: leaf, model))
+    assert trace.program._compiled._cache_size() == compiled == 1
+    np.testing.assert_array_equal(twice.result, trace.result)
