@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench import deepseek, hub, limits, ours, peers, peers_quantized, peers_torch, saving
+from bench import adapters, deepseek, hub, limits, ours, peers, peers_quantized, peers_torch, saving
 from bench.work import Work
 
 
@@ -46,6 +46,7 @@ def _limit(title: str, prepare: Callable[[Work], Callable[[], Any]]) -> Case:
 
 MAKERS: dict[str, Callable[[Work], None]] = {
     "converted": ours.make_converted,
+    adapters.FOLDER: adapters.make_adapter,
     "orbax": peers.make_orbax,
     "tree.eqx": peers.make_equinox,
     ".bin": peers_torch.make_pickled,
@@ -63,6 +64,7 @@ CASES: dict[str, Case] = {
     "bridge_pickled": _ours("**bridge.load** of what torch.save writes", ours.load_pickled, ".bin"),
     "bridge_open_pickled": _ours("**bridge.open** of what torch.save writes", ours.opened_pickled, ".bin"),
     "bridge_quantized": _ours("**bridge.load**", ours.dequantised),
+    "bridge_merged": _ours("**bridge.load** with an adapter (r = 16) merged", adapters.merged, adapters.FOLDER),
     "bridge_f32": _ours("**bridge.load**", ours.to_f32),
     "bridge_bf16": _ours("**bridge.load**", ours.to_bf16),
     "bridge_transposed": _ours("**bridge.load**", ours.transposed, transposed=True),

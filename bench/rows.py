@@ -119,6 +119,18 @@ ROWS = (
         growth=2.0,
         ours="bridge_f32",
     ),
+    *(
+        Row(
+            f"merged_{dtype.lower()}",
+            f"An adapter of every projection (r = 16), merged into {dtype}",
+            ("bridge_merged", "bridge"),
+            (Bound("bridge_merged", ((1.5, ("bridge",)),)), *_memory("bridge_merged", 64 * MIB)),
+            dtype=dtype,
+            ours="bridge_merged",
+            large=False,
+        )
+        for dtype in ("F32", "BF16")
+    ),
     Row(
         "pickled",
         "What torch.save writes, into stacked leaves",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bridge._errors import PlanError as PlanError
     from bridge._errors import RuleError as RuleError
     from bridge._errors import SaveError as SaveError
+    from bridge.api.arguments import Adapters as Adapters
     from bridge.api.arguments import AllowMissing as AllowMissing
     from bridge.api.arguments import Dtype as Dtype
     from bridge.api.arguments import Layouts as Layouts
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from bridge.api.plan import plan as plan
     from bridge.api.save import SaveReport as SaveReport
     from bridge.api.save import save as save
+    from bridge.api.suggest import Suggestion as Suggestion
+    from bridge.api.suggest import suggest as suggest
     from bridge.checking.check import check as check
     from bridge.checking.report import Check as Check
     from bridge.format.spec import TensorSpec as TensorSpec
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from bridge.tracing.trace import trace as trace
 
 _HOMES = {
+    "Adapters": "api.arguments",
     "AllowMissing": "api.arguments",
     "BridgeError": "_errors",
     "Checkpoint": "source.checkpoint",
@@ -67,6 +71,7 @@ _HOMES = {
     "SaveReport": "api.save",
     "Source": "api.arguments",
     "Spec": "mapping.template",
+    "Suggestion": "api.suggest",
     "TensorSpec": "format.spec",
     "Trace": "tracing.trace",
     "check": "checking.check",
@@ -78,6 +83,7 @@ _HOMES = {
     "plan": "api.plan",
     "revert": "api.convert",
     "save": "api.save",
+    "suggest": "api.suggest",
     "trace": "tracing.trace",
 }
 

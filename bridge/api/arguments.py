@@ -30,6 +30,14 @@ RuleLike: TypeAlias = Union[  # noqa: UP007
 Rules: TypeAlias = Union[RuleLike, Sequence[RuleLike], os.PathLike[str], Plan, None]  # noqa: UP007
 """Rules, one or a list; a path to TOML; a `Plan`; `None` for none."""
 
+_AdapterSource: TypeAlias = str | os.PathLike[str] | Checkpoint
+
+Adapter: TypeAlias = _AdapterSource | tuple[_AdapterSource, float]
+"""An adapter's folder, file or repo, or a pair of it and the weight by which its changes are multiplied."""
+
+Adapters: TypeAlias = Union[Adapter, Sequence[Adapter]]  # noqa: UP007
+"""Adapters to merge, one or a list, in their order."""
+
 Dtype: TypeAlias = str | type[Any] | np.dtype[Any]
 """A dtype, as numpy and JAX have it; of a load also `"checkpoint"`, of a save `"model"`."""
 

@@ -11,11 +11,13 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.api.base import Base, check_base
+from bridge.api.beside import Beside, planned
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import filled
+from bridge.mapping.cover import spans
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
-from bridge.planning.backwards import COUNTER, saved_specs
+from bridge.planning.partly import Box
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.rules.rule import Rule
@@ -41,6 +43,7 @@ class Content:
     - `left_out`: the leaves that the caller leaves out; `unplanned` those that are saved by rules, or under their own
         names, and not by a plan of the caller's.
     - `base`: what a checkpoint hands over, if there is one.
+    - `unsaved`: the boxes of leaves that no key holds.
     """
 
     def __init__(
@@ -51,9 +54,10 @@ class Content:
         left_out: frozenset[str],
         unplanned: frozenset[str],
         base: Base | None,
+        unsaved: Mapping[str, Sequence[Box]],
     ) -> None:
         self.plan, self.held, self.specs, self.left_out = plan, held, specs, left_out
-        self.unplanned, self.base = unplanned, base
+        self.unplanned, self.base, self.unsaved = unplanned, base, unsaved
 
     @classmethod
     def of(
@@ -73,7 +77,7 @@ class Content:
         if isinstance(rules, Plan):
             plan = rules
         elif ckpt is None:
-            plan = _planned(template, rules, target, left_out)
+            plan = planned(template, rules, target, left_out)
         else:
             any_name = NamePatterns.of("**")  # what the base lacks is new, what no leaf takes it hands over
             request = Request(rules, allow_missing=any_name, allow_unexpected=any_name)
@@ -86,14 +90,17 @@ class Content:
         specs = _specs(plan, held, leaves, dtype, by_rules=by_rules)
         named = {*filled(plan.blocks), *plan.fills, *left_out}
         unplanned = frozenset(leaves.keys() if by_rules else leaves.keys() - named)
-        if not by_rules and unplanned:
-            own = _planned(template, own_rules, target, named)
-            _check_apart(own, specs)
-            held |= pieces(own.blocks)
-            specs |= _specs(own, pieces(own.blocks), leaves, dtype, by_rules=True)
+        unsaved = plan.partly if by_rules else {}
+        if not by_rules and (unplanned or plan.partly):
+            beside = Beside.of(plan, template, own_rules, target, named, left_out)
+            beside.check_apart(specs)
+            own = pieces(beside.blocks)
+            held |= own
+            unsaved = beside.unsaved
+            specs |= _specs(beside.plan, own, leaves, dtype, by_rules=True, stored=beside.stored)
         _policy(dtype).check(specs, "key")
         base = None if ckpt is None else Base(ckpt, specs, held)
-        return cls(plan, held, specs if base is None else base.specs(specs), left_out, unplanned, base)
+        return cls(plan, held, specs if base is None else base.specs(specs), left_out, unplanned, base, unsaved)
 
     def copies(self) -> Iterator[tuple[str, Piece]]:
         """Leaves that were loaded from a key which is saved from another leaf: the key, and what they have of it."""
@@ -135,6 +142,10 @@ class Content:
             elif name in copied and name not in saved:
                 key = copied[name]
                 yield LeftOut(name, f"a copy: key {quote(key)} is saved from leaf {quote(self.held[key][-1].leaf)}")
+            elif name in self.unsaved:
+                for hole in self.unsaved[name]:
+                    place = spans(tuple(leaves[name].shape), hole)
+                    yield LeftOut(f"{name}{place}", "no key holds this part of the leaf")
         if self.base is None and self.unplanned >= leaves.keys():
             yield from self._without_shape()
         for rule in (Rule(text) for text in self.plan.idle if self.base is None):
@@ -162,22 +173,6 @@ def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozen
         if not any(name in one for name in leaves):
             raise PlanError(f"leave_out={quote(text)} names no leaf of the model to save: take it away")
     return frozenset(name for name in leaves if name in patterns)
-
-
-def _planned(
-    template: Template, rules: tuple[Rule, ...], target: str | os.PathLike[str], left_out: Container[str]
-) -> Plan:
-    """The plan by which `rules` would read what they are about to write."""
-    specs = saved_specs(rules, template, left_out)
-    plan = make_plan(specs, template, Request(rules), source=str(target))
-    lost = {problem.key for problem in plan.problems.unexpected if specs[problem.key] is COUNTER}
-    if lost:  # by these rules PyTorch's layer is called otherwise than the others of its keys
-        kept = {key: spec for key, spec in specs.items() if key not in lost}
-        plan = make_plan(kept, template, Request(rules), source=str(target))
-    if not (plan.problems.conflicts or plan.problems.mismatched or plan.problems.unexpected):
-        plan.problems.missing[:] = [each for each in plan.problems.missing if each.name not in left_out]
-    plan.check()
-    return plan
 
 
 def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]) -> None:
@@ -211,23 +206,20 @@ def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[Piece
     return kept
 
 
-def _check_apart(own: Plan, specs: Mapping[str, Spec]) -> None:
-    """Leaves beside the plan have keys beside the plan's. **Raises:** `PlanError`."""
-    for block in own.blocks:
-        for leaf, key in zip(block.leaves, block.terms[0].keys, strict=True):
-            if key in specs:
-                raise PlanError(
-                    f"leaf {quote(leaf)}, of which the plan says nothing, would be saved as {quote(key)}, and the plan "
-                    f"saves another leaf there: leave it out, leave_out={[leaf]}"
-                )
-
-
 def _policy(dtype: Any) -> DtypePolicy:
     return DtypePolicy.of(None if isinstance(dtype, str) and dtype == "model" else dtype)
 
 
-def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, by_rules: bool) -> dict[str, Spec]:
-    """What every key is written as, in the order of the checkpoint."""
+def _specs(
+    plan: Plan,
+    held: Pieces,
+    leaves: Mapping[str, Any],
+    dtype: Any,
+    *,
+    by_rules: bool,
+    stored: Mapping[str, np.dtype] = {},
+) -> dict[str, Spec]:
+    """What every key is written as, in the order of the checkpoint. Leaves in `stored` have keys of that dtype."""
     policy = _policy(dtype)
     specs: dict[str, Spec] = {}
     spent = plan.spent
@@ -241,8 +233,12 @@ def _specs(plan: Plan, held: Pieces, leaves: Mapping[str, Any], dtype: Any, *, b
         elif key in held:
             own = dtypes[held[key][0].leaf]
             # Keys of one spec whose leaves have one dtype get one spec, unless a pattern has a say in it.
-            spec = None if policy.by_leaf else known.get((kind, own))
-            if spec is None:
+            leaf = held[key][0].leaf
+            spec = None if policy.by_leaf or leaf in stored else known.get((kind, own))
+            if spec is None and leaf in stored:
+                like = Spec(stored[leaf], read.shape)
+                spec = _spec(key, like, own, policy, as_is=dtype == "model")
+            elif spec is None:
                 spec = known[kind, own] = _spec(key, read, own, policy, as_is=by_rules or dtype == "model")
             specs[key] = spec
     return specs

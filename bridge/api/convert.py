@@ -11,8 +11,9 @@ import numpy as np
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import LeftOut
-from bridge.api.kept import kept_value
-from bridge.api.load import opened, planned, request_of
+from bridge.api.kept import kept_parts, kept_value
+from bridge.api.load import opened
+from bridge.api.planned import also_opened, planned, request_of
 from bridge.api.progress import fetch, reporting
 from bridge.api.save import SaveReport
 from bridge.converted import is_converted
@@ -24,7 +25,7 @@ from bridge.source.checkpoint import open_checkpoint
 from bridge.target.commit import Target
 
 if TYPE_CHECKING:
-    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Progress, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, OpenOptions, Progress, Rules, Source
 
 _DEFAULT_NBYTES = 48 << 20
 """What leaves are made in: more makes nothing faster, but where a tensor is larger and transposed."""
@@ -40,6 +41,7 @@ def convert(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: Adapters = (),
     layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     overwrite: bool = False,
@@ -70,14 +72,16 @@ def convert(
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
         mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan; a value that does not fit,
         or would become infinite, is an error when it is read.
-    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
-        functions `(name, spec) -> array` that make one.
+    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
+        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
     - `allow_unexpected`: patterns of keys that may be left over.
     - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
         keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
         scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
         A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
         `"as": "keep"` where wanted.
+    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, PEFT's, kohya's or diffusers';
+        each alone or as a pair of it and a weight, `("org/my-lora", 0.5)`.
     - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
         from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
     - `max_host_bytes`: bytes of memory to make leaves in, 48 MiB by default: a checkpoint may be larger than memory.
@@ -115,17 +119,18 @@ def convert(
         "root": root,
         "modules": modules,
     }
-    with opened(source, **options) as stored:
+    with opened(source, **options) as stored, also_opened(adapters, options) as own:
         if is_converted(stored.metadata):
             raise PlanError(f"{quote(stored.source)} is converted already: load it as it is, or revert it first")
-        request = request_of(rules, dtype, allow_missing, allow_unexpected, quantized=quantized)
-        ckpt, plan, model = planned(stored, like, rules, request, layouts)
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, quantized=quantized, adapters=own)
+        ckpt, plan, model = planned(stored, like, rules, request, layouts, own)
         plan.check()
         max_nbytes = in_flight(max_host_bytes, plan.leaves, _DEFAULT_NBYTES)
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
+        parts = kept_parts(plan, model)
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
         with reporting(progress, "converting", before=fetched) as report:
-            files, nbytes = write_converted(place, ckpt, plan, kept, max_nbytes=max_nbytes, report=report)
+            files, nbytes = write_converted(place, ckpt, plan, kept, parts, max_nbytes=max_nbytes, report=report)
         lost = lost_keys(ckpt)
     left_out = [each for each in plan.lossy if each.key not in lost]
     return SaveReport(files, nbytes, tuple(LeftOut(*each) for each in (*left_out, *lost.items())))

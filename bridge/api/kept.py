@@ -1,4 +1,4 @@
-"""Leaves that no key fills, where the caller allows it: most loads fill all of them, and import none of this."""
+"""Leaves that no key fills, or not whole, where the caller allows it: most loads fill all, and import none of this."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.pattern import NamePatterns
+from bridge.place.kept import KeptPart
 from bridge.place.shards import spread
 from bridge.place.work import canonical
 from bridge.planning.plan import Plan
@@ -22,21 +23,41 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
 
     **Raises:** `PlanError` where it is none, or cannot go where it should.
     """
-    found, spec = _filler(name, made), made.leaves[name]
-    if found is None:
-        value = model.kept(name)
-    else:
-        pattern, function = found
-        value = function(name, spec)
-        value = value if hasattr(value, "dtype") else np.asarray(value)
-        dtype = canonical(np.dtype(value.dtype))
-        if value.shape != spec.shape or dtype != spec.dtype:
-            shown = f"{dtype}{list(value.shape)}"
-            raise PlanError(f"leaf {quote(name)}: the function for {quote(pattern)} gave {shown}, the model has {spec}")
+    value = _value(name, made, model)
     try:
         return spread(value, sharding)
     except ValueError as error:
         raise PlanError(f"leaf {quote(name)}, which no key fills, {error}") from error
+
+
+def kept_parts(made: Plan, model: Any) -> dict[str, KeptPart]:
+    """What the leaves have that keys fill in part.
+
+    **Raises:** `PlanError` where a template has no value, or a function gives another array.
+    """
+    return {
+        name: KeptPart(name, made.leaves[name], holes, _value(name, made, model)) for name, holes in made.partly.items()
+    }
+
+
+def _value(name: str, made: Plan, model: Any) -> Any:
+    """The value of a whole leaf, by the caller's function or the template."""
+    found, spec = _filler(name, made), made.leaves[name]
+    if found is None:
+        if model is None:
+            raise PlanError(
+                f"leaf {quote(name)} is not filled whole, and without a template it has no other values: give a "
+                "template, or allow_missing={pattern: function} to make them"
+            )
+        return model.kept(name)
+    pattern, function = found
+    value = function(name, spec)
+    value = value if hasattr(value, "dtype") else np.asarray(value)
+    dtype = canonical(np.dtype(value.dtype))
+    if value.shape != spec.shape or dtype != spec.dtype:
+        shown = f"{dtype}{list(value.shape)}"
+        raise PlanError(f"leaf {quote(name)}: the function for {quote(pattern)} gave {shown}, the model has {spec}")
+    return value
 
 
 def _filler(name: str, made: Plan) -> tuple[str, Filler] | None:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
-from bridge._errors import PlanError
+from bridge.api.planned import also_opened, planned, request_of
 from bridge.format.table import collector_off
-from bridge.mapping.pattern import NamePatterns
-from bridge.mapping.template import Template
-from bridge.planning.plan import Plan, Request, make_plan
-from bridge.planning.policy import DtypePolicy
-from bridge.rules.rule import rules_of
+from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
 if TYPE_CHECKING:
     import jax
 
-    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Progress, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, OpenOptions, Progress, Rules, Source
+    from bridge.place.kept import KeptPart
 
 T = TypeVar("T")
 
@@ -47,6 +43,7 @@ def load(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: Adapters = (),
     layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     progress: Progress | bool | None = None,
@@ -71,6 +68,7 @@ def load(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: Adapters = (),
     layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     progress: Progress | bool | None = None,
@@ -95,6 +93,7 @@ def load(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: Adapters = (),
     layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     progress: Progress | bool | None = None,
@@ -127,14 +126,16 @@ def load(
     - `sharding`: where leaves go. A `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern:
         PartitionSpec})`, or only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process
         reads the bytes of its own shards.
-    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
-        functions `(name, spec) -> array` that make one.
+    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
+        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
     - `allow_unexpected`: patterns of keys that may be left over.
     - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
         keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
         scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
         A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
         `"as": "keep"` where wanted.
+    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, PEFT's, kohya's or diffusers';
+        each alone or as a pair of it and a weight, `("org/my-lora", 0.5)`.
     - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
         from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
     - `max_host_bytes`: bytes that may be in flight between the files and devices with memory of their own, 1 GiB by
@@ -176,22 +177,22 @@ def load(
         "root": root,
         "modules": modules,
     }
-    with collector_off(many=True), opened(source, **options) as stored:
-        request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
-        ckpt, made, model = planned(stored, like, rules, request, layouts)
+    with collector_off(many=True), opened(source, **options) as stored, also_opened(adapters, options) as own:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized, own)
+        ckpt, made, model = planned(stored, like, rules, request, layouts, own)
         made.check()
         where = placements(made.request.sharding, made.leaves, model)
         with _agreed(ckpt, made, where):
-            kept = _kept(made, model, where) if made.kept else {}
-            values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap)
+            kept, parts = _kept(made, model, where) if made.kept or made.partly else ({}, {})
+            values = read_leaves(ckpt, made, where, max_host_bytes, progress, mmap=mmap, kept=parts)
     return values if model is None else model.filled(values | kept)
 
 
-def _kept(made: Plan, model: Any, where: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves that no key fills."""
-    from bridge.api.kept import kept_value  # most loads fill all leaves
+def _kept(made: Plan, model: Any, where: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, KeptPart]]:
+    """The leaves that no key fills, and what those keep that keys fill in part."""
+    from bridge.api.kept import kept_parts, kept_value  # most loads fill all leaves
 
-    return {name: kept_value(name, made, model, where[name]) for name in made.kept}
+    return {name: kept_value(name, made, model, where[name]) for name in made.kept}, kept_parts(made, model)
 
 
 def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractContextManager[None]:
@@ -204,89 +205,3 @@ def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractC
     from bridge.place.agreement import same_load_everywhere  # several processes alone have to agree
 
     return same_load_everywhere(ckpt, made, where, processes)
-
-
-def request_of(
-    rules: Rules,
-    dtype: Any,
-    allow_missing: AllowMissing,
-    allow_unexpected: Sequence[str] | str,
-    sharding: Any = None,
-    quantized: str | Mapping[str, Any] | None = None,
-) -> Request:
-    """What is asked for; a `Plan` as rules brings along what was asked when it was made."""
-    missing, unexpected = NamePatterns.of(allow_missing), NamePatterns.of(allow_unexpected)
-    policy = DtypePolicy.of(dtype)
-    fillers = dict(allow_missing) if isinstance(allow_missing, Mapping) else {}
-    before = rules.request if isinstance(rules, Plan) else Request()
-    codes = before.quantized
-    if quantized is not None:
-        from bridge.api.quantized import quantized_of  # few say it
-
-        codes = quantized_of(quantized)
-    if not isinstance(rules, Plan):
-        return Request(rules_of(rules), policy, missing, unexpected, fillers, sharding, codes)
-    return Request(
-        before.rules,
-        policy if dtype is not None else before.dtype,
-        NamePatterns.of((*before.allow_missing.texts, *missing.texts)),
-        NamePatterns.of((*before.allow_unexpected.texts, *unexpected.texts)),
-        {**before.fillers, **fillers},
-        before.sharding if sharding is None else sharding,
-        codes,
-    )
-
-
-def planned(
-    stored: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None = None
-) -> tuple[Checkpoint, Plan, Any]:
-    """The checkpoint as it is meant, the plan for it, and the template taken apart.
-
-    A `Plan` as rules is proven again where not all is as it was.
-    """
-    if not stored.specs.has_codes:
-        made, model = _planned(stored, like, rules, request, layouts)
-        return stored, _told(stored, made), model
-    from bridge.api.quantized import check_codes, meant  # most checkpoints are plain
-    from bridge.api.refused import plannable, without_refused
-
-    ckpt, meaning = meant(stored, request)
-    ckpt = plannable(ckpt)
-    made, model = _planned(ckpt, like, rules, request, layouts)
-    check_codes(stored, made)
-    return ckpt, _told(ckpt, without_refused(ckpt, made if meaning is None else meaning.told(made))), model
-
-
-def _told(ckpt: Checkpoint, made: Plan) -> Plan:
-    """The plan, with what only the places of the keys say."""
-    if made.problems.unexpected:
-        from bridge.api.ties import tell_ties  # most plans have none
-
-        tell_ties(ckpt.specs, made)
-    return made
-
-
-def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None) -> tuple[Plan, Any]:
-    from bridge.api.read import is_converted  # these import JAX
-    from bridge.model.template import take_apart
-    from bridge.place.work import canonical
-
-    if like is None and layouts:
-        raise PlanError(
-            "layouts are for the layers of a model, and like=None has none: give a model, or rules with axes"
-        )
-    model = None if like is None else take_apart(like, layouts)
-    template = None if model is None else model.template
-    converted = is_converted(ckpt)
-    if converted and template is not None:
-        # Its keys are leaf names and its tensors leaves: no layout has a say any more.
-        template = Template(template.leaves, kind=template.kind)
-    if isinstance(rules, Plan):
-        if rules.holds_for(ckpt.specs, template, request, canonical):
-            return replace(rules, source=ckpt.source, specs=ckpt.specs, request=request), model
-        request = request._replace(rules=rules.rules)
-    if converted and request.rules:
-        from bridge.api.own_rules import without_own_rules  # rules for a converted checkpoint are rare
-
-        request = without_own_rules(ckpt, request)
-    return make_plan(ckpt.specs, template, request, source=ckpt.source, canonical=canonical), model

@@ -6,11 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bridge.api.load import opened, planned, request_of
+from bridge.api.load import opened
+from bridge.api.planned import also_opened, planned, request_of
 from bridge.planning.plan import Plan
 
 if TYPE_CHECKING:
-    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
 
 
 def plan(
@@ -23,6 +24,7 @@ def plan(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: Adapters = (),
     layouts: Layouts | None = None,
     max_host_bytes: int | None = None,
     revision: str | None = None,
@@ -53,14 +55,16 @@ def plan(
     - `sharding`: where leaves go. A `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern:
         PartitionSpec})`, or only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process
         reads the bytes of its own shards.
-    - `allow_missing`: patterns of leaves that may be absent and keep the template's value, or a mapping of patterns to
-        functions `(name, spec) -> array` that make one.
+    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
+        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
     - `allow_unexpected`: patterns of keys that may be left over.
     - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
         keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
         scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
         A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
         `"as": "keep"` where wanted.
+    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, PEFT's, kohya's or diffusers';
+        each alone or as a pair of it and a weight, `("org/my-lora", 0.5)`.
     - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
         from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
     - `max_host_bytes`: bytes that may be in flight between the files and devices with memory of their own, 1 GiB by
@@ -97,8 +101,13 @@ def plan(
         "root": root,
         "modules": modules,
     }
-    with opened(source, **options) as stored:
-        request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized)
-        ckpt, made, model = planned(stored, like, rules, request, layouts)
+    with opened(source, **options) as stored, also_opened(adapters, options) as own:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized, own)
+        ckpt, made, model = planned(stored, like, rules, request, layouts, own)
         where = placements(made.request.sharding, made.leaves, model)
-        return predicted(ckpt, made, where, max_host_bytes)
+        made = predicted(ckpt, made, where, max_host_bytes)
+        if own:
+            from bridge.api.adapters import with_kept  # few plans have any
+
+            made = with_kept(made, ckpt)
+        return made

@@ -22,6 +22,7 @@ from bridge.stream.jobs import fill, located, sizes
 
 if TYPE_CHECKING:
     from bridge.api.progress import Progress
+    from bridge.place.kept import KeptPart
     from bridge.place.staged import Fill, Staging
 
 Placements = Mapping[str, Sharding | None]
@@ -46,7 +47,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
     nbytes, beside = found.nbytes, max(sum(found.scratch_nbytes), readers_nbytes(ckpt.parallel))
     if staged:
         scratch_nbytes = sum(found.scratch_nbytes) if ckpt.parallel is None else beside
-        staging = _staging(blocks, staged, where, budget, ckpt.parallel)
+        staging = _staging(blocks, staged, where, budget, ckpt.parallel, {})
         for batch in staging.batches():
             found = sizes(staging.made.of(batch), ckpt.specs)
             nbytes += found.nbytes
@@ -73,15 +74,16 @@ def read_leaves(
     progress: Progress | bool | None,
     *,
     mmap: bool,
+    kept: Mapping[str, KeptPart],
 ) -> dict[str, jax.Array]:
-    """Every leaf that the plan fills, read and placed.
+    """Every leaf that the plan fills, read and placed. `kept` is what those have that it fills in part.
 
     **Raises:** `CheckpointError` for what reading finds; `PlanError` for memory that cannot be had.
     """
     held, staged, budget = _split(made, where, max_host_bytes)
     chosen = _to_read(ckpt, made)
     work = Work(chosen, held | {name: made.leaves[name] for name in made.fills}, where)
-    staging = _staging(chosen, staged, where, budget, ckpt.parallel) if staged else None
+    staging = _staging(chosen, staged, where, budget, ckpt.parallel, kept) if staged else None
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = _mapped(ckpt, work) if mmap else {}
     blocks = _without(work.blocks, memory) if memory else work.blocks
@@ -92,6 +94,9 @@ def read_leaves(
     for name, value in made.fills.items():
         for buffer in work.memory(name, memory):
             buffer.fill(value)
+    for name in kept.keys() & held.keys():
+        for grid, buffer in work.parts(name, memory):
+            kept[name].write_grid(grid, buffer)
     with _reporting(progress, fetched) as report:
         total = 0 if report is None or staging is None else predicted(ckpt, made, where, max_host_bytes).nbytes
         read = _reader(ckpt, total, report)

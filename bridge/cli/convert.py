@@ -47,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         dtype=wanted,
         allow_unexpected=arguments.allow_unexpected,
         quantized=arguments.quantized,
+        adapters=arguments.adapter,
         overwrite=arguments.overwrite,
         progress=on_terminal(),
         **open_options(arguments),

@@ -42,7 +42,7 @@ def add(commands: Commands) -> None:
         "demo",
         help="a real checkpoint into a real model, torch-free",
         description="Loads all-MiniLM-L6-v2 into an Equinox BERT and compares sentences. "
-        "Needs the 'tokenizers' library: pip install 'eqx-bridge[demo]'.",
+        "Needs the 'tokenizers' library: pip install 'eqx-bridge[text]'.",
     )
     add_source(parser, default=REPO)
     add_json(parser)

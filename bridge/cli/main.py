@@ -11,10 +11,13 @@ from typing import NoReturn
 
 from bridge import BridgeError, RuleError, __version__
 from bridge._text import printable
-from bridge.cli import check, convert, demo, diff, inspect, plan, recorder, revert
+from bridge.cli import check, classify, convert, demo, diff, embed, generate, inspect, plan, recorder, revert, suggest
 from bridge.cli.terminal import UsageError, complain
 
-COMMANDS = (inspect, plan, convert, revert, diff, recorder, check, demo)
+COMMANDS = (
+    *(inspect, suggest, plan, convert, revert, diff, recorder, check),
+    *(embed, classify, generate, demo),
+)
 
 DONE, PROBLEM, USAGE = 0, 1, 2
 INTERRUPTED, BROKEN_PIPE = 130, 141  # what a shell says of a program that SIGINT or SIGPIPE ended

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 import bridge
+from bridge.cli.adapters import add_adapters
 from bridge.cli.arguments import Commands, add_json, add_quantized, add_source, open_options
 from bridge.cli.like import like
 from bridge.cli.terminal import ascii_json, out
@@ -52,6 +53,7 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
         help="keys that may be left over, as in **.inv_freq (may be given again)",
     )
     add_quantized(parser)
+    add_adapters(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -64,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         allow_missing=arguments.allow_missing,
         allow_unexpected=arguments.allow_unexpected,
         quantized=arguments.quantized,
+        adapters=arguments.adapter,
         **open_options(arguments),
     )
     if arguments.json:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 
 import numpy as np
 
 from bridge.mapping.block import filled
 from bridge.mapping.indexmap import row_major
+from bridge.place.kept import KeptPart
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.batches import Batches
@@ -22,9 +23,15 @@ Flat = tuple[str, int, np.ndarray]
 
 
 def leaves_of(
-    ckpt: Checkpoint, plan: Plan, order: Sequence[str], *, max_nbytes: int, report: Report | None
+    ckpt: Checkpoint,
+    plan: Plan,
+    order: Sequence[str],
+    kept: Mapping[str, KeptPart],
+    *,
+    max_nbytes: int,
+    report: Report | None,
 ) -> Iterator[Flat]:
-    """The leaves of `order` that keys fill.
+    """The leaves of `order` that keys fill; `kept` is what those have that keys fill in part.
 
     What they are made in, and what readers turn and cast in, is `max_nbytes` together at most; but a sum whose terms
     run in different orders is made whole.
@@ -53,6 +60,9 @@ def leaves_of(
             nbytes = prod(part.shape) * part.spec.dtype.itemsize
             arrays[part.name] = memory[at : at + nbytes].view(part.spec.dtype).reshape(part.shape)
             at += part.nbytes
+        for part in batch:
+            if part.leaf in kept:
+                kept[part.leaf].write(part.box, arrays[part.name])
         start = done
 
         def within(now: int, total: int, start: int = start) -> None:

@@ -14,7 +14,8 @@ from bridge.converted.leaves import Report, leaves_of
 from bridge.converted.record import VERSION, kept_keys, record_of, stale_name
 from bridge.format.encode import encode_header, encode_index
 from bridge.format.table import Form, Part, Table
-from bridge.mapping.shard import parts
+from bridge.mapping import shard
+from bridge.place.kept import KeptPart
 from bridge.planning.plan import Plan
 from bridge.source.box import box_of, read_box
 from bridge.source.checkpoint import Checkpoint
@@ -32,16 +33,20 @@ def write_converted(
     ckpt: Checkpoint,
     plan: Plan,
     kept: Mapping[str, np.ndarray],
+    parts: Mapping[str, KeptPart],
     *,
     max_nbytes: int,
     report: Report | None,
 ) -> tuple[tuple[str, ...], int]:
-    """Write and commit all files; their names and how many bytes they have together."""
+    """Write and commit all files; their names and how many bytes they have together.
+
+    **Arguments:** `kept`: leaves that no key fills; `parts`: what those have that keys fill in part.
+    """
     with place.staged() as stage, stage.interruptible():
         (main,), index = place.names(stage)
         record, originals = stage.free_name(RECORD), stage.free_name(ORIGINALS)
         _write_leaves(
-            stage.path, main, ckpt, plan, kept, beside=[record, originals], max_nbytes=max_nbytes, report=report
+            stage.path, main, ckpt, plan, kept, parts, beside=[record, originals], max_nbytes=max_nbytes, report=report
         )
         stale = _write_originals(stage.path / originals, ckpt, plan)
         write_file(stage.path / record, record_of(ckpt, plan, stale), (), shown=record)
@@ -62,6 +67,7 @@ def _write_leaves(
     ckpt: Checkpoint,
     plan: Plan,
     kept: Mapping[str, np.ndarray],
+    parts: Mapping[str, KeptPart],
     *,
     beside: Sequence[str],
     max_nbytes: int,
@@ -85,7 +91,7 @@ def _write_leaves(
             yield offsets[leaf], np.full(prod(plan.leaves[leaf].shape), value, plan.leaves[leaf].dtype)
         for leaf, values in kept.items():
             yield offsets[leaf], np.ascontiguousarray(values).reshape(-1)
-        for leaf, first, values in leaves_of(ckpt, plan, order, max_nbytes=max_nbytes, report=report):
+        for leaf, first, values in leaves_of(ckpt, plan, order, parts, max_nbytes=max_nbytes, report=report):
             yield offsets[leaf] + first * values.itemsize, values
 
     write_ranges(stage / name, ranges(), shown=name)
@@ -132,7 +138,7 @@ def _raw(ckpt: Checkpoint, tensor: Part) -> Iterator[np.ndarray]:
     """A tensor's bytes as the file has them, a part at a time; of one that has them in another order, as C has them."""
     form = tensor.form
     if not form.is_plain:
-        for box in parts(tuple(map(range, form.shape)), max(_PART // form.dtype.itemsize, 1)):
+        for box in shard.parts(tuple(map(range, form.shape)), max(_PART // form.dtype.itemsize, 1)):
             yield np.ascontiguousarray(read_box(ckpt, tensor, box_of(tensor, box))).reshape(-1).view(np.uint8)
         return
     for start in range(0, form.nbytes, _PART):

@@ -6,7 +6,7 @@ that the proof costs what the boxes cost and not what the array holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise, product
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -46,6 +46,18 @@ class Boxes(NamedTuple):
         for axis, steps in enumerate(self.steps):
             inside &= np.isin(point[axis] - self.starts[:, axis], _indices(0, steps))
         return [int(n) for n in np.flatnonzero(inside)]
+
+    def touching(self, ranges: Sequence[range], without: Collection[int] = ()) -> npt.NDArray[np.bool_]:
+        """For each box whether it has elements in `ranges`, those of some axes left aside."""
+        found = np.ones(len(self.starts), bool)
+        for axis, steps in enumerate(self.steps):
+            if axis not in without:
+                starts, runs = self.starts[:, axis], _indices(0, steps)
+                if len(runs) == runs[-1] - runs[0] + 1:
+                    found &= (starts + runs[0] < ranges[axis].stop) & (starts + runs[-1] >= ranges[axis].start)
+                else:  # boxes with gaps are told apart index by index
+                    found &= np.isin(ranges[axis].start - starts, runs)
+        return found
 
 
 def leaf_steps(index_map: IndexMap) -> tuple[Steps, ...]:

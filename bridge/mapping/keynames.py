@@ -219,6 +219,12 @@ class KeySpeller:
             )
         return found
 
+    def grid(
+        self, rule: Rule, rows: Rows, extents: Shape, lead: Sequence[Hole], loose: Sequence[str], axes: Sequence[str]
+    ) -> Matrix:
+        """The places of a leaf that have keys, a row for each axis: along leading axes, and those of `axes`."""
+        return np.indices(extents).reshape(len(extents), -1)
+
     def spread(
         self,
         rule: Rule,
@@ -236,7 +242,7 @@ class KeySpeller:
         extents = [*shape[: len(lead) + len(loose)], *(known.get(name, 0) for name in axes)]
         if not extents:
             return rows, np.empty((len(rows.ids), 0), np.int64)
-        grid = np.indices(extents).reshape(len(extents), -1)
+        grid = self.grid(rule, rows, tuple(extents), lead, loose, axes)
         count, each = len(rows.ids), grid.shape[1]
         columns = {name: np.repeat(column, each) for name, column in rows.columns.items()}
         inside = np.ones(count * each, bool)

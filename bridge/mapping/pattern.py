@@ -210,6 +210,17 @@ def decoded(hole: Hole, sizes: Mapping[str, int], column: Column) -> tuple[Mask 
     return inside, positions
 
 
+def matches(pattern: Pattern, sizes: Mapping[str, int], text: str) -> bool:
+    """Whether a pattern matches a name, selections of its indices included."""
+    found = pattern.match(text)
+    for variable, number in zip(pattern.variables, found or (), strict=False):
+        if isinstance(variable, Hole):
+            inside, _ = decoded(variable, sizes, np.array([int(number)]))
+            if inside is not None and not inside[0]:
+                return False
+    return found is not None
+
+
 def encoded(hole: Hole, sizes: Mapping[str, int], columns: Mapping[str, Column], rows: int) -> Column:
     """The numbers that positions make; -1 where one lies outside its selection. An index without a column is 0."""
     codec = _codec(hole, sizes)

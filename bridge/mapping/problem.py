@@ -8,11 +8,15 @@ from bridge.mapping.indexmap import Shape
 
 
 class Missing(NamedTuple):
-    """A leaf, or the part of it at `place` (`[7]`), that nothing fills. `key` is the key that would."""
+    """A leaf, or the part of it at `place` (`[7]`), that nothing fills. `key` is the key that would.
+
+    `optional` says that the part may stay empty if the caller allows it.
+    """
 
     name: str
     key: str | None = None
     place: str = ""
+    optional: bool = False
 
     @property
     def leaf(self) -> str:

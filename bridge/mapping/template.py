@@ -10,8 +10,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
+from bridge._errors import PlanError
+from bridge._text import quote
 from bridge.mapping.arrays import ArraySpec as ArraySpec
-from bridge.mapping.indexmap import Shape
+from bridge.mapping.indexmap import MAX_COUNT, Shape
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.rule import Rule
 
@@ -43,7 +45,7 @@ class Placed(NamedTuple):
 
     `rules` speak of the layer's own names, one layer at a time: the layer stands below `prefix`, `depth` leading axes
     of its leaves are a stack's. `tied_at` is where a copy of the layer stood that shares its leaves: keys there tie.
-    `whole` says that further axes are a stack's, which the rules leave in front.
+    `whole` says that further axes are a stack's, which the rules leave in front. `kind` is the layer's type.
     """
 
     prefix: str
@@ -51,6 +53,7 @@ class Placed(NamedTuple):
     depth: int = 0
     tied_at: str | None = None
     whole: bool = False
+    kind: str = ""
 
     def key(self, name: str) -> str:
         """What PyTorch calls a parameter of the layer, as a name of the model."""
@@ -80,6 +83,18 @@ class Template(NamedTuple):
     fills: Mapping[str, int] = {}
     hints: Mapping[str, str] = {}
     kind: str = "the model"
+
+    def check_shapes(self) -> None:
+        """Every leaf has a shape that an array can have. **Raises:** `PlanError`."""
+        first: dict[Shape, str] = {}
+        for name, spec in self.leaves.items():
+            first.setdefault(spec.shape, name)
+        for shape, name in first.items():
+            if prod(shape) > MAX_COUNT:
+                raise PlanError(
+                    f"leaf {quote(name)} of the model would be {list(shape)}, more than an array can have: make it "
+                    "smaller"
+                )
 
     def ports(self) -> dict[str, list[PortNumbers]]:
         """The names that the layouts give to PyTorch's parameters."""

@@ -26,6 +26,7 @@ class Placing:
 
     def __init__(self, modules: Iterable[tuple[str, Any]], own: Sequence[OwnLayout] = ()) -> None:
         self.layouts: list[tuple[str, Layout]] = []
+        self.kinds: dict[str, str] = {}
         self.owned: list[tuple[str, Any, OwnLayout]] = []
         self.ties: list[Tie] = []
         for name, module in modules:
@@ -35,6 +36,7 @@ class Placing:
                 self.owned.append((name, module, found))
             if layout:
                 self.layouts.append((name, layout))
+                self.kinds[name] = type(module).__name__
             if isinstance(module, eqx.nn.Shared):
                 from bridge.model.shared import ties  # few models share a layer
 
@@ -45,7 +47,7 @@ class Placing:
         """The template of a model with `leaves`; `spelled` leads from keystr's spellings to them."""
         for at, layer, own in self.owned:
             check_fits(own, layer, at, leaves)
-        placed = [one for at, layout in self.layouts for one in _placed(at, layout, leaves)]
+        placed = [one for at, layout in self.layouts for one in _placed(at, layout, leaves, self.kinds[at])]
         others = {joined(at, other): joined(at, own) for at, lay in self.layouts for other, own in lay.aliases.items()}
         others = {other: own for other, own in {**spelled, **others}.items() if own in leaves and other not in leaves}
         tied = self.tied(leaves)
@@ -106,7 +108,7 @@ class Placing:
         }
 
 
-def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
+def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec], kind: str) -> Iterator[Placed]:
     """The rules of a layout whose leaves the model has, together where they see the same axes as a stack's."""
     rules: list[tuple[Rule, int | None]] = []
     for rule in map(parsed, layout.rules):
@@ -129,11 +131,11 @@ def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec]) -> Iterator
         for depth in depths if rank is not None else depths[:1] or [0]:
             by_depth.setdefault(depth, []).append(rule)
     for depth, together in by_depth.items():
-        yield Placed(prefix, tuple(together), depth)
+        yield Placed(prefix, tuple(together), depth, kind=kind)
     # A file may hold the stack as it is, or some of its axes: then the layout's rules leave them in front.
     least = min(by_depth, default=0)
     for depth in range(least):
-        yield Placed(prefix, tuple(map(_stacked, by_depth[least])), depth, whole=True)
+        yield Placed(prefix, tuple(map(_stacked, by_depth[least])), depth, whole=True, kind=kind)
 
 
 @cache

@@ -73,7 +73,7 @@ class Fields:
         *,
         name: str = "config.json",
         ignore: Collection[str] = (),
-        parts: Mapping[str, bool] | None = None,
+        parts: Mapping[str, bool | str] | None = None,
     ) -> None:
         if not isinstance(data, Mapping):
             raise bridge.CheckpointError(f"'{safe(name)}' holds {_spelled(data)}, not an object of fields.")
@@ -100,6 +100,16 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
             self.refuse(field, value, "a number above 0")
         return float(value)
+
+    def numbers(self, field: str) -> tuple[float, ...]:
+        """A list of finite numbers above 0."""
+        value = self._take(field, None)
+        if not isinstance(value, list) or not all(
+            isinstance(each, int | float) and not isinstance(each, bool) and 0 < each <= sys.float_info.max
+            for each in value
+        ):
+            self.refuse(field, value, "a list of numbers above 0")
+        return tuple(map(float, value))
 
     def whole(self, field: str, *, default: int) -> int:
         """A whole number from 0 up."""
@@ -170,12 +180,14 @@ class Fields:
             self.refuse(field, value, "a whole number from 1 up, or two of them")
         return self._limited(field, pair[0]), self._limited(field, pair[1])
 
-    def labels(self) -> int:
-        """How many labels a classifier has: as many as are named, and 2 where config.json does not say."""
+    def labels(self) -> tuple[str, ...]:
+        """What a classifier's labels are called, in order: two where config.json does not say."""
         names = self._take("id2label", {})
-        if not isinstance(names, Mapping):
-            self.refuse("id2label", names, "an object that names labels by their numbers")
-        return len(names) or self.count("num_labels", default=2)
+        if not isinstance(names, Mapping) or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+            self.refuse("id2label", names, "an object that names labels by their numbers, from 0 on")
+        if not names:
+            return tuple(f"LABEL_{number}" for number in range(self.count("num_labels", default=2)))
+        return tuple(str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0])))
 
     def one_of(self, field: str, known: Collection[Any], *, default: Any) -> Any:
         """One of the values that are implemented. `false` is not taken for 0, nor `true` for 1."""
@@ -186,7 +198,14 @@ class Fields:
 
     def part(self, name: str, *, default: bool) -> bool:
         """Whether the caller wants a part of the model that no config.json speaks of, a pooler, say."""
-        return self._parts.pop(name, default)
+        return bool(self._parts.pop(name, default))
+
+    def head(self, known: Collection[str]) -> str:
+        """Which head the caller wants, one of `known`; `""` for none."""
+        head = self._parts.pop("head", "") or ""
+        if head and head not in known:
+            raise TypeError(f"this model has no head {head!r}, but {', '.join(map(repr, known))}")
+        return str(head)
 
     def done(self, unused: Collection[str] = ()) -> None:
         """Refuse every field that nobody took, but private ones and those that are known to change nothing.

@@ -61,21 +61,21 @@ def generate(
         )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 1:
         raise bridge.BridgeError(f"max_new_tokens is {max_new_tokens!r}; a whole number from 1 up is expected.")
-    sampling = _Sampling.of(temperature, top_p, key)
+    sampling = Sampling.of(temperature, top_p, key)
     stops = jnp.asarray([] if eos_token_id is None else eos_token_id, jnp.int32).reshape(-1)
     seq = tokens.shape[0]
-    padded = jnp.pad(tokens.astype(jnp.int32), (0, _padded(model, seq, max_new_tokens) - seq))
-    new = _generate(model, padded, jnp.asarray(seq, jnp.int32), int(max_new_tokens), sampling, stops)
+    row = jnp.pad(tokens.astype(jnp.int32), (0, padded(model, seq, max_new_tokens) - seq))
+    new = _generate(model, row, jnp.asarray(seq, jnp.int32), int(max_new_tokens), sampling, stops)
     return jnp.concatenate([tokens.astype(jnp.int32), new])
 
 
-def _padded(model: Any, seq: int, new: int) -> int:
+def padded(model: Any, seq: int, new: int) -> int:
     """To how many tokens a prompt is padded: many lengths share a program. No further than the model has positions."""
     power = max(_SHORTEST, 1 << (seq - 1).bit_length())
     return max(seq, min(power, model.config.max_position_embeddings - new))
 
 
-class _Sampling(NamedTuple):
+class Sampling(NamedTuple):
     """How a token is chosen of its logits. Without a key: the likeliest."""
 
     temperature: jax.Array | None = None
@@ -83,7 +83,7 @@ class _Sampling(NamedTuple):
     key: jax.Array | None = None
 
     @classmethod
-    def of(cls, temperature: float | None, top_p: float | None, key: jax.Array | None) -> _Sampling:
+    def of(cls, temperature: float | None, top_p: float | None, key: jax.Array | None) -> Sampling:
         """What the caller asked for. **Raises:** `bridge.BridgeError` for what makes no sense."""
         if temperature is not None and not 0 <= temperature < math.inf:
             raise bridge.BridgeError(f"temperature is {temperature}; a number from 0 up is expected.")
@@ -130,7 +130,7 @@ class _State(NamedTuple):
 
 @eqx.filter_jit
 def _generate(
-    model: Any, tokens: jax.Array, prompt: jax.Array, new: int, sampling: _Sampling, stops: jax.Array
+    model: Any, tokens: jax.Array, prompt: jax.Array, new: int, sampling: Sampling, stops: jax.Array
 ) -> jax.Array:
     """The tokens after the first `prompt` of `tokens`, shape `(new,)`."""
 

@@ -14,24 +14,30 @@ import jax
 import bridge
 from bridge.models._fields import Fields
 from bridge.models._json import parse_json, safe
+from bridge.models.heads import wanted
 
 M = TypeVar("M")
 
 # model_type: the file in this folder, and its class. A new architecture is a file and a line.
 ARCHITECTURES: Mapping[str, str] = {
+    "albert": "albert.Albert",
     "bert": "bert.Bert",
+    "distilbert": "distilbert.DistilBert",
+    "electra": "electra.Electra",
+    "esm": "esm.Esm",
     "gemma3": "gemma3.Gemma3",
     "gemma3_text": "gemma3.Gemma3",
     "gpt2": "gpt2.GPT2",
     "llama": "llama.Llama",
     "mistral": "mistral.Mistral",
     "mixtral": "mixtral.Mixtral",
+    "mpnet": "mpnet.MPNet",
     "qwen2": "qwen2.Qwen2",
     "qwen3": "qwen3.Qwen3",
     "qwen3_moe": "qwen3_moe.Qwen3MoE",
     "roberta": "roberta.Roberta",
     "vit": "vit.ViT",
-    "xlm-roberta": "roberta.Roberta",
+    "xlm-roberta": "xlm_roberta.XLMRoberta",
 }
 
 
@@ -45,6 +51,7 @@ def from_pretrained(
     allow_missing: bridge.AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: bridge.Adapters = (),
     layouts: bridge.Layouts | None = None,
     max_host_bytes: int | None = None,
     ignore: Collection[str] = (),
@@ -69,6 +76,7 @@ def from_pretrained(
     allow_missing: bridge.AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: bridge.Adapters = (),
     layouts: bridge.Layouts | None = None,
     max_host_bytes: int | None = None,
     ignore: Collection[str] = (),
@@ -92,6 +100,7 @@ def from_pretrained(
     allow_missing: bridge.AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: bridge.Adapters = (),
     layouts: bridge.Layouts | None = None,
     max_host_bytes: int | None = None,
     ignore: Collection[str] = (),
@@ -123,6 +132,8 @@ def from_pretrained(
     - `allow_unexpected`: patterns of keys that may be left over, those of a head, say.
     - `quantized`: `None` for values of quantised weights; a mapping, what stands in config.json as
         `quantization_config`, where the checkpoint has none.
+    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, each alone or as a pair of it
+        and a weight, `("org/my-lora", 0.5)`.
     - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`; those of `equinox.nn` are known.
     - `max_host_bytes`: bytes that may be in flight between the files and devices, 1 GiB by default.
     - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
@@ -156,8 +167,9 @@ def from_pretrained(
         root=root,
         modules=modules,
     )
+    left_behind = [allow_unexpected] if isinstance(allow_unexpected, str) else allow_unexpected
     try:
-        module, kind, config = architecture(ckpt, ignore=ignore)
+        module, kind, config = architecture(ckpt, ignore=ignore, left_behind=left_behind)
         if model_class is not None and not issubclass(kind, model_class):
             raise bridge.CheckpointError(
                 f"'{ckpt.source}' is a {kind.__name__} by its config.json, not a {model_class.__name__}. "
@@ -173,21 +185,36 @@ def from_pretrained(
             allow_missing=allow_missing,
             allow_unexpected=allow_unexpected,
             quantized=quantized,
+            adapters=adapters,
             layouts=layouts,
             max_host_bytes=max_host_bytes,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
         )
         if dtype is None:
             _check_one_dtype(ckpt, plan)
-        return bridge.load(ckpt, like, plan, layouts=layouts, max_host_bytes=max_host_bytes, progress=progress)
+        return bridge.load(
+            ckpt,
+            like,
+            plan,
+            adapters=adapters,
+            layouts=layouts,
+            max_host_bytes=max_host_bytes,
+            progress=progress,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+        )
     finally:
         if ckpt is not source:
             ckpt.close()
 
 
-def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any, Any]:
+def architecture(source: Any, *, ignore: Collection[str] = (), left_behind: Sequence[str] = ()) -> tuple[Any, Any, Any]:
     """What the config.json of a checkpoint names: the architecture's module, its class, and the config.
 
-    Arguments and errors as for `from_pretrained`.
+    Arguments and errors as for `from_pretrained`; `left_behind`: patterns of keys of a head that is not wanted.
     """
     ckpt = bridge.open(source)
     try:
@@ -201,7 +228,10 @@ def architecture(source: Any, *, ignore: Collection[str] = ()) -> tuple[Any, Any
             )
         file, _, kind = ARCHITECTURES[model_type].partition(".")
         module = import_module(f"bridge.models.{file}")
-        parts = module.parts_of([*ckpt.keys(), *ckpt.quantized]) if hasattr(module, "parts_of") else {}
+        keys = {*ckpt.keys(), *ckpt.quantized}
+        parts: dict[str, bool | str] = module.parts_of(keys) if hasattr(module, "parts_of") else {}
+        if hasattr(module, "HEAD_KEYS"):
+            parts["head"] = wanted(data.get("architectures"), keys, module.HEAD_KEYS, left_behind=left_behind)
         sizes = {field.name for field in dataclasses.fields(module.Config)} - _UNWEIGHED
         inner = [each for each in data.values() if isinstance(each, Mapping)]
         for fields in (data, *inner):  # before a config makes something of them

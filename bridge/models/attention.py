@@ -102,6 +102,11 @@ def dot_product_attention(q: jax.Array, kv: KeyValues, context: AttentionContext
 
     **Returns:** `(seq, heads * head_dim)`.
     """
+    return _mixed([_shares(q, kv, context, scale)], [kv], q.dtype)
+
+
+def _shares(q: jax.Array, kv: KeyValues, context: AttentionContext, scale: float) -> jax.Array:
+    """How much each token looks at each, `(kv_heads, heads of each, seq, seq)`."""
     scores = _scores(q, [kv]) * scale
     if context.bias is not None:
         scores = scores + context.bias.reshape(scores.shape).astype(scores.dtype)
@@ -113,7 +118,7 @@ def dot_product_attention(q: jax.Array, kv: KeyValues, context: AttentionContext
     if seen is not None:
         # The lowest finite number: where a mask hides everything, -inf would make NaN.
         scores = jnp.where(seen[None, None], scores, jnp.finfo(scores.dtype).min)
-    return _mixed([_softmax(scores, q.dtype)], [kv], q.dtype)
+    return _softmax(scores, q.dtype)
 
 
 def _scores(q: jax.Array, parts: list[KeyValues]) -> jax.Array:
@@ -199,6 +204,11 @@ class Attention(eqx.Module):
         """`(seq, d)` to `(seq, d)`."""
         q, kv = self.project(x, context.angles)
         return jax.vmap(self.out)(dot_product_attention(q, kv, context, scale=self.scale))
+
+    def weights(self, x: jax.Array, context: AttentionContext) -> jax.Array:
+        """How much each token looks at each: of states `(seq, d)`, `(heads, seq, seq)`; rows sum up to 1."""
+        q, kv = self.project(x, context.angles)
+        return _shares(q, kv, context, self.scale).reshape(self.heads, len(x), len(x))
 
     def project(self, x: jax.Array, angles: RotaryAngles | None) -> tuple[jax.Array, KeyValues]:
         """Of states `(seq, d)` the queries, `(seq, heads, head_dim)`, and keys and values, normed and turned."""

@@ -2,6 +2,7 @@
 
     model = bridge.models.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
     hidden = model(tokens, mask)  # (seq,), (seq,) -> (seq, d); a batch by jax.vmap
+    scores = model.logits(hidden)  # where config.json names a class with a head
 
 For inference: dropout is left out. All layers are one stacked module under `jax.lax.scan`, which compiles one layer
 whatever their number.
@@ -9,7 +10,7 @@ whatever their number.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +22,8 @@ from bridge.models.attention import Attention
 from bridge.models.config import Fields, ModelConfig
 from bridge.models.embedding import TextEmbedding
 from bridge.models.encoder import FirstToken, Layer, TextEncoder, stack
-from bridge.models.layers import ACTIVATIONS, MLP
+from bridge.models.heads import HEAD_RULES, read_head, text_head
+from bridge.models.layers import ACTIVATIONS, MLP, Transform
 from bridge.models.spellings import only_read
 
 # Fields that only training reads, and leftovers of BERT's first release that nothing ever read.
@@ -43,10 +45,13 @@ class Config(ModelConfig):
     - `hidden_act`: one of `ACTIVATIONS`. `layer_norm_eps`: what layer norms add to the variance.
     - `pooler`: whether there is the layer that `Bert.pooled` needs. This no config.json says: checkpoints of
       `BertForMaskedLM` have none.
+    - `head`: one of `bridge.models.heads.HEADS`, or `""`. `labels`: what it tells apart, by name.
     """
 
     model_types = ("bert",)
     unused: ClassVar[Collection[str]] = _UNUSED
+    classifier_activation: ClassVar[Transform | None] = None  # texts are classified by the pooler's summary
+    lm_activation: ClassVar[str | None] = None  # hidden_act
 
     vocab_size: int
     hidden_size: int
@@ -58,6 +63,18 @@ class Config(ModelConfig):
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-12
     pooler: bool = True
+    head: str = ""
+    labels: tuple[str, ...] = ()
+
+    @property
+    def embedding_width(self) -> int:
+        """Of the embeddings' rows: d."""
+        return self.hidden_size
+
+    @property
+    def projects(self) -> bool:
+        """Whether a layer leads from the embeddings to states."""
+        return self.embedding_width != self.hidden_size
 
     @property
     def max_tokens(self) -> int:
@@ -89,6 +106,7 @@ class Config(ModelConfig):
             "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
             "layer_norm_eps": fields.number("layer_norm_eps", default=cls.layer_norm_eps),
             "pooler": fields.part("pooler", default=True),
+            **read_head(fields),
         }
 
 
@@ -102,27 +120,44 @@ class Bert(TextEncoder):
     """
 
     def __init__(self, config: Config, *, key: jax.Array) -> None:
-        width, key_embed, key_layers, key_pooler = config.hidden_size, *jax.random.split(key, 3)
+        width, narrow = config.hidden_size, config.embedding_width
+        key_embed, key_layers, key_pooler, key_head = jax.random.split(key, 4)
 
-        def norm() -> eqx.nn.LayerNorm:
+        def norm(width: int = width) -> eqx.nn.LayerNorm:
             return eqx.nn.LayerNorm(width, config.layer_norm_eps)
 
-        def layer(key: jax.Array) -> Layer:
-            keys = jax.random.split(key)
-            attention = Attention(width, config.num_attention_heads, key=keys[0])
-            mlp = MLP(width, config.intermediate_size, config.hidden_act, key=keys[1])
-            return Layer(attention, mlp, norm, norm_first=False)
-
         embed = TextEmbedding(
-            width,
+            narrow,
             tokens=config.vocab_size,
             positions=config.max_position_embeddings,
             types=config.type_vocab_size,
-            norm=norm(),
+            norm=norm(narrow),
+            out_size=width if config.projects else None,
             key=key_embed,
         )
+        head = text_head(
+            config,
+            norm(narrow),
+            activation=config.classifier_activation,
+            lm_activation=config.lm_activation,
+            embedding_size=narrow,
+            key=key_head,
+        )
         pooler = FirstToken(width, width, jnp.tanh, key=key_pooler) if config.pooler else None
-        super().__init__(config, embed, stack(layer, config.num_hidden_layers)(key_layers), pooler=pooler)
+        super().__init__(config, embed, self.make_layers(config, key_layers), pooler=pooler, head=head)
+
+    @staticmethod
+    def make_layers(config: Any, key: jax.Array) -> Any:
+        """All layers, stacked."""
+        return stack(lambda key: layer(config, key=key), config.num_hidden_layers)(key)
+
+
+def layer(config: Config, *, key: jax.Array) -> Layer:
+    """One layer of BERT."""
+    keys = jax.random.split(key)
+    attention = Attention(config.hidden_size, config.num_attention_heads, key=keys[0])
+    mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act, key=keys[1])
+    return Layer(attention, mlp, lambda: eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps), norm_first=False)
 
 
 _RULES = (
@@ -143,13 +178,37 @@ _FIRST_RELEASE = (  # what old files still hold
 )
 
 
+HEAD_KEYS: Mapping[str, str] = {
+    "masked_lm": "cls.predictions.transform.dense.weight",
+    "question_answering": "qa_outputs.weight",
+    "sequence_classification": "classifier.weight",
+    "token_classification": "classifier.weight",
+}
+"""A key of each head that there is."""
+
+
 def rules(config: Config) -> list[str]:
     """Which key is which leaf, for `BertModel` and for models that hold it as `bert.`, in old spelling and new.
 
-    The head that BERT was pre-trained with (`cls.`) is dropped. A head that a model was fine-tuned for is not: name it
-    in `allow_unexpected=["classifier.**"]` to leave it behind.
+    A head of pre-training (`cls.`) that the model does not have is dropped. A head that a model was fine-tuned for is
+    not: name it in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    return [*encoder_rules(config, prefix="bert."), "cls.** -> _"]
+    return [*encoder_rules(config, prefix="bert."), *_head_rules(config)]
+
+
+def _head_rules(config: Config) -> list[str]:
+    if config.head != "masked_lm":
+        return [*HEAD_RULES.get(config.head, ()), "cls.** -> _"]
+    transform = "cls.predictions.transform"
+    return [
+        f"{transform}.dense.** -> head.dense.**",
+        f"{transform}.LayerNorm.{{weight|bias}} -> head.norm.{{weight|bias}}",
+        *only_read([f"{transform}.LayerNorm.{{gamma|beta}} -> head.norm.{{weight|bias}}"]),
+        "cls.predictions.bias -> head.bias",
+        "cls.predictions.decoder.bias -> head.bias ; tie=true",
+        "cls.predictions.decoder.weight -> embed.token.weight ; tie=true",
+        "cls.seq_relationship.** -> _",  # whether a sentence follows: asked in pre-training alone
+    ]
 
 
 def encoder_rules(config: Config, *, prefix: str) -> list[str]:

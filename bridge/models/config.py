@@ -45,7 +45,7 @@ class ModelConfig:
 
     @classmethod
     def from_dict(
-        cls, data: Mapping[str, Any], *, ignore: Collection[str] = (), name: str = "config.json", **parts: bool
+        cls, data: Mapping[str, Any], *, ignore: Collection[str] = (), name: str = "config.json", **parts: bool | str
     ) -> Self:
         """The config of what a config.json says.
 
@@ -55,7 +55,7 @@ class ModelConfig:
         - `ignore`: fields that are known to change nothing.
         - `name`: what messages call the file.
         - `parts`: whether the model shall have a part that no config.json speaks of and some checkpoints lack:
-            `pooler=False`. Which there are, the architecture says.
+            `pooler=False`; or which head, `head="token_classification"`. Which there are, the architecture says.
 
         **Raises:** `bridge.CheckpointError` that names a field which is absent, unknown, or of a value that is not
         implemented.
@@ -63,7 +63,7 @@ class ModelConfig:
         return cls.of(Fields(data, name=name, ignore=ignore, parts=parts))
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, ignore: Collection[str] = (), **parts: bool) -> Self:
+    def from_file(cls, path: str | os.PathLike[str], *, ignore: Collection[str] = (), **parts: bool | str) -> Self:
         """The config of a config.json file. Arguments and errors as for `from_dict`."""
         return cls.from_dict(read_json(path), ignore=ignore, name=os.fspath(path), **parts)
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from bridge.models.layers import Transform
+from bridge.models.layers import Linear, Transform
 
 __all__ = ["PatchEmbedding", "TextEmbedding"]
 
@@ -19,6 +19,7 @@ class TextEmbedding(eqx.Module):
     - `hidden_size`: the width, d.
     - `tokens`, `positions`, `types`: rows of each embedding; 0 for none.
     - `norm`: what the sum goes through, if anything.
+    - `out_size`: the width of what comes out, where a layer leads there from d.
     - `key`: for the initial weights.
 
     ```python
@@ -31,6 +32,7 @@ class TextEmbedding(eqx.Module):
     position: eqx.nn.Embedding | None
     type: eqx.nn.Embedding | None
     norm: Transform | None
+    project: Linear | None
 
     def __init__(
         self,
@@ -40,8 +42,10 @@ class TextEmbedding(eqx.Module):
         positions: int = 0,
         types: int = 0,
         norm: Transform | None = None,
+        out_size: int | None = None,
         key: jax.Array,
     ) -> None:
+        key, key_project = jax.random.split(key)
         keys = jax.random.split(key, 3)
         self.token = eqx.nn.Embedding(tokens, hidden_size, key=keys[0])
         self.position, self.type = (
@@ -49,6 +53,7 @@ class TextEmbedding(eqx.Module):
             for rows, k in zip((positions, types), keys[1:], strict=True)
         )
         self.norm = norm
+        self.project = None if out_size is None else Linear(hidden_size, out_size, key=key_project)
 
     def __call__(
         self, tokens: jax.Array, positions: jax.Array | None = None, types: jax.Array | None = None
@@ -58,7 +63,8 @@ class TextEmbedding(eqx.Module):
         for embedding, rows in ((self.type, types), (self.position, positions)):
             if embedding is not None and rows is not None:
                 x = x + jax.vmap(embedding)(rows)
-        return x if self.norm is None else jax.vmap(self.norm)(x)
+        x = x if self.norm is None else jax.vmap(self.norm)(x)
+        return x if self.project is None else jax.vmap(self.project)(x)
 
 
 class PatchEmbedding(eqx.Module):

@@ -29,12 +29,13 @@ import jax.numpy as jnp
 
 import bridge
 from bridge.models.attention import AttentionContext
+from bridge.models.heads import Classifier, MaskedLM
 from bridge.models.layers import Linear, Transform
 from bridge.models.layers import stack as stack
 
 __all__ = ["Encoder", "FirstToken", "ImageEncoder", "Layer", "TextEncoder", "scan", "stack"]
 
-Head = Callable[[jax.Array], jax.Array]
+Head = Callable[..., jax.Array]
 """Of hidden states `(seq, d)`."""
 
 
@@ -190,6 +191,16 @@ class TextEncoder(Encoder):
     def embedded(self, tokens: jax.Array, mask: jax.Array, token_types: jax.Array) -> jax.Array:
         """What enters the first layer, `(seq, d)`, of arguments `(seq,)` each; the mask is bool."""
         return self.embed(tokens, self.config.positions(tokens), token_types)
+
+    def logits(self, hidden: jax.Array) -> jax.Array:
+        """What the head says of hidden states `(seq, d)`: `(labels,)` of the whole text, `(seq, labels)` of tokens,
+        `(seq, vocab)` of hidden words. **Raises:** `bridge.BridgeError` where there is no head.
+        """
+        if isinstance(self.head, Classifier):
+            return self.head(self.pooled(hidden))
+        if isinstance(self.head, MaskedLM):
+            return self.head(hidden, self.embed.token.weight)
+        return super().logits(hidden)
 
     def context(self, tokens: jax.Array, mask: jax.Array) -> Any:
         """What all layers are told. Arguments as for `embedded`."""

@@ -8,8 +8,9 @@ XLM-RoBERTa differs in its vocabulary alone, so both load here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,8 @@ import jax.numpy as jnp
 from bridge.models import bert
 from bridge.models.bert import parts_of as parts_of
 from bridge.models.config import Fields
+from bridge.models.heads import HEAD_RULES, masked_lm_rules
+from bridge.models.layers import Transform
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,8 @@ class Config(bert.Config):
     """
 
     model_types = ("roberta", "xlm-roberta")
+    classifier_activation: ClassVar[Transform | None] = staticmethod(jnp.tanh)
+    lm_activation: ClassVar[str | None] = "gelu"
 
     pad_token_id: int = 1
 
@@ -57,10 +62,27 @@ class Roberta(bert.Bert):
     __init__ = bert.Bert.__init__
 
 
+HEAD_KEYS: Mapping[str, str] = {
+    "masked_lm": "lm_head.dense.weight",
+    "question_answering": "qa_outputs.weight",
+    "sequence_classification": "classifier.dense.weight",
+    "token_classification": "classifier.weight",
+}
+"""A key of each head that there is."""
+
+
 def rules(config: Config) -> list[str]:
     """Which key is which leaf, for `RobertaModel` and for models that hold it as `roberta.`.
 
-    The head of pre-training (`lm_head.`) is dropped. A head that a model was fine-tuned for is not: name it in
-    `allow_unexpected=["classifier.**"]` to leave it behind.
+    A head of pre-training (`lm_head.`) that the model does not have is dropped. A head that a model was fine-tuned for
+    is not: name it in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    return [*bert.encoder_rules(config, prefix="roberta."), "lm_head.** -> _"]
+    return [*bert.encoder_rules(config, prefix="roberta."), *_head_rules(config)]
+
+
+def _head_rules(config: Config) -> list[str]:
+    if config.head == "masked_lm":
+        return masked_lm_rules("lm_head")
+    if config.head == "sequence_classification":
+        return ["classifier.{dense|out_proj}.** -> head.{dense|out}.**", "lm_head.** -> _"]
+    return [*HEAD_RULES.get(config.head, ()), "lm_head.** -> _"]

@@ -85,7 +85,7 @@ class Config(ModelConfig):
             "layer_norm_eps": fields.number("layer_norm_eps", default=cls.layer_norm_eps),
             "pooler_act": fields.one_of("pooler_act", list(_POOLER_ACTIVATIONS), default=cls.pooler_act),
             "pooler_output_size": pooled if fields.part("pooler", default=True) else 0,
-            "num_labels": fields.labels() if fields.part("head", default=False) else 0,
+            "num_labels": len(fields.labels()) if fields.part("head", default=False) else 0,
         }
 
 

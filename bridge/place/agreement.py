@@ -91,7 +91,7 @@ def _facts(ckpt: Checkpoint, made: Plan, where: Mapping[str, Sharding | None]) -
         "commit": ckpt.commit,
         "keys": _digest(specs),
         "samples": _samples(ckpt, keys),
-        "mapping": _digest([made.texts, leaves, sorted(made.kept), sorted(made.fills.items())]),
+        "mapping": _digest([made.texts, leaves, sorted(made.kept), sorted(made.partly), sorted(made.fills.items())]),
         "shardings": _digest([(name, _shown(where[name])) for name in sorted(where)]),
     }
 

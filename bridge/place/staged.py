@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from math import prod
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,9 @@ from bridge.mapping.template import Spec
 from bridge.place.work import Device
 from bridge.stream.batches import Batches, Part
 from bridge.stream.buffers import batches, empty, room
+
+if TYPE_CHECKING:
+    from bridge.place.kept import KeptPart
 
 Fill = Callable[[Sequence[Block], Mapping[str, np.ndarray]], None]
 
@@ -36,8 +40,12 @@ class Staging:
         placements: Mapping[str, Sharding | None],
         max_nbytes: int,
         parallel: int | None,
+        kept: Mapping[str, KeptPart],
     ) -> None:
-        """**Arguments:** as for `Work`; `parallel`: how many read at once over a network, None without one."""
+        """**Arguments:** as for `Work`; `parallel`: how many read at once over a network, None without one; `kept`: of
+        leaves that keys fill in part the rest.
+        """
+        self.kept = kept
         self.leaves = leaves
         self.max_nbytes = room(max_nbytes, parallel)
         self.placements = {name: placements.get(name) or SingleDeviceSharding(_default()) for name in leaves}
@@ -67,6 +75,9 @@ class Staging:
         for batch in self.batches():
             with taking():
                 memory = {part.name: empty(part.shape, part.spec.dtype) for part in batch}
+            for part in batch:
+                if part.leaf in self.kept:
+                    self.kept[part.leaf].write(part.box, memory[part.name])
             fill(self.made.of(batch), memory)
             # The batch before must have left the host before this one doubles what is in flight.
             jax.block_until_ready(sent)

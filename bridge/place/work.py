@@ -18,6 +18,7 @@ from bridge.mapping.block import Block, MemoryMap, filled
 from bridge.mapping.template import Spec
 
 if TYPE_CHECKING:
+    from bridge.mapping.shard import Grid
     from bridge.place.shards import Shards
 
 DEFAULT_HOST_NBYTES = 1 << 30
@@ -167,6 +168,12 @@ class Work:
     def memory(self, name: str, memory: Memory) -> list[np.ndarray]:
         """The buffers of one leaf."""
         return [memory[part] for part in self._names[name]]
+
+    def parts(self, name: str, memory: Memory) -> list[tuple[Grid | None, np.ndarray]]:
+        """The buffers of one leaf, each with the boxes that it holds; `None` is all of the leaf."""
+        names = self._names[name]
+        grids = [None] if names == [name] else self.shards[name].grids
+        return [(grid, memory[part]) for grid, part in zip(grids, names, strict=True)]
 
     def place(self, memory: Memory) -> dict[str, jax.Array]:
         """All leaves as device arrays, of buffers that `memory` then no longer has."""

@@ -19,10 +19,10 @@ from bridge.mapping.keynames import KeySpeller, SpelledKeys
 from bridge.mapping.landing import ModelNames
 from bridge.mapping.leafnames import Target
 from bridge.mapping.names import NameIndex
-from bridge.mapping.pattern import Pattern, decoded, encoded
+from bridge.mapping.pattern import Pattern, encoded, matches
 from bridge.mapping.template import Spec, Template, branch_names
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Choice, Hole, Name, Piece, Wild
+from bridge.rules.syntax import Choice, Name, Piece, Wild
 
 Sizes = tuple[tuple[str, int], ...]
 Place = tuple[int, ...]
@@ -225,18 +225,7 @@ def more_general(name: Name, sizes: Sizes, than: Name, than_sizes: Sizes) -> boo
 def _covers(name: Name, sizes: Mapping[str, int], other: Name, others: Mapping[str, int]) -> bool:
     """Whether `name` matches every sample of `other`."""
     pattern = Pattern(name)
-    return all(_matches(pattern, sizes, text) for text in _samples(other, others))
-
-
-def _matches(pattern: Pattern, sizes: Mapping[str, int], text: str) -> bool:
-    """Whether a pattern matches a name, selections of its indices included."""
-    found = pattern.match(text)
-    for variable, number in zip(pattern.variables, found or (), strict=False):
-        if isinstance(variable, Hole):
-            inside, _ = decoded(variable, sizes, np.array([int(number)]))
-            if inside is not None and not inside[0]:
-                return False
-    return found is not None
+    return all(matches(pattern, sizes, text) for text in _samples(other, others))
 
 
 def _samples(name: Name, sizes: Mapping[str, int]) -> Iterator[str]:

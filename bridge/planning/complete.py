@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import product
 from math import prod
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import numpy as np
 from bridge._text import plural, quote, template
 from bridge.mapping.arrays import ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.cover import MOST_CELLS, Boxes, Cover, Steps, TooManyCellsError, cover, key_steps, leaf_steps, spans
+from bridge.mapping.cover import MOST_CELLS, Boxes, Cover, Steps, TooManyCellsError, cover, key_steps, spans
 from bridge.mapping.desugar import Dropped
 from bridge.mapping.equation import Leaves
 from bridge.mapping.indexmap import Shape
@@ -21,16 +21,14 @@ from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.solve import ShapeConflict
 from bridge.mapping.template import Template
+from bridge.planning.partly import Box, Held, held_parts, may_stay_empty
 
 _MANY = 1000  # more places than that are reported as one
 _TOO_MANY = f"is {{}} in more than {MOST_CELLS:,} different parts, too many to be checked: write rules of fewer axes"
 
 
-class Held(NamedTuple):
-    """The boxes of one leaf that one block fills, and the keys that fill them."""
-
-    boxes: Boxes
-    keys: Sequence[str]
+Partly = dict[str, tuple[Box, ...]]
+"""Leaves that keys fill in part, and what they leave empty."""
 
 
 def check_leaves(
@@ -41,8 +39,9 @@ def check_leaves(
     allow_missing: NamePatterns,
     problems: Problems,
     known_holes: Collection[str] = (),
-) -> tuple[str, ...]:
-    """Report holes and overlaps of some leaves; returns those that no key fills and that may be missing.
+) -> tuple[tuple[str, ...], Partly]:
+    """Report holes and overlaps of some leaves; returns those that may be missing and that no key fills, or only in
+    part.
 
     Places in `known_holes` (`w[3]`) are known to be empty.
     """
@@ -64,8 +63,16 @@ def check_leaves(
         elif name not in reported.leaves:
             siblings = siblings or _Siblings(blocks, model)
             problems.missing.append(Missing(name, siblings.key(name)))
-    _check_suspects(suspects, blocks, leaves, problems, reported)
-    return tuple(kept)
+    partly: Partly = {}
+    for number, parts, found in _covers(suspects, blocks, leaves, problems):
+        name = leaves.name(number)
+        may = may_stay_empty(parts, found.holes)
+        if name in allow_missing and any(may):
+            partly[name] = tuple([hole for hole, empty in zip(found.holes, may, strict=True) if empty])
+            found = found._replace(holes=tuple([h for h, empty in zip(found.holes, may, strict=True) if not empty]))
+            may = [False] * len(found.holes)
+        _check_leaf(name, leaves.shape(number) or (), parts, found, may, problems, reported)
+    return tuple(kept), partly
 
 
 class _Reported(NamedTuple):
@@ -108,24 +115,13 @@ class _Siblings:
         return (fit and fit.key(indices)) or self.keys.get(name, name)
 
 
-def _check_suspects(
-    suspects: Sequence[int], blocks: Sequence[Block], leaves: Leaves, problems: Problems, reported: _Reported
-) -> None:
-    """Report the holes and overlaps of leaves that are not filled whole at first sight."""
+def _covers(
+    suspects: Sequence[int], blocks: Sequence[Block], leaves: Leaves, problems: Problems
+) -> Iterator[tuple[int, Sequence[Held], Cover]]:
+    """How often keys fill the elements of leaves that are not filled whole at first sight."""
     if not suspects:
         return
-    held: dict[int, list[Held]] = {number: [] for number in suspects}
-    wanted = np.zeros(len(leaves.table.names), bool)
-    wanted[suspects] = True
-    for block in blocks:
-        rows = np.flatnonzero(wanted[block.leaves.numbers])
-        if not len(rows):
-            continue
-        rows = rows[np.argsort(block.leaves.numbers[rows], kind="stable")]
-        steps, keys = leaf_steps(block.terms[0].index_map), block.terms[0].keys
-        found, edges = np.unique(block.leaves.numbers[rows], return_index=True)
-        for number, part in zip(found.tolist(), np.split(rows, edges[1:]), strict=True):
-            held[number].append(Held(Boxes(steps, block.starts[part]), keys.at(part)))
+    held = held_parts(suspects, blocks, len(leaves.table.names))
     # Layers are alike: what their boxes come to is found once.
     covers: dict[object, Cover] = {}
     for number, parts in held.items():
@@ -139,15 +135,21 @@ def _check_suspects(
             conflict = Conflict(name, _TOO_MANY.format("filled"), tuple(key for part in parts for key in part.keys[:1]))
             problems.conflicts.append(conflict)
             continue
-        _check_leaf(name, shape, parts, covers[alike], problems, reported)
+        yield number, parts, covers[alike]
 
 
 def _check_leaf(
-    name: str, shape: Shape, parts: Sequence[Held], found: Cover, problems: Problems, reported: _Reported
+    name: str,
+    shape: Shape,
+    parts: Sequence[Held],
+    found: Cover,
+    may: Sequence[bool],
+    problems: Problems,
+    reported: _Reported,
 ) -> None:
-    """Report the holes and overlaps of one leaf."""
+    """Report the holes and overlaps of one leaf; `may` says of each hole whether it may stay empty."""
     if name not in reported.whole:
-        _holes(name, shape, parts, found, problems, reported)
+        _holes(name, shape, parts, found, may, problems, reported)
     if name not in reported.twice:
         for first in found.overlaps[:1]:
             point = tuple(r.start for r in first)
@@ -159,7 +161,13 @@ def _check_leaf(
 
 
 def _holes(
-    name: str, shape: Shape, parts: Sequence[Held], found: Cover, problems: Problems, reported: _Reported
+    name: str,
+    shape: Shape,
+    parts: Sequence[Held],
+    found: Cover,
+    may: Sequence[bool],
+    problems: Problems,
+    reported: _Reported,
 ) -> None:
     """Report what nothing fills, key by key where the keys around it tell which those would be."""
     if not found.holes:
@@ -170,14 +178,14 @@ def _holes(
         tuple(start): key for part in parts for start, key in zip(part.boxes.starts.tolist(), part.keys, strict=True)
     }
     fit, there = Fit(samples), set(samples.values())
-    for hole in found.holes:
+    for hole, optional in zip(found.holes, may, strict=True):
         many = prod(len(r) for axis, r in enumerate(hole) if axis in fit.axes) > _MANY
         apart = [[range(n, n + 1) for n in r] if axis in fit.axes and not many else [r] for axis, r in enumerate(hole)]
         for part in product(*apart):
             place = spans(shape, part)
             if name + place not in reported.labels:
                 key = fit.keys(part)
-                problems.missing.append(Missing(name, None if key in there else key, place))
+                problems.missing.append(Missing(name, None if key in there else key, place, optional))
 
 
 def check_keys(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 USED_UP = "used up by its layer: saved as 0"
 """Why a key is lossy that a layout drops; a plan that 0.1.0 wrote tells by this which keys those are."""
+_MERGED = "merged with an adapter: saved as it is merged"
 _LEAVE = "so quantization_config has to leave config.json"
 
 
@@ -37,6 +38,10 @@ def lossy_of(plan: Plan) -> tuple[Lossy, ...]:
     for key in plan.keys if plan.quantized else ():
         if key in plan.quantized:
             found[key] = f"{plan.quantized[key]}: saved as {plan.specs[key].dtype.name}, {_LEAVE}"
+    for key in plan.keys if plan.merged else ():
+        if key in plan.merged:
+            found[key] = "; ".join([*([found[key]] if key in found else []), _MERGED])
+    before_steps = dict(found)
     narrowed = {cast.leaf: cast for cast in plan.casts}
     for block in plan.blocks:
         if not (block.changes_values or narrowed):
@@ -51,8 +56,8 @@ def lossy_of(plan: Plan) -> tuple[Lossy, ...]:
                 cast = narrowed[leaf]
                 reasons.append(f"narrowed from {cast.stored.name} to {cast.dtype.name}")
             for key in (term.keys[row] for term in block.terms) if reasons else ():
-                before = [found[key]] if key in plan.quantized else []
-                found[key] = "; ".join(before[:1] + reasons)
+                before = [before_steps[key]] if key in before_steps else []
+                found[key] = "; ".join(before + reasons)
     spent = plan.spent
     return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
         Lossy(key, USED_UP if key in spent else f"dropped by '{rule}'") for key, rule in plan.dropped.items()

@@ -4,50 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import prod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bridge._errors import PlanError
-from bridge._text import quote
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
-from bridge.mapping.indexmap import MAX_COUNT, Shape
-from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
-from bridge.planning.policy import Canonical, DtypePolicy, settled
+from bridge.planning.policy import Canonical, settled
 from bridge.planning.policy import Cast as Cast
 from bridge.planning.prove import Proof, Spelling, prove
+from bridge.planning.request import Request as Request
 from bridge.rules.rule import Rule
 
 if TYPE_CHECKING:
     from bridge.planning.lossy import Lossy, Quantization
-
-
-class Request(NamedTuple):
-    """What was asked for, besides the checkpoint and the model: enough to ask again."""
-
-    rules: tuple[Rule, ...] = ()
-    dtype: DtypePolicy = DtypePolicy()
-    allow_missing: NamePatterns = NamePatterns.of(())
-    allow_unexpected: NamePatterns = NamePatterns.of(())
-    fillers: Mapping[str, Any] = {}
-    """Functions by leaf pattern that make leaves which may be missing. Kept out of JSON, as is the next."""
-    sharding: Any = None
-    quantized: str | Mapping[str, Any] = "dequantize"
-    """What becomes of quantised tensors. It decides which keys there are, and what they mean."""
-
-    def asks_like(self, other: Request) -> bool:
-        """Whether two requests differ in nothing but rules, and where the leaves are to go."""
-        return (
-            self.dtype == other.dtype
-            and self.allow_missing.texts == other.allow_missing.texts
-            and self.allow_unexpected.texts == other.allow_unexpected.texts
-            and self.fillers == other.fillers
-            and self.quantized == other.quantized
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +57,8 @@ class Plan:
     spent: frozenset[str]
     """Keys that no leaf holds because their layer's layout uses them up; the way back writes zeros."""
     kept: tuple[str, ...]
+    partly: Mapping[str, tuple[tuple[range, ...], ...]]
+    """Leaves of which keys fill a part, with the boxes that keep other values."""
     dropped: Mapping[str, str]
     allowed: tuple[str, ...]
     idle: tuple[str, ...]
@@ -95,6 +70,10 @@ class Plan:
     quantized: Mapping[str, Quantization] = field(default_factory=dict[str, "Quantization"])
     """Keys whose values are computed from codes and scales."""
     warnings: tuple[str, ...] = ()
+    set_aside: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Of a plan that comes from JSON: the leaves whose layouts rules with axes have switched off, and their layers."""
+    merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, "tuple[str, ...]"])
+    """Keys that adapters change, and what each change is, in words."""
 
     @property
     def model(self) -> str:
@@ -213,7 +192,9 @@ class Plan:
         specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
         # Where no config says how weights are quantised, what was said decides about their values.
         said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
-        return moves, specs, said, dict(self.leaves), dict(self.fills), set(self.kept), set(self.dropped)
+        own = self.request.adapters, {key: self.merged[key] for key in self.keys if key in self.merged}
+        leaves, left = dict(self.leaves), (set(self.kept), dict(self.partly), set(self.dropped))
+        return moves, specs, said, own, leaves, dict(self.fills), *left
 
 
 def make_plan(
@@ -235,7 +216,7 @@ def make_plan(
     - `canonical`: the dtype that an array library gives to a dtype (JAX without x64 has no float64).
     """
     if model is not None:
-        _check_shapes(model)
+        model.check_shapes()
     table = ArrayTable.of(specs)
     proof = prove(
         table, model, request.rules, allow_missing=request.allow_missing, allow_unexpected=request.allow_unexpected
@@ -253,6 +234,7 @@ def make_plan(
         spelling=proof.rules,
         spent=proof.spent,
         kept=proof.kept,
+        partly=proof.partly,
         dropped=proof.dropped,
         allowed=proof.allowed,
         idle=proof.idle,
@@ -261,18 +243,6 @@ def make_plan(
         nbytes=_nbytes(proof.blocks, table),
         x64=_keeps_64_bits(canonical),
     )
-
-
-def _check_shapes(model: Template) -> None:
-    """Every leaf has a shape that an array can have. **Raises:** `PlanError`."""
-    first: dict[Shape, str] = {}
-    for name, spec in model.leaves.items():
-        first.setdefault(spec.shape, name)
-    for shape, name in first.items():
-        if prod(shape) > MAX_COUNT:
-            raise PlanError(
-                f"leaf {quote(name)} of the model would be {list(shape)}, more than an array can have: make it smaller"
-            )
 
 
 def _keeps_64_bits(canonical: Canonical) -> bool:

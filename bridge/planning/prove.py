@@ -44,7 +44,8 @@ class Proof:
     """What a mapping came to.
 
     `dropped` are keys that no leaf gets, with the rule that says so; `spent` those of them that are saved as zeros.
-    `kept` are leaves that may be missing and are, `allowed` keys that may be left over, `idle` rules without a key,
+    `kept` are leaves that may be missing and are, `partly` those of which keys fill a part, with the boxes that stay
+    empty, `allowed` keys that may be left over, `idle` rules without a key,
     but for those that are another spelling.
     """
 
@@ -55,6 +56,7 @@ class Proof:
         self.dropped: dict[str, str] = {}
         self.spent: frozenset[str] = frozenset()
         self.kept: tuple[str, ...] = ()
+        self.partly: dict[str, tuple[tuple[range, ...], ...]] = {}
         self.allowed: tuple[str, ...] = ()
         self.idle: tuple[str, ...] = ()
 
@@ -117,7 +119,7 @@ def _check_whole(
         check_leaves,
     )
 
-    proof.kept = check_leaves(
+    proof.kept, proof.partly = check_leaves(
         leaves, filling, proof.leaves, model or Template({}), allow_missing, proof.problems, builder.solver.known_holes
     )
     suspects: list[int] = np.flatnonzero(keys).tolist()

@@ -7,15 +7,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from bridge._text import fold, plural, printable, quote, ranges, safe
-from bridge.planning.suggest import Group, Suggestions, grouped, pattern_for, rule_for, tail
+from bridge._text import fold, plural, printable, quote, ranges, safe, template
+from bridge.mapping.block import filled
+from bridge.mapping.template import ArraySpec, Spec
+from bridge.planning.absent import Absent
+from bridge.planning.hints import Hint, Hints
+from bridge.planning.other_shape import OtherShapes
+from bridge.planning.shares import shares
+from bridge.planning.suggest import grouped, pattern_for, tail
+from bridge.rules.syntax import literal
 
 if TYPE_CHECKING:
-    from bridge.mapping.problem import Mismatched, Missing, Unexpected
+    from bridge.mapping.problem import Conflict, Mismatched, Missing, Unexpected
     from bridge.planning.plan import Plan
 
 _SHOWN = 40  # entries; the lists of the plan have them all
 _NAMES = 3  # names in one entry
+_LEAVES = 100_000  # of a model whose leaves are all looked at
 # Buffers that PyTorch models save and others compute.
 _COMPUTED = ("inv_freq", "position_ids", "masked_bias", "relative_position_index", "attn.bias")
 
@@ -46,88 +54,103 @@ class _Report:
         missing = _by_label(self.problems.missing)
         unexpected = self.unexpected_groups()
         mismatched = [part for kind in self.mismatched_kinds() for part in _by_label(kind)]
-        count = len(missing) + len(unexpected) + len(mismatched) + len(self.problems.conflicts)
+        conflicts = self.problems.conflicts
+        counts = [len(missing), len(unexpected), len(mismatched), len(conflicts)]
         keys, leaves = plural(len(self.plan.specs), "key"), plural(len(self.plan.leaves), "leaf")
-        yield f"{plural(count, 'problem')} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
-        entries = self.entries(missing, unexpected, mismatched)
-        for _, (first, *more) in zip(range(_SHOWN), entries, strict=False):
+        count = plural(sum(counts), "problem")
+        yield f"{count} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
+        most = shares(counts, _SHOWN)
+        self.absent = Absent(self.plan, [members for _, members in missing[: most[0]]])
+        entries = [
+            *(self.missing(label, members) for label, members in missing[: most[0]]),
+            *(self.unexpected(label, members) for label, members in unexpected[: most[1]]),
+            *(self.mismatched(label, members) for label, members in mismatched[: most[2]]),
+            *(self.conflict(problem) for problem in conflicts[: most[3]]),
+        ]
+        for first, *more in entries:
             yield f"  {first}"
             yield from (f"              {line}" for line in more)
-        if count > _SHOWN:
-            yield f"  … and {count - _SHOWN:,} more: plan.missing, plan.unexpected and plan.mismatched have them all"
+        if sum(counts) > _SHOWN:
+            kinds = zip(("missing", "unexpected", "mismatched", "conflicts"), counts, most, strict=True)
+            rest = ", ".join(f"{total - shown:,} {kind}" for kind, total, shown in kinds if total > shown)
+            yield f"  … and {rest} more: plan.missing, plan.unexpected and plan.mismatched have them all"
 
-    def entries(
-        self,
-        missing: Sequence[tuple[str, list[Missing]]],
-        unexpected: Sequence[tuple[str, list[Unexpected]]],
-        mismatched: Sequence[tuple[str, list[Mismatched]]],
-    ) -> Iterator[list[str]]:
-        """The lines of each problem."""
-        yield from (self.missing(label, members) for label, members in missing)
-        yield from (self.unexpected(label, members) for label, members in unexpected)
-        yield from (self.mismatched(label, members) for label, members in mismatched)
-        for conflict in self.problems.conflicts:
-            yield [f"conflict    {printable(conflict.subject)}", *map(printable, conflict.text.splitlines())]
+    def conflict(self, problem: Conflict) -> list[str]:
+        """What else is wrong."""
+        text, added = problem.text, self.absent.conflicting(problem.subject, problem.keys)
+        if added is not None:
+            text = f"{text.partition(': ')[0]}, which its layer adds\n{_instead(added)}"
+        return [f"conflict    {printable(problem.subject)}", *map(printable, text.splitlines())]
 
     # Missing
 
     def missing(self, label: str, members: Sequence[Missing]) -> list[str]:
         """A leaf that nothing fills, and the unused key that may have been meant."""
-        keys = [problem.key for problem in members if problem.key is not None]
-        if not keys:
-            absent = "no rule fills it"
-        elif len(keys) == 1 and keys[0] in self.plan.specs:
-            absent = self.elsewhere(keys[0])
-        else:
-            absent = f"no key {_names(name for name, _ in fold(keys))}"
-        entry = [f"missing     {label}   {absent}"]
-        near = self.near(members, keys)
+        absence = self.absent.of(members)
+        entry = [f"missing     {label}   {absence.text}{_column(map(self.part, members))}"]
+        if absence.instead is not None:
+            return [*entry, _instead(absence.instead)]
+        near = self.hints.of(members)
         if near is not None:
-            several = len(near.names) > 1
-            entry.append(f"did you mean {_names(near.shown)} (unused, same shape{'s' * several})?")
-            if not members[0].place:
-                entry.append(f"if so, the rule is {_literal(rule_for(near, members[0].name))}")
+            entry += self.near(near)
         elif hint := self.plan.hints.get(members[0].name):
             entry.append(hint)
+        elif all(problem.optional for problem in members):
+            entry.append(f"to keep other values there: allow_missing=[{_literal(str(literal(members[0].name)))}]")
+        elif not absence.stored and self.is_new(members):
+            it = "they are" if len(members) > 1 else "it is"
+            (leaves,) = grouped(problem.name for problem in members)
+            entry.append(f"if {it} new: allow_missing=[{_literal(pattern_for(leaves, {}))}]")
         return entry
 
-    def elsewhere(self, key: str) -> str:
-        """Where a key went that is there, but did not come to its leaf."""
-        if key in self.plan.dropped:
-            return f"{quote(key)} is dropped by the rule {quote(self.plan.dropped[key])}"
-        leaf = self.taken.get(key)
-        if leaf is None:
-            return f"{quote(key)} does not come to it"
-        return f"{quote(key)} goes to {quote(leaf)} (a rule that takes nothing away says 'copy=true')"
+    def is_new(self, members: Sequence[Missing]) -> bool:
+        """Whether leaves may be what the checkpoint has nothing for: a head, or the layers behind the last."""
+        if not self.families or any(problem.place for problem in members):
+            return False
+        text, numbers = template(members[0].name)
+        filled = self.families.get(text, ())
+        return all(len(numbers) == 1 and other < numbers for other in filled)
 
     @cached_property
-    def taken(self) -> dict[str, str]:
-        """The leaf that each key goes to."""
-        return {
-            key: leaf
-            for block in self.plan.blocks
-            for term in block.terms
-            for key, leaf in zip(term.keys, block.leaves, strict=True)
-        }
+    def families(self) -> dict[str, list[tuple[int, ...]]]:
+        """The leaves that keys fill, by name without indices: their indices."""
+        found: dict[str, list[tuple[int, ...]]] = {}
+        for leaf in filled(self.plan.blocks) if len(self.plan.leaves) <= _LEAVES else ():
+            text, numbers = template(leaf)
+            found.setdefault(text, []).append(numbers)
+        return found
 
-    def near(self, members: Sequence[Missing], keys: Sequence[str]) -> Group | None:
-        """The unused keys that look most like the missing ones and fit in their place."""
-        places = [_numbers(problem.place) for problem in members if problem.place]
-        if None in places:
-            return None
-        specs = [self.plan.leaves.get(problem.name) for problem in members]
-        shapes = {None if spec is None else spec.shape for spec in specs}
-        shape = shapes.pop()
-        if shape is None or shapes:
-            return None
-        names = list(dict.fromkeys(problem.name for problem in members))
-        return self.suggestions.near(names, keys, shape, [place for place in places if place is not None])
+    def part(self, problem: Missing) -> Spec | None:
+        """Dtype and shape of a leaf, or of the part of it that is missing."""
+        spec = self.plan.leaves.get(problem.name)
+        if spec is None or not problem.place:
+            return spec
+        shape: list[int] = []
+        texts = problem.place[1:-1].split(", ")
+        for text, extent in zip(texts, spec.shape, strict=False):
+            first, colon, last = text.partition(":")
+            shape += [int(last) - int(first) if last else extent] if colon else []
+        return Spec(spec.dtype, (*shape, *spec.shape[len(texts) :]))
+
+    def near(self, hint: Hint) -> list[str]:
+        """The unused keys that may have been meant, and the rules that would say so."""
+        shape = f"same shape{'s' * hint.several}" if hint.shape is None else f"{hint.shape}"
+        lines = [f"did you mean {_names(hint.candidates)} (unused, {shape})?"]
+        if hint.rivals:
+            it = "they" if hint.several else "it"
+            lines.append(f"{it} may as well be for {_names(hint.rivals)}: say by rules which is whose")
+        if hint.rules:
+            rules = ", ".join(map(_literal, hint.rules))
+            what = "the rule is" if len(hint.rules) == 1 else "the rules are"
+            if hint.leaves > 1 and len(hint.rules) == 1:
+                what = f"one rule says it for {plural(hint.leaves, 'leaf')}:"
+            lines.append(f"if so, {what} {rules}{', before all others' * hint.first}")
+        return lines
 
     @cached_property
-    def suggestions(self) -> Suggestions:
-        """What the unused keys suggest."""
-        unused = [problem.key for problem in self.problems.unexpected if not problem.axes]
-        return Suggestions(unused, {key: self.plan.specs[key].shape for key in unused})
+    def hints(self) -> Hints:
+        """What the unused keys may have been meant for."""
+        return Hints(self.plan)
 
     # Unexpected
 
@@ -142,10 +165,12 @@ class _Report:
         """A key that no leaf takes, and how to say that this is meant."""
         several = len(members) > 1
         count = f"   ({plural(len(members), 'key')})" if several else ""
-        entry = [f"unexpected  {printable(label)}{count}"]
+        entry = [f"unexpected  {printable(label)}{count}{_column(self.plan.specs[problem.key] for problem in members)}"]
         reason, axes = members[0].reason, members[0].axes
         if reason:
             entry.append(printable(reason))
+        if members[0].key in self.absent.halves:
+            return [*entry, "its layer adds it to another", _instead(self.absent.halves[members[0].key])]
         (group,) = grouped(problem.key for problem in members)
         if axes:
             entry.append(f"to drop them on purpose: {_literal(f'{pattern_for(group, {})} {axes} -> _')}")
@@ -183,21 +208,43 @@ class _Report:
         leaf = self.plan.leaves[problem.name].shape if problem.name in self.plan.leaves else wanted
         own = wanted is None or (wanted == leaf and not problem.reason and not problem.place)
         have = f"the model has {leaf}" if own else f"needs {wanted}"
-        entry = [f"mismatched  {label}   {have}, {keys} {are} {problem.got}"]
+        dtypes = self.dtypes(problem)
+        entry = [f"mismatched  {label}   {have}, {keys} {are} {problem.got}{dtypes}"]
         if problem.reason:
             entry.append(printable(problem.reason))
-        elif wanted is not None and len(wanted) == 2 and wanted == problem.got[::-1]:
-            (group,) = grouped(problem.key for problem in members)
-            key, _, name = rule_for(group, problem.name).partition(" -> ")
-            if len(members) == 1 or len(grouped(problem.name for problem in members)) == 1:
-                entry.append(f"if it is stored transposed, say so: {_literal(f'{key} [a b] -> {name} [b a]')}")
+        elif (advice := self.shapes.advice(members)) is not None:
+            entry.append(printable(advice))
         return entry
+
+    def dtypes(self, problem: Mismatched) -> str:
+        """What a leaf and its key hold."""
+        leaf, key = self.plan.leaves.get(problem.name), self.plan.specs[problem.key].dtype.name
+        return f"   {key}" if leaf is None or leaf.dtype.name == key else f"   {leaf.dtype.name} from {key}"
+
+    @cached_property
+    def shapes(self) -> OtherShapes:
+        """What to do about keys of other shapes."""
+        return OtherShapes(self.plan)
 
 
 def _names(shown: Iterable[str]) -> str:
     """A few names in quotes."""
     names = [quote(name) for name in shown]
     return " or ".join(names[:_NAMES]) + (" …" if len(names) > _NAMES else "")
+
+
+def _instead(rule: str) -> str:
+    return f"write {_literal(rule)} in the place of the rules that name them one by one"
+
+
+def _column(specs: Iterable[ArraySpec | None]) -> str:
+    """Dtype and shape of what an entry is about, where all have one."""
+    first: ArraySpec | None = None
+    for spec in specs:
+        if spec is None or (first is not None and (spec.dtype, spec.shape) != (first.dtype, first.shape)):
+            return ""
+        first = spec
+    return "" if first is None else f"   {first.dtype.name}[{', '.join(map(str, first.shape))}]"
 
 
 def _literal(text: str) -> str:

@@ -17,6 +17,7 @@ from bridge.mapping.template import Spec, Template
 from bridge.planning.lossy import USED_UP, Quantization
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.policy import DtypePolicy
+from bridge.planning.set_aside import set_aside
 from bridge.rules.rule import Rule
 
 _VERSION = 1
@@ -45,7 +46,12 @@ def plan_to_json(plan: Plan) -> str:
         "casts": [[cast.leaf, dtype_label(cast.stored), dtype_label(cast.dtype)] for cast in plan.casts],
         "lossy": [list(lossy) for lossy in plan.lossy],
         "quantized": _quantized(plan),
+        "adapters": {
+            "asked": [list(each) for each in plan.request.adapters],
+            "keys": {key: list(texts) for key, texts in plan.merged.items()},
+        },
         "warnings": list(plan.warnings),
+        "set_aside": dict(set_aside(plan)),
         "nbytes": plan.nbytes,
         "peak_nbytes": plan.peak_nbytes,
     }
@@ -60,12 +66,14 @@ def plan_from_json(text: str) -> Plan:
         if document["version"] != _VERSION:
             version = quote(str(document["version"]))[1:-1]
             raise PlanError(f"this plan is of version {version}, this release reads {_VERSION}: make it again")
+        adapters = document.get("adapters", {})
         request = Request(
             _rules(document),
             DtypePolicy.of(document["dtype"]),
             NamePatterns.of(document["allow_missing"]),
             NamePatterns.of(document["allow_unexpected"]),
             quantized=document.get("quantized", {}).get("asked", "dequantize"),
+            adapters=tuple((str(name), float(weight)) for name, weight in adapters.get("asked", ())),
         )
         specs = {key: _read(entry) for key, entry in document["keys"].items()}
         # The leaves have the dtypes that were settled then, so no policy is asked again.
@@ -79,7 +87,17 @@ def plan_from_json(text: str) -> Plan:
         stored = document.get("quantized", {}).get("keys", {})
         quantized = {key: Quantization(*map(str, said)) for key, said in stored.items() if key in specs}
         warnings = tuple(map(str, document.get("warnings", ())))
-        return replace(plan, request=request, quantized=quantized, warnings=warnings, **costs)
+        aside = {str(leaf): str(layer) for leaf, layer in document.get("set_aside", {}).items()}
+        merged = {key: tuple(map(str, said)) for key, said in adapters.get("keys", {}).items() if key in specs}
+        return replace(
+            plan,
+            request=request,
+            quantized=quantized,
+            warnings=warnings,
+            set_aside=aside,
+            merged=merged,
+            **costs,
+        )
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:

@@ -1,45 +1,114 @@
-"""Integer codes with a scale, and perhaps a zero point, for each group: `(code − zero) · scale`."""
+"""Integer codes with a scale, and perhaps a zero point, for each group: `(code − zero) · scale`.
+
+Where each column says which group is its own, the few values that codes have in a group are computed first, and then
+looked up: a third of the time of fetching scale and zero point for each element.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 
 from bridge.quantized.grid import spread
-from bridge.quantized.rounding import Range
+from bridge.quantized.rounding import Range, finish
 from bridge.quantized.view import Array, Box, Scratch, Shape
 
+TILE = (512, 512)
+"""A chunk of columns that are stored: rows enough for whole lines of the cache, and whole groups. Of half the size two
+threads take twice as long, for they wait for each other between numpy's calls.
+"""
+_ENTRIES = 1 << 16  # that an index of 16 bits reaches
 
-def affine(
-    codes: Array,
-    values: Array,
-    scratch: Scratch,
-    *,
-    bits: int,
-    box: Box,
-    block: Shape,
-    zeros: Array | int,
-    factors: Array,
-    groups: Array | None = None,
-) -> None:
-    """Fill `values`, float32 of shape `(rows, columns)`, with `(codes − zeros) · factors`. The difference is exact.
 
-    **Arguments:**
+class Scales(NamedTuple):
+    """What belongs to the groups of a box.
 
-    - `codes`: bytes, of the same shape.
     - `bits`: of a code.
-    - `box`: which rows and columns of the tensor they are.
+    - `box`: which rows and columns of the tensor it is.
     - `block`: a group's extent along rows and columns.
     - `zeros`: one for all, or a float32 for each group, shape `(rows, columns)` of the groups behind `box`.
     - `factors`: likewise.
-    - `groups`: for each column which group of `factors` is its own, where they do not simply follow one another.
+    - `groups`: for each column which group of `factors` is its own, where they do not simply follow one another. Each
+        is there: callers see to it.
     """
 
-    def of(each: Array) -> Array:
-        return each if groups is None else np.take(each, groups, axis=1)
+    bits: int
+    box: Box
+    block: Shape
+    zeros: Array | int
+    factors: Array
+    groups: Array | None = None
 
-    block = block if groups is None else (1, 1)
+    @property
+    def within(self) -> Range:
+        """What is known of the products."""
+        sizes = np.abs(self.factors)
+        least, most = float(sizes.min(initial=np.inf)), float(sizes.max(initial=0))
+        return Range(most * (1 << self.bits), least)
+
+    def of(self, rows: slice) -> Scales:
+        """Those of some rows, where each row has its own."""
+        every, columns = self.box[-2:]
+        zeros = self.zeros[rows] if isinstance(self.zeros, np.ndarray) else self.zeros
+        return self._replace(box=(every[rows], columns), zeros=zeros, factors=self.factors[rows])
+
+
+def affine(codes: Array, out: Array, scratch: Scratch, by: Scales, *, through: np.dtype | None = None) -> None:
+    """Fill `out` with `(codes − zeros) · factors`. The difference is exact; the product is rounded to float32, to
+    `through`, and to the dtype of `out`.
+
+    **Arguments:**
+
+    - `codes`: bytes, shape `(rows, columns)`.
+    - `out`: of that shape; float32, bfloat16 or float16; any strides.
+    - `through`: the dtype in which the reference computes, if that is narrower than float32.
+    """
+    if by.groups is None:
+        _compute(codes, out, scratch, by, through)
+        return
+    # A few rows at a time, for what belongs to each column is as large as they are.
+    entries = by.factors.shape[1] << by.bits  # of a row, if all values of its groups were known
+    known = entries <= min(4 * codes.shape[1], _ENTRIES)
+    step = max(_ENTRIES // max(entries if known else codes.shape[1], 1), 1)
+    for start in range(0, len(codes), step):
+        rows = slice(start, start + step)
+        if known:
+            _look_up(codes[rows], out[rows], scratch, by.of(rows), by.groups << by.bits, through)
+        else:
+            _compute(codes[rows], out[rows], scratch, by.of(rows), through)
+
+
+def _look_up(codes: Array, out: Array, scratch: Scratch, by: Scales, starts: Array, through: np.dtype | None) -> None:
+    """All values of each group first. `starts`: for each column where those of its group start."""
+    (rows, groups), bits = by.factors.shape, by.bits
+    values = scratch.take("values", (rows, groups, 1 << bits), np.float32)
+    zeros = by.zeros[..., None] if isinstance(by.zeros, np.ndarray) else np.float32(by.zeros)
     with np.errstate(all="ignore"):  # what a file says may be infinite
-        if not isinstance(zeros, np.ndarray) or (bits < 8 and _is_small(zeros, bits)):
+        np.subtract(np.arange(1 << bits, dtype=np.float32), zeros, out=values)
+        np.multiply(values, by.factors[..., None], out=values)
+    rounded = scratch.take("rounded", (rows, groups << bits), out.dtype)
+    finish(values.reshape(rounded.shape), rounded, scratch, through=through, within=by.within)
+    index = scratch.take("index", codes.shape, np.uint16)
+    np.copyto(index, codes)
+    np.add(index, starts.astype(np.uint16), out=index)
+    np.add(index, np.arange(0, rounded.size, groups << bits, dtype=np.uint16)[:, None], out=index)
+    same = np.dtype(f"u{out.dtype.itemsize}")
+    found = scratch.take("found", out.shape, same)
+    np.take(rounded.view(same).reshape(-1), index, out=found, mode="wrap")
+    np.copyto(out.view(same), found)
+
+
+def _compute(codes: Array, out: Array, scratch: Scratch, by: Scales, through: np.dtype | None) -> None:
+    """Each element in float32."""
+
+    def of(each: Array) -> Array:
+        return each if by.groups is None else np.take(each, by.groups, axis=1)
+
+    values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", out.shape, np.float32)
+    box, zeros, block = by.box, by.zeros, by.block if by.groups is None else (1, 1)
+    with np.errstate(all="ignore"):
+        if not isinstance(zeros, np.ndarray) or (by.bits < 8 and _is_small(zeros, by.bits)):
             # A difference that a byte has room for is made in bytes: a quarter of the memory to pass over.
             small = codes.view(np.int8)
             if isinstance(zeros, np.ndarray):
@@ -54,15 +123,9 @@ def affine(
         else:
             np.copyto(values, codes)
             spread(of(zeros), box, block, np.subtract, values)
-        spread(of(factors), box, block, np.multiply, values)
+        spread(of(by.factors), box, block, np.multiply, values)
+    finish(values, out, scratch, through=through, within=by.within)
 
 
 def _is_small(zeros: Array, bits: int) -> bool:
     return bool(zeros.min(initial=0) >= 0 and zeros.max(initial=0) <= 1 << bits)
-
-
-def range_of(factors: Array, bits: int) -> Range:
-    """What is known of products of these scales with differences of codes."""
-    sizes = np.abs(factors)
-    least, most = float(sizes.min(initial=np.inf)), float(sizes.max(initial=0))
-    return Range(most * (1 << bits), least)

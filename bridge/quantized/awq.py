@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridge._text import quote
-from bridge.quantized.affine import range_of
+from bridge.quantized.affine import TILE, Scales, affine
 from bridge.quantized.config import Config
 from bridge.quantized.family import Family, Layout, Module, dtypes
 from bridge.quantized.form import Form
-from bridge.quantized.grid import spread
-from bridge.quantized.rounding import finish
 from bridge.quantized.unpack import nibbles, turned
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 
@@ -49,35 +47,35 @@ class Awq(Chunked):
         return [*found, (groups, words)] if self.zeros else found
 
     def tile(self, box: Box) -> Shape:
-        return 256, 1024
+        return TILE
 
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
         rows, columns = box
         skipped = rows.start % _EACH
         within = slice(skipped, skipped + len(rows))
-        codes = scratch.take("v", (parts[0].shape[1] * _EACH, len(columns)), np.float32)
+        codes = scratch.take("codes", (parts[0].shape[1] * _EACH, len(columns)), np.uint8)
         _unpack(turned(parts[0], scratch), codes, scratch)
-        values = codes[within]
         factors = np.ascontiguousarray(parts[1].T).astype(np.float32)
-        with np.errstate(all="ignore"):
-            if self.zeros:
-                few = nibbles(np.ascontiguousarray(parts[2]).view(np.uint8), scratch)
-                zeros = few.reshape(len(few), -1, _EACH)[:, :, _PLACES].reshape(len(few), -1).T.astype(np.float32)
-                spread(zeros[within], box, (1, self.group), np.subtract, values)
-            else:
-                np.subtract(values, np.float32(8), out=values)
-            spread(factors, box, (1, self.group), np.multiply, values)
-        finish(values, out, scratch, through=self.through, within=range_of(factors, 4))
+        zeros: Array | int = 8
+        if self.zeros:
+            few = nibbles(np.ascontiguousarray(parts[2]).view(np.uint8), scratch, "zeros")
+            every = few.reshape(len(few), -1, _EACH)[:, :, _PLACES].reshape(len(few), -1)
+            zeros = every.T[within].astype(np.float32)
+        by = Scales(4, box, (1, self.group), zeros, factors)
+        affine(codes[within], out, scratch, by, through=self.through)
 
 
 def _unpack(words: Array, out: Array, scratch: Scratch) -> None:
-    """Words `(n, columns)` to their codes `(8 n, columns)`."""
+    """Words `(n, columns)` to their codes `(8 n, columns)`: of each half of a word one nibble after the other."""
     rows = out.reshape(len(words), _EACH, -1)
-    code = scratch.take("code", words.shape, np.uint32)
-    for nibble, row in enumerate(_ORDER):
-        np.right_shift(words, 4 * nibble, out=code)
+    halves = words.view(np.uint16)
+    code = scratch.take("code", halves.shape, np.uint16)
+    for nibble in range(_EACH // 2):
+        np.right_shift(halves, 4 * nibble, out=code)
         np.bitwise_and(code, 15, out=code)
-        np.copyto(rows[:, row], code.view(np.int32), casting="unsafe")  # as exact as it is small
+        low, high = code[:, 0::2], code[:, 1::2]
+        np.copyto(rows[:, _ORDER[nibble]], low, casting="unsafe")
+        np.copyto(rows[:, _ORDER[nibble + _EACH // 2]], high, casting="unsafe")
 
 
 def _check(config: Config) -> None:

@@ -16,11 +16,10 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.quantized.affine import affine, range_of
+from bridge.quantized.affine import TILE, Scales, affine
 from bridge.quantized.config import Config, is_object
 from bridge.quantized.family import DAMAGED, Family, Layout, Module, Settings, Wanted, dtypes
 from bridge.quantized.form import Form
-from bridge.quantized.rounding import finish
 from bridge.quantized.unpack import Packing, turned
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 
@@ -74,26 +73,16 @@ class Gptq(Chunked):
         return found
 
     def tile(self, box: Box) -> Shape:
-        """Rows enough for whole lines of the cache; of the columns whole groups."""
-        return 256, 1024
+        return TILE
 
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
         words = turned(parts[0], scratch)
         codes = self.packing.unpack(words, box[1], scratch)
         factors = np.ascontiguousarray(parts[1].T).astype(np.float32)
-        values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", out.shape, np.float32)
-        affine(
-            codes,
-            values,
-            scratch,
-            bits=self.bits,
-            box=box,
-            block=(1, self.group),
-            zeros=self._zeros(parts[2], box[0], scratch) if self.stored else 1 << self.bits - 1,
-            factors=factors,
-            groups=self._groups(parts[-1], box[1]) if self.order else None,
-        )
-        finish(values, out, scratch, through=self.through, within=range_of(factors, self.bits))
+        zeros = self._zeros(parts[2], box[0], scratch) if self.stored else 1 << self.bits - 1
+        groups = self._groups(parts[-1], box[1]) if self.order else None
+        by = Scales(self.bits, box, (1, self.group), zeros, factors, groups)
+        affine(codes, out, scratch, by, through=self.through)
 
     def _zeros(self, words: Array, rows: range, scratch: Scratch) -> Array | int:
         """Zero points, shape `(rows, groups)`."""

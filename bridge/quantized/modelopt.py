@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bridge.quantized import mxfp4
-from bridge.quantized.affine import affine
+from bridge.quantized.affine import Scales, affine
 from bridge.quantized.family import Family, Layout, Module, dtypes
 from bridge.quantized.floats import E8M0, FLOAT8, scales
 from bridge.quantized.form import Form
@@ -49,7 +49,7 @@ class Int4Rows(Chunked):
         codes = (codes ^ np.uint8(8))[box[0].start % 2 :][: len(box[0])]
         values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", out.shape, np.float32)
         factors = scales(self.grid.matrix(parts[1]))
-        affine(codes, values, scratch, bits=4, box=box, block=self.grid.block, zeros=8, factors=factors)
+        affine(codes, values, scratch, Scales(4, box, self.grid.block, 8, factors))
         _inputs(values, parts[-1] if self.inputs else None)
         finish(values, out, scratch)
 

@@ -101,7 +101,7 @@ class Experts(Chunked):
         return (experts, rows, groups, range(16)), (experts, rows, groups)
 
     def tile(self, box: Box) -> Shape:
-        return 1, 512, 256
+        return 1, 512, 512
 
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
         _, columns, rows = box

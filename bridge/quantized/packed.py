@@ -8,10 +8,9 @@ from math import lcm
 
 import numpy as np
 
-from bridge.quantized.affine import affine, range_of
+from bridge.quantized.affine import Scales, affine
 from bridge.quantized.floats import scales
 from bridge.quantized.grid import Grid
-from bridge.quantized.rounding import finish
 from bridge.quantized.unpack import Packing
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape
 
@@ -58,19 +57,9 @@ class Packed(Chunked):
         factors = scales(self.grid.matrix(parts[1]))
         bits = 8 if self.packing is None else self.packing.bits
         codes = parts[0] if self.packing is None else self.packing.unpack(parts[0], box[1], scratch)
-        values = out if out.dtype == np.float32 and out.flags.c_contiguous else scratch.take("v", out.shape, np.float32)
-        affine(
-            codes,
-            values,
-            scratch,
-            bits=bits,
-            box=box,
-            block=self.grid.block,
-            zeros=self._zeros(box, parts, scratch),
-            factors=factors,
-            groups=parts[-1] if self.permuted else None,
-        )
-        finish(values, out, scratch, through=self.through, within=range_of(factors, bits))
+        groups = parts[-1] if self.permuted else None
+        by = Scales(bits, box, self.grid.block, self._zeros(box, parts, scratch), factors, groups)
+        affine(codes, out, scratch, by, through=self.through)
 
     def _zeros(self, box: Box, parts: Sequence[Array], scratch: Scratch) -> Array | int:
         """As the codes are stored: with 2^(bits − 1) added where they are packed."""

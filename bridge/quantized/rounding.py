@@ -12,7 +12,7 @@ from bridge.quantized.view import Array, Scratch
 FLOAT16 = np.dtype(np.float16)
 _LARGEST, _NORMAL = 65504.0, 2.0**-14  # of float16; below, its steps are even
 _SPLIT = np.float32((1 << 13) + 1)
-_BLOCK = 1 << 17  # elements
+_BLOCK = 1 << 18  # elements: fewer, longer calls; two threads wait for each other between calls
 
 
 class Range(NamedTuple):
@@ -45,8 +45,10 @@ def finish(
         if out is not values:
             _round(out, values)
         return
-    step = max(_BLOCK // max(values.shape[-1], 1), 1)
-    for start in range(0, len(values), step):  # what rounding needs beside the values stays in the cache
+    # Scratch beside the values is bounded; rounding what may lie below float16's normal numbers takes twice as much.
+    block = _BLOCK if within.least >= _NORMAL else _BLOCK // 2
+    step = max(block // max(values.shape[-1], 1), 1)
+    for start in range(0, len(values), step):
         part, rows = values[start : start + step], out[start : start + step]
         if through == FLOAT16:
             round_to_float16(part, scratch, within)

@@ -88,7 +88,7 @@ _KEPT = _Kept()
 
 
 @contextmanager
-def _thread_scratch() -> Generator[Scratch]:
+def thread_scratch() -> Generator[Scratch]:
     """The thread's own scratch, which it keeps unless it has become unusually large."""
     scratch, _KEPT.scratch = _KEPT.scratch or Scratch(), None
     yield scratch
@@ -123,7 +123,7 @@ class Chunked(ABC):
         if out.size == 0:
             return
         tile = self.tile(box)
-        with _thread_scratch() as scratch:
+        with thread_scratch() as scratch:
             if all(len(r) <= n for r, n in zip(box, tile, strict=True)):
                 self.chunk(box, parts, out, scratch)
                 return

@@ -103,7 +103,7 @@ class Checkpoint:
             raise UnknownKeyError(unknown(key, self.specs, self.source))
         from bridge.source.tensor import check_readable, read_key, read_tensor  # a load reads no tensor alone
 
-        source = self._source(spec.file)
+        source = self.peek(spec.file)
         check_readable(self.specs, key)
         if not self.specs.is_plain(key):
             return read_key(self, self.specs, key)
@@ -119,7 +119,7 @@ class Checkpoint:
         """The weights that are stored quantised, by the keys that are meant: key to `QuantizedTensor`."""
         from bridge.source.quantized import Quantized  # most checkpoints are plain
 
-        return Quantized(self, self._source)
+        return Quantized(self, self.peek)
 
     def header(self, file: str) -> Header:
         """The header of one of `files`."""
@@ -130,13 +130,13 @@ class Checkpoint:
 
         A file of a Hub repo is fetched into the Hub's cache, if it is not there.
         """
-        if self._source(file).absent:
+        if self.peek(file).absent:
             self.fetch([file])
         return self._sources[file]
 
     def file_nbytes(self, file: str) -> int:
         """The length of one of `files`; nothing is fetched for it."""
-        return self._source(file).nbytes
+        return self.peek(file).nbytes
 
     @property
     def parallel(self) -> int | None:
@@ -146,18 +146,19 @@ class Checkpoint:
 
     def absent_nbytes(self, files: Iterable[str]) -> int:
         """How many bytes `fetch` would fetch."""
-        return sum(source.nbytes for source in map(self._source, files) if source.absent)
+        return sum(source.nbytes for source in map(self.peek, files) if source.absent)
 
     def fetch(self, files: Iterable[str], report: Callable[[int, int], None] | None = None) -> None:
         """Bring those of `files` that are on the Hub, and not in its cache, there. `report` is called with bytes."""
-        absent = {name: source for name in files if (source := self._source(name)).absent}
+        absent = {name: source for name in files if (source := self.peek(name)).absent}
         if absent:
             from bridge.source.download import fetch_all  # only those who use the Hub wait for it
 
             found = fetch_all(cast("list[HubFile]", list(absent.values())), report)
             self._sources.update(zip(absent, found, strict=True))
 
-    def _source(self, file: str) -> ByteSource:
+    def peek(self, file: str) -> ByteSource:
+        """The bytes of one of `files` where they are: nothing is fetched for them."""
         if self._closed:
             raise CheckpointError(f"{quote(self.source)} is closed. Open it again, or read before it is closed.")
         return self._sources[file]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from bridge._errors import CheckpointError
@@ -61,7 +61,14 @@ class Located:
         self.index_name, self.commit = index_name, commit
 
 
-def locate(source: object, *, subfolder: str | None, variant: str | None, hub: HubOptions) -> Located:
+def locate(
+    source: object,
+    *,
+    subfolder: str | None,
+    variant: str | None,
+    hub: HubOptions,
+    within: Callable[[Folder, str | None, str | None], Located] | None = None,
+) -> Located:
     """Find the files that `source` means.
 
     **Arguments:**
@@ -69,17 +76,18 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
     - `source`: a list of files, one file, a directory, a URL, or a Hub repo id where no such path exists.
     - `subfolder`: a folder in it; `variant`: as in `model.fp16.safetensors`.
     - `hub`: how to ask the Hub.
+    - `within`: which files of a folder are meant, if not those of a model.
 
     **Returns:** `Located`. `CheckpointError` if nothing is there, or what is there does not say which.
     """
     if isinstance(source, list | tuple):
         return _listed([_path(item) for item in cast("Sequence[object]", source)])
-    path = _path(source)
+    path, chosen = _path(source), within or in_folder
     kind = _kind(path)
     if subfolder is not None:
         _check_subfolder(subfolder)
     if kind == "directory":
-        return in_folder(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant)
+        return chosen(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant, None)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
     named = (
@@ -92,7 +100,7 @@ def locate(source: object, *, subfolder: str | None, variant: str | None, hub: H
 
         found = by_repo(path, subfolder, hub) if named else by_url(path, subfolder, hub)
         if found.name is None:
-            return in_folder(found.folder, variant, found.commit)
+            return chosen(found.folder, variant, found.commit)
         return Located(found.text, found.folder, (found.name,), commit=found.commit)
     raise CheckpointError(f"{quote(path)} does not exist. Name a file, a folder, a URL or a Hub repo like 'org/name'.")
 
@@ -149,6 +157,10 @@ def in_folder(folder: Folder, variant: str | None, commit: str | None = None) ->
         from bridge.source.torchfolder import torch_in_folder  # most folders have safetensors
 
         found = torch_in_folder(folder, variant, commit)
+    if found is None and variant is None:
+        from bridge.source.adapterfolder import known_adapter  # a folder that has nothing else
+
+        found = known_adapter(folder, commit) if folder.has("adapter_config.json") else None
     if found is None:
         _refuse_empty(folder, variant)
     return found

@@ -49,7 +49,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "two fields that say the same": ("llama", {"rope_parameters": {"factor": 2}, "rope_scaling": {"factor": 2}}),
     "a pair that is none": ("vit", {"patch_size": [1, 2, 3]}),
     "a value that is not implemented": ("llama", {"hidden_act": "swish"}),
-    "a field within another": ("llama", {"rope_scaling": {"rope_type": "yarn", "factor": 2}}),
+    "a field within another": ("llama", {"rope_scaling": {"rope_type": "spiral", "factor": 2}}),
     "a field that nobody knows": ("llama", {"mystery_factor": 2.0}),
     "a field that is absent": ("bert", {"hidden_size": None}),
     "groups of heads": ("llama", {"num_key_value_heads": 2}),

@@ -20,6 +20,7 @@ import pytest
 from bridge import BridgeError
 from bridge.cli.terminal import UsageError
 from tests.errors import (  # noqa: F401 - they register
+    adapters,
     checking,
     converted,
     folders,
@@ -27,12 +28,14 @@ from tests.errors import (  # noqa: F401 - they register
     layouts,
     limits,
     models,
+    partly,
     planning,
     processes,
     programs,
     quantized,
     reading,
     remote,
+    reports,
     rules,
     saving,
     torchfile,

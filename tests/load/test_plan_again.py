@@ -15,7 +15,7 @@ from jax.sharding import SingleDeviceSharding
 from safetensors.numpy import save_file
 
 import bridge
-from bridge.api import load as api_load
+from bridge.api import planned as api_planned
 
 N, OUT, IN = 3, 4, 5
 RULES = ["bert.counts -> counts", "bert.layer.{l}.** -> layers.**", "bert.spare -> _"]
@@ -52,13 +52,13 @@ def path(tmp_path: Path) -> Path:
 def proofs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The names of checkpoints that something was proven for."""
     made: list[str] = []
-    make = api_load.make_plan
+    make = api_planned.make_plan
 
     def counted(*arguments: Any, source: str, **named: Any) -> bridge.Plan:
         made.append(source)
         return make(*arguments, source=source, **named)
 
-    monkeypatch.setattr(api_load, "make_plan", counted)
+    monkeypatch.setattr(api_planned, "make_plan", counted)
     return made
 
 

@@ -111,10 +111,10 @@ def test_one_report_names_everything_that_is_wrong(tmp_path: Path):
     assert (leaf, key, expected.shape, got.shape) == ("layers.weight[5]", "layers.5.weight", (10, 10), (10, 11))
     assert str(error) == (
         f"3 problems between '{path}' (12 keys) and Stacked (1 leaf)\n"
-        "  missing     layers.weight[3]   no key 'layers.3.weight'\n"
-        "  unexpected  extra\n"
+        "  missing     layers.weight[3]   no key 'layers.3.weight'   float32[10, 10]\n"
+        "  unexpected  extra   float32[3]\n"
         '              if it is not needed: allow_unexpected=["extra"]\n'
-        "  mismatched  layers.weight[5]   needs (10, 10), 'layers.5.weight' is (10, 11)"
+        "  mismatched  layers.weight[5]   needs (10, 10), 'layers.5.weight' is (10, 11)   float32"
     )
 
 

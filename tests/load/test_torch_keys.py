@@ -87,7 +87,7 @@ def test_ties(tmp_path: Path):
     plan = bridge.plan(path, LIKE)
     assert plan.unexpected == ("head.weight",)
     assert str(plan).endswith(
-        "  unexpected  head.weight\n"
+        "  unexpected  head.weight   float32[5, 4]\n"
         "              tied: the same bytes as key 'embed.weight'\n"
         '              if it is not needed: allow_unexpected=["head.weight"]'
     )

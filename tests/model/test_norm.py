@@ -50,6 +50,6 @@ def test_an_rms_norm_with_a_bias_is_told_of_it(tmp_path):
     with pytest.raises(bridge.PlanError) as caught:
         bridge.load(path, jax.eval_shape(lambda: eqx.nn.RMSNorm(4)))
     assert str(caught.value).splitlines()[1:] == [
-        "  missing     bias   no key 'bias'",
+        "  missing     bias   no key 'bias'   float32[4]",
         "              PyTorch's RMSNorm has no bias: eqx.nn.RMSNorm(…, use_bias=False)",
     ]

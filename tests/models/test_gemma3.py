@@ -44,7 +44,7 @@ class TestGemma3(DecoderContract):
         "attn_logit_softcapping": 50.0,
         "final_logit_softcapping": 30.0,
         "use_bidirectional_attention": True,
-        "rope_parameters.sliding_attention.rope_type": "yarn",
+        "rope_parameters.sliding_attention.rope_type": "spiral",
         "rope_parameters.chunked_attention": {"rope_type": "default"},
         "hidden_activation": "gelu_fast",
     }

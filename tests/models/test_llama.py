@@ -50,9 +50,9 @@ class TestLlama(DecoderContract):
     }
     refused = {
         "hidden_act": "swish",
-        "rope_parameters.rope_type": "yarn",
+        "rope_parameters.rope_type": "spiral",
         "rope_parameters.beta_fast": 32,
-        "rope_scaling": {"type": "dynamic", "factor": 2.0},
+        "rope_scaling": {"type": "spiral", "factor": 2.0},
         "partial_rotary_factor": 0.5,
         "num_key_value_heads": 4,
         "head_dim": 5,

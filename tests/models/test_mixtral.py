@@ -55,7 +55,7 @@ class TestMixtral(DecoderContract):
         "hidden_act": "swish",
         "num_experts_per_tok": 7,
         "num_local_experts": 0,
-        "rope_parameters.rope_type": "yarn",
+        "rope_parameters.rope_type": "spiral",
     }
 
     def test_layers_and_experts_are_axes(self, first: Case):

@@ -22,6 +22,6 @@ class TestQwen2(DecoderContract):
     refused = {
         "layer_types": ["full_attention", "chunked_attention", "full_attention"],
         "use_mrope": True,
-        "rope_parameters.rope_type": "yarn",
+        "rope_parameters.rope_type": "spiral",
         "max_window_layers": -1,
     }

@@ -100,4 +100,4 @@ def test_without_the_library_the_error_names_the_extra(bert: Bert, minilm: Path,
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(bridge.BridgeError) as caught:
         SentenceEncoder(bert, minilm / "tokenizer.json")
-    assert str(caught.value) == "tokenizing needs the 'tokenizers' library: pip install 'eqx-bridge[demo]'."
+    assert str(caught.value) == "tokenizing needs the 'tokenizers' library: pip install 'eqx-bridge[text]'."

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 import bridge
 from bridge.place import held
 from tests.place.eight_devices import check, mesh
+from tests.place.eight_partly import partly
 from tests.place.eight_shardings import memories, refused, traced
 
 L, D = 4, 16
@@ -249,6 +250,6 @@ def compiled(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    for case in (kinds, saved, untied, state, kept, compiled, refused, traced, memories):
+    for case in (kinds, saved, untied, state, kept, partly, compiled, refused, traced, memories):
         case(Path(sys.argv[1]))
     print("ok")

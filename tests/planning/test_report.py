@@ -20,13 +20,14 @@ def test_the_design_s_example():
         report(keys, {"layers.attn.q.weight": (32, 8, 8), "embed.weight": (32000, 4096)}, rules),
         """
         4 problems between 'my-model/' (65 keys) and Llama (2 leaves)
-          missing     layers.attn.q.weight[7]   no key 'model.layers.7.self_attn.q_proj.weight'
+          missing     layers.attn.q.weight[7]   no key 'model.layers.7.self_attn.q_proj.weight'   float32[8, 8]
                       did you mean 'model.layers.7.self_attn.qproj.weight' (unused, same shape)?
-          unexpected  model.layers.{0..31}.self_attn.rotary_emb.inv_freq   (32 keys)
+          unexpected  model.layers.{0..31}.self_attn.rotary_emb.inv_freq   (32 keys)   float32[4]
                       if the model computes them: allow_unexpected=["**.rotary_emb.inv_freq"]
-          unexpected  model.layers.7.self_attn.qproj.weight
+          unexpected  model.layers.7.self_attn.qproj.weight   float32[8, 8]
                       if it is not needed: allow_unexpected=["model.layers.7.self_attn.qproj.weight"]
-          mismatched  embed.weight   the model has (32000, 4096), 'model.embed_tokens.weight' is (32064, 4096)
+          mismatched  embed.weight   the model has (32000, 4096), 'model.embed_tokens.weight' is (32064, 4096)   float32
+                      if its other rows are padding: "model.embed_tokens.weight [a[:32000] b] -> embed.weight [a b]", "model.embed_tokens.weight [a[32000:] b] -> _"
         """,
     )
 
@@ -37,7 +38,7 @@ def test_a_hole_in_a_stack_and_in_a_list():
         report(keys, {"h.w": (8, 3, 3)}),
         """
         1 problem between 'my-model/' (4 keys) and Llama (1 leaf)
-          missing     h.w[2,4..6]   no key 'h.{2,4..6}.w'
+          missing     h.w[2,4..6]   no key 'h.{2,4..6}.w'   float32[3, 3]
         """,
     )
     assert plan(keys, {"h.w": (8, 3, 3)}).missing == ("h.w[2]", "h.w[4]", "h.w[5]", "h.w[6]")
@@ -45,7 +46,7 @@ def test_a_hole_in_a_stack_and_in_a_list():
         report({f"x.{n}.w": (3, 3) for n in (0, 1, 3)}, {f"h.{n}.w": (3, 3) for n in range(4)}, ["x.** -> h.**"]),
         """
         1 problem between 'my-model/' (3 keys) and Llama (4 leaves)
-          missing     h.2.w   no key 'x.2.w'
+          missing     h.2.w   no key 'x.2.w'   float32[3, 3]
         """,
     )
 
@@ -56,8 +57,8 @@ def test_a_hole_among_layers_and_experts():
         report(keys, {"h.w": (3, 4, 3)}),
         """
         2 problems between 'my-model/' (10 keys) and Llama (1 leaf)
-          missing     h.w[1, 2]   no key 'h.1.2.w'
-          missing     h.w[2, 0]   no key 'h.2.0.w'
+          missing     h.w[1, 2]   no key 'h.1.2.w'   float32[3]
+          missing     h.w[2, 0]   no key 'h.2.0.w'   float32[3]
         """,
     )
 
@@ -68,10 +69,10 @@ def test_a_leaf_that_nothing_fills_and_the_rule_that_would():
         report(keys, {"layers.attn.q.weight": (4, 8, 8)}),
         """
         2 problems between 'my-model/' (4 keys) and Llama (1 leaf)
-          missing     layers.attn.q.weight   no key 'layers.attn.q.weight'
+          missing     layers.attn.q.weight   no key 'layers.attn.q.weight'   float32[4, 8, 8]
                       did you mean 'model.layers.{0..3}.self_attn.q_proj.weight' (unused, same shapes)?
                       if so, the rule is "model.layers.{i}.self_attn.q_proj.weight -> layers.attn.q.weight"
-          unexpected  model.layers.{0..3}.self_attn.q_proj.weight   (4 keys)
+          unexpected  model.layers.{0..3}.self_attn.q_proj.weight   (4 keys)   float32[8, 8]
                       if they are not needed: allow_unexpected=["**.q_proj.weight"]
         """,
     )
@@ -86,10 +87,10 @@ def test_a_list_that_nothing_fills_and_the_rule_that_would():
         report(keys, leaves),
         """
         2 problems between 'my-model/' (4 keys) and Llama (4 leaves)
-          missing     layers.{0..3}.query.weight   no key 'layers.{0..3}.query.weight'
+          missing     layers.{0..3}.query.weight   no key 'layers.{0..3}.query.weight'   float32[8, 8]
                       did you mean 'encoder.layer.{0..3}.query.weight' (unused, same shapes)?
                       if so, the rule is "encoder.layer.{i}.query.weight -> layers.{i}.query.weight"
-          unexpected  encoder.layer.{0..3}.query.weight   (4 keys)
+          unexpected  encoder.layer.{0..3}.query.weight   (4 keys)   float32[8, 8]
                       if they are not needed: allow_unexpected=["**.query.weight"]
         """,
     )
@@ -102,8 +103,9 @@ def test_did_you_mean_looks_only_at_unused_keys_of_the_right_shape():
         report(keys, {"k_proj": (3,), "q_proj2": (3,), "q__proj": (5,)}, ["q_proj -> q_proj2"]),
         """
         2 problems between 'my-model/' (3 keys) and Llama (3 leaves)
-          missing     q__proj   no key 'q__proj'
-          unexpected  qproj
+          missing     q__proj   no key 'q__proj'   float32[5]
+                      if it is new: allow_missing=["q__proj"]
+          unexpected  qproj   float32[4]
                       if it is not needed: allow_unexpected=["qproj"]
         """,
     )
@@ -114,7 +116,7 @@ def test_a_key_sent_nowhere_names_its_rule():
         report({"a.w": (3,), "b.0.w": (3,), "b.1.w": (3,)}, {"c": (3,)}, ["a.w -> c", "b.** -> x.**"]),
         """
         1 problem between 'my-model/' (3 keys) and Llama (1 leaf)
-          unexpected  b.{0..1}.w   (2 keys)
+          unexpected  b.{0..1}.w   (2 keys)   float32[3]
                       sent to 'x.{i}.w' by the rule 'b.** -> x.**'
                       if they are not needed: allow_unexpected=["b.*.w"]
         """,
@@ -133,7 +135,7 @@ def test_a_layer_too_many():
         report({f"h.{n}.w": (3,) for n in range(6)}, {"h.w": (4, 3)}),
         """
         1 problem between 'my-model/' (6 keys) and Llama (1 leaf)
-          unexpected  h.{4..5}.w   (2 keys)
+          unexpected  h.{4..5}.w   (2 keys)   float32[3]
                       'h.w' has no place for it: its shape is (4, 3)
                       if they are not needed: allow_unexpected=["h.*.w"]
         """,
@@ -146,7 +148,7 @@ def test_a_layout_s_key():
         report({"cell.bias_ih": (8,)}, {"cell.bias": (8,)}, placed=(cell,)),
         """
         1 problem between 'my-model/' (1 key) and Llama (1 leaf)
-          missing     cell.bias   no key 'cell.bias_hh'
+          missing     cell.bias   no key 'cell.bias_hh'   float32[8]
         """,
     )
     shows(
@@ -158,8 +160,8 @@ def test_a_layout_s_key():
         ),
         """
         2 problems between 'my-model/' (0 keys) and Llama (2 leaves)
-          missing     cell.bias   no key 'cell.bias_ih'
-          missing     norm.bias   no key 'norm.bias'
+          missing     cell.bias   no key 'cell.bias_ih'   float32[8]
+          missing     norm.bias   no key 'norm.bias'   float32[3]
                       PyTorch's RMSNorm has no bias
         """,
     )
@@ -170,7 +172,7 @@ def test_a_key_that_went_elsewhere():
         report({"a": (3,), "b": (3,)}, {"a": (3,), "b": (3,), "x": (3,)}, ["a -> x", "b -> _"]),
         """
         2 problems between 'my-model/' (2 keys) and Llama (3 leaves)
-          missing     a   'a' goes to 'x' (a rule that takes nothing away says 'copy=true')
-          missing     b   'b' is dropped by the rule 'b -> _'
+          missing     a   'a' goes to 'x' (a rule that takes nothing away says 'copy=true')   float32[3]
+          missing     b   'b' is dropped by the rule 'b -> _'   float32[3]
         """,
     )

@@ -15,10 +15,11 @@ def test_shapes_that_differ():
         report(keys, {"h.w": (4, 3, 3), "v": (3, 2), "u": (5, 1, 1)}),
         """
         3 problems between 'my-model/' (6 keys) and Llama (3 leaves)
-          mismatched  h.w[2..3]   needs (3, 3), 'h.{2..3}.w' are (3, 4)
-          mismatched  v   the model has (3, 2), 'v' is (2, 3)
+          mismatched  h.w[2..3]   needs (3, 3), 'h.{2..3}.w' are (3, 4)   float32
+          mismatched  v   the model has (3, 2), 'v' is (2, 3)   float32
                       if it is stored transposed, say so: "v [a b] -> v [b a]"
-          mismatched  u   the model has (5, 1, 1), 'u' is (5,)
+          mismatched  u   the model has (5, 1, 1), 'u' is (5,)   float32
+                      the axes of one are said by "u [a] -> u [a 1 1]"
         """,
     )
 
@@ -30,14 +31,14 @@ def test_axes_that_do_not_fit_the_shapes():
         report({"h.0.c": (4, 12), "h.1.c": (4, 13)}, leaves, [rule]),
         """
         1 problem between 'my-model/' (2 keys) and Llama (3 leaves)
-          mismatched  q   needs (4, 12), 'h.1.c' is (4, 13)
+          mismatched  q   needs (4, 12), 'h.1.c' is (4, 13)   float32
         """,
     )
     shows(
         report({"h.0.c": (4, 13), "h.1.c": (4, 13)}, leaves, [rule]),
         """
         1 problem between 'my-model/' (2 keys) and Llama (3 leaves)
-          mismatched  q   needs (4, 12), 'h.{0..1}.c' are (4, 13)
+          mismatched  q   needs (4, 12), 'h.{0..1}.c' are (4, 13)   float32
                       by the rule 'h.{l}.c [m (q|k|v)] -> {q|k|v} [l _ m]'
         """,
     )
@@ -45,7 +46,7 @@ def test_axes_that_do_not_fit_the_shapes():
         report({"w": (10, 3)}, {"w": (3, 4, 3)}, ["w [(h d) m] -> w [h d m] ; h=3"]),
         """
         1 problem between 'my-model/' (1 key) and Llama (1 leaf)
-          mismatched  w   needs (12, 3), 'w' is (10, 3)
+          mismatched  w   needs (12, 3), 'w' is (10, 3)   float32
                       by the rule 'w [(h d) m] -> w [h d m] ; h=3'
         """,
     )
@@ -83,7 +84,7 @@ def test_elements_that_no_rule_reads():
         report({"emb": (10, 3)}, {"emb": (8, 3)}, ["emb [v[:8] m] -> emb [v m]"]),
         """
         1 problem between 'my-model/' (1 key) and Llama (1 leaf)
-          unexpected  emb
+          unexpected  emb   float32[10, 3]
                       no rule reads its elements [8:10]
                       to drop them on purpose: "emb [a[8:10] b] -> _"
         """,
@@ -132,14 +133,14 @@ def test_a_sum_that_lacks_a_term():
         report({"r.0.a": (3,), "r.0.b": (3,), "r.1.a": (3,)}, {"s": (2, 3)}, ["r.{l}.a + r.{l}.b -> s"]),
         """
         1 problem between 'my-model/' (3 keys) and Llama (1 leaf)
-          missing     s[1]   no key 'r.1.b'
+          missing     s[1]   no key 'r.1.b'   float32[3]
         """,
     )
     shows(
         report({"a": (3,)}, {"s": (3,)}, ["a + b -> s"]),
         """
         1 problem between 'my-model/' (1 key) and Llama (1 leaf)
-          missing     s   no key 'b'
+          missing     s   no key 'b'   float32[3]
         """,
     )
 
@@ -182,6 +183,6 @@ def test_holes_where_the_keys_make_the_leaves():
         report({"h.0.w": (3,), "h.2.w": (3,)}, None, ["h.{l}.w -> w"]),
         """
         1 problem between 'my-model/' (2 keys) and a flat dict (1 leaf)
-          missing     w[1]   no key 'h.1.w'
+          missing     w[1]   no key 'h.1.w'   float32[3]
         """,
     )

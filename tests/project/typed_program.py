@@ -38,6 +38,11 @@ def loads(net: Net, state: eqx.nn.State, flat: dict[str, jax.Array], anything: A
     like = cast("Net", eqx.filter_eval_shape(Net, jax.random.key(0)))  # pyright: ignore[reportUnknownMemberType]
     reveal_type(bridge.load("model.safetensors", like, "a -> b"))  # revealed: Net
 
+    adapters: bridge.Adapters = ["org/my-lora", (path, 0.5), bridge.open("other/")]
+    reveal_type(bridge.load("model.safetensors", net, adapters=adapters))  # revealed: Net
+    reveal_type(bridge.load("model.safetensors", adapters=("org/my-lora", 0.5)))  # revealed: dict[str, Array]
+
+    bridge.load("model.safetensors", net, adapters=[3])  # error: reportArgumentType
     bridge.load("model.safetensors", net, 3)  # error: reportArgumentType
     bridge.load("model.safetensors", net, dytpe=jnp.float32)  # error: reportCallIssue
     bridge.load(3, net)  # error: reportArgumentType

@@ -81,7 +81,7 @@ def test_a_plan_is_for_what_was_said_of_the_weights(tmp_path: Path, monkeypatch:
         proven.append(1)
         return make_plan(*args, **kwargs)
 
-    monkeypatch.setattr("bridge.api.load.make_plan", counting)
+    monkeypatch.setattr("bridge.api.planned.make_plan", counting)
     for number, count in ((0, 0), (1, 1)):
         again = bridge.load(source, None, one, quantized=said[number])
         assert np.asarray(again["m.weight"]).tobytes() == values[number]

@@ -1,0 +1,146 @@
+"""Adapters that are merged on the way: what an argument means, where they meet the base, and what a plan says of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bridge._errors import CheckpointError, PlanError
+from bridge._text import quote, safe
+from bridge.adapters import Array, Base, Step, meet, told
+from bridge.mapping.problem import Conflict
+from bridge.source.adapted import Adapted
+from bridge.source.adapter import Adapter, open_adapter
+from bridge.source.checkpoint import Checkpoint
+from bridge.source.resolve import HubOptions
+
+if TYPE_CHECKING:
+    from bridge.api.arguments import Adapters, OpenOptions
+    from bridge.planning.plan import Plan
+
+
+@contextmanager
+def opened_adapters(adapters: Adapters, options: OpenOptions) -> Generator[list[Adapter]]:
+    """The adapters that an argument means; closed afterwards, but for those that the caller opened.
+
+    **Raises:** `PlanError` for what means none; `CheckpointError` for one that cannot be opened.
+    """
+    cache = options.get("cache_dir")
+    hub = HubOptions(
+        None, options.get("token"), None if cache is None else os.fspath(cache), bool(options.get("local_files_only"))
+    )
+    with ExitStack() as stack:
+        found: list[Adapter] = []
+        for source, weight in _listed(adapters):
+            ckpt = open_adapter(source, hub)
+            if ckpt is not source:
+                stack.callback(ckpt.close)
+            found.append(Adapter(ckpt, weight))
+        yield found
+
+
+def _listed(adapters: Any) -> list[tuple[Any, float]]:
+    """Sources and weights."""
+    if isinstance(adapters, str | os.PathLike | Checkpoint) or _is_pair(adapters):
+        adapters = [adapters]
+    if not isinstance(adapters, Sequence):
+        raise PlanError(f"adapters {quote(repr(adapters))} are none: give a list of folders, files or Hub repos")
+    found: list[tuple[Any, float]] = []
+    for each in adapters:
+        source, weight = each if _is_pair(each) else (each, 1.0)
+        if not isinstance(source, str | os.PathLike | Checkpoint):
+            raise PlanError(
+                f"adapter {quote(repr(each))} is none: give a folder, a file or a Hub repo, or a pair of one and its "
+                "weight, as in ('org/my-lora', 0.5)"
+            )
+        if not math.isfinite(weight):
+            raise PlanError(f"adapter {quote(str(source))} has the weight {weight}: give a finite number")
+        found.append((source, float(weight)))
+    return found
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and isinstance(value[1], int | float)
+        and not isinstance(value[1], bool)
+    )
+
+
+def check_given(before: Sequence[tuple[str, float]]) -> None:
+    """**Raises:** `PlanError` where a plan that merges adapters is carried out without any."""
+    names = [f"'{safe(name)}'" if weight == 1 else f"('{safe(name)}', {weight:g})" for name, weight in before]
+    raise PlanError(
+        f"the plan merges adapters, and none are given: say adapters=[{', '.join(names)}] again, or make a plan without"
+    )
+
+
+def merged(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, Merging]:
+    """A checkpoint with adapters on top, and what is to be said of them.
+
+    **Raises:** `CheckpointError` for an adapter that is not merged.
+    """
+    from bridge.api.read import is_converted  # imports JAX
+
+    if is_converted(base):
+        raise PlanError(
+            f"{quote(base.source)} is a converted form, whose keys are a model's leaves: give adapters to the "
+            "checkpoint that it came from, or to what bridge.revert makes of it"
+        )
+    table = base.specs
+    arrays = [Array(form.dtype, form.shape) for form in table.forms]
+    named = zip(table.names, table.kinds.tolist(), strict=True)
+    target = Base({name: arrays[kind] for name, kind in named}, _tied(base))
+    modules = target.modules
+    merging, steps = Merging(), dict[str, list[tuple[int, Step]]]()
+    for number, adapter in enumerate(adapters):
+        meant = adapter.meant(modules)
+        before = {key: [step for _, step in each] for key, each in steps.items()}
+        found, problems = meet(meant.changes, adapter.own, target, before, weight=adapter.weight, causal=meant.causal)
+        merging.problems += told(problems, adapter.label)
+        merging.warnings += meant.aside
+        for key, own in found.items():
+            steps.setdefault(key, []).extend((number, step) for step in own)
+            of = f", from {quote(adapter.label)}" if len(adapters) > 1 else ""
+            merging.texts[key] = (*merging.texts.get(key, ()), *(f"{step.text}{of}" for step in own))
+    return Adapted(base, [adapter.ckpt for adapter in adapters], steps), merging
+
+
+class Merging:
+    """What a plan says of adapters."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, tuple[str, ...]] = {}
+        self.problems: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
+
+    def told(self, plan: Plan) -> Plan:
+        """The plan, with what is merged, and what cannot be."""
+        known = plan.problems.conflicts
+        new = [Conflict(subject, text) for subject, text in self.problems]
+        known += [conflict for conflict in new if conflict not in known]  # a plan that is given again has them already
+        warnings = (*plan.warnings, *(text for text in self.warnings if text not in plan.warnings))
+        return replace(plan, merged=self.texts, warnings=warnings)
+
+
+def with_kept(plan: Plan, ckpt: Checkpoint) -> Plan:
+    """The plan with what adapters from far away take of the memory."""
+    kept = ckpt.kept_nbytes if isinstance(ckpt, Adapted) else 0
+    return replace(plan, peak_nbytes=plan.peak_nbytes + kept) if plan.ok else plan
+
+
+def _tied(base: Checkpoint) -> bool | None:
+    """What the config beside a checkpoint says of its head and its embedding."""
+    try:
+        said = json.loads(base.beside("config.json"))
+        inner = said.get("text_config")
+        tied = said.get("tie_word_embeddings", inner.get("tie_word_embeddings") if isinstance(inner, Mapping) else None)
+    except (CheckpointError, ValueError, AttributeError, RecursionError):
+        return None
+    return tied if isinstance(tied, bool) else None

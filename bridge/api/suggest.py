@@ -1,0 +1,176 @@
+"""`suggest`: a first set of rules for a model, proposed from headers alone. A draft for a person."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from bridge._errors import PlanError
+from bridge._text import template as template_of
+from bridge.api.load import opened, planned, request_of
+from bridge.mapping.arrays import ArraySpec
+from bridge.mapping.template import Spec, Template
+from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.same import moves_alike
+from bridge.proposing import Proposal, propose
+from bridge.proposing.compress import compressed
+from bridge.proposing.toml import reason, toml_text
+from bridge.rules.rule import Rule, rules_of
+
+if TYPE_CHECKING:
+    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
+    from bridge.source.checkpoint import Checkpoint
+
+
+class Suggestion:
+    """Rules that are proposed. `print(suggestion)` shows them as TOML, guesses as comments.
+
+    - `rules`: for `plan` and `load`: those that were given, what is certain, and the best guess for the rest.
+    - `certain`: the same without the guesses.
+    - `doubtful`: for each leaf whose rule is a guess why it is one, and what else fits.
+    - `unmatched`, `left`: leaves and keys without a proposal.
+    """
+
+    def __init__(
+        self, given: Sequence[str], certain: Sequence[str], guesses: Sequence[str], proposal: Proposal
+    ) -> None:
+        self._given, self._certain, self._guesses, self._proposal = given, certain, guesses, proposal
+
+    @property
+    def rules(self) -> list[Rule]:
+        """What `plan` takes: certain ones first, then guesses."""
+        return [*self.certain, *map(Rule, self._guesses)]
+
+    @property
+    def certain(self) -> list[Rule]:
+        """The rules of which nothing is a guess."""
+        return [*map(Rule, (*self._given, *self._certain)), *(Rule(drop.rule) for drop in self._proposal.drops)]
+
+    @property
+    def doubtful(self) -> dict[str, str]:
+        """Leaves whose rule is a guess, by full name: why, and what else fits."""
+        return {leaf: reason(pair) for pair in self._proposal.pairs if pair.doubt for leaf in pair.leaves}
+
+    @property
+    def unmatched(self) -> tuple[str, ...]:
+        """Leaves without a proposal."""
+        return self._proposal.unmatched
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """Keys without one."""
+        return self._proposal.left
+
+    def __str__(self) -> str:
+        return toml_text(self._given, self._certain, self._proposal)
+
+
+def suggest(
+    source: Source,
+    like: Any,
+    rules: Rules = None,
+    *,
+    dtype: Dtype | Mapping[str, Dtype] | None = None,
+    allow_missing: AllowMissing = (),
+    allow_unexpected: Sequence[str] | str = (),
+    quantized: str | Mapping[str, Any] | None = None,
+    layouts: Layouts | None = None,
+    revision: str | None = None,
+    subfolder: str | None = None,
+    variant: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    verify: bool = False,
+    root: str | None = None,
+    modules: bool = False,
+) -> Suggestion:
+    """Rules for a checkpoint and a model, proposed from names, structure, counts and shapes. Reads no weights.
+
+    It is a draft for a person: what is not certain is marked, with the reason. Nothing uses it unasked.
+
+    **Arguments:**
+
+    - `source`, and the keywords from `revision` on: as `bridge.open` has them.
+    - `like`: the model to fill, as `bridge.plan` takes it.
+    - `rules`: those that are known already. What they speak of is left alone.
+    - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `layouts`: as `bridge.plan` has them. Leaves that may
+        be missing and keys that may be left over get no proposal.
+
+    **Returns:** a `Suggestion`: `.rules`, `.certain`, `.doubtful`, `.unmatched`, `.left`; its text is TOML.
+
+    **Raises:** as `bridge.plan`.
+
+    ```python
+    proposed = bridge.suggest("model.safetensors", like)
+    print(proposed)
+    plan = bridge.plan("model.safetensors", like, proposed.rules)
+    ```
+    """
+    options: OpenOptions = {
+        "revision": revision,
+        "subfolder": subfolder,
+        "variant": variant,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "verify": verify,
+        "root": root,
+        "modules": modules,
+    }
+    if like is None:
+        raise PlanError("suggest proposes rules for a model, and like=None is none: give a model")
+    with opened(source, **options) as stored:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized)
+        ckpt, made, model = planned(stored, like, rules, request, layouts)
+        return _suggested(ckpt, made, model.template, like)
+
+
+def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> Suggestion:
+    """What is proposed for keys and leaves that the given rules do not speak of."""
+    from bridge.model.kinds import kinds_of  # it imports JAX
+
+    request, given = made.request, [str(rule) for rule in made.request.rules]
+    keys, leaves = _free(ckpt, template, request)
+    proposal = propose(keys, template._replace(leaves=leaves), kinds_of(like))
+    drops = [drop.rule for drop in proposal.drops]
+    certain = [pair.rule for pair in proposal.pairs if not pair.doubt]
+    guesses = [pair.rule for pair in proposal.pairs if pair.doubt]
+
+    def plan_of(texts: Sequence[str]) -> Plan:
+        asked = request._replace(rules=rules_of([*given, *texts]))
+        return make_plan(ckpt.specs, template, asked, source=ckpt.source)
+
+    # Few rules must say no more than many: neither alone, nor with the guesses behind them.
+    alone = plan_of([*certain, *drops])
+    whole = plan_of([*certain, *drops, *guesses]) if guesses else alone
+
+    def same(rules: Sequence[str]) -> bool:
+        if not moves_alike(plan_of([*rules, *drops]), alone):
+            return False
+        return not guesses or moves_alike(plan_of([*rules, *drops, *guesses]), whole)
+
+    others = [*(rule.partition(" -> ")[0].partition(" [")[0] for rule in (*guesses, *drops)), *_shown(proposal.left)]
+    return Suggestion(given, compressed(certain, same, others), guesses, proposal)
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Names by family, their numbers as `{}`."""
+    return list(dict.fromkeys(template_of(name)[0] for name in names))
+
+
+def _free(ckpt: Checkpoint, template: Template, request: Request) -> tuple[Mapping[str, ArraySpec], Mapping[str, Spec]]:
+    """Keys and leaves that the given rules do not speak of, and that want a partner."""
+    free, filled = set(ckpt.specs), set[str]()
+    if request.rules:
+        # Behind them a rule that drops all that they leave, so that no name is matched but by them.
+        asked = request._replace(rules=(*request.rules, Rule("** -> _")))
+        spoken = make_plan(ckpt.specs, template, asked, source=ckpt.source)
+        free = {key for key, rule in spoken.dropped.items() if rule == "** -> _"}
+        filled = {leaf for block in spoken.blocks for leaf in block.leaves}
+    keys = {key: spec for key, spec in ckpt.specs.items() if key in free and key not in request.allow_unexpected}
+    leaves = {
+        name: spec for name, spec in template.leaves.items() if name not in filled and name not in request.allow_missing
+    }
+    return keys, leaves

@@ -1,0 +1,26 @@
+"""What the commands on texts share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bridge.cli.arguments import add_open_options
+from bridge.cli.terminal import UsageError
+
+
+def add_texts(parser: argparse.ArgumentParser) -> None:
+    """SOURCE and TEXT …"""
+    parser.add_argument("source", metavar="SOURCE", help="a folder, or a repo on the Hub (org/name)")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help="without any: the lines of stdin")
+    add_open_options(parser, "SOURCE")
+
+
+def texts_of(arguments: argparse.Namespace) -> list[str]:
+    """Those of the command line, else the lines of stdin. **Raises:** `UsageError` where there are none."""
+    texts = list(arguments.texts)
+    if not texts and sys.stdin is not None and not sys.stdin.isatty():
+        texts = [line.rstrip("\n") for line in sys.stdin]
+    if not texts:
+        raise UsageError("TEXT is missing. Give one or more texts, or a file of lines: < texts.txt.")
+    return texts

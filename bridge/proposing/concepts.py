@@ -1,0 +1,269 @@
+"""What a name says: its attribute, its role and the parts around it, by one table of synonyms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+
+from bridge.mapping.pattern import MARK
+from bridge.proposing.atom import Atom
+from bridge.proposing.synonyms import ATTRIBUTES, CONTEXTS, NEUTRAL, SEGMENTS, WORDS, joined, lookup
+
+_ATTRIBUTE, _SEGMENT, _CONTEXT, _WORD = map(lookup, (ATTRIBUTES, SEGMENTS, CONTEXTS, WORDS))
+_NEUTRAL = frozenset(NEUTRAL.split())
+_CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+_PIECES = re.compile(r"[^\W\d_]+|\d+")
+_DIGITS = re.compile(r"_?(\d+)$")
+_AROUND = re.compile(r"_(block|layer|module|net|unit)$")
+_TABLE = re.compile(r"(\w+?)_(embedder|embeddings?|embed|emb|table)")
+_TABLES = {
+    **dict.fromkeys(("token", "word", "tok", "vocab", "input", "wte"), "emb"),
+    **dict.fromkeys(("position", "positional", "pos", "absolute_position", "learned_position"), "pos"),
+    **dict.fromkeys(("segment", "type", "token_type", "seg", "sentence"), "type"),
+    **dict.fromkeys(("patch", "patches"), "patch"),
+}
+_ROLES = frozenset(SEGMENTS)
+# Words that several roles share: what stands above them decides.
+_OUT = frozenset(
+    ["dense", "out", "wo", "proj", "c_proj", "output", "out_proj", "output_proj", "proj_out", "output_dense", "linear"]
+)
+_PLAIN = frozenset({"norm", "layernorm", "ln", "rmsnorm"})
+# What layers of `eqx.nn` are called.
+_LAYERS = {
+    **dict.fromkeys(("LayerNorm", "RMSNorm", "GroupNorm", "BatchNorm"), "norm"),
+    **dict.fromkeys(("LSTMCell", "GRUCell"), "rnn"),
+    **dict.fromkeys(("Conv", "ConvTranspose"), "conv"),
+    "Embedding": "emb",
+}
+# What a role is a kind of.
+_KINDS = {role: "norm" for role in SEGMENTS if role.startswith("norm") or role.endswith("_norm")} | {
+    "norm_cross": "norm",
+    "pos": "emb",
+    "type": "emb",
+}
+
+
+class Said:
+    """What a name says. `weights` are concepts by how much they count; `role` the nearest one that is a role.
+
+    `strange` are words that the table does not know, of the part right above the array.
+    """
+
+    __slots__ = ("attribute", "contexts", "role", "strange", "weights", "words")
+
+    def __init__(self) -> None:
+        self.attribute = ""
+        self.role = ""
+        self.weights: dict[str, float] = {}
+        self.words: dict[str, float] = {}
+        self.contexts: set[str] = set()
+        self.strange: frozenset[str] | set[str] = set()
+
+
+@lru_cache(maxsize=8192)
+def snake(segment: str) -> str:
+    """A segment as `snake_case`, without marks of numbers."""
+    text = _CASES.sub("_", segment.replace(MARK, "").rstrip("_")).lower().replace("-", "_").strip("_")
+    return joined(text)
+
+
+@lru_cache(maxsize=8192)
+def role_of(segment: str) -> str:
+    """The role that a segment names by itself; empty for none."""
+    text = snake(segment)
+    found = _SEGMENT.get(text) or _SEGMENT.get(_DIGITS.sub("", text), "")
+    table = _TABLE.fullmatch(text)
+    if table and found in ("", "emb"):
+        return _TABLES.get(table[1], found)
+    return found
+
+
+def _context(segment: str) -> str:
+    """What a segment says of everything below it."""
+    return _CONTEXT.get(segment) or _CONTEXT.get(_AROUND.sub("", segment), "")
+
+
+def said_by(atoms: Sequence[Atom]) -> list[Said]:
+    """What each name says, beside the others of its side."""
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for atom in atoms:
+        for n in range(len(atom.segments)):
+            beside.setdefault(atom.segments[:n], set()).add(snake(atom.segments[n]))
+    ranks = _ranks(atoms)
+    return [_said(atom, beside, ranks.get(number, {})) for number, atom in enumerate(atoms)]
+
+
+def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: Mapping[int, tuple[int, int]]) -> Said:
+    said = Said()
+    segments = [*map(snake, atom.segments)]
+    contexts = [_context(segment) for segment in segments]
+    last = len(segments) - 1
+    roles = list(range(len(segments)))
+    if segments[last] in _ATTRIBUTE and (len(segments) > 1 or segments[last] in ("weight", "bias")):
+        said.attribute = _ATTRIBUTE[segments[last]]
+        roles.pop()
+    if atom.info.layer in _LAYERS:
+        _add(said.weights, _LAYERS[atom.info.layer], 0.4)
+    weight = 1.0
+    for n in reversed(roles):
+        segment = segments[n]
+        if not segment or segment.isdigit():
+            if n in ranks:
+                _add(said.weights, f"rank {ranks[n][0]} of {ranks[n][1]}", 0.7 * weight)
+            continue
+        homes = [beside.get(atom.segments[:m], ()) for m in (n - 1, n)] if n else [(), beside.get((), ())]
+        meaning = _meaning(segments, n, contexts, homes, said)
+        if weight == 1.0 and not meaning and not contexts[n]:
+            said.strange = {word for word in _words(segment) if word not in _WORD and len(word) > 1}
+            said.strange |= set(_words(segment)) if _DIGITS.search(segment) else set()
+        for word in _words(segment):
+            _add(said.words, word, weight)
+        if segment in _NEUTRAL:
+            continue
+        if meaning:
+            _add(said.weights, meaning, weight)
+            _add(said.weights, _KINDS.get(meaning, meaning), (0.4 if meaning in _KINDS else 1) * weight)
+            if not said.role and meaning in _ROLES:
+                said.role = meaning
+        elif contexts[n]:
+            _add(said.weights, contexts[n], 0.6 * weight)
+        else:
+            found = _words(segment)
+            for word in found:
+                _add(said.weights, _WORD.get(word, f"'{word}"), 0.8 * weight / len(found) ** 0.5)
+        if n in ranks:
+            _add(said.weights, f"rank {ranks[n][0]} of {ranks[n][1]}", 0.7 * weight)
+        weight *= 0.7
+    said.contexts = {each for each in contexts if each and each != "conv"}
+    for segment in segments:
+        for each in ("cross", "enc", "dec", "vision", "text"):
+            if each in {_WORD.get(word) for word in _words(segment)}:
+                said.contexts.add(each)
+    if said.contexts & {"cross"}:
+        said.contexts.discard("attn")
+        said.contexts -= {"enc", "dec"} if not any(c in ("enc", "dec") for c in contexts) else set()
+    if said.role in ("q", "k", "v", "o", "qkv", "kv") and not said.contexts & {"cross"}:
+        said.contexts.add("attn")
+    if said.role in ("gate", "up", "down", "gate_up"):
+        said.contexts.add("mlp")
+    if "experts" in said.contexts:
+        said.contexts.discard("moe")
+        said.contexts.discard("mlp")
+    if said.role == "router":
+        said.contexts -= {"moe", "mlp"}
+    if not said.attribute and not atom.shape:
+        said.attribute = "count" if said.role == "" else ""
+    return said
+
+
+def _meaning(
+    segments: Sequence[str], n: int, contexts: Sequence[str], homes: Sequence[Collection[str]], said: Said
+) -> str:
+    """The role of a segment; some words have several, and what stands around them decides.
+
+    `homes` are the segments beside the one above, and beside this one.
+    """
+    segment, beside = segments[n], homes[1]
+    above = [c for c in contexts[:n] if c in ("attn", "cross", "mlp", "experts", "moe", "sharedexperts")]
+    near = above[-1] if above else ""
+    deep = any(c for c in contexts[:n]) or any(
+        s in _NEUTRAL and s not in ("model", "transformer") for s in segments[:n]
+    )
+    if segment in ("w1", "w2", "w3"):
+        if segment == "w2":
+            return "down"
+        return "gate" if segment == "w1" and "w3" in beside else "up"
+    if segment == "gate":
+        several = any(_context(each) in ("experts", "sharedexperts") for each in beside)
+        return "gate" if {"up", "up_proj", "down", "down_proj"} & set(beside) and not several else "router"
+    if segment in ("fc1", "fc2", "fc3") and segment == "fc2" and "fc3" in beside:
+        return ""
+    if segment in _OUT:
+        if near in ("attn", "cross"):
+            return "" if said.role.startswith("norm") else "o"
+        if near:
+            return "down"
+        if segment in ("wo", "out_proj", "output_proj") and {"wq", "q_proj", "in_proj_weight", "wk"} & set(beside):
+            return "o"
+        if segment == "wo":
+            return "down" if {"wi", "wi_0"} & set(beside) else "o"
+        if segment == "output" and not deep:
+            return "head"
+        if segment == "output" and "intermediate" in beside:
+            return "down"
+        if segment == "dense" and n and segments[n - 1] == "intermediate":
+            return ""
+        if segment == "dense" and n and segments[n - 1] == "output":
+            return ""
+        return ""
+    if segment == "intermediate":
+        return "up"
+    if segment == "fc" and near == "" and not deep:
+        return "head"
+    if segment in ("linear", "fc") and near in ("mlp",):
+        return "up" if segment == "fc" else ""
+    if segment in ("embeddings", "embedding", "embedder", "embed", "shared", "emb") and said.role:
+        return ""  # around another role: `embeddings.position_embeddings`
+    if segment in _PLAIN:
+        return _plain_norm(segments, n, contexts, homes)
+    if segment in ("encoder_attn_layernorm", "cross_attn_norm", "cross_attention_norm", "encdec_attn_layernorm"):
+        return "norm_cross"
+    if segment in ("final_layernorm", "final_norm", "final_ln") and _in_layer(segments, n):
+        return "norm2"
+    if segment == "post_attention_layernorm" and {"pre_feedforward_layernorm", "pre_mlp_layernorm"} & set(beside):
+        return "norm_after_attn"
+    if segment in ("attention_norm", "attn_norm", "norm_attn") and near == "attn":
+        return "norm"
+    return role_of(segment)
+
+
+def _in_layer(segments: Sequence[str], n: int) -> bool:
+    """Whether a segment stands below a number, or below what is called a layer: not at the end of a model."""
+    return any(s in ("layers", "layer", "h", "blocks", "block", "resblocks") for s in segments[max(0, n - 3) : n])
+
+
+def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes: Sequence[Collection[str]]) -> str:
+    """What a norm is that is called nothing but a norm: by what stands right above it, and beside it."""
+    above = segments[n - 1] if n else ""
+    if "embed" in above:
+        return "norm_pre"
+    if above == "output":
+        return "norm1" if n > 1 and contexts[n - 2] == "attn" else "norm2" if "intermediate" in homes[0] else "norm"
+    if n and contexts[n - 1] in ("attn", "cross", "mlp"):
+        return "norm"
+    if not _in_layer(segments, n):
+        return "normf" if not above or above in _NEUTRAL or contexts[n - 1] else "norm"
+    near = {_context(each) for each in homes[1]} & {"attn", "cross", "mlp", "moe"}
+    return (
+        {"attn": "norm1", "cross": "norm_cross", "mlp": "norm2", "moe": "norm2"}[near.pop()]
+        if len(near) == 1
+        else "norm"
+    )
+
+
+def _words(segment: str) -> list[str]:
+    return [word for word in _PIECES.findall(segment) if not word.isdigit()] or [segment]
+
+
+def _add(weights: dict[str, float], concept: str, weight: float) -> None:
+    weights[concept] = max(weights.get(concept, 0.0), weight)
+
+
+def _ranks(atoms: Sequence[Atom]) -> dict[int, dict[int, tuple[int, int]]]:
+    """For each name the places of numbers that are text, each as rank and count among names that differ only there."""
+    groups: dict[tuple[object, ...], dict[int, list[tuple[int, int]]]] = {}
+    for number, atom in enumerate(atoms):
+        for n, segment in enumerate(atom.segments):
+            found = _DIGITS.search(segment)
+            if found and MARK not in segment:
+                stem = segment[: found.start()]
+                key = (atom.segments[:n], stem, atom.segments[n + 1 :])
+                groups.setdefault(key, {}).setdefault(int(found[1]), []).append((number, n))
+    ranks: dict[int, dict[int, tuple[int, int]]] = {}
+    for members in groups.values():
+        if len(members) > 1:
+            for rank, value in enumerate(sorted(members)):
+                for number, n in members[value]:
+                    ranks.setdefault(number, {})[n] = (rank, len(members))
+    return ranks

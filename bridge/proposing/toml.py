@@ -1,0 +1,59 @@
+"""A proposal as TOML: rules that are certain stand in it, guesses are comments that say what else fits and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bridge._text import fold, printable
+from bridge.proposing.propose import Pair, Proposal
+
+_SHOWN = 12  # names in a list of what is left
+_OTHERS = 3
+
+
+def toml_text(start: Sequence[str], certain: Sequence[str], proposal: Proposal) -> str:
+    """The file: the rules that were given, the certain ones, then guesses, and what is left on both sides."""
+    guesses = [pair for pair in proposal.pairs if pair.doubt]
+    lines = ["rules = ["]
+    lines += [f"  {quoted(rule)}," for rule in (*start, *certain)]
+    for drop in proposal.drops:
+        lines.append(f"  {quoted(drop.rule)},  # {printable(drop.why)}")
+    if guesses:
+        lines += ["", "  # Guesses. Take the # away from those that are right.", *_guesses(guesses)]
+    lines.append("]")
+    lines += _rest("Leaves without a proposal:", proposal.unmatched)
+    lines += _rest("Keys without one (a rule 'KEY -> _' drops what is not needed):", proposal.left)
+    return "\n".join(lines)
+
+
+def quoted(text: str) -> str:
+    """A text as TOML writes it."""
+    shown = "".join(
+        c if c.isprintable() else f"\\U{ord(c):08x}" for c in text.replace("\\", "\\\\").replace('"', '\\"')
+    )
+    return f'"{shown}"'
+
+
+def _guesses(pairs: Sequence[Pair]) -> Iterator[str]:
+    before = ""
+    for pair in sorted(pairs, key=reason):
+        why = reason(pair)
+        if why != before:
+            yield f"  # {why}"
+            before = why
+        yield f"  # {quoted(pair.rule)},"
+
+
+def reason(pair: Pair) -> str:
+    """Why a pair is a guess, and what else fits."""
+    others = ", ".join(map(printable, pair.others[:_OTHERS]))
+    more = f" and {len(pair.others) - _OTHERS} more" if len(pair.others) > _OTHERS else ""
+    return f"{printable(pair.doubt)}{f': also {others}{more}' if others else ''}"
+
+
+def _rest(title: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    shown = [printable(label) for label, _ in fold(names)]
+    more = [f"#   … and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+    return ["", f"# {title}", *(f"#   {name}" for name in shown[:_SHOWN]), *more]

@@ -1,0 +1,80 @@
+"""One array on one side, several on the other."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import pytest
+
+from tests.proposing.trees import certain, check, guessed, layers, proposed
+
+
+@pytest.mark.parametrize(
+    ("keys", "leaves", "rule"),
+    [
+        (
+            layers(2, "h.{}.", {"attn.c_attn.weight": (8, 24), "mlp.c_fc.weight": (8, 32)}),
+            {
+                "layers.attn.q": (2, 8, 8),
+                "layers.attn.k": (2, 8, 8),
+                "layers.attn.v": (2, 8, 8),
+                "layers.mlp.up": (2, 8, 32),
+            },
+            "h.{l}.attn.c_attn.weight [m (q|k|v)] -> layers.attn.{q|k|v} [l m _]",
+        ),
+        (
+            {"attn.q_proj.weight": (8, 4), "attn.k_proj.weight": (2, 4), "attn.v_proj.weight": (2, 4)},
+            {"attn.qkv": (12, 4)},
+            "attn.{q|k|v}_proj.weight [_ m] -> attn.qkv [(q|k|v) m]",
+        ),
+        (
+            {"mlp.gate_proj.weight": (6, 4), "mlp.up_proj.weight": (6, 4)},
+            {"mlp.gate_up": (4, 12)},
+            "mlp.{gate|up}_proj.weight [_ m] -> mlp.gate_up [m (gate|up)]",
+        ),
+        (
+            {"attn.k_proj.weight": (6, 4), "attn.v_proj.weight": (6, 4), "attn.q_proj.weight": (12, 4)},
+            {"attn.q": (4, 12), "attn.kv": (2, 4, 6)},
+            "attn.{k|v}_proj.weight [a b] -> attn.kv [(k|v) b a]",
+        ),
+        (
+            layers(3, "h.{}.", {"mlp.gate_up_proj.weight": (12, 4)}),
+            {"mlp.gate": (3, 6, 4), "mlp.up": (3, 6, 4)},
+            "h.{l}.mlp.gate_up_proj.weight [(gate|up) m] -> mlp.{gate|up} [l _ m]",
+        ),
+    ],
+)
+def test_parts(keys: dict[str, tuple[int, ...]], leaves: dict[str, tuple[int, ...]], rule: str) -> None:
+    others = ["h.{l}.mlp.c_fc.weight -> layers.mlp.up"] if "layers.mlp.up" in leaves else []
+    others += ["attn.q_proj.weight [a b] -> attn.q [b a]"] if leaves.get("attn.q") == (4, 12) else []
+    proposal = check(keys, leaves, [rule, *others])
+    (pair,) = [pair for pair in proposal.pairs if "|" in pair.rule]
+    assert "order" in pair.doubt
+    assert len(pair.keys) > 1 or len(pair.leaves) > 1
+
+
+def test_parts_on_both_sides_are_left_apart() -> None:
+    shapes = {f"attn.{name}_proj.weight": (8, 4) for name in "qkv"}
+    leaves = {f"attn.{name}.weight": (8, 4) for name in "qkv"}
+    check(shapes, leaves, ["attn.{q|k|v}_proj.weight -> attn.{q|k|v}.weight"])
+
+
+def test_a_query_is_not_swallowed_by_what_is_as_large() -> None:
+    # k and v together have as many elements as q.
+    keys = {"attn.q_proj.weight": (8, 4), "attn.k_proj.weight": (4, 4), "attn.v_proj.weight": (4, 4)}
+    leaves = {"attn.query": (8, 4), "attn.kv": (8, 4)}
+    proposal = check(
+        keys, leaves, ["attn.q_proj.weight -> attn.query", "attn.{k|v}_proj.weight [_ m] -> attn.kv [(k|v) m]"]
+    )
+    assert [pair.leaves for pair in proposal.pairs if "q_proj" in pair.rule] == [("attn.query",)]
+
+
+def test_the_packed_projection_of_pytorchs_attention_is_certain() -> None:
+    biases = dict.fromkeys(("use_query_bias", "use_key_bias", "use_value_bias", "use_output_bias"), True)
+    like = eqx.filter_eval_shape(lambda: {"attn": eqx.nn.MultiheadAttention(2, 8, **biases, key=jax.random.key(0))})
+    keys = {"self_attn.in_proj_weight": (24, 8), "self_attn.in_proj_bias": (24,)}
+    keys |= {"self_attn.out_proj.weight": (8, 8), "self_attn.out_proj.bias": (8,)}
+    proposal = proposed(keys, like)
+    assert guessed(proposal) == {}
+    assert certain(proposal) == {key: key.replace("self_attn", "attn") for key in keys}
+    assert proposal.unmatched == ()
