@@ -172,11 +172,11 @@ class _Checker:
         return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)
 
     def ends_elsewhere(self, one: Counterpart, whole: WholeRun) -> bool:
-        """Whether those layers that take what a module of PyTorch's gives take the same in the model's run."""
+        """Whether a layer that takes what a module of PyTorch's gives takes the same in the model's run."""
         given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
         found = {at for number in given for at in self.takers.get(number, ())}
         found = {at for at in found if self.pairs.layers[at].module != one.module}
-        return bool(found) and found <= whole.inputs_agree
+        return not found.isdisjoint(whole.inputs_agree)
 
     @cached_property
     def takers(self) -> Mapping[int, Sequence[Address]]:
