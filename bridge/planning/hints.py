@@ -77,7 +77,9 @@ class _Search:
         self.ports = plan.template.keys()
         self.turning = False
         problems = plan.problems
-        self.unused = {g.text: g for g in grouped(p.key for p in problems.unexpected if not p.axes)}
+        told = () if problems.nature is None else problems.nature.keys
+        unused = (p.key for p in problems.unexpected if not p.axes and p.key not in told)
+        self.unused = {g.text: g for g in grouped(unused)}
         self.sent = {p.key for p in problems.unexpected if p.reason}
         self.missing = {g.text: g for g in grouped(dict.fromkeys(p.name for p in problems.missing if not p.place))}
 

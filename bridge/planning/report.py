@@ -57,8 +57,12 @@ class _Report:
         conflicts = self.problems.conflicts
         counts = [len(missing), len(unexpected), len(mismatched), len(conflicts)]
         keys, leaves = plural(len(self.plan.specs), "key"), plural(len(self.plan.leaves), "leaf")
-        count = plural(sum(counts), "problem")
-        yield f"{count} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
+        nature = self.problems.nature
+        first = f"{plural(sum(counts), 'problem')} between {quote(self.plan.source)} ({keys})"
+        first = f"{first} and {self.plan.model} ({leaves})"
+        yield first if nature is None else f"{first}: {printable(nature.said)}"
+        if nature is not None:
+            yield f"  {printable(nature.advice)}"
         most = shares(counts, _SHOWN)
         self.absent = Absent(self.plan, [members for _, members in missing[: most[0]]])
         entries = [
@@ -156,9 +160,9 @@ class _Report:
 
     def unexpected_groups(self) -> list[tuple[str, list[Unexpected]]]:
         """Keys by reason, then those that differ only in indices."""
-        kinds: dict[tuple[str, str], dict[str, Unexpected]] = {}
+        kinds: dict[tuple[str, str, bool], dict[str, Unexpected]] = {}
         for problem in self.problems.unexpected:
-            kinds.setdefault((problem.reason, problem.axes), {})[problem.key] = problem
+            kinds.setdefault((problem.reason, problem.axes, self.told(problem)), {})[problem.key] = problem
         return [(label, [kind[key] for key in keys]) for kind in kinds.values() for label, keys in fold(kind)]
 
     def unexpected(self, label: str, members: Sequence[Unexpected]) -> list[str]:
@@ -171,6 +175,8 @@ class _Report:
             entry.append(printable(reason))
         if members[0].key in self.absent.halves:
             return [*entry, "its layer adds it to another", _instead(self.absent.halves[members[0].key])]
+        if self.told(members[0]):
+            return entry
         (group,) = grouped(problem.key for problem in members)
         if axes:
             entry.append(f"to drop them on purpose: {_literal(f'{pattern_for(group, {})} {axes} -> _')}")
@@ -183,6 +189,10 @@ class _Report:
             why = "if they are not needed" if several else "if it is not needed"
         entry.append(f"{why}: allow_unexpected=[{_literal(pattern)}]")
         return entry
+
+    def told(self, problem: Unexpected) -> bool:
+        """Whether the first line says what is to be done about a key."""
+        return self.problems.nature is not None and problem.key in self.problems.nature.keys
 
     @cached_property
     def tails(self) -> Counter[str]:
