@@ -128,7 +128,7 @@ def suggest(
         "modules": modules,
     }
     if like is None:
-        raise PlanError("suggest proposes rules for a model, and like=None is none: give a model")
+        raise PlanError("like", "is None, and suggest proposes rules for a model", "Give a model")
     with opened(source, **options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized)
         ckpt, made, model = planned(stored, like, rules, request, layouts)
