@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 import bridge
 from bridge.models import bert, gpt2, llama, mixtral, qwen2, qwen3, qwen3_moe, roberta, vit
+from tests.errors.promised import text_of
 
 SIZES = {
     "vocab_size": 96,
@@ -176,4 +177,4 @@ def test_names_that_agree_need_no_rule(tmp_path: Path) -> None:
 def test_no_model_is_an_error(net: Path) -> None:
     with pytest.raises(bridge.PlanError) as error:
         bridge.suggest(net, None)
-    assert str(error.value) == "suggest proposes rules for a model, and like=None is none: give a model"
+    assert str(error.value) == text_of("suggest: no model")
