@@ -33,7 +33,8 @@ def doubts(made: Assignment) -> dict[int, Doubt]:
     """For the keys of doubtful pairs why they are."""
     found: dict[int, Doubt] = {}
     placed = {i: j for i, j in enumerate(made.leaf_of.tolist()) if j >= 0}
-    pairs = [(i, j) for i, j in enumerate(made.leaf_of.tolist()) if j >= 0]
+    leaf_of: list[int] = made.leaf_of.tolist()
+    pairs = [(i, j) for i, j in enumerate(leaf_of) if j >= 0]
     for i, j in pairs:
         doubt = _of_pair(made, pairs, i, j)
         if doubt is not None:
@@ -43,10 +44,12 @@ def doubts(made: Assignment) -> dict[int, Doubt]:
         for other in found[i].others if found[i].why == _APART else ():
             if other in placed and other not in found and (i, placed[other]) in made.names.ways:
                 found[other] = Doubt("it could change places with a weight that is a guess itself", (i,))
-    sides = (made.names.keys, made.names.said[0]), (made.names.leaves, made.names.said[1])
+    keys_said: Sequence[Said] = made.names.said[0]
+    leaves_said: Sequence[Said] = made.names.said[1]
+    sides = (made.names.keys, keys_said), (made.names.leaves, leaves_said)
     several, crowded = ([_crowded(*side, more_than=most) for side in sides] for most in (1, _NORMS))
     for i, j in pairs:
-        roles = {made.names.said[0][i].role, made.names.said[1][j].role}
+        roles: set[str] = {keys_said[i].role, leaves_said[j].role}
         vague = len(roles) == 2 and "norm" in roles and (i in several[0] or j in several[1])
         if i not in found and vague:
             found[i] = Doubt("a block has several norms, and one of the names does not say which it is")
