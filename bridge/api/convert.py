@@ -16,6 +16,7 @@ from bridge.api.load import opened
 from bridge.api.planned import also_opened, planned, request_of
 from bridge.api.progress import fetch, reporting
 from bridge.api.save import SaveReport
+from bridge.api.ties import ties_named
 from bridge.converted import is_converted
 from bridge.converted.record import lost_keys
 from bridge.converted.restore import restore
@@ -129,7 +130,7 @@ def convert(
         kept = {name: np.asarray(kept_value(name, plan, model)) for name in plan.kept}
         parts = kept_parts(plan, model)
         fetched = fetch(ckpt, ckpt.files, progress, after=plan.nbytes)
-        with reporting(progress, "converting", before=fetched) as report:
+        with reporting(progress, "converting", before=fetched) as report, ties_named(plan):
             files, nbytes = write_converted(place, ckpt, plan, kept, parts, max_nbytes=max_nbytes, report=report)
         lost = lost_keys(ckpt)
     left_out = [each for each in plan.lossy if each.key not in lost]

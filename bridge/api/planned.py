@@ -84,7 +84,7 @@ def planned(
     """
     if not stored.specs.has_codes and not adapters:
         made, model = _planned(stored, like, rules, request, layouts)
-        return stored, _told(stored, made), model
+        return stored, _told(stored, stored, made), model
     from bridge.api.quantized import check_codes, meant  # most checkpoints are plain
     from bridge.api.refused import plannable, without_refused
 
@@ -98,15 +98,19 @@ def planned(
     made, model = _planned(ckpt, like, rules, request, layouts)
     check_codes(stored, made)
     made = without_refused(ckpt, made if meaning is None else meaning.told(made))
-    return ckpt, _told(ckpt, made if merging is None else merging.told(made)), model
+    return ckpt, _told(stored, ckpt, made if merging is None else merging.told(made)), model
 
 
-def _told(ckpt: Checkpoint, made: Plan) -> Plan:
-    """The plan, with what only the places of the keys say."""
+def _told(stored: Checkpoint, ckpt: Checkpoint, made: Plan) -> Plan:
+    """The plan, with what only the files say, and the places of the keys in them."""
     if made.problems.unexpected:
         from bridge.api.ties import tell_ties  # most plans have none
 
         tell_ties(ckpt.specs, made)
+    if made.problems:
+        from bridge.api.nature import tell_nature  # most plans have no problems
+
+        tell_nature(stored, made)
     return made
 
 

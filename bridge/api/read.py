@@ -97,7 +97,7 @@ def read_leaves(
     for name in kept.keys() & held.keys():
         for grid, buffer in work.parts(name, memory):
             kept[name].write_grid(grid, buffer)
-    with _reporting(progress, fetched) as report:
+    with _reporting(progress, fetched) as report, _ties_named(made):
         total = 0 if report is None or staging is None else predicted(ckpt, made, where, max_host_bytes).nbytes
         read = _reader(ckpt, total, report)
         read(blocks, memory)
@@ -114,6 +114,14 @@ def _reporting(progress: Progress | bool | None, before: int) -> AbstractContext
     from bridge.api.progress import reporting  # most loads are silent
 
     return reporting(progress, before=before)
+
+
+def _ties_named(made: Plan) -> AbstractContextManager[None]:
+    if not any(block.tie for block in made.blocks):
+        return nullcontext()
+    from bridge.api.ties import ties_named  # few plans have ties
+
+    return ties_named(made)
 
 
 def _mapped(ckpt: Checkpoint, work: Work) -> dict[str, np.ndarray]:

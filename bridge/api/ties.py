@@ -1,9 +1,12 @@
-"""What a plan says of keys that are tied in their file: two names of the same bytes."""
+"""What is said of keys that are tied: by their file, which has the same bytes for two names, or by a rule."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bridge._errors import CheckpointError
 from bridge._text import quote
 
 if TYPE_CHECKING:
@@ -28,3 +31,35 @@ def tell_ties(specs: Table, made: Plan) -> None:
         other = None if problem.reason else read.get(place(problem.key))
         if other is not None:
             unexpected[n] = problem._replace(reason=f"tied: the same bytes as key {quote(other)}")
+
+
+class TieError(CheckpointError):
+    """Two keys that are tied have different values; `tied` are the two."""
+
+    def __init__(self, message: str, tied: tuple[str, str]) -> None:
+        super().__init__(message)
+        self.tied = tied
+
+
+@contextmanager
+def ties_named(made: Plan) -> Generator[None]:
+    """What is read in here compares ties: an error about one names both keys."""
+    try:
+        yield
+    except CheckpointError as error:
+        from bridge.stream.convert import UntiedError  # errors alone
+
+        other = _other_key(made, error.key) if isinstance(error, UntiedError) else None
+        if not isinstance(error, UntiedError) or other is None:
+            raise
+        raise TieError(str(error).replace("another key", quote(other), 1), (error.key, other)) from error
+
+
+def _other_key(made: Plan, key: str) -> str | None:
+    """The key that fills what `key` is compared with."""
+    rows = [(block, row) for block in made.blocks for row in range(len(block))]
+    filled = {
+        (block.leaves[row], tuple(block.starts[row])): block.terms[0].keys[row] for block, row in rows if not block.tie
+    }
+    tied = ((block, row) for block, row in rows if block.tie and block.terms[0].keys[row] == key)
+    return next((filled.get((block.leaves[row], tuple(block.starts[row]))) for block, row in tied), None)

@@ -9,6 +9,7 @@ import bridge
 from bridge._errors import NoRootError
 from bridge._text import printable
 from bridge.cli.arguments import Commands, add_json, add_open_options, open_options
+from bridge.cli.options import spoken
 from bridge.cli.terminal import ascii_json, out
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         console = out()
         for line in str(diff).split("\n"):
-            console.print(printable(line), soft_wrap=True)
+            console.print(printable(spoken(line)), soft_wrap=True)
     return 0 if diff.equal else 1
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 from bridge import BridgeError, RuleError, __version__
-from bridge._text import printable
-from bridge.cli import check, classify, convert, demo, diff, embed, generate, inspect, plan, recorder, revert, suggest
+from bridge.cli import (
+    check,
+    classify,
+    convert,
+    demo,
+    diff,
+    embed,
+    generate,
+    inspect,
+    leaves,
+    plan,
+    recorder,
+    revert,
+    suggest,
+)
+from bridge.cli.options import spoken
+from bridge.cli.parser import Parser
 from bridge.cli.terminal import UsageError, complain
 
 COMMANDS = (
-    *(inspect, suggest, plan, convert, revert, diff, recorder, check),
+    *(inspect, leaves, suggest, plan, convert, revert, diff, recorder, check),
     *(embed, classify, generate, demo),
 )
 
@@ -42,12 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except SystemExit as e:  # argparse has spoken: usage, help or the version
         return e.code if isinstance(e.code, int) else USAGE
-    except (UsageError, RuleError) as e:
+    except UsageError as e:
         complain(str(e))
         return USAGE
     except BridgeError as e:
-        complain(str(e))
-        return PROBLEM
+        complain(spoken(str(e)))
+        return USAGE if isinstance(e, RuleError) else PROBLEM
     except BrokenPipeError:  # `| head` has seen enough
         _drop_output()
         return BROKEN_PIPE
@@ -59,14 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        # An argument may be a file name that another program made up.
-        super().error(printable(message))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="eqx-bridge",
         description="PyTorch and Hugging Face checkpoints into Equinox models, without PyTorch.",
         epilog="Exit status: 0 done, 1 a problem found in the data, 2 wrong usage.",

@@ -6,9 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 import bridge
-from bridge.cli.adapters import add_adapters
-from bridge.cli.arguments import Commands, add_json, add_quantized, add_source, open_options
+from bridge.cli.arguments import Commands, add_json, add_source, open_options
 from bridge.cli.like import like
+from bridge.cli.mapping import add_mapping, mapping_options
+from bridge.cli.options import spoken
 from bridge.cli.terminal import ascii_json, out
 
 if TYPE_CHECKING:
@@ -25,48 +26,18 @@ def add(commands: Commands) -> None:
     )
     add_source(parser)
     add_mapping(parser)
-    parser.add_argument(
-        "--allow-missing",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="leaves that may be absent, as in head.** (may be given again)",
-    )
     add_json(parser)
     parser.set_defaults(run=run)
 
 
-def add_mapping(parser: argparse.ArgumentParser) -> None:
-    """Model and rules."""
-    parser.add_argument(
-        "--like",
-        metavar="PKG.MODULE:MAKE",
-        required=True,
-        help="a function without arguments that returns the model; it is called without using memory",
-    )
-    parser.add_argument("--rules", metavar="FILE", help="TOML: rules = ['key -> leaf', …]")
-    parser.add_argument(
-        "--allow-unexpected",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="keys that may be left over, as in **.inv_freq (may be given again)",
-    )
-    add_quantized(parser)
-    add_adapters(parser)
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
-    rules = None if arguments.rules is None else bridge.load_rules(arguments.rules)
+    options = mapping_options(arguments)
     plan = bridge.plan(
         arguments.source,
         like(arguments.like),
-        rules,
+        **options,
         allow_missing=arguments.allow_missing,
-        allow_unexpected=arguments.allow_unexpected,
-        quantized=arguments.quantized,
-        adapters=arguments.adapter,
         **open_options(arguments),
     )
     if arguments.json:
@@ -79,6 +50,6 @@ def run(arguments: argparse.Namespace) -> int:
 def show(plan: Plan) -> None:
     """A plan for people; its own text is safe to print."""
     console = out()
-    head, *lines = str(plan).split("\n")
+    head, *lines = spoken(str(plan)).split("\n")
     console.print(head, style="bold", soft_wrap=True)
     console.print("\n".join(lines), soft_wrap=True)

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bridge._text import fold, human_nbytes, plural, printable
+from bridge.cli.options import spoken
 from bridge.cli.terminal import out, shown
 
 if TYPE_CHECKING:
@@ -43,4 +44,4 @@ def tell(report: SaveReport, target: str, *, as_json: bool) -> None:
             console.print(heading)
         for reason, names in by_reason.items():
             for label, _ in fold(names):
-                console.print(f"  {printable(label)}: {printable(reason.strip())}", soft_wrap=True)
+                console.print(f"  {printable(label)}: {printable(spoken(reason.strip()))}", soft_wrap=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from bridge._text import quote
+
+_TEXT = 16  # printable characters that no header's length and no magic number of a format begin with
 _FETCH = "Fetch the file itself"
 
 _SIGNATURES: tuple[tuple[bytes, str], ...] = (
@@ -24,4 +27,10 @@ def describe(start: bytes) -> str | None:
         return f"a web page, not safetensors: a login or an error was saved in its place. {_FETCH}."
     if stripped.startswith((b"{", b"[")):
         return f"JSON text, not safetensors: an index or an error was saved in its place. {_FETCH}."
+    if len(start) > 8 and not any(start):
+        return "nothing but zeros at its start: its download did not finish. Fetch it again."
+    line = start[:512].strip().partition(b"\n")[0].partition(b"\0")[0]
+    if len(line) >= _TEXT and line.isascii() and line.decode("ascii").isprintable():
+        begins = quote(line[:60].decode("ascii"))
+        return f"plain text that begins {begins}, not safetensors: an error was saved in its place. {_FETCH}."
     return None

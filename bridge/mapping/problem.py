@@ -63,14 +63,26 @@ class Conflict(NamedTuple):
     keys: tuple[str, ...] = ()
 
 
+class Nature(NamedTuple):
+    """What a checkpoint is that is no plain model: a clause that says so, and what to do then.
+
+    Its report gives no advice about `keys` one by one.
+    """
+
+    said: str
+    advice: str
+    keys: frozenset[str]
+
+
 class Problems:
-    """All that was found wrong, by kind."""
+    """All that was found wrong, by kind; and what the checkpoint is, where that explains it."""
 
     def __init__(self) -> None:
         self.missing: list[Missing] = []
         self.unexpected: list[Unexpected] = []
         self.mismatched: list[Mismatched] = []
         self.conflicts: list[Conflict] = []
+        self.nature: Nature | None = None
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.mismatched or self.conflicts)

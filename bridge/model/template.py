@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -168,6 +168,8 @@ def take_apart(like: Any, layouts: Layouts | None = None) -> Model:
     layouts that are not of its layers; `RuleError` for a rule that a layout cannot have.
     """
     model, state = _split(like)
+    if isinstance(model, type | FunctionType | str | int | float) or _is_texts(model):
+        _refuse_like(model)
     own = _own_layouts(layouts)
     walked = walk(model, tuple(layout.kind for layout in own))
     if state is not None or walked.indices:
@@ -180,6 +182,25 @@ def take_apart(like: Any, layouts: Layouts | None = None) -> Model:
         return Model(Template(leaves, kind=kind), arrays, like)
     own = {leaf.alias: name for name, leaf in arrays.items() if leaf.alias != name}
     return Model(placing.template(leaves, own, kind), arrays, like)
+
+
+def _is_texts(like: Any) -> bool:
+    """Whether a list holds texts alone: rules in the place of the model."""
+    return isinstance(like, list | tuple) and bool(like) and all(isinstance(item, str) for item in like)
+
+
+def _refuse_like(like: Any) -> NoReturn:
+    """**Raises:** `PlanError`: this is no model."""
+    name = getattr(like, "__name__", "")
+    if isinstance(like, type):
+        problem = f"is the class {quote(name)}, not a model: make one without memory, eqx.filter_eval_shape({name}, …)"
+    elif isinstance(like, FunctionType):
+        problem = f"is the function {quote(name)}, not a model: call it without memory, eqx.filter_eval_shape({name})"
+    elif isinstance(like, int | float):
+        problem = f"is {like!r}, not a model: give a pytree of arrays or jax.ShapeDtypeStruct"
+    else:
+        problem = "is made of texts, not of arrays: rules come after it, load(source, like, rules)"
+    raise PlanError(f"like {problem}")
 
 
 def modules_of(like: Any) -> list[tuple[str, Any]]:

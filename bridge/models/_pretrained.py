@@ -12,8 +12,8 @@ import equinox as eqx
 import jax
 
 import bridge
-from bridge.models._fields import Fields
-from bridge.models._json import parse_json, safe
+from bridge.models._json import safe
+from bridge.models._told import check_architecture, check_codes, check_head, model_type, read_config, tied_by_config
 from bridge.models.heads import wanted
 
 M = TypeVar("M")
@@ -170,16 +170,17 @@ def from_pretrained(
     left_behind = [allow_unexpected] if isinstance(allow_unexpected, str) else allow_unexpected
     try:
         module, kind, config = architecture(ckpt, ignore=ignore, left_behind=left_behind)
+        name = _config_name(ckpt)
         if model_class is not None and not issubclass(kind, model_class):
             raise bridge.CheckpointError(
                 f"'{ckpt.source}' is a {kind.__name__} by its config.json, not a {model_class.__name__}. "
                 f"Ask for that: model_class={kind.__name__}, or none."
             )
-        like = eqx.filter_eval_shape(kind, config, key=jax.random.key(0))
+        like, rules = eqx.filter_eval_shape(kind, config, key=jax.random.key(0)), module.rules(config)
         plan = bridge.plan(
             ckpt,
             like,
-            module.rules(config),
+            rules,
             dtype=_made_in(ckpt, quantized) if dtype is None else dtype,
             sharding=sharding,
             allow_missing=allow_missing,
@@ -192,20 +193,24 @@ def from_pretrained(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+        check_architecture(ckpt, like, plan, rules, name)
+        check_head(plan, config, name)
         if dtype is None:
+            check_codes(ckpt, plan)
             _check_one_dtype(ckpt, plan)
-        return bridge.load(
-            ckpt,
-            like,
-            plan,
-            adapters=adapters,
-            layouts=layouts,
-            max_host_bytes=max_host_bytes,
-            progress=progress,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-        )
+        with tied_by_config(name):
+            return bridge.load(
+                ckpt,
+                like,
+                plan,
+                adapters=adapters,
+                layouts=layouts,
+                max_host_bytes=max_host_bytes,
+                progress=progress,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+            )
     finally:
         if ckpt is not source:
             ckpt.close()
@@ -218,15 +223,10 @@ def architecture(source: Any, *, ignore: Collection[str] = (), left_behind: Sequ
     """
     ckpt = bridge.open(source)
     try:
-        name = f"{ckpt.source.rstrip('/')}/config.json"
-        data = parse_json(ckpt.beside("config.json"), name=name)
-        model_type = Fields(data, name=name).text("model_type")
-        if model_type not in ARCHITECTURES:
-            raise bridge.CheckpointError(
-                f"'{name}': model_type '{safe(model_type)}' is none of the architectures here: "
-                f"{', '.join(ARCHITECTURES)}. A model of your own takes the weights with bridge.load and rules."
-            )
-        file, _, kind = ARCHITECTURES[model_type].partition(".")
+        name = _config_name(ckpt)
+        data = read_config(ckpt, name)
+        found = model_type(data, name, ARCHITECTURES)
+        file, _, kind = ARCHITECTURES[found].partition(".")
         module = import_module(f"bridge.models.{file}")
         keys = {*ckpt.keys(), *ckpt.quantized}
         parts: dict[str, bool | str] = module.parts_of(keys) if hasattr(module, "parts_of") else {}
@@ -242,6 +242,12 @@ def architecture(source: Any, *, ignore: Collection[str] = (), left_behind: Sequ
     finally:
         if ckpt is not source:
             ckpt.close()
+
+
+def _config_name(ckpt: bridge.Checkpoint) -> str:
+    """What messages call the config: it lies beside the weights."""
+    source = ckpt.source.rstrip("/")
+    return f"{os.path.dirname(source) if source.endswith(ckpt.files) else source}/config.json"
 
 
 # What no array is as long as.

@@ -260,6 +260,7 @@ def rules(config: Config) -> list[str]:
         "model.embed_tokens.weight -> embed.weight",
         "model.norm.weight -> norm.weight",
         "lm_head.weight -> embed.weight ; tie=true" if config.tie_word_embeddings else "lm_head.weight -> head.weight",
+        *(f"model.{name}.inv_freq -> _" for name in ("rotary_emb", "rotary_emb_local")),  # computed in the call
     ]
     for layer, part in parts.items():
         for key, leaf in (rule.split(" -> ") for rule in _LAYER):

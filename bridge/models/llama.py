@@ -65,5 +65,5 @@ def rules(config: DecoderConfig) -> list[str]:
         "model.layers.{l}.mlp.{gate|up|down}_proj.** -> layers.mlp.{gate|up|down}.**",
         "model.norm.weight -> norm.weight",
         "lm_head.weight -> embed.weight ; tie=true" if config.tie_word_embeddings else "lm_head.weight -> head.weight",
-        "model.layers.{l}.self_attn.rotary_emb.inv_freq -> _",  # old files; computed in the call
+        *(f"{place}.rotary_emb.inv_freq -> _" for place in ("model", "model.layers.{l}.self_attn")),  # computed
     ]

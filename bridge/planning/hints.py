@@ -45,6 +45,10 @@ class Hint(NamedTuple):
     rivals: tuple[str, ...] = ()
 
 
+_ELSEWHERE = Hint((), several=False)
+"""Of leaves that the hint of another speaks of."""
+
+
 class Hints:
     """The hints of one plan's report, found when the first is asked for."""
 
@@ -77,7 +81,10 @@ class _Search:
         self.ports = plan.template.keys()
         self.turning = False
         problems = plan.problems
-        self.unused = {g.text: g for g in grouped(p.key for p in problems.unexpected if not p.axes)}
+        told = frozenset[str]() if problems.nature is None else problems.nature.keys
+        self.unused = {
+            g.text: g for g in grouped(p.key for p in problems.unexpected if not p.axes and p.key not in told)
+        }
         self.sent = {p.key for p in problems.unexpected if p.reason}
         self.missing = {g.text: g for g in grouped(dict.fromkeys(p.name for p in problems.missing if not p.place))}
 
@@ -98,6 +105,7 @@ class _Search:
         explained: set[str] = set()
         for hint, change in self.changes():
             texts = [text for text in self.missing if self.port(text) in change.explains]
+            found |= dict.fromkeys(((text, False) for text in texts), _ELSEWHERE)
             found[texts[0], False] = hint
             explained |= {*texts, *change.explains.values()}
         leaves = [unit for text, group in self.missing.items() if text not in explained for unit in self.leaf(group)]
@@ -109,6 +117,7 @@ class _Search:
         for pair, rules in zip(sure, sound, strict=True):
             found[pair.leaf.text, False] = self.hint(pair, rules)
         for each in open_:
+            found |= dict.fromkeys(((leaf.text, bool(leaf.places)) for leaf in each.leaves), _ELSEWHERE)
             found[each.leaves[0].text, bool(each.leaves[0].places)] = _open_hint(each)
         return found
 

@@ -87,6 +87,19 @@ def _names(pattern: str) -> NamePatterns:
     return NamePatterns.of(pattern)
 
 
+_SPELLED = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "fp32": "float32",
+    "fp64": "float64",
+    **{name: name for name in ("bfloat16", "float16", "float32", "float64")},
+    "half": "float16",
+    "float": "float32",
+    "double": "float64",
+}
+"""What people write for a dtype, and PyTorch behind `torch.`."""
+
+
 def _wanted(dtype: Any) -> Wanted:
     if dtype is None or (isinstance(dtype, str) and dtype == "checkpoint"):
         return dtype
@@ -94,6 +107,9 @@ def _wanted(dtype: Any) -> Wanted:
     try:
         return np.dtype(spelled.get(dtype, dtype) if isinstance(dtype, str) else dtype)
     except (TypeError, ValueError, SyntaxError) as error:  # numpy reads texts as Python does
+        meant = _SPELLED.get(str(dtype).rpartition(".")[2])
+        if meant is not None:
+            raise PlanError(f"dtype {dtype!r} is no dtype: did you mean {meant!r}?") from error
         raise PlanError(
             f"dtype {dtype!r} is no dtype: give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
         ) from error

@@ -58,7 +58,11 @@ class _Report:
         counts = [len(missing), len(unexpected), len(mismatched), len(conflicts)]
         keys, leaves = plural(len(self.plan.specs), "key"), plural(len(self.plan.leaves), "leaf")
         count = plural(sum(counts), "problem")
-        yield f"{count} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
+        nature = self.problems.nature
+        first = f"{count} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
+        yield first if nature is None else f"{first}: {printable(nature.said)}"
+        if nature is not None:
+            yield f"  {printable(nature.advice)}"
         most = shares(counts, _SHOWN)
         self.absent = Absent(self.plan, [members for _, members in missing[: most[0]]])
         entries = [
@@ -97,7 +101,7 @@ class _Report:
             entry.append(hint)
         elif all(problem.optional for problem in members):
             entry.append(f"to keep other values there: allow_missing=[{_literal(str(literal(members[0].name)))}]")
-        elif not absence.stored and self.is_new(members):
+        elif self.problems.nature is None and not absence.stored and self.is_new(members):
             it = "they are" if len(members) > 1 else "it is"
             (leaves,) = grouped(problem.name for problem in members)
             entry.append(f"if {it} new: allow_missing=[{_literal(pattern_for(leaves, {}))}]")
@@ -107,9 +111,18 @@ class _Report:
         """Whether leaves may be what the checkpoint has nothing for: a head, or the layers behind the last."""
         if not self.families or any(problem.place for problem in members):
             return False
+        spec = self.plan.leaves.get(members[0].name)
+        if spec is None or any(_bulk(spec.shape[depth:]) in self.unused for depth in range(len(spec.shape) + 1)):
+            return False  # a key that is left over may be the one
         text, numbers = template(members[0].name)
         filled = self.families.get(text, ())
         return all(len(numbers) == 1 and other < numbers for other in filled)
+
+    @cached_property
+    def unused(self) -> set[tuple[int, ...]]:
+        """The extents of keys that no leaf takes."""
+        shapes = {self.plan.specs[problem.key].shape for problem in self.problems.unexpected}
+        return set(map(_bulk, shapes))
 
     @cached_property
     def families(self) -> dict[str, list[tuple[int, ...]]]:
@@ -134,6 +147,8 @@ class _Report:
 
     def near(self, hint: Hint) -> list[str]:
         """The unused keys that may have been meant, and the rules that would say so."""
+        if not hint.candidates:  # it is told of elsewhere
+            return []
         shape = f"same shape{'s' * hint.several}" if hint.shape is None else f"{hint.shape}"
         lines = [f"did you mean {_names(hint.candidates)} (unused, {shape})?"]
         if hint.rivals:
@@ -156,9 +171,9 @@ class _Report:
 
     def unexpected_groups(self) -> list[tuple[str, list[Unexpected]]]:
         """Keys by reason, then those that differ only in indices."""
-        kinds: dict[tuple[str, str], dict[str, Unexpected]] = {}
+        kinds: dict[tuple[str, str, bool], dict[str, Unexpected]] = {}
         for problem in self.problems.unexpected:
-            kinds.setdefault((problem.reason, problem.axes), {})[problem.key] = problem
+            kinds.setdefault((problem.reason, problem.axes, self.told(problem)), {})[problem.key] = problem
         return [(label, [kind[key] for key in keys]) for kind in kinds.values() for label, keys in fold(kind)]
 
     def unexpected(self, label: str, members: Sequence[Unexpected]) -> list[str]:
@@ -169,6 +184,8 @@ class _Report:
         reason, axes = members[0].reason, members[0].axes
         if reason:
             entry.append(printable(reason))
+        if self.told(members[0]):
+            return entry
         if members[0].key in self.absent.halves:
             return [*entry, "its layer adds it to another", _instead(self.absent.halves[members[0].key])]
         (group,) = grouped(problem.key for problem in members)
@@ -183,6 +200,10 @@ class _Report:
             why = "if they are not needed" if several else "if it is not needed"
         entry.append(f"{why}: allow_unexpected=[{_literal(pattern)}]")
         return entry
+
+    def told(self, problem: Unexpected) -> bool:
+        """Whether the first line says what is to be done about a key."""
+        return self.problems.nature is not None and problem.key in self.problems.nature.keys
 
     @cached_property
     def tails(self) -> Counter[str]:
@@ -231,6 +252,11 @@ def _names(shown: Iterable[str]) -> str:
     """A few names in quotes."""
     names = [quote(name) for name in shown]
     return " or ".join(names[:_NAMES]) + (" …" if len(names) > _NAMES else "")
+
+
+def _bulk(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Extents in any order, without those of one."""
+    return tuple(sorted(extent for extent in shape if extent != 1))
 
 
 def _instead(rule: str) -> str:

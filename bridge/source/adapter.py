@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
 from bridge.adapters import Array, Config, pairs, peft
@@ -92,10 +94,9 @@ class Adapter:
         return Meant(found, None, tuple(told))
 
     def _alpha(self, key: str, value: Any) -> float:
-        if value.size != 1:
-            raise CheckpointError(
-                f"{quote(self.label)}: {quote(key)} has shape {value.shape}, and is one number. {_ADVICE}"
-            )
+        if value.size != 1 or not np.isfinite(value).all():
+            found = f"has shape {value.shape}" if value.size != 1 else f"is {value.reshape(-1)[0]}"
+            raise CheckpointError(f"{quote(self.label)}: {quote(key)} {found}, and should be a number. {_ADVICE}")
         return float(value.reshape(-1)[0])
 
     def _config(self) -> Config | None:

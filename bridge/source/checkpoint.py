@@ -15,7 +15,7 @@ from bridge.format.header import Header, read_first, read_header
 from bridge.format.table import Table
 from bridge.source.bytes import ByteSource, held_files
 from bridge.source.folder import LocalFiles, LocalFolder
-from bridge.source.resolve import HubOptions, Located, locate
+from bridge.source.resolve import HubOptions, Located, locate, remedied
 
 if TYPE_CHECKING:
     from bridge.format.index import Index
@@ -81,6 +81,10 @@ class Checkpoint:
         """Name to what it is that is no tensor."""
         return {name: what for header in self._headers.values() for name, what in header.skipped.items()}
 
+    def unlisted(self, key: object) -> str | None:
+        """The file that holds a key which the index leaves out; None where no file does."""
+        return next((name for name, header in self._headers.items() if key in header.tensors), None)
+
     def keys(self) -> KeysView[str]:
         """The keys, file by file, in the order of the headers."""
         return self.specs.keys()
@@ -100,7 +104,7 @@ class Checkpoint:
         if spec is None:
             from bridge.source.suggest import unknown  # difflib is for mistakes
 
-            raise UnknownKeyError(unknown(key, self.specs, self.source))
+            raise UnknownKeyError(unknown(key, self.specs, self.source, self.unlisted(key)))
         from bridge.source.tensor import check_readable, read_key, read_tensor  # a load reads no tensor alone
 
         source = self.peek(spec.file)
@@ -211,8 +215,7 @@ class Checkpoint:
         try:
             header = read_header(source, file=name, first=first)
         except CheckpointError as e:
-            remedy = getattr(located.folder, "remedy", None)  # a cache has one
-            raise CheckpointError(f"{e} {remedy(name) if remedy else ''}".rstrip()) from e
+            raise remedied(located.folder, name, e) from e
         if source.absent:
             cast("HubFile", source).keep_header()
         return header

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import quote as escaped
 from urllib.parse import unquote
@@ -10,13 +11,19 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.source.folder import Folder
 from bridge.source.http import shown_url, split_url
-from bridge.source.hub import find_repo
+from bridge.source.hub import Repo, find_repo
 from bridge.source.hubfolder import HubFolder
 from bridge.source.huburl import HubUrl
 from bridge.source.remote import remote_folder
 from bridge.source.resolve import PICKLED, HubOptions
 
 _WEIGHTS = (".safetensors", *PICKLED)
+
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<kind>datasets/|spaces/)?(?P<repo>[\w.-]+/[\w.-]+)"
+    r"(?:/(?:blob|tree)/(?P<revision>[^/]+)(?:/(?P<path>.*))?)?/?",
+    re.ASCII,
+)
 
 
 class Distant(NamedTuple):
@@ -32,7 +39,7 @@ def by_repo(repo: str, subfolder: str | None, options: HubOptions) -> Distant:
     """A repo by its id: through the Hub's cache."""
     subject = f"{quote(repo)} is no file or folder here, and the Hub repo of that name"
     found = find_repo(repo, options, subject=subject)
-    return Distant(repo, HubFolder(found, subfolder, label=repo), commit=found.commit)
+    return Distant(repo, _inside(found, subfolder, label=repo), commit=found.commit)
 
 
 def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
@@ -40,6 +47,13 @@ def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
     named = HubUrl.parse(url)
     if named is not None:
         return _on_hub(named, url, subfolder, options)
+    page = _PAGE.fullmatch(url.partition("?")[0])
+    if page is not None:
+        repo, kind = page["repo"], page["kind"] or ""
+        at = f"hf://{kind}{repo}" + (
+            f"@{page['revision']}/{page['path'] or ''}".rstrip("/") if page["revision"] else ""
+        )
+        raise CheckpointError(f"{quote(url)} is a page about a repo on the Hub. Name the repo itself, {quote(at)}.")
     web = split_url(url).scheme in ("http", "https")
     path, mark, query = url.partition("?") if web else (url, "", "")
     if path.endswith(_WEIGHTS):
@@ -65,4 +79,14 @@ def _on_hub(named: HubUrl, url: str, subfolder: str | None, options: HubOptions)
         parent, _, name = named.path.rpartition("/")
         return Distant(url, HubFolder(repo, parent, label=label, stream=True), name, repo.commit)
     inside = "/".join(part for part in (named.path.strip("/"), subfolder) if part)
-    return Distant(url, HubFolder(repo, inside, label=label, stream=True), commit=repo.commit)
+    return Distant(url, _inside(repo, inside, label=label, stream=True), commit=repo.commit)
+
+
+def _inside(repo: Repo, subfolder: str | None, *, label: str, stream: bool = False) -> HubFolder:
+    """A folder of a repo. **Raises:** `CheckpointError` where the Hub listed none of that name."""
+    folder = HubFolder(repo, subfolder, label=label, stream=stream)
+    if subfolder and folder.empty and repo.online:
+        from bridge.source.nothing import refuse_subfolder  # a name that is misspelt
+
+        refuse_subfolder(HubFolder(repo, None, label=label), subfolder)
+    return folder

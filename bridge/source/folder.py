@@ -23,6 +23,10 @@ class Folder(Protocol):
         """The names of the files that lie directly in it, sorted."""
         ...
 
+    def below(self) -> Sequence[str]:
+        """The files one folder further down, `unet/x.safetensors`, sorted, as far as the store lists them."""
+        ...
+
     def has(self, name: str) -> bool:
         """Whether there is such a file, in it or below."""
         ...
@@ -55,6 +59,15 @@ class LocalFolder:
         except ValueError as e:  # a NUL, or a surrogate that the file system cannot encode
             raise CheckpointError(f"{quote(self.label)} is no name of a folder. Check its spelling.") from e
 
+    def below(self) -> Sequence[str]:
+        """Those that may be listed."""
+        found: list[str] = []
+        for place, folders, names in os.walk(self.path):  # passes over what may not be listed
+            if place != self.path:
+                folders.clear()
+                found += [f"{os.path.relpath(place, self.path)}/{name}" for name in names]
+        return sorted(found)
+
     def has(self, name: str) -> bool:
         """Whether there is a regular file of that name."""
         return os.path.isfile(os.path.join(self.path, name))
@@ -78,6 +91,10 @@ class LocalFiles:
     def names(self) -> Sequence[str]:
         """The names in the list."""
         return list(self._paths)
+
+    def below(self) -> Sequence[str]:
+        """None: the list names files."""
+        return ()
 
     def has(self, name: str) -> bool:
         """Whether a file of the list, or beside one, has that name."""

@@ -51,6 +51,10 @@ class HttpFolder:
         ]
         return sorted({name for name in below if name and "/" not in name})
 
+    def below(self) -> Sequence[str]:
+        """A web server does not list what it has."""
+        return ()
+
     def has(self, name: str) -> bool:
         """Whether the server has it."""
         try:

@@ -40,6 +40,15 @@ class HubFolder:
         """As the Hub listed them at this commit."""
         return sorted(name for name in self._below if "/" not in name)
 
+    @property
+    def empty(self) -> bool:
+        """Whether the Hub listed nothing of it."""
+        return not self._below
+
+    def below(self) -> Sequence[str]:
+        """As the Hub listed them."""
+        return sorted(name for name in self._below if name.count("/") == 1)
+
     def has(self, name: str) -> bool:
         """Whether the Hub listed it."""
         return name in self._below

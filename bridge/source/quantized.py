@@ -69,6 +69,18 @@ class Quantized(Mapping[str, QuantizedTensor]):
         """
         self._ckpt, self._peek, self._said = ckpt, peek, said
 
+    @property
+    def method(self) -> str | None:
+        """What config.json calls the quantisation, known or not; `None` where it says nothing."""
+        config = self._config("config.json") or {}
+        for name in ("quantization_config", "compression_config"):
+            fields = config.get(name)
+            if isinstance(fields, Mapping):
+                method = cast("Mapping[str, Any]", fields).get("quant_method")
+                if isinstance(method, str):
+                    return method
+        return None
+
     def told(self, said: Mapping[str, Any]) -> Quantized:
         """What is found where this is the config's `quantization_config`."""
         return Quantized(self._ckpt, self._peek, said)

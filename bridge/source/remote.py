@@ -18,6 +18,7 @@ from bridge.source.retry import PassingError, Tries
 # Stores whose file systems take a path to the letter. Others make a URL or a command of it, and may take a part of a
 # name for something else.
 _LITERAL = frozenset({"abfs", "az", "file", "ftp", "gcs", "gs", "local", "memory", "s3", "s3a", "sftp", "smb", "ssh"})
+_LISTED = 20  # folders in which a checkpoint is looked for, to name them
 _BENT = re.compile(r"[^\w .,;=@+~!()/-]")
 
 
@@ -56,6 +57,14 @@ class RemoteFolder:
         """All but folders, sorted."""
         entries = _patiently(self.label, "listed", lambda: self._fs.ls(self._path, detail=True))
         return sorted(str(e["name"]).rstrip("/").rsplit("/", 1)[-1] for e in entries if e["type"] != "directory")
+
+    def below(self) -> Sequence[str]:
+        """Those of the first folders."""
+        entries = _patiently(self.label, "listed", lambda: self._fs.ls(self._path, detail=True))
+        folders = sorted(str(e["name"]).rstrip("/") for e in entries if e["type"] == "directory")[:_LISTED]
+        inside = [_patiently(self.label, "listed", lambda f=f: self._fs.ls(f, detail=True)) for f in folders]
+        files = (str(e["name"]).rsplit("/", 2)[-2:] for found in inside for e in found if e["type"] != "directory")
+        return sorted(map("/".join, files))
 
     def has(self, name: str) -> bool:
         """Whether the store holds it."""

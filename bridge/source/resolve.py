@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
@@ -14,6 +14,7 @@ from bridge.source.folder import Folder, LocalFiles, LocalFolder
 if TYPE_CHECKING:
     from bridge.format.index import Index
 
+_SHORT = 60  # characters; of longer values the type is told
 _SUFFIX = ".safetensors"
 _REPO = r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pt.tar", ".pth.tar")
@@ -87,6 +88,10 @@ def locate(
     if subfolder is not None:
         _check_subfolder(subfolder)
     if kind == "directory":
+        if subfolder and _kind(os.path.join(path, subfolder)) == "absent":
+            from bridge.source.nothing import refuse_subfolder  # a name that is misspelt
+
+            refuse_subfolder(LocalFolder(path), subfolder)
         return chosen(LocalFolder(os.path.join(path, subfolder) if subfolder else path), variant, None)
     if kind == "other":  # a file; what is no regular file is refused when it is opened
         return _single(path)
@@ -102,11 +107,14 @@ def locate(
         if found.name is None:
             return chosen(found.folder, variant, found.commit)
         return Located(found.text, found.folder, (found.name,), commit=found.commit)
-    raise CheckpointError(f"{quote(path)} does not exist. Name a file, a folder, a URL or a Hub repo like 'org/name'.")
+    from bridge.source.nothing import refuse_absent  # a name that is misspelt
+
+    refuse_absent(path)
 
 
 def _path(item: object) -> str:
-    shown = quote(repr(item))
+    shown = repr(item)
+    shown = quote(shown) if len(shown) < _SHORT else f"a value of {quote(type(item).__name__)}"
     path = os.fspath(cast("os.PathLike[str]", item)) if isinstance(item, str | os.PathLike) else None
     if isinstance(path, str) and path:
         return path
@@ -162,7 +170,9 @@ def in_folder(folder: Folder, variant: str | None, commit: str | None = None) ->
 
         found = known_adapter(folder, commit) if folder.has("adapter_config.json") else None
     if found is None:
-        _refuse_empty(folder, variant)
+        from bridge.source.nothing import refuse_empty  # most folders have something
+
+        refuse_empty(folder, variant)
     return found
 
 
@@ -219,6 +229,9 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
         if name in names:
             return name
     if len(names) > 1:
+        from bridge.source.nothing import refuse_parts  # a folder that is not clear
+
+        refuse_parts(folder, names)
         listed = ", ".join(map(quote, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise CheckpointError(
             f"{quote(folder.label)} holds {len(names)} {what}: {listed}. Name the file, or a list of files."
@@ -226,26 +239,11 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
     return names[0] if names else None
 
 
-def _refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
-    names = folder.names()
-    present = [name for name in names if name.endswith((_SUFFIX, *PICKLED)) and not name.startswith(".")]
-    if present and variant:
-        raise CheckpointError(
-            f"{quote(folder.label)} holds no file of variant {quote(variant)}, but {_few(present)}. "
-            "Leave `variant` out, or name one that is there."
-        )
-    if present:
-        raise CheckpointError(
-            f"{quote(folder.label)} holds only {_few(present)}, and does not stand for it. Name the file itself."
-        )
-    found = f"holds no file of weights, but {_few(names)}" if names else "is empty"
-    raise CheckpointError(
-        f"{quote(folder.label)} {found}. Name the folder that holds the weights; `subfolder=` names one inside it."
-    )
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(map(quote, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def remedied(folder: Folder, name: str, error: CheckpointError) -> CheckpointError:
+    """What is wrong with a file of a folder, and what to do there where the folder is a cache."""
+    remedy = getattr(folder, "remedy", None)
+    said = remedy(name) if remedy else ""
+    return CheckpointError(f"{error} {said}") if said else error
 
 
 def _read_index(folder: Folder, name: str) -> Index:
@@ -261,5 +259,7 @@ def _read_index(folder: Folder, name: str) -> Index:
         raw = bytearray(source.nbytes)
         source.readinto([memoryview(raw)], 0)
         return parse_index(bytes(raw), name=source.name)
+    except CheckpointError as e:
+        raise remedied(folder, name, e) from e
     finally:
         source.close()

@@ -8,7 +8,7 @@ from bridge.source.folder import Folder
 from bridge.source.resolve import ASIDE, PICKLED, Located, choose, located_by_index
 
 _INDEX = ".bin.index"
-_TRAINING = ("optimizer.", "random_states_", "rng_state", "scaler.", "scheduler.", "training_args.")
+TRAINING = ("optimizer.", "random_states_", "rng_state", "scaler.", "scheduler.", "training_args.")
 """What a trainer writes beside the weights."""
 
 
@@ -18,7 +18,7 @@ def torch_in_folder(folder: Folder, variant: str | None, commit: str | None) -> 
     default = f"pytorch_model.{variant}.bin" if variant else "pytorch_model.bin"
     # A web server may not list what it has.
     found = folder.names() or [name for name in (index_name, default) if folder.has(name)]
-    names = [name for name in found if not name.startswith((*ASIDE, *_TRAINING))]
+    names = [name for name in found if not name.startswith((*ASIDE, *TRAINING))]
     indices = [name for name in names if name.endswith(index_name.removeprefix("pytorch_model"))]
     index = choose(indices, (index_name,), "indices", folder)
     if index is not None:

@@ -40,6 +40,14 @@ def assign(out: np.ndarray, values: np.ndarray) -> None:
         _check_finite(out, [values])
 
 
+class UntiedError(CheckpointError):
+    """Two keys are tied, and their values differ. `key` is the one that was compared with what the other has filled."""
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
 def _check_range(values: np.ndarray, dtype: np.dtype) -> None:
     limits, low, high = np.iinfo(dtype), values.min().item(), values.max().item()
     if not (limits.min <= low and high <= limits.max):  # so a NaN does not pass either
@@ -130,7 +138,7 @@ def _settle(out: np.ndarray, total: np.ndarray, terms: Sequence[np.ndarray], by:
 def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
     """Compare a tied tensor with the leaf that another key has filled, to the last bit.
 
-    **Raises:** `CheckpointError` where they differ.
+    **Raises:** `UntiedError` where they differ.
     """
     if values.dtype != leaf.dtype:
         cast = np.empty(leaf.shape, leaf.dtype)
@@ -138,7 +146,7 @@ def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
         values = cast
     bits = np.dtype(f"u{leaf.dtype.itemsize}")
     if not np.array_equal(leaf.view(bits), values.view(bits)):
-        raise CheckpointError(
+        raise UntiedError(
             "is tied to a leaf that another key fills, but their values differ: the weights are not tied. "
             "Give each a leaf of its own, or drop one on purpose with '-> _'"
         )

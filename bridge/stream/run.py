@@ -130,14 +130,16 @@ class _Work:
         try:
             job.finish(arrays, self.leaves)
         except CheckpointError as error:
-            from bridge.stream.convert import DoesNotFitError
+            from bridge.stream.convert import DoesNotFitError, UntiedError
 
             more = ""
             if isinstance(error, DoesNotFitError):
                 x64 = "turn on jax_enable_x64, or " if error.whole else ""
                 more = f": {x64}say with dtype= what the leaf should be"
-            said = f"{error}{more}".rstrip(".")
-            raise CheckpointError(f"{quote(job.key)} in {quote(job.file)} {said}.") from error
+            said = f"{quote(job.key)} in {quote(job.file)} {f'{error}{more}'.rstrip('.')}."
+            if isinstance(error, UntiedError):
+                raise UntiedError(said, key=job.key) from error
+            raise CheckpointError(said) from error
 
     def several(self, coalesced: CoalescedRead, scratch: _Scratch) -> None:
         """A few reads for several jobs, and then what there is left to do for each."""

@@ -122,6 +122,10 @@ def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
         )
     if isinstance(saved, Object):
         _refuse_object(quote(name), saved, "")
+    if isinstance(saved, Dict) and "param_groups" in saved:
+        raise CheckpointError(
+            f"{quote(name)} is the state of an optimizer, not a model. Name the file that holds the model's weights."
+        )
     raise CheckpointError(
         f"{quote(name)} holds {described(saved)}, and no dict that names tensors. "
         "Save a dict: torch.save({'name': tensor}, …)."

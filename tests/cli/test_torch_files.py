@@ -53,7 +53,7 @@ def test_a_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "x.ckpt"
     path.write_bytes(archive(dict_of({"model": dict_of(GOOD), "ema": dict_of({"a.w": tensor(), "w": tensor()})})))
     assert main(["inspect", str(path)]) == 1
-    assert "root='ema' (2 tensors)" in capsys.readouterr().err
+    assert "--root ema (2 tensors)" in capsys.readouterr().err
     for root, keys in (("ema", ["a.w", "w"]), ("", ["model.w", "ema.a.w", "ema.w"])):
         assert main(["inspect", str(path), "--root", root, "--json"]) == 0
         assert list(json.loads(capsys.readouterr().out)["tensors"]) == keys

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import bridge
+from tests.craft import checkpoint
 from tests.errors.reading import INDEX, failing, good
 from tests.errors.situations import situation
 
@@ -32,6 +34,46 @@ def _(patch: pytest.MonkeyPatch) -> None:
     Path("a.pt").write_text("")
     Path("b.pt").write_text("")
     bridge.open(".")
+
+
+@situation("folder: a pipeline's")
+def _(patch: pytest.MonkeyPatch) -> None:
+    for name in ("unet", "vae"):
+        Path(name).mkdir()
+        good(f"{name}/model.safetensors")
+    bridge.open(".")
+
+
+@situation("folder: a subfolder that is not there")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("unet").mkdir()
+    good("unet/model.safetensors")
+    bridge.open(".", subfolder="unett")
+
+
+@situation("folder: no subfolder at all")
+def _(patch: pytest.MonkeyPatch) -> None:
+    good()
+    bridge.open(".", subfolder="unet")
+
+
+@situation("index: a key that it leaves out, asked for")
+def _(patch: pytest.MonkeyPatch) -> None:
+    _left_out()["b"]
+
+
+@situation("index: a key that it leaves out, missing")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.load(_left_out(), {"b": np.zeros(3, np.float32)})
+
+
+def _left_out() -> bridge.Checkpoint:
+    Path("m").mkdir()
+    for name, key in (("x", "a"), ("y", "b")):
+        good(f"m/{name}.safetensors", key)
+    Path("m", INDEX).write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}))
+    Path("m/x.safetensors").write_bytes(checkpoint({"a": np.zeros(3, "f4"), "b": np.zeros(3, "f4")}))
+    return bridge.open("m")
 
 
 @situation("folder: an adapter alone")
@@ -133,3 +175,44 @@ def _(patch: pytest.MonkeyPatch) -> None:
     good()
     Path("x.safetensors.sha256").write_text("none")
     bridge.open("x.safetensors", verify=True)
+
+
+# ---- folders and names that are not the model's
+
+
+@situation("folder: parts without an index")
+def _(patch: pytest.MonkeyPatch) -> None:
+    for number in (1, 2):
+        good(f"model-0000{number}-of-00002.safetensors")
+    bridge.open(".")
+
+
+@situation("folder: a download that did not finish")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("model.safetensors.incomplete").write_bytes(b"")
+    bridge.open(".")
+
+
+@situation("folder: weights for other libraries")
+def _(patch: pytest.MonkeyPatch) -> None:
+    for name in ("flax_model.msgpack", "tf_model.h5", "model-q4.gguf"):
+        Path(name).write_bytes(b"")
+    bridge.open(".")
+
+
+@situation("folder: what a trainer keeps")
+def _(patch: pytest.MonkeyPatch) -> None:
+    for name in ("optimizer.pt", "scheduler.pt"):
+        Path(name).write_bytes(b"")
+    bridge.open(".")
+
+
+@situation("folder: a repo's in the Hub's cache")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("models--org--name/snapshots").mkdir(parents=True)
+    bridge.open("models--org--name")
+
+
+situation("source: a misspelt name")(lambda patch: bridge.open(f"./{good()[:-1]}"))
+situation("source: a page of the Hub")(lambda patch: bridge.open("https://huggingface.co/org/name/blob/main/a.bin"))
+situation("source: a model")(lambda patch: bridge.load(np.zeros(99)))  # type: ignore[arg-type]

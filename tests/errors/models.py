@@ -11,6 +11,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -134,6 +135,62 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     _folder({"model_type": "falcon"}, {"a": np.zeros(1, np.float32)})
     bridge.models.from_pretrained("m")
+
+
+def _llama(drop: str = "", dtype: Any = None, before: str = "", **fields: Any) -> None:
+    """A Llama in a folder, and `from_pretrained` of it."""
+    llama = import_module("bridge.models.llama")
+    rng = np.random.default_rng(0)
+    keys = {key: spec.shape for key, spec in _llama_specs().items() if key != drop}
+    tensors = {
+        before + key: rng.standard_normal(shape, np.float32).astype(dtype or "f4") for key, shape in keys.items()
+    }
+    _folder(FIELDS["llama"] | {"model_type": "llama"} | fields, tensors)
+    bridge.models.from_pretrained("m", model_class=llama.Llama)
+
+
+def _llama_specs() -> dict[str, Any]:
+    """The keys of a small Llama, as it is saved."""
+    model = import_module("bridge.models.llama").Llama(config("llama"), key=jax.random.key(0))
+    bridge.save(model, "saved", import_module("bridge.models.llama").rules(model.config))
+    with bridge.open("saved") as ckpt:
+        return dict(ckpt.specs)
+
+
+@situation("models: no config.json")
+def _(patch: pytest.MonkeyPatch) -> None:
+    write(Path("m/model.safetensors"), {"a": np.zeros(1, np.float32)})
+    bridge.models.from_pretrained("m")
+
+
+@situation("models: no model_type")
+def _(patch: pytest.MonkeyPatch) -> None:
+    _folder({"hidden_size": 3}, {"a": np.zeros(1, np.float32)})
+    bridge.models.from_pretrained("m")
+
+
+@situation("models: the config of diffusers' model")
+def _(patch: pytest.MonkeyPatch) -> None:
+    _folder({"_class_name": "UNet2DConditionModel"}, {"a": np.zeros(1, np.float32)})
+    bridge.models.from_pretrained("m")
+
+
+@situation("models: no weights")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("config.json").write_text("{}")
+    bridge.models.from_pretrained(".")
+
+
+@situation("models: the weights of another architecture")
+def _(patch: pytest.MonkeyPatch) -> None:
+    _folder(FIELDS["bert"] | {"model_type": "bert"}, {f"model.layers.{n}.w": np.zeros(99, "f4") for n in range(9)})
+    bridge.models.from_pretrained("m")
+
+
+situation("models: weights behind a prefix")(lambda patch: _llama(before="net."))
+situation("models: a tie that is none")(lambda patch: _llama(tie_word_embeddings=True))
+situation("models: a head that is not there")(lambda patch: _llama(drop="lm_head.weight"))
+situation("models: weights of 8 bits without scales")(lambda patch: _llama(dtype=ml_dtypes.float8_e4m3fn))
 
 
 @situation("models: another class than asked for")

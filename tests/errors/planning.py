@@ -38,7 +38,12 @@ def _load(
 
 
 _load("keys and leaves that do not meet", {"a": A, "c": A}, {"a": spec(4), "b": spec(3)})
+_load("a class in the place of the model", {"a": A}, lambda: eqx.nn.Linear)
+_load("a function in the place of the model", {"a": A}, lambda: _load)
+_load("a number in the place of the model", {"a": A}, 3)
+_load("rules in the place of the model", {"a": A}, ["a -> b"])
 _load("a dtype that is none", {"a": A}, {"a": spec(3)}, dtype="f99")
+_load("a dtype as PyTorch spells it", {"a": A}, {"a": spec(3)}, dtype="torch.bfloat16")
 _load("a leaf that may be missing and has no value", {"a": A}, {"a": spec(3), "b": spec(3)}, allow_missing="b")
 _load(
     "a function that makes another shape",

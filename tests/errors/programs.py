@@ -10,8 +10,9 @@ import pytest
 
 import bridge
 from bridge.cli.beside import beside
-from bridge.cli.convert import dtype
+from bridge.cli.inspect import contents
 from bridge.cli.like import like
+from bridge.cli.mapping import dtype, dtypes
 from tests.errors.reading import good
 from tests.errors.situations import situation
 
@@ -33,7 +34,22 @@ situation("--like: a module that raises")(_like("texts_raises:make", "1 / 0"))
 situation("--like: no such function")(_like("texts_without:make"))
 situation("--like: no function")(_like("texts_number:NUMBER"))
 situation("--like: a function that raises")(_like("texts_broken:broken"))
+situation("--like: no such file")(lambda patch: like("texts/nowhere.py:make"))
 situation("--dtype: none")(lambda patch: dtype("f99"))
+situation("--dtype: two for all leaves")(lambda patch: dtypes(["bf16", "f32"]))
+
+
+@situation("--like: a file that raises")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("texts").mkdir()
+    Path("texts/file_raises.py").write_text("1 / 0\n")
+    like("texts/file_raises.py:make")
+
+
+@situation("inspect: no such key")
+def _(patch: pytest.MonkeyPatch) -> None:
+    with bridge.open(good()) as ckpt:
+        contents(ckpt, ["b"])
 
 
 @situation("demo: a folder without its config")

@@ -69,6 +69,8 @@ for _each in ABUSES:
 for _name, _start in {
     "a web page": b"<!DOCTYPE html>",
     "JSON": b'{"error": "gated"}',
+    "plain text": b"Access to this model is restricted.",
+    "zeros": bytes(50),
 }.items():
     situation(f"header: {_name}")(_file(_start + bytes(100)))
 

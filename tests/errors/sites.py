@@ -16,8 +16,17 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ERRORS = ("BridgeError", "CheckpointError", "UnknownKeyError", "RuleError", "PlanError", "SaveError", "UsageError")
-INNER = ("_RefusedError", "DoesNotFitError")  # become other errors where they are caught
+ERRORS = (
+    "BridgeError",
+    "CheckpointError",
+    "UnknownKeyError",
+    "TieError",
+    "RuleError",
+    "PlanError",
+    "SaveError",
+    "UsageError",
+)
+INNER = ("_RefusedError", "DoesNotFitError", "UntiedError")  # become other errors where they are caught
 
 
 class Site(NamedTuple):

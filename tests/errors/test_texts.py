@@ -11,7 +11,10 @@ from tests.errors.sites import sites, sites_of
 from tests.errors.situations import SITUATIONS
 from tests.errors.texts import outcome, read
 
-NOT_OURS = {("bridge/cli/main.py", "super().error(printable(message))")}
+NOT_OURS = {
+    ("bridge/cli/parser.py", "super().error(printable(f'{message}{self._meant(message)}'))"),
+    ("bridge/cli/parser.py", "self.error(f\"unrecognized arguments: {' '.join(others)}\")"),
+}
 """Where Python's `argparse` says in its own words what is wrong with a command line, and ends the process."""
 
 

@@ -28,6 +28,7 @@ from tests.errors import (  # noqa: F401 - they register
     layouts,
     limits,
     models,
+    natures,
     partly,
     planning,
     processes,

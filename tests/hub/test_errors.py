@@ -167,3 +167,16 @@ def test_a_connection_lost_under_a_header(repo: Hub):
     with bridge.open("org/name"):  # headers were kept
         pass
     assert set(WEIGHTS) == set(ckpt.files)
+
+
+def test_a_pipeline(hub: Hub):
+    weights = next(iter(WEIGHTS.values()))
+    hub.add("org/name", {"model_index.json": b"{}", "unet/x.safetensors": weights, "vae/x.safetensors": weights})
+    assert refusal() == (
+        "'org/name/' holds no weights itself; these of its folders do: 'unet', 'vae'. "
+        "Choose one, as in subfolder='unet'."
+    )
+    assert refusal(subfolder="unett") == (
+        "'org/name/' has no folder 'unett'; folders with weights: 'unet', 'vae'. Check the spelling of `subfolder`."
+    )
+    assert len(bridge.open("org/name", subfolder="unet")) > 0

@@ -155,7 +155,7 @@ def test_ties_must_be_equal(tmp_path: Path):
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.load(saved(tmp_path, embed=w, head=other), like, rules)
     assert str(caught.value) == (
-        "'head' in 'model.safetensors' is tied to a leaf that another key fills, but their values differ: "
+        "'head' in 'model.safetensors' is tied to a leaf that 'embed' fills, but their values differ: "
         "the weights are not tied. Give each a leaf of its own, or drop one on purpose with '-> _'."
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -144,6 +145,63 @@ def test_a_config_that_is_absent_or_broken_is_named(made: Path, changed: Callabl
     assert message(bridge.CheckpointError, folder) == f"'{folder}/config.json' holds [], not an object of fields."
     (folder / "config.json").unlink()
     assert f"{folder}/config.json" in message(bridge.CheckpointError, folder)
+
+
+def test_weights_of_another_architecture_are_told_with_the_field(changed: Callable[..., Path]):
+    bert_fields = {name: FIELDS[name] for name in FIELDS if name != "model_type"}
+    folder = changed(model_type="bert", **bert_fields)
+    with pytest.raises(bridge.PlanError) as caught:
+        bridge.models.from_pretrained(folder)
+    text = str(caught.value)
+    assert text.startswith(
+        f"'{folder}/config.json': by its field 'model_type' the model is a Bert, and none of the 21 "
+    )
+    assert len(caught.value.unexpected) == 21
+    assert caught.value.missing
+
+
+def test_the_advice_for_a_prefix_loads_the_model(changed: Callable[..., Path]):
+    def wrap(tensors: dict[str, np.ndarray]) -> None:
+        for key in list(tensors):
+            tensors[f"model.net.{key}"] = tensors.pop(key)
+
+    folder = changed(wrap)
+    text = message(bridge.PlanError, folder)
+    assert f"'{folder}/': every key begins with 'model.net.', and the rest is a Llama's." in text
+    assert 'bridge.load(…, ("model.net.** -> **", rules(config)))' in text
+    config = llama.Config.from_dict(FIELDS)
+    like = eqx.filter_eval_shape(llama.Llama, config, key=jax.random.key(0))
+    found = bridge.load(folder, like, ("model.net.** -> **", llama.rules(config)))
+    assert eqx.tree_equal(found, bridge.models.from_pretrained(changed()))
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_weights_of_8_bits_without_scales_are_refused_by_name(changed: Callable[..., Path], dtype: str):
+    def narrow(tensors: dict[str, np.ndarray]) -> None:
+        for key in tensors:
+            tensors[key] = tensors[key].astype(getattr(ml_dtypes, dtype))
+
+    folder = changed(narrow)
+    text = message(bridge.CheckpointError, folder)
+    assert text.startswith(f"'{folder}/' stores weights in {dtype} without scales, '")
+    kept = bridge.models.from_pretrained(folder, dtype="checkpoint")
+    assert kept.embed.weight.dtype == getattr(ml_dtypes, dtype)
+
+
+def test_ties_that_differ_name_both_keys_and_the_field(changed: Callable[..., Path]):
+    folder = changed(tie_word_embeddings=True)
+    text = message(bridge.CheckpointError, folder)
+    assert text.startswith(f"'{folder}/config.json': by its field 'tie_word_embeddings' ")
+    assert "'lm_head.weight' and 'model.embed_tokens.weight' differ" in text
+    assert bridge.models.from_pretrained(changed(tie_word_embeddings=False)).head is not None  # as it advises
+
+
+def test_a_head_that_is_not_there_names_the_field(changed: Callable[..., Path]):
+    def drop(tensors: dict[str, np.ndarray]) -> None:
+        del tensors["lm_head.weight"]
+
+    assert "its field 'tie_word_embeddings' is false, or not there" in message(bridge.PlanError, changed(drop))
+    assert bridge.models.from_pretrained(changed(drop, tie_word_embeddings=True)).head is None  # as it advises
 
 
 def test_a_field_may_be_ignored_by_name(changed: Callable[..., Path]):

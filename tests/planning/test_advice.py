@@ -71,7 +71,10 @@ ALLOWED = re.compile(
 TOLD = re.compile(
     r"did you mean '.*'(?: …)? \(unused, .*\)\?|(?:it|they) may as well be for .*: say by rules which is whose"
     r"|sent to '.*' by the rule '.*'|'.*' has no place for it: its shape is .*"
+    # Conditions that are not so here: every leaf has its key.
+    r"|(?:if (?:it is|they are) new|to keep other values there): allow_missing=\[.*\]"
 )
+WHOLE = re.compile(rf"  take it away with the rule ({QUOTED})")
 OTHERS = re.compile(rf"(?:if it is stored transposed, say so|to drop them on purpose): ({QUOTED})")
 
 
@@ -89,6 +92,7 @@ def advice(text: str) -> Advice:
     for line in text.partition("\n\n")[2].splitlines()[1:]:
         inner = line.removeprefix(" " * 14)
         if inner == line:
+            found.rules.extend(ast.literal_eval(whole[1]) for whole in [WHOLE.fullmatch(line)] if whole)
             continue
         rules, allowed, other = RULES.fullmatch(inner), ALLOWED.fullmatch(inner), OTHERS.fullmatch(inner)
         if rules:

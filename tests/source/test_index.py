@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bridge
 from bridge import _errors
 from bridge.source import open_checkpoint
 from tests.craft import checkpoint
@@ -92,3 +93,21 @@ def test_a_key_that_is_not_where_the_index_has_it(elsewhere: bool, found: str, t
         f"'{NAME}' of '{tmp_path}/': key 'b' is not in 'x.safetensors', where the index has it; {found}. "
         "Index and files do not belong together: fetch all of them again."
     )
+
+
+def test_a_key_that_the_index_leaves_out(tmp_path: Path):
+    """It is told where it lies; a list of the files has it."""
+    path = folder(tmp_path / "m", {"a": "x.safetensors", "c": "y.safetensors"}, x={"a": A, "b": B}, y={"c": C})
+    with open_checkpoint(path) as ckpt:
+        assert "b" not in ckpt
+        with pytest.raises(KeyError) as caught:
+            ckpt["b"]
+        assert "whose index leaves it out. Open its files as a list: 'x.safetensors' holds it." in str(caught.value)
+    like = {"a": A, "b": B, "c": C}
+    with pytest.raises(bridge.PlanError) as error:
+        bridge.load(path, like)
+    first, second, *_ = str(error.value).split("\n")
+    assert first.endswith(f"'b' lies in 'x.safetensors', and the index '{NAME}' leaves it out")
+    assert second == f"  the index decides; a list of the files, ['{path}/x.safetensors', …], has all keys"
+    found = bridge.load([path / "x.safetensors", path / "y.safetensors"], like)
+    assert all(np.array_equal(found[key], value) for key, value in like.items())

@@ -126,3 +126,12 @@ def test_a_sidecar_in_the_store(store: Any):
         open_checkpoint("memory://repo/x.safetensors", verify=True)
     store.pipe_file("/repo/x.safetensors.sha256", hashlib.sha256(checkpoint({"a": A})).hexdigest().encode())
     open_checkpoint("memory://repo/x.safetensors", verify=True).close()
+
+
+def test_folders_that_have_weights_are_named(store: MemoryFileSystem):
+    store.rm("/repo/x.safetensors")
+    store.rm("/repo/y.safetensors")
+    store.rm("/repo/model.safetensors.index.json")
+    with pytest.raises(_errors.CheckpointError, match=r"these of its folders do: 'sub'\. Choose one"):
+        open_checkpoint("memory://repo")
+    assert list(open_checkpoint("memory://repo", subfolder="sub")) == ["b"]

@@ -220,3 +220,41 @@ def test_a_variant_beside_an_index(tmp_path: Path):
         (tmp_path / f"{stem}.safetensors.index.json").write_text(json.dumps({"weight_map": {stem: shard.name}}))
     assert keys(tmp_path) == ["unet"]
     assert keys(tmp_path, variant="fp16") == ["unet.fp16"]
+
+
+def pipeline(path: Path) -> Path:
+    """A folder as diffusers writes it."""
+    for name in ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"):
+        file(path / f"{name}.safetensors")
+    (path / "scheduler").mkdir()
+    (path / "scheduler" / "scheduler_config.json").write_text("{}")
+    (path / "model_index.json").write_text("{}")
+    return path
+
+
+def test_a_pipelines_folder_names_those_that_have_weights(tmp_path: Path):
+    path = pipeline(tmp_path / "pipe")
+    said = f"'{path}/' holds no weights itself; these of its folders do: 'text_encoder', 'unet', 'vae'. "
+    assert refusal(path) == f"{said}Choose one, as in subfolder='text_encoder'."
+    (path / "model_index.json").unlink()
+    assert refusal(path).startswith(said)
+    for name in ("text_encoder", "unet", "vae"):
+        assert keys(path, subfolder=name) == ["a"]
+
+
+def test_a_subfolder_that_is_not_there(tmp_path: Path):
+    path = pipeline(tmp_path / "pipe")
+    assert refusal(path, subfolder="unett") == (
+        f"'{path}/' has no folder 'unett'; folders with weights: 'text_encoder', 'unet', 'vae'. "
+        "Check the spelling of `subfolder`."
+    )
+    file(tmp_path / "plain" / "model.safetensors")
+    assert refusal(tmp_path / "plain", subfolder="unet") == (
+        f"'{tmp_path}/plain/' has no folder 'unet', and none with weights. Leave `subfolder` out, or check its spelling."
+    )
+
+
+def test_links_that_lead_nowhere(tmp_path: Path):
+    (tmp_path / "x.safetensors").symlink_to("gone/x.safetensors")
+    assert "is a link to 'gone/x.safetensors', which is not there" in refusal(tmp_path / "x.safetensors")
+    assert "is a link to 'gone/x.safetensors', which is not there" in refusal(tmp_path)
