@@ -74,12 +74,16 @@ def _check_plan(plan: Any, model: Any) -> None:
     """**Raises:** `PlanError` for what is no plan of this model."""
     if not isinstance(plan, Plan):
         raise PlanError(
-            f"the plan to check by is {type(plan).__name__}, no Plan: give what bridge.plan(source, model, rules) made"
+            "the plan to check by",
+            f"is {type(plan).__name__}, no Plan",
+            "Give what bridge.plan(source, model, rules) made",
         )
     plan.check()
     names = {name for name, _ in modules_of(model)}
     if not names:
-        raise PlanError(f"the model to check, {type(model).__name__}, has no modules: give the loaded Equinox model")
+        raise PlanError(
+            f"the model to check, {type(model).__name__},", "has no modules", "Give the loaded Equinox model"
+        )
 
 
 def _check_names(calls: Mapping[str, Any], patterns: NamePatterns, pairs: Counterparts) -> None:
@@ -87,12 +91,16 @@ def _check_names(calls: Mapping[str, Any], patterns: NamePatterns, pairs: Counte
     for name in calls:
         if name not in pairs.modules:
             raise PlanError(
-                f"call= names {quote(name)}, which is no module of the model: a check without call= prints their names"
+                "call=",
+                f"names {quote(name)}, which is no module of the model",
+                "Check without call= to see their names",
             )
     for text, pattern in zip(patterns.texts, patterns.patterns, strict=True):
         if not any(pattern.find(name) is not None for name, _ in (*pairs.layers, *pairs.composites)):
             raise PlanError(
-                f"skip= names {quote(text)}, which is no layer of the model: a check without skip= prints their names"
+                "skip=",
+                f"names {quote(text)}, which is no layer of the model",
+                "Check without skip= to see their names",
             )
 
 

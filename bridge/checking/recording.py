@@ -18,7 +18,7 @@ from bridge.mapping.arrays import Shape
 from bridge.mapping.indexmap import MAX_COUNT
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 
-_ADVICE = "Record the run again: eqx-bridge recorder > record.py."
+_ADVICE = "Record the run again: eqx-bridge recorder > record.py"
 _BF16 = np.dtype(ml_dtypes.bfloat16)
 _DTYPES = {
     name: np.dtype(name)
@@ -104,12 +104,12 @@ class Recording:
 def _read(ckpt: Checkpoint) -> Recording:
     name = ckpt.source
     if ckpt.metadata.get("format") != "bridge-recording" or "recording" not in ckpt.metadata:
-        raise CheckpointError(f"{quote(name)} is no recording of a PyTorch model's run. {_ADVICE}")
+        raise CheckpointError(quote(name), "is no recording of a PyTorch model's run", _ADVICE)
     subject = f"{quote(name)}: its recording"
     content = loads(ckpt.metadata["recording"].encode(), subject=subject, advice=_ADVICE)
     if not is_object(content) or content.get("version") != 1:
         version = kind(content.get("version")) if is_object(content) else kind(content)
-        raise CheckpointError(f"{subject} has {version} as its version, not 1: update eqx-bridge, or record it again")
+        raise CheckpointError(subject, f"has {version} as its version, not 1", "Update eqx-bridge, or record it again")
     return Recording(name, content, {key: ckpt[key] for key in ckpt})
 
 
@@ -124,7 +124,7 @@ class _Parser:
     def wrong(self, where: str, value: Any, wanted: str) -> NoReturn:
         """A place that holds something else. **Raises:** `CheckpointError`."""
         raise CheckpointError(
-            f"{quote(self.source)}: its recording is damaged: {where} is {kind(value)}, not {wanted}. {_ADVICE}"
+            quote(self.source), f": its recording is damaged: {where} is {kind(value)}, not {wanted}", _ADVICE
         )
 
     def text(self, entry: Any, name: str, where: str) -> str:

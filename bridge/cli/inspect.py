@@ -100,8 +100,8 @@ def contents(ckpt: bridge.Checkpoint, texts: Sequence[str]) -> Contents:
     )
     if texts and not found.specs and not found.meant and not refused:
         near = closest(texts[0], ckpt.specs)
-        advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "Without --keys all of them are listed."
-        raise bridge.CheckpointError(f"{quote(ckpt.source)} has no key {' or '.join(map(quote, texts))}. {advice}")
+        advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "List all of them: leave --keys out"
+        raise bridge.CheckpointError(quote(ckpt.source), f"has no key {' or '.join(map(quote, texts))}", advice)
     return found
 
 

@@ -194,14 +194,14 @@ def _refuse_like(like: Any) -> NoReturn:
     """**Raises:** `PlanError`: this is no model."""
     name = getattr(like, "__name__", "")
     if isinstance(like, type):
-        problem = f"is the class {quote(name)}, not a model: make one without memory, eqx.filter_eval_shape({name}, …)"
+        problem, advice = f"is the class {quote(name)}", f"Make one without memory: eqx.filter_eval_shape({name}, …)"
     elif isinstance(like, FunctionType):
-        problem = f"is the function {quote(name)}, not a model: call it without memory, eqx.filter_eval_shape({name})"
+        problem, advice = f"is the function {quote(name)}", f"Call it without memory: eqx.filter_eval_shape({name})"
     elif isinstance(like, int | float):
-        problem = f"is {like!r}, not a model: give a pytree of arrays or jax.ShapeDtypeStruct"
+        problem, advice = f"is {like!r}", "Give a pytree of arrays or jax.ShapeDtypeStruct"
     else:
-        problem = "is made of texts, not of arrays: rules come after it, load(source, like, rules)"
-    raise PlanError(f"like {problem}")
+        problem, advice = "is made of texts", "Give the model first, then rules: load(source, like, rules)"
+    raise PlanError("like", f"{problem}, not a model", advice)
 
 
 def modules_of(like: Any) -> list[tuple[str, Any]]:

@@ -19,27 +19,30 @@ def read_config(ckpt: bridge.Checkpoint, name: str) -> Mapping[str, Any]:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         raise bridge.CheckpointError(
-            f"'{name}' is not there: its field 'model_type' says which model the weights are. Fetch it too, or load "
-            "them with bridge.load into a model of your own."
+            f"'{name}'",
+            "is not there: its field 'model_type' says which model the weights are",
+            "Fetch it too, or load them with bridge.load into a model of your own",
         ) from error
     return parse_json(raw, name=name)
 
 
 def model_type(data: Any, name: str, known: Collection[str]) -> str:
     """What a config.json says the model is. **Raises:** `bridge.CheckpointError` where it is none of `known`."""
-    own = "load the weights with bridge.load into a model of your own."
+    own = "load the weights with bridge.load into a model of your own"
     if isinstance(data, Mapping) and data.get("model_type") is None:
         other = data.get("_class_name")
         of = f": it is diffusers' config of '{safe(str(other))}'" if other else ""
         raise bridge.CheckpointError(
-            f"'{name}' lacks field 'model_type', which says what the model is{of}. Fetch the config.json that belongs "
-            f"to the weights, or {own}"
+            f"'{name}'",
+            f"lacks field 'model_type', which says what the model is{of}",
+            f"Fetch the config.json that belongs to the weights, or {own}",
         )
     found = Fields(data, name=name).text("model_type")
     if found not in known:
         raise bridge.CheckpointError(
-            f"'{name}': model_type '{safe(found)}' is none of the architectures here: {', '.join(known)}. A model of "
-            "your own takes the weights with bridge.load and rules."
+            f"'{name}'",
+            f": model_type '{safe(found)}' is none of the architectures here: {', '.join(known)}",
+            "Load the weights into a model of your own, with bridge.load and rules",
         )
     return found
 
@@ -52,15 +55,19 @@ def check_architecture(ckpt: bridge.Checkpoint, like: Any, plan: bridge.Plan, ru
     prefix = _prefix(ckpt, like, rules)
     if prefix is None:
         text = (
-            f"'{name}': by its field 'model_type' the model is a {kind}, and none of the {len(ckpt):,} keys beside it "
-            f"is one of that; the first is '{first}'. Fetch the config.json that belongs to the weights."
+            f"'{name}'",
+            f": by its field 'model_type' the model is a {kind}, and none of the {len(ckpt):,} keys beside it is one "
+            f"of that; the first is '{first}'",
+            "Fetch the config.json that belongs to the weights",
         )
     else:
         text = (
-            f"'{safe(ckpt.source)}': every key begins with '{safe(prefix)}.', and the rest is a {kind}'s. Load it with "
-            f'bridge.load(…, ("{safe(prefix)}.** -> **", rules(config))), by the rules of its file in bridge.models.'
+            f"'{safe(ckpt.source)}'",
+            f": every key begins with '{safe(prefix)}.', and the rest is a {kind}'s",
+            f'Load it with bridge.load(…, ("{safe(prefix)}.** -> **", rules(config))), by the rules of its file in '
+            "bridge.models",
         )
-    raise bridge.PlanError(text, missing=plan.missing, unexpected=plan.unexpected, mismatched=plan.mismatched)
+    raise bridge.PlanError(*text, missing=plan.missing, unexpected=plan.unexpected, mismatched=plan.mismatched)
 
 
 def _prefix(ckpt: bridge.Checkpoint, like: Any, rules: list[str]) -> str | None:
@@ -81,8 +88,10 @@ def check_head(plan: bridge.Plan, config: Any, name: str) -> None:
     """A head of its own has a key. **Raises:** `bridge.PlanError` where that is all that is missing."""
     if plan.missing == ("head.weight",) and getattr(config, "tie_word_embeddings", True) is False:
         raise bridge.PlanError(
-            f"'{name}': its field 'tie_word_embeddings' is false, or not there, and '{safe(plan.source)}' has no key "
-            "for 'head.weight'. Say \"tie_word_embeddings\": true there, if the embeddings are the head too.",
+            f"'{name}'",
+            f": its field 'tie_word_embeddings' is false, or not there, and '{safe(plan.source)}' has no key for "
+            "'head.weight'",
+            'Say "tie_word_embeddings": true there, if the embeddings are the head too',
             missing=plan.missing,
             unexpected=plan.unexpected,
             mismatched=plan.mismatched,
@@ -95,8 +104,9 @@ def check_codes(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
         dtype = ckpt.specs[key].dtype if key in ckpt.specs and key not in plan.quantized else None
         if dtype is not None and dtype.name.startswith("float") and dtype.itemsize < 2:
             raise bridge.CheckpointError(
-                f"'{safe(ckpt.source)}' stores weights in {dtype.name} without scales, '{safe(key)}' among them, and "
-                "no model computes in that. Fetch a copy in bfloat16; dtype='checkpoint' loads them as they are."
+                f"'{safe(ckpt.source)}'",
+                f"stores weights in {dtype.name} without scales, '{safe(key)}' among them: no model computes in that",
+                "Fetch a copy in bfloat16, or take them as they are with dtype='checkpoint'",
             )
 
 
@@ -111,6 +121,7 @@ def tied_by_config(name: str) -> Generator[None]:
             raise
         a, b = map(safe, tied)
         raise bridge.CheckpointError(
-            f"'{name}': by its field 'tie_word_embeddings' the head is the embeddings, but '{a}' and '{b}' differ. "
-            'Say "tie_word_embeddings": false there, and the model has both.'
+            f"'{name}'",
+            f": by its field 'tie_word_embeddings' the head is the embeddings, but '{a}' and '{b}' differ",
+            'Say "tie_word_embeddings": false there, and the model has both',
         ) from error

@@ -53,7 +53,7 @@ def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
         at = f"hf://{kind}{repo}" + (
             f"@{page['revision']}/{page['path'] or ''}".rstrip("/") if page["revision"] else ""
         )
-        raise CheckpointError(f"{quote(url)} is a page about a repo on the Hub. Name the repo itself, {quote(at)}.")
+        raise CheckpointError(quote(url), "is a page about a repo on the Hub", f"Name the repo itself, {quote(at)}")
     web = split_url(url).scheme in ("http", "https")
     path, mark, query = url.partition("?") if web else (url, "", "")
     if path.endswith(_WEIGHTS):

@@ -37,46 +37,52 @@ def refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
     present = [name for name in names if name.endswith(_WEIGHTS) and not name.startswith(".")]
     if present and variant:
         raise CheckpointError(
-            f"{quote(folder.label)} holds no file of variant {quote(variant)}, but {_few(present)}. "
-            "Leave `variant` out, or name one that is there."
+            quote(folder.label),
+            f"holds no file of variant {quote(variant)}, but {_few(present)}",
+            "Leave `variant` out, or name one that is there",
         )
     if present and all(name.startswith(TRAINING) for name in present):
         raise CheckpointError(
-            f"{quote(folder.label)} holds what a trainer keeps for itself, {_few(present)}, and no weights. "
-            "Name the folder that holds the model."
+            quote(folder.label),
+            f"holds what a trainer keeps for itself, {_few(present)}, and no weights",
+            "Name the folder that holds the model",
         )
     if present:
         raise CheckpointError(
-            f"{quote(folder.label)} holds only {_few(present)}, and does not stand for it. Name the file itself."
+            quote(folder.label), f"holds only {_few(present)}, and does not stand for it", "Name the file itself"
         )
     begun = [name for name in names if name.endswith(_BEGUN)]
     if begun:
         raise CheckpointError(
-            f"{quote(folder.label)} holds {_few(begun)}, whose download did not finish, and no file of weights. "
-            "Fetch it again."
+            quote(folder.label),
+            f"holds {_few(begun)}, whose download did not finish, and no file of weights",
+            "Fetch it again",
         )
     others = [(name, what) for name in names for ending, what in _OTHERS.items() if name.endswith(ending)]
     if others:
         shown = ", ".join(f"{quote(name)} ({what})" for name, what in others[:8])
         raise CheckpointError(
-            f"{quote(folder.label)} holds no safetensors, but weights in other formats: {shown}. "
-            "Fetch the safetensors of the same model."
+            quote(folder.label),
+            f"holds no safetensors, but weights in other formats: {shown}",
+            "Fetch the safetensors of the same model",
         )
     below = _subfolders(folder)
     if below:
         raise CheckpointError(
-            f"{quote(folder.label)} holds no weights itself; these of its folders do: {_few(below)}. "
-            f"Choose one, as in subfolder={quote(below[0])}."
+            quote(folder.label),
+            f"holds no weights itself; these of its folders do: {_few(below)}",
+            f"Choose one, as in subfolder={quote(below[0])}",
         )
     cached = _REPO.fullmatch(os.path.basename(folder.label.rstrip("/")))
     if cached is not None:
         raise CheckpointError(
-            f"{quote(folder.label)} is where the Hub's cache keeps a repo. "
-            f"Name the repo, {quote('/'.join(cached[1].split('--')))}, or a folder in its 'snapshots'."
+            quote(folder.label),
+            "is where the Hub's cache keeps a repo",
+            f"Name the repo, {quote('/'.join(cached[1].split('--')))}, or a folder in its 'snapshots'",
         )
     found = f"holds no file of weights, but {_few(names)}" if names else "is empty"
     raise CheckpointError(
-        f"{quote(folder.label)} {found}. Name the folder that holds the weights; `subfolder=` names one inside it."
+        quote(folder.label), found, "Name the folder that holds the weights; `subfolder=` names one inside it"
     )
 
 
@@ -84,18 +90,21 @@ def refuse_parts(folder: Folder, names: Sequence[str]) -> None:
     """**Raises:** `CheckpointError` where files are the numbered parts of one checkpoint that has lost its index."""
     if all(PART.fullmatch(name) for name in names):
         raise CheckpointError(
-            f"{quote(folder.label)} holds parts of one checkpoint without the index that lists them: {_few(names)}. "
-            "Fetch the index too, or name all parts as a list."
+            quote(folder.label),
+            f"holds parts of one checkpoint without the index that lists them: {_few(names)}",
+            "Fetch the index too, or name all parts as a list",
         )
 
 
 def refuse_subfolder(folder: Folder, subfolder: str) -> NoReturn:
     """A folder has none of that name. **Raises:** `CheckpointError` that says which there are."""
     below = _subfolders(folder)
-    problem = f"{quote(folder.label)} has no folder {quote(subfolder)}"
+    label, problem = quote(folder.label), f"has no folder {quote(subfolder)}"
     if not below:
-        raise CheckpointError(f"{problem}, and none with weights. Leave `subfolder` out, or check its spelling.")
-    raise CheckpointError(f"{problem}; folders with weights: {_few(below)}. Check the spelling of `subfolder`.")
+        raise CheckpointError(
+            label, f"{problem}, and none with weights", "Leave `subfolder` out, or check its spelling"
+        )
+    raise CheckpointError(label, f"{problem}; folders with weights: {_few(below)}", "Check the spelling of `subfolder`")
 
 
 def refuse_absent(path: str) -> NoReturn:
@@ -105,9 +114,9 @@ def refuse_absent(path: str) -> NoReturn:
         near = difflib.get_close_matches(name[:100], os.listdir(parent or "."), n=1, cutoff=0.8)
     except (OSError, ValueError):
         near = []
-    named = "Name a file, a folder, a URL or a Hub repo like 'org/name'."
+    named = "Name a file, a folder, a URL or a Hub repo like 'org/name'"
     advice = f"Did you mean {quote(os.path.join(parent, near[0]))}?" if near else named
-    raise CheckpointError(f"{quote(path)} does not exist. {advice}")
+    raise CheckpointError(quote(path), "does not exist", advice)
 
 
 def _subfolders(folder: Folder) -> list[str]:

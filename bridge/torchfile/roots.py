@@ -132,7 +132,7 @@ def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
         _refuse_object(quote(name), saved, "")
     if isinstance(saved, Dict) and "param_groups" in saved:
         raise CheckpointError(
-            f"{quote(name)} is the state of an optimizer, not a model. Name the file that holds the model's weights."
+            quote(name), "is the state of an optimizer, not a model", "Name the file that holds the model's weights"
         )
     raise CheckpointError(
         quote(name),
