@@ -66,11 +66,11 @@ def of_bridge(only: Sequence[str]) -> Iterator[Asked]:
 
 
 def proposed(source: Path, like: Any) -> Proposed:
-    """What a user gets."""
-    start = time.perf_counter()
+    """What a user gets, and how much processor time it takes: others may be at work on the machine."""
+    start = time.process_time()
     found = bridge.suggest(source, like)
     str(found)
-    return Proposed(found.rules, found.certain, found.doubtful, time.perf_counter() - start)
+    return Proposed(found.rules, found.certain, found.doubtful, time.process_time() - start)
 
 
 def measured(title: str, pairs: Iterable[Asked], folder: Path, show: int) -> list[tuple[Pair, Verdict]]:
