@@ -17,6 +17,7 @@ from bridge.adapters.view import Merged
 from bridge.quantized.view import Shape
 
 FLOATS = frozenset(map(np.dtype, (np.float64, np.float32, np.float16, ml_dtypes.bfloat16)))
+_WHOLE = 1e6
 _UNTOLD = "it is square, and other weights are not stored as fan_in_fan_out says: nothing tells how this one is"
 _OWN = "is the adapter's own"
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embed_positions")
@@ -279,7 +280,7 @@ def _is_sum(step: Step) -> bool:
 
 
 def _number(value: float) -> str:
-    return f"{value:.6g}" if value != int(value) else f"{value:.1f}"
+    return f"{value:.1f}" if abs(value) < _WHOLE and value == int(value) else f"{value:.6g}"
 
 
 def told(problems: Sequence[Problem], label: str) -> list[tuple[str, str]]:

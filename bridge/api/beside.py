@@ -52,7 +52,9 @@ class Beside:
         partly = plan.partly.keys() - left_out
         if partly or plan.kept:
             # Layers to come go where the plan's rules say, and so does what a rule without a key speaks of.
-            rules = (*plan.rules, *(rules or filter(lambda rule: rule.leaf is not None, map(Rule, plan.idle))))
+            # What was dropped is no longer: a new head may have its name.
+            known = [rule for rule in plan.rules if rule.leaf is not None or rule.zeros]
+            rules = (*known, *(rules or filter(lambda rule: rule.leaf is not None, map(Rule, plan.idle))))
         own = planned(template, rules, target, named - partly, partly)
         stored = {leaf: plan.specs[key].dtype for leaf, key in _first_keys(plan, partly).items()}
         keys = frozenset(plan.keys)
@@ -66,8 +68,9 @@ class Beside:
             for leaf, key in zip(block.leaves, block.terms[0].keys, strict=True):
                 if key in specs:
                     raise PlanError(
-                        f"leaf {quote(leaf)}, of which the plan says nothing, would be saved as {quote(key)}, and the "
-                        f"plan saves another leaf there: leave it out, leave_out={[leaf]}"
+                        f"leaf {quote(leaf)}",
+                        f"would be saved as {quote(key)}, and the plan saves another leaf there",
+                        f"Leave it out, leave_out={[leaf]}",
                     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
 from bridge.mapping.problem import Nature
+from bridge.planning.absent import Absent
 from bridge.source.nothing import PART
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ _ADAPTER = re.compile(
     r"|oft_[rR]|vera_lambda_[bd]|dora_scale)(?:\.|$)"
 )
 _STATE = frozenset(("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg"))
-_TRIED = 20
+_LOOKED_AT = 200  # missing leaves, of any number
 
 
 def tell_nature(stored: Checkpoint, made: Plan) -> None:
@@ -151,29 +153,25 @@ def _above(key: str) -> Iterator[str]:
 
 def _wrapped(made: Plan, left: list[str]) -> Iterator[Nature]:
     """One prefix before all keys, without which they are those that were looked for."""
-    wanted = {problem.key or problem.name for problem in made.problems.missing if not problem.place or problem.key}
-    if not wanted or len(left) < len(made.specs):
-        return
-    prefix = _prefix(left, wanted)
-    if prefix is None or 10 * sum(key[len(prefix) + 1 :] in wanted for key in left) < 9 * len(wanted):
-        return
-    rule = f'"{prefix}.** -> **"'
-    if made.request.rules:
-        rule = f'put your rules into one, ({rule}, […, "** -> **"])'
-    else:
-        rule = f"take it away with the rule {rule}"
-    yield Nature(f"every key begins with {quote(prefix + '.')}", rule, frozenset(left))
+    wanted = _sought(made) if len(left) == len(made.specs) else []
+    first, last = (min(left).split("."), max(left).split(".")) if wanted else ([], [])
+    common = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    for depth in range(len(list(common)), 0, -1):
+        prefix = ".".join(first[:depth])
+        if 10 * sum(f"{prefix}.{key}" in made.specs for key in wanted) >= 9 * len(wanted):
+            rule = f'"{prefix}.** -> **"'
+            advice = f"take it away with the rule {rule}"
+            if made.request.rules:
+                advice = f'put your rules into one, ({rule}, […, "** -> **"])'
+            yield Nature(f"every key begins with {quote(prefix + '.')}", advice, frozenset(left))
+            return
 
 
-def _prefix(keys: Sequence[str], wanted: set[str]) -> str | None:
-    """What all keys begin with, before one that is wanted."""
-    for key in keys[:_TRIED]:  # the first may be a buffer
-        segments = key.split(".", _TRIED)
-        for depth in range(1, len(segments)):
-            if ".".join(segments[depth:]) in wanted:
-                prefix = ".".join(segments[:depth])
-                return prefix if all(key.startswith(f"{prefix}.") for key in keys) else None
-    return None
+def _sought(made: Plan) -> list[str]:
+    """The keys of the first missing leaves, as the rules spell them, else as they are called."""
+    problems = made.problems.missing[:_LOOKED_AT]
+    absent = Absent(made, [[problem] for problem in problems])
+    return [key for problem in problems for key in absent.keys(problem) or ([] if problem.place else [problem.name])]
 
 
 def _part(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
@@ -195,8 +193,7 @@ def _unlisted(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
     """Keys that are missing, and lie in a file of the index, which leaves them out."""
     if stored.index is None:
         return
-    wanted = [problem.key or problem.name for problem in made.problems.missing]
-    found = [(key, file) for key in wanted if key not in stored.specs and (file := stored.unlisted(key))]
+    found = [(key, file) for key in _sought(made) if key not in stored.specs and (file := stored.unlisted(key))]
     if found:
         key, file = found[0]
         more = f" and {plural(len(found) - 1, 'key')} more" if len(found) > 1 else ""

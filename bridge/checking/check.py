@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import equinox as eqx
@@ -85,10 +86,14 @@ def _check_names(calls: Mapping[str, Any], patterns: NamePatterns, pairs: Counte
     """**Raises:** `PlanError` for names that no layer has."""
     for name in calls:
         if name not in pairs.modules:
-            raise PlanError(f"call= names {quote(name)}, which is no module of the model: print(check) has their names")
+            raise PlanError(
+                f"call= names {quote(name)}, which is no module of the model: a check without call= prints their names"
+            )
     for text, pattern in zip(patterns.texts, patterns.patterns, strict=True):
         if not any(pattern.find(name) is not None for name, _ in (*pairs.layers, *pairs.composites)):
-            raise PlanError(f"skip= names {quote(text)}, which is no layer of the model: print(check) has their names")
+            raise PlanError(
+                f"skip= names {quote(text)}, which is no layer of the model: a check without skip= prints their names"
+            )
 
 
 class _Checker:
@@ -168,21 +173,26 @@ class _Checker:
         return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)
 
     def ends_elsewhere(self, one: Counterpart, whole: WholeRun) -> bool:
-        """Whether those layers that take what a module of PyTorch's gives take the same in the model's run."""
+        """Whether a module that takes what one of PyTorch's gives takes the same in the model's run."""
         given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
         found = {at for number in given for at in self.takers.get(number, ())}
-        found = {at for at in found if self.pairs.layers[at].module != one.module}
-        return bool(found) and found <= whole.inputs_agree
+        found = {at for at in found if self.known[at].module != one.module}
+        return not found.isdisjoint(whole.inputs_agree)
 
     @cached_property
     def takers(self) -> Mapping[int, Sequence[Address]]:
-        """Of each recorded tensor the layers whose counterparts take it."""
+        """Of each recorded tensor the modules whose counterparts take it, before anything else."""
         found: dict[int, list[Address]] = {}
-        for at, one in self.pairs.layers.items():
+        for at, one in self.known.items():
             for call in self.recording.calls_of(one.module) if one.module is not None else ():
-                for kept in tensors((call.args, dict(call.kwargs))):
+                for kept in islice(tensors((call.args, dict(call.kwargs))), 1):
                     found.setdefault(kept.number, []).append(at)
         return found
+
+    @cached_property
+    def known(self) -> Mapping[Address, Counterpart]:
+        """Layers and the modules that hold them."""
+        return {**self.pairs.composites, **self.pairs.layers}
 
     def left(self, layers: Sequence[Layer], whole: WholeRun) -> set[Address]:
         """The layers that nobody has to compare."""

@@ -52,13 +52,14 @@ class Edit(NamedTuple):
 def branch_of(plan: Plan, piece: Piece) -> Branch | None:
     """The rule of the plan that brings a key to a leaf."""
     for rule in plan.rules:
-        for branch in _branches(rule):
-            if _matches(branch.leaf, piece.leaf) and any(_matches(key, piece.key) for key in branch.keys):
+        for branch in branches_of(rule):
+            if is_named(branch.leaf, piece.leaf) and any(is_named(key, piece.key) for key in branch.keys):
                 return branch
     return None
 
 
-def _branches(rule: Rule) -> Iterator[Branch]:
+def branches_of(rule: Rule) -> Iterator[Branch]:
+    """The branches of a rule; none of one that drops its key."""
     if rule.leaf is None:
         return
     for number in range(branch_count(rule.pairing)):
@@ -76,7 +77,8 @@ def _picked(name: Name, labels: Sequence[str]) -> Name:
     return Name(tuple(tuple(map(piece, segment)) for segment in name.segments))
 
 
-def _matches(name: Name, text: str) -> bool:
+def is_named(name: Name, text: str) -> bool:
+    """Whether a name with indices can be that of a key or a leaf."""
     parts = ["".join(re.escape(p) if isinstance(p, str) else r"\d+" for p in segment) for segment in name.segments]
     return re.fullmatch(r"\.".join(parts), text) is not None
 
@@ -85,7 +87,7 @@ def edited(branch: Branch, edit: Edit, rank: int) -> str | None:
     """The rule with an edit, for one branch of it where it concerns one; the leaf has `rank` axes of its own."""
     rule = branch.rule
     assert rule.leaf is not None
-    alone = not _parts_in(rule) and not branch.one
+    alone = not has_parts(rule) and not branch.one
     keys = list(rule.keys)
     if alone:
         keys = [Side(name, side.axes) for name, side in zip(branch.keys, rule.keys, strict=True)]
@@ -119,7 +121,7 @@ def edited(branch: Branch, edit: Edit, rank: int) -> str | None:
         return None
 
 
-def _parts_in(rule: Rule) -> bool:
+def has_parts(rule: Rule) -> bool:
     """Whether axes tell the branches of a rule apart: then no branch stands for itself."""
     return any(isinstance(factor, Parts) for side in (*rule.keys, rule.leaf) if side for factor in side.factors())
 
@@ -168,8 +170,8 @@ def proven(
 
     - `wanted`: the values of a leaf, of the shape of one layer, by `leaf[index]`.
     """
-    branches = list(_branches(branch.rule))
-    others = [] if _parts_in(branch.rule) else [one for one in branches if one.leaf != branch.leaf]
+    branches = list(branches_of(branch.rule))
+    others = [] if has_parts(branch.rule) else [one for one in branches if one.leaf != branch.leaf]
     rules: list[Rule] = []
     for rule in plan.rules:
         if rule == branch.rule:

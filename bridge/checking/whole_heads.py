@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bridge.checking.counterparts import Counterpart
-from bridge.checking.edits import Branch, _parts_in, branch_of
+from bridge.checking.edits import Branch, branch_of, has_parts
 from bridge.checking.whole_rules import Change, spelled, with_others
 from bridge.planning.plan import Plan
 from bridge.rules.rule import Rule
@@ -19,7 +19,7 @@ def as_they_are(plan: Plan, layers: Sequence[Counterpart]) -> Change | None:
     for one in layers:
         for held in one.pieces.values():
             branch = branch_of(plan, held[0])
-            if branch is None or len(held) != 1 or _parts_in(branch.rule) or branch.rule.leaf is None:
+            if branch is None or len(held) != 1 or has_parts(branch.rule) or branch.rule.leaf is None:
                 return None
             axes = branch.rule.leaf.axes
             if axes is None or not any(isinstance(axis, Axis) and len(axis.factors) > 1 for axis in axes):
@@ -83,7 +83,7 @@ def _change(row: Sequence[Branch], texts: Sequence[str], what: str, leaves: froz
     """The change that puts a text in the place of each branch."""
     held: dict[Rule, tuple[str, ...]] = {}
     for branch, text in zip(row, texts, strict=True):
-        if _parts_in(branch.rule):
+        if has_parts(branch.rule):
             return None
         held[branch.rule] = (*held.get(branch.rule, ()), text)
     return Change(with_others(held, row), what, leaves, tuple(texts))

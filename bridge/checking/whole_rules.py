@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from bridge._errors import BridgeError, RuleError
 from bridge.checking.counterparts import Counterpart
-from bridge.checking.edits import Branch, Edit, _branches, _matches, _parts_in, branch_of, edited, moved
+from bridge.checking.edits import Branch, Edit, branch_of, branches_of, edited, has_parts, is_named
 from bridge.checking.pieces import Piece
-from bridge.mapping.block import Block
+from bridge.mapping.indexmap import IndexMap, strided
 from bridge.planning.plan import Plan, make_plan
 from bridge.rules.options import Options, rule_text
 from bridge.rules.rule import Rule
@@ -43,27 +44,31 @@ class Change(NamedTuple):
 
 def leaf_values(plan: Plan, leaf: str, tensors: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """What a plan puts into a leaf; `None` where a tensor of it is not known."""
-    shape = plan.leaves[leaf].shape
-    whole, filled = np.zeros(shape, np.float64), np.zeros(shape, bool)
-    for block in plan.blocks:
-        if block.tie or leaf not in set(block.leaves):
-            continue
-        for row, name in enumerate(block.leaves):
-            if name == leaf and not _add(block, row, tensors, whole, filled):
-                return None
-    return whole if filled.all() else None
+    rows = [
+        (block, row) for block in plan.blocks if not block.tie for row, name in enumerate(block.leaves) if name == leaf
+    ]
+    held = [[(tensors.get(key), index_map) for key, index_map in block.maps(row)] for block, row in rows]
+    known = [[(tensor, index_map) for tensor, index_map in terms if tensor is not None] for terms in held]
+    if not rows or any(len(mine) < len(terms) for mine, terms in zip(known, held, strict=True)):
+        return None
+    whole = np.zeros(plan.leaves[leaf].shape, np.result_type(*(tensor.dtype for terms in known for tensor, _ in terms)))
+    for (block, _), terms in zip(rows, known, strict=True):
+        for number, (tensor, index_map) in enumerate(terms):
+            add = block.add if number == 0 else 0
+            part = tensor if block.scale == 1 and add == 0 else (tensor.astype(np.float64) * block.scale + add)
+            _put(index_map, part, whole, more=number > 0)
+    return whole
 
 
-def _add(block: Block, row: int, tensors: Mapping[str, np.ndarray], whole: np.ndarray, filled: np.ndarray) -> bool:
-    total, mask = np.zeros(whole.shape), np.zeros(whole.shape, bool)
-    for key, index_map in block.maps(row):
-        if key not in tensors:
-            return False
-        total += moved(index_map, np.asarray(tensors[key], np.float64))
-        mask |= moved(index_map, np.ones(index_map.key_shape, bool))
-    whole[mask] = (total * block.scale + block.add)[mask]
-    filled |= mask
-    return True
+def _put(index_map: IndexMap, tensor: np.ndarray, out: np.ndarray, *, more: bool) -> None:
+    """Write a tensor's elements to their places in a leaf; `more`: add them to what is there."""
+    if not tensor.size or not out.size:
+        return
+    extents, key, leaf = strided(index_map)
+    flat, target = np.ascontiguousarray(tensor).reshape(-1)[key.offset :], out.reshape(-1)[leaf.offset :]
+    source = as_strided(flat, extents, [stride * flat.itemsize for stride in key.strides])
+    place = as_strided(target, extents, [stride * target.itemsize for stride in leaf.strides])
+    place[...] = (place + source if more else source).astype(out.dtype)
 
 
 def exchanged(plan: Plan, layers: Sequence[Counterpart]) -> Iterator[Change]:
@@ -141,7 +146,7 @@ def with_others(texts: dict[Rule, tuple[str, ...]], row: Sequence[Branch]) -> di
     """What a rule says beside the branches that are replaced stays."""
     changed = {branch.leaf for branch in row}
     for rule, found in texts.items():
-        others = [edited(one, Edit(), 0) for one in _branches(rule) if one.leaf not in changed]
+        others = [edited(one, Edit(), 0) for one in branches_of(rule) if one.leaf not in changed]
         texts[rule] = (*found, *(text for text in others if text is not None))
     return texts
 
@@ -177,7 +182,7 @@ def _part(branch: Branch) -> str | None:
     if len(parts) != 1 or len(rule.pairing) != 1:
         return None
     pair = rule.pairing[0]
-    for number, one in enumerate(_branches(rule)):
+    for number, one in enumerate(branches_of(rule)):
         if one.leaf == branch.leaf:
             return pair.labels[0][number]
     return None
@@ -237,7 +242,7 @@ def edit_of(plan: Plan, piece: Piece, edit: Edit, what: str) -> Change | None:
     if branch is None or text is None:
         return None
     held = {branch.rule: (text,)}
-    alone = _parts_in(branch.rule) or branch.one
+    alone = has_parts(branch.rule) or branch.one
     return Change(held if alone else with_others(held, [branch]), what, frozenset([piece.leaf]), (text,))
 
 
@@ -251,7 +256,7 @@ def in_order(plan: Plan) -> Change | None:
                 texts[rule] = (text,)
     shown = tuple(text for (text,) in texts.values())
     leaves = frozenset(
-        leaf for rule in texts for one in _branches(rule) for leaf in plan.leaves if _matches(one.leaf, leaf)
+        leaf for rule in texts for one in branches_of(rule) for leaf in plan.leaves if is_named(one.leaf, leaf)
     )
     return Change(texts, "with its layers in their order", leaves, shown) if texts else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -92,7 +93,7 @@ def _counts(beside: Beside, judged: Sequence[Judged], place: int) -> bool:
 
 
 def _consumers(beside: Beside, at: Address) -> set[Address]:
-    """The layers whose counterparts take the very tensor that this one's gives."""
+    """The modules whose counterparts take the very tensor that this one's gives, before anything else."""
     one = beside.known.get(at)
     if one is None or one.module is None:
         return set()
@@ -101,6 +102,6 @@ def _consumers(beside: Beside, at: Address) -> set[Address]:
     for other in beside.known.values():
         if other.module is not None and other.module != one.module:
             for call in beside.recording.calls_of(other.module)[:1]:
-                if any(kept.number in given for kept in tensors((call.args, dict(call.kwargs)))):
+                if any(kept.number in given for kept in islice(tensors((call.args, dict(call.kwargs))), 1)):
                     found.add((other.name, other.index))
     return found

@@ -240,7 +240,7 @@ class Trials:
 
 def _as(made: np.ndarray, old: Any) -> Any:
     """Values for a leaf as it was, also where it was: so that the compiled program takes them."""
-    array = jnp.asarray(made.astype(np.float32)).astype(old.dtype)
+    array = jnp.asarray(made.astype(old.dtype))
     placed = isinstance(old, jax.Array) and getattr(old, "committed", False)
     return jax.device_put(array, old.sharding) if placed else array
 

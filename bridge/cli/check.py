@@ -6,8 +6,9 @@ import argparse
 
 import bridge
 from bridge.cli.arguments import Commands, add_json, add_source, open_options
-from bridge.cli.like import like
-from bridge.cli.plan import add_mapping
+from bridge.cli.like import like, values
+from bridge.cli.mapping import add_mapping, mapping_options
+from bridge.cli.options import spoken
 from bridge.cli.terminal import ascii_json, out
 
 
@@ -35,19 +36,19 @@ def add(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, compare, and say which layer departs first."""
-    rules = None if arguments.rules is None else bridge.load_rules(arguments.rules)
+    options, where = mapping_options(arguments), open_options(arguments)
     model = like(arguments.like)
-    with bridge.open(arguments.source, **open_options(arguments)) as ckpt:
-        plan = bridge.plan(
-            ckpt, model, rules, allow_unexpected=arguments.allow_unexpected, quantized=arguments.quantized
-        )
+    with bridge.open(arguments.source, **where) as ckpt:
+        missing = dict.fromkeys(arguments.allow_missing, values(arguments.like))
+        plan = bridge.plan(ckpt, model, **options, allow_missing=missing, **where)
         plan.check()
-        check = bridge.check(arguments.recording, bridge.load(ckpt, model, plan), plan, skip=arguments.skip)
+        loaded = bridge.load(ckpt, model, plan, adapters=options["adapters"], **where)
+        check = bridge.check(arguments.recording, loaded, plan, skip=arguments.skip)
     if arguments.json:
         print(ascii_json(check.to_json()))
     else:
         console = out()
-        head, *lines = str(check).split("\n")
+        head, *lines = spoken(str(check)).split("\n")
         console.print(head, style="bold", soft_wrap=True)
         console.print("\n".join(lines), soft_wrap=True)
     return 0 if check.ok else 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from bridge.cli.arguments import Commands, add_json, open_options
+from bridge.cli.arguments import Commands, add_json
 from bridge.cli.terminal import out, shown, table
-from bridge.cli.texts import add_texts, texts_of
+from bridge.cli.texts import add_texts, model_options, texts_of
 
 
 def add(commands: Commands) -> None:
@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     texts = texts_of(arguments)
     from bridge.models.classify import TextClassifier  # JAX takes a second, and a wrong spelling is told before
 
-    classifier = TextClassifier.from_pretrained(arguments.source, **open_options(arguments))
+    classifier = TextClassifier.from_pretrained(arguments.source, **model_options(arguments))
     found = [classifier(text) for text in texts]
     if arguments.json:
         print(json.dumps([{"text": text, **each} for text, each in zip(texts, found, strict=True)]))

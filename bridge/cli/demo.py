@@ -15,6 +15,7 @@ from rich.text import Text
 
 import bridge
 from bridge._text import human_nbytes, plural
+from bridge.cli.adapters import add_adapters
 from bridge.cli.arguments import Commands, add_json, add_source, open_options
 from bridge.cli.beside import beside
 from bridge.cli.like import leaf_values
@@ -49,6 +50,7 @@ def add(commands: Commands) -> None:
     )
     add_source(parser, default=REPO)
     add_allowed(parser)
+    add_adapters(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -105,23 +107,26 @@ def _load(arguments: argparse.Namespace, console: Console | None) -> Loaded:
         tokenizer = beside(ckpt, "tokenizer.json")
         make = partial(bert.Bert, config, key=jax.random.key(0))
         like = eqx.filter_eval_shape(make)
-        plan = bridge.plan(
+        planned = partial(
+            bridge.plan,
             ckpt,
             like,
-            bert.rules(config),
             allow_missing=dict.fromkeys(arguments.allow_missing, leaf_values(make)),
             allow_unexpected=arguments.allow_unexpected,
             quantized=arguments.quantized,
+            adapters=arguments.adapter,
+            **options,
         )
         # The model's rules are for every spelling on the Hub. What they came to here is shown, and is enough.
-        plan = bridge.plan(ckpt, like, plan.rules)
+        plan = planned(planned(bert.rules(config)).rules)
         if console is not None:
             show(plan)
             console.print()
         jax.block_until_ready(jax.device_put(0))  # JAX is started before the clock is
         forget_peak()
         before, started = resident_nbytes(), time.perf_counter()
-        model = bridge.load(ckpt, like, plan, progress=console is not None and on_terminal())
+        watched = console is not None and on_terminal()
+        model = bridge.load(ckpt, like, plan, adapters=arguments.adapter, progress=watched, **options)
         jax.block_until_ready(model)
         seconds, peak = time.perf_counter() - started, peak_nbytes()
     loaded = Loaded(SentenceEncoder(model, tokenizer), plan, seconds, peak, max(0, peak - before))

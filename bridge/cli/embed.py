@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from bridge.cli.arguments import Commands, add_json, open_options
+from bridge.cli.arguments import Commands, add_json
 from bridge.cli.terminal import out, shown, table
-from bridge.cli.texts import add_texts, texts_of
+from bridge.cli.texts import add_texts, model_options, texts_of
 
 _MOST = 12  # texts that a table of cosines has columns for
 
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from bridge.models.sentence import SentenceEncoder
 
-    encoder = SentenceEncoder.from_pretrained(arguments.source, **open_options(arguments))
+    encoder = SentenceEncoder.from_pretrained(arguments.source, **model_options(arguments))
     vectors = encoder(texts)
     if arguments.out is not None:
         with open(arguments.out, "wb") as file:

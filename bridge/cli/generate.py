@@ -9,8 +9,11 @@ import time
 from collections.abc import Iterator
 
 from bridge._text import printable
-from bridge.cli.arguments import Commands, add_json, add_open_options, open_options
+from bridge.cli.adapters import add_adapters
+from bridge.cli.arguments import Commands, add_json, add_open_options
+from bridge.cli.mapping import add_allowed
 from bridge.cli.terminal import UsageError, on_terminal
+from bridge.cli.texts import model_options
 
 
 def add(commands: Commands) -> None:
@@ -24,6 +27,8 @@ def add(commands: Commands) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a folder, or a repo on the Hub (org/name)")
     parser.add_argument("prompt", metavar="PROMPT")
     add_open_options(parser, "SOURCE")
+    add_allowed(parser, missing=False)
+    add_adapters(parser)
     parser.add_argument("--max-new-tokens", metavar="N", type=int, default=256, help="default: 256")
     parser.add_argument("--temperature", metavar="T", type=float, help="draw tokens; without it the likeliest is taken")
     parser.add_argument("--top-p", metavar="P", type=float, help="draw only from the likeliest with this probability")
@@ -44,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bridge.models.text import TextGenerator
 
     started = time.perf_counter()
-    generator = TextGenerator.from_pretrained(arguments.source, **open_options(arguments))
+    generator = TextGenerator.from_pretrained(arguments.source, **model_options(arguments))
     loaded = time.perf_counter()
     pieces = generator.stream(
         arguments.prompt,

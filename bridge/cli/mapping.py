@@ -34,6 +34,7 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
     add_like(parser)
     parser.add_argument("--rules", metavar="FILE", help="TOML: rules = ['key -> leaf', …]")
     add_allowed(parser)
+    add_adapters(parser)
     parser.add_argument(
         "--dtype",
         metavar="[PATTERN=]DTYPE",
@@ -44,28 +45,26 @@ def add_mapping(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_like(parser: argparse.ArgumentParser) -> None:
+def add_like(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """`--like`."""
     parser.add_argument(
         "--like",
         metavar="MODULE:MAKE",
-        required=True,
+        required=required,
         help="a function without arguments that returns the model, as pkg.module:make or path/to/file.py:make; it is "
         "called without using memory",
     )
 
 
-def add_allowed(parser: argparse.ArgumentParser) -> None:
-    """`--allow-missing`, `--allow-unexpected`, `--quantized` and `--adapter`."""
-    for name, what in (
-        ("missing", "leaves that may be absent, as in head.**"),
-        ("unexpected", "keys that may be left over, as in **.inv_freq"),
-    ):
+def add_allowed(parser: argparse.ArgumentParser, *, missing: bool = True) -> None:
+    """`--allow-missing`, `--allow-unexpected` and `--quantized`."""
+    shown = {"missing": "leaves that may be absent, as in head.**"} if missing else {}
+    shown |= {"unexpected": "keys that may be left over, as in **.inv_freq"}
+    for name, what in shown.items():
         parser.add_argument(
             f"--allow-{name}", metavar="PATTERN", action="append", default=[], help=f"{what} (may be given again)"
         )
     add_quantized(parser)
-    add_adapters(parser)
 
 
 def mapping_options(arguments: argparse.Namespace) -> MappingOptions:

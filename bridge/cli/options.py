@@ -9,6 +9,7 @@ from bridge._text import printable
 
 _FLAGS = ("overwrite", "modules", "local_files_only", "verify")
 _VALUES = (
+    "adapters",
     "allow_missing",
     "allow_unexpected",
     "cache_dir",
@@ -30,6 +31,8 @@ _TEXT = re.compile(f"{_QUOTED}|{_KEYWORD}")
 _LISTS = re.compile(r"plan\.missing, plan\.unexpected and plan\.mismatched have them all")
 
 _CLOSING = {"[": "]", "{": "}", "(": ")"}
+_SINGULAR = {"adapters": "--adapter"}
+_WEIGHED = re.compile(r"""\(('[^']*|"[^"]*)['"], ([-+.\w]+)\)""")
 _STRING = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""")
 _WORD = re.compile(r"[\w.…-]+")
 
@@ -92,7 +95,7 @@ def _bracket_end(text: str, start: int) -> int:
 
 def _option(keyword: str, written: str) -> str:
     """An option with its value, ready to paste."""
-    name = f"--{keyword.replace('_', '-')}"
+    name = _SINGULAR.get(keyword) or f"--{keyword.replace('_', '-')}"
     if keyword in _FLAGS:
         return name
     values = _typed(keyword, written)
@@ -101,6 +104,8 @@ def _option(keyword: str, written: str) -> str:
 
 def _typed(keyword: str, written: str) -> list[str]:
     """The values as one types them; several where the option may be given again."""
+    if keyword == "adapters":
+        written = _WEIGHED.sub(r"\1=\2'", written)
     if written.startswith("{"):
         return [_shell(_by_pattern(written) if keyword == "dtype" else _json(written))]
     texts = [_plain(text) for text in _STRING.findall(written)] if written[:1] in ("'", '"', "[") else [written]

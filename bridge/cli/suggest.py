@@ -6,8 +6,9 @@ import argparse
 import json
 
 import bridge
-from bridge.cli.arguments import Commands, add_json, add_quantized, add_source, open_options
+from bridge.cli.arguments import Commands, add_json, add_source, open_options
 from bridge.cli.like import like
+from bridge.cli.mapping import add_allowed, add_like
 from bridge.cli.terminal import UsageError, ascii_json
 
 
@@ -20,32 +21,14 @@ def add(commands: Commands) -> None:
         "prints rules as TOML: what is certain as rules, guesses as comments that say what else fits and why.",
     )
     add_source(parser)
-    parser.add_argument(
-        "--like",
-        metavar="PKG.MODULE:MAKE",
-        help="a function without arguments that returns the model; it is called without using memory",
-    )
+    add_like(parser, required=False)
     parser.add_argument("--rules", metavar="FILE", help="rules that are known already, as TOML: these come first")
     parser.add_argument(
         "--skeleton",
         action="store_true",
         help="where there is no model yet: Equinox classes for these tensors to start from, and their rules, as Python",
     )
-    parser.add_argument(
-        "--allow-missing",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="leaves that need no proposal, as in head.** (may be given again)",
-    )
-    parser.add_argument(
-        "--allow-unexpected",
-        metavar="PATTERN",
-        action="append",
-        default=[],
-        help="keys that need none, as in **.inv_freq (may be given again)",
-    )
-    add_quantized(parser)
+    add_allowed(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

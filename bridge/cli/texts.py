@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
-from bridge.cli.arguments import add_open_options
+from bridge.cli.adapters import add_adapters
+from bridge.cli.arguments import add_open_options, open_options
+from bridge.cli.mapping import add_allowed
 from bridge.cli.terminal import UsageError
 
 
@@ -14,6 +17,14 @@ def add_texts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="SOURCE", help="a folder, or a repo on the Hub (org/name)")
     parser.add_argument("texts", metavar="TEXT", nargs="*", help="without any: the lines of stdin")
     add_open_options(parser, "SOURCE")
+    add_allowed(parser, missing=False)
+    add_adapters(parser)
+
+
+def model_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The keywords of `bridge.models.from_pretrained` that were given."""
+    more = {"allow_unexpected": arguments.allow_unexpected, "quantized": arguments.quantized}
+    return {**open_options(arguments), **more, "adapters": arguments.adapter}
 
 
 def texts_of(arguments: argparse.Namespace) -> list[str]:

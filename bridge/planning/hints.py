@@ -81,9 +81,10 @@ class _Search:
         self.ports = plan.template.keys()
         self.turning = False
         problems = plan.problems
-        told = () if problems.nature is None else problems.nature.keys
-        unused = (p.key for p in problems.unexpected if not p.axes and p.key not in told)
-        self.unused = {g.text: g for g in grouped(unused)}
+        told = frozenset[str]() if problems.nature is None else problems.nature.keys
+        self.unused = {
+            g.text: g for g in grouped(p.key for p in problems.unexpected if not p.axes and p.key not in told)
+        }
         self.sent = {p.key for p in problems.unexpected if p.reason}
         self.missing = {g.text: g for g in grouped(dict.fromkeys(p.name for p in problems.missing if not p.place))}
 

@@ -57,9 +57,9 @@ class _Report:
         conflicts = self.problems.conflicts
         counts = [len(missing), len(unexpected), len(mismatched), len(conflicts)]
         keys, leaves = plural(len(self.plan.specs), "key"), plural(len(self.plan.leaves), "leaf")
+        count = plural(sum(counts), "problem")
         nature = self.problems.nature
-        first = f"{plural(sum(counts), 'problem')} between {quote(self.plan.source)} ({keys})"
-        first = f"{first} and {self.plan.model} ({leaves})"
+        first = f"{count} between {quote(self.plan.source)} ({keys}) and {self.plan.model} ({leaves})"
         yield first if nature is None else f"{first}: {printable(nature.said)}"
         if nature is not None:
             yield f"  {printable(nature.advice)}"
@@ -101,7 +101,7 @@ class _Report:
             entry.append(hint)
         elif all(problem.optional for problem in members):
             entry.append(f"to keep other values there: allow_missing=[{_literal(str(literal(members[0].name)))}]")
-        elif not absence.stored and self.is_new(members):
+        elif self.problems.nature is None and not absence.stored and self.is_new(members):
             it = "they are" if len(members) > 1 else "it is"
             (leaves,) = grouped(problem.name for problem in members)
             entry.append(f"if {it} new: allow_missing=[{_literal(pattern_for(leaves, {}))}]")
@@ -111,9 +111,18 @@ class _Report:
         """Whether leaves may be what the checkpoint has nothing for: a head, or the layers behind the last."""
         if not self.families or any(problem.place for problem in members):
             return False
+        spec = self.plan.leaves.get(members[0].name)
+        if spec is None or any(_bulk(spec.shape[depth:]) in self.unused for depth in range(len(spec.shape) + 1)):
+            return False  # a key that is left over may be the one
         text, numbers = template(members[0].name)
         filled = self.families.get(text, ())
         return all(len(numbers) == 1 and other < numbers for other in filled)
+
+    @cached_property
+    def unused(self) -> set[tuple[int, ...]]:
+        """The extents of keys that no leaf takes."""
+        shapes = {self.plan.specs[problem.key].shape for problem in self.problems.unexpected}
+        return set(map(_bulk, shapes))
 
     @cached_property
     def families(self) -> dict[str, list[tuple[int, ...]]]:
@@ -175,10 +184,10 @@ class _Report:
         reason, axes = members[0].reason, members[0].axes
         if reason:
             entry.append(printable(reason))
-        if members[0].key in self.absent.halves:
-            return [*entry, "its layer adds it to another", _instead(self.absent.halves[members[0].key])]
         if self.told(members[0]):
             return entry
+        if members[0].key in self.absent.halves:
+            return [*entry, "its layer adds it to another", _instead(self.absent.halves[members[0].key])]
         (group,) = grouped(problem.key for problem in members)
         if axes:
             entry.append(f"to drop them on purpose: {_literal(f'{pattern_for(group, {})} {axes} -> _')}")
@@ -243,6 +252,11 @@ def _names(shown: Iterable[str]) -> str:
     """A few names in quotes."""
     names = [quote(name) for name in shown]
     return " or ".join(names[:_NAMES]) + (" …" if len(names) > _NAMES else "")
+
+
+def _bulk(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Extents in any order, without those of one."""
+    return tuple(sorted(extent for extent in shape if extent != 1))
 
 
 def _instead(rule: str) -> str:

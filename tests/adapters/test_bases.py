@@ -130,6 +130,10 @@ def test_eight_devices(tmp_path: Path) -> None:
     run([sys.executable, "-W", "error", "-m", "tests.adapters.on_devices", str(tmp_path)], env)
 
 
+def test_the_peak_is_predicted(tmp_path: Path) -> None:
+    run([sys.executable, "-W", "error", "-m", "tests.adapters.peaks", str(tmp_path)], dict(os.environ))
+
+
 def test_a_model_by_its_config(tmp_path: Path) -> None:
     model = bridge.models.from_pretrained(CASES / "base", adapters=[CASES / "plain"])
     plain = bridge.models.from_pretrained(CASES / "base")

@@ -164,6 +164,7 @@ def test_refused_by_name(name: str, said: str, unet: Path) -> None:
 def test_an_alpha_that_is_no_number(unet: Path) -> None:
     a, b = factors(TO_Q)
     stem, lora = f"lora_unet_{TO_Q.replace('.', '_')}", unet.parent / "alpha.safetensors"
-    save_file({f"{stem}.lora_down.weight": a, f"{stem}.lora_up.weight": b, f"{stem}.alpha": np.ones(2, "f4")}, lora)
-    with pytest.raises(bridge.CheckpointError, match="and is one number"):
-        bridge.plan(unet, adapters=lora)
+    for alpha, said in ((np.ones(2, "f4"), r"has shape \(2,\)"), (np.array(np.nan, "f4"), "is nan")):
+        save_file({f"{stem}.lora_down.weight": a, f"{stem}.lora_up.weight": b, f"{stem}.alpha": alpha}, lora)
+        with pytest.raises(bridge.CheckpointError, match=f"{said}, and should be a number"):
+            bridge.plan(unet, adapters=lora)

@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bridge.cli.main import main
+from tests.adapters.write import adapter, peft
 
 MODEL = """
 import equinox as eqx
@@ -51,6 +53,10 @@ def test_a_check_ends_with_0_only_where_all_is_right(
     assert main(words) == 0
     out = capsys.readouterr().out
     assert out.startswith("Net against 'run.safetensors' (Net): it agrees\n")
+    adapter(Path("lora"), peft({"linear": (np.ones((4, 4), "f4"), np.ones((4, 4), "f4"))}))
+    assert main([*words, "--adapter", "lora=0"]) == 0
+    assert main([*words, "--adapter", "lora"]) == 1
+    capsys.readouterr()
     assert main([*words, "--rules", "rules.toml"]) == 1
     out = capsys.readouterr().out
     assert "departs       linear" in out

@@ -65,6 +65,11 @@ _load("an adapter", each(LOW, "base_model.model."))
 _load("an adapter beside its base", each({**LOW, "base_layer.weight": SQUARE}))
 _load("the state of an optimizer", {f"state.{n}.{k}": SQUARE for n in range(3) for k in ("exp_avg", "step")})
 _load("one prefix", {**each({"weight": SQUARE}, "model.net."), "model.net.a": SQUARE})
+_load(
+    "one prefix, and rules",
+    {f"state_dict.layers.{name[2:]}.weight": SQUARE for name in NAMES},
+    ["layers.{l}.** -> h.{l}.**"],
+)
 _load("a part", dict(list(each({"weight": SQUARE}).items())[:3]), file="model-00001-of-00003.safetensors")
 
 

@@ -35,6 +35,15 @@ def test_the_rule_for_one_prefix_loads_the_model(tmp_path: Path, prefix: str) ->
     assert all(np.array_equal(found[name], value) for name, value in VALUES.items())
 
 
+def test_rules_within_one_load_the_model(tmp_path: Path) -> None:
+    tensors = {f"module.layers.{name[2:]}": value for name, value in VALUES.items()}
+    path = write(tmp_path / "x.safetensors", tensors)
+    rules = ["layers.{l}.** -> h.{l}.**"]
+    assert 'put your rules into one, ("module.** -> **", […, "** -> **"])' in told(path, rules)
+    found = bridge.load(path, MODEL, [("module.** -> **", [*rules, "** -> **"])])
+    assert all(np.array_equal(found[name], value) for name, value in VALUES.items())
+
+
 def test_one_key_outside_is_no_wrapping(tmp_path: Path) -> None:
     tensors = {f"module.{name}": value for name, value in VALUES.items()} | {"epoch": np.ones(1)}
     assert "every key" not in told(write(tmp_path / "x.safetensors", tensors))
