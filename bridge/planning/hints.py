@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from bridge._text import fold, template
+from bridge._text import fold, plural, template
 from bridge.planning.changes import Change, changes
 from bridge.planning.likeness import Numbered, settle
 from bridge.planning.pairs import Open, Pair, Unit, pairs
-from bridge.planning.suggest import Group, grouped, renaming
+from bridge.planning.suggest import Group, grouped, listed, pasted, renaming
 from bridge.planning.trial import Proposal, proven
 
 if TYPE_CHECKING:
@@ -43,6 +43,23 @@ class Hint(NamedTuple):
     first: bool = False
     leaves: int = 1
     rivals: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """The unused keys that may have been meant, and the rules that would say so."""
+        if not self.candidates:  # it is told of elsewhere
+            return []
+        shape = f"same shape{'s' * self.several}" if self.shape is None else f"{self.shape}"
+        lines = [f"did you mean {listed(self.candidates)} (unused, {shape})?"]
+        if self.rivals:
+            it = "they" if self.several else "it"
+            lines.append(f"{it} may as well be for {listed(self.rivals)}: say by rules which is whose")
+        if self.rules:
+            rules = ", ".join(map(pasted, self.rules))
+            what = "the rule is" if len(self.rules) == 1 else "the rules are"
+            if self.leaves > 1 and len(self.rules) == 1:
+                what = f"one rule says it for {plural(self.leaves, 'leaf')}:"
+            lines.append(f"if so, {what} {rules}{', before all others' * self.first}")
+        return lines
 
 
 _ELSEWHERE = Hint((), several=False)

@@ -11,10 +11,10 @@ from bridge._text import fold, plural, printable, quote, ranges, safe, template
 from bridge.mapping.block import filled
 from bridge.mapping.template import ArraySpec, Spec
 from bridge.planning.absent import Absent
-from bridge.planning.hints import Hint, Hints
+from bridge.planning.hints import Hints
 from bridge.planning.other_shape import OtherShapes
 from bridge.planning.shares import shares
-from bridge.planning.suggest import grouped, pattern_for, tail
+from bridge.planning.suggest import grouped, listed, pasted, pattern_for, tail
 from bridge.rules.syntax import literal
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bridge.planning.plan import Plan
 
 _SHOWN = 40  # entries; the lists of the plan have them all
-_NAMES = 3  # names in one entry
 _LEAVES = 100_000  # of a model whose leaves are all looked at
 # Buffers that PyTorch models save and others compute.
 _COMPUTED = ("inv_freq", "position_ids", "masked_bias", "relative_position_index", "attn.bias")
@@ -96,15 +95,15 @@ class _Report:
             return [*entry, _instead(absence.instead)]
         near = self.hints.of(members)
         if near is not None:
-            entry += self.near(near)
+            entry += near.lines()
         elif hint := self.plan.hints.get(members[0].name):
             entry.append(hint)
         elif all(problem.optional for problem in members):
-            entry.append(f"to keep other values there: allow_missing=[{_literal(str(literal(members[0].name)))}]")
+            entry.append(f"to keep other values there: allow_missing=[{pasted(str(literal(members[0].name)))}]")
         elif self.problems.nature is None and not absence.stored and self.is_new(members):
             it = "they are" if len(members) > 1 else "it is"
             (leaves,) = grouped(problem.name for problem in members)
-            entry.append(f"if {it} new: allow_missing=[{_literal(pattern_for(leaves, {}))}]")
+            entry.append(f"if {it} new: allow_missing=[{pasted(pattern_for(leaves, {}))}]")
         return entry
 
     def is_new(self, members: Sequence[Missing]) -> bool:
@@ -145,23 +144,6 @@ class _Report:
             shape += [int(last) - int(first) if last else extent] if colon else []
         return Spec(spec.dtype, (*shape, *spec.shape[len(texts) :]))
 
-    def near(self, hint: Hint) -> list[str]:
-        """The unused keys that may have been meant, and the rules that would say so."""
-        if not hint.candidates:  # it is told of elsewhere
-            return []
-        shape = f"same shape{'s' * hint.several}" if hint.shape is None else f"{hint.shape}"
-        lines = [f"did you mean {_names(hint.candidates)} (unused, {shape})?"]
-        if hint.rivals:
-            it = "they" if hint.several else "it"
-            lines.append(f"{it} may as well be for {_names(hint.rivals)}: say by rules which is whose")
-        if hint.rules:
-            rules = ", ".join(map(_literal, hint.rules))
-            what = "the rule is" if len(hint.rules) == 1 else "the rules are"
-            if hint.leaves > 1 and len(hint.rules) == 1:
-                what = f"one rule says it for {plural(hint.leaves, 'leaf')}:"
-            lines.append(f"if so, {what} {rules}{', before all others' * hint.first}")
-        return lines
-
     @cached_property
     def hints(self) -> Hints:
         """What the unused keys may have been meant for."""
@@ -190,7 +172,7 @@ class _Report:
             return [*entry, "its layer adds it to another", _instead(self.absent.halves[members[0].key])]
         (group,) = grouped(problem.key for problem in members)
         if axes:
-            entry.append(f"to drop them on purpose: {_literal(f'{pattern_for(group, {})} {axes} -> _')}")
+            entry.append(f"to drop them on purpose: {pasted(f'{pattern_for(group, {})} {axes} -> _')}")
             return entry
         pattern = pattern_for(group, self.tails if several else {})
         key = f".{members[0].key}"
@@ -198,7 +180,7 @@ class _Report:
             why = "if the model computes them" if several else "if the model computes it"
         else:
             why = "if they are not needed" if several else "if it is not needed"
-        entry.append(f"{why}: allow_unexpected=[{_literal(pattern)}]")
+        entry.append(f"{why}: allow_unexpected=[{pasted(pattern)}]")
         return entry
 
     def told(self, problem: Unexpected) -> bool:
@@ -222,7 +204,7 @@ class _Report:
     def mismatched(self, label: str, members: Sequence[Mismatched]) -> list[str]:
         """A key whose shape or dtype is not what its leaf needs."""
         problem, wanted = members[0], members[0].expected
-        keys = _names(name for name, _ in fold(problem.key for problem in members))
+        keys = listed(name for name, _ in fold(problem.key for problem in members))
         are = "are" if len(members) > 1 else "is"
         if wanted == problem.got:
             return [f"mismatched  {label}   {keys}: {printable(problem.reason)}"]
@@ -248,19 +230,13 @@ class _Report:
         return OtherShapes(self.plan)
 
 
-def _names(shown: Iterable[str]) -> str:
-    """A few names in quotes."""
-    names = [quote(name) for name in shown]
-    return " or ".join(names[:_NAMES]) + (" …" if len(names) > _NAMES else "")
-
-
 def _bulk(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Extents in any order, without those of one."""
     return tuple(sorted(extent for extent in shape if extent != 1))
 
 
 def _instead(rule: str) -> str:
-    return f"write {_literal(rule)} in the place of the rules that name them one by one"
+    return f"write {pasted(rule)} in the place of the rules that name them one by one"
 
 
 def _column(specs: Iterable[ArraySpec | None]) -> str:
@@ -271,12 +247,6 @@ def _column(specs: Iterable[ArraySpec | None]) -> str:
             return ""
         first = spec
     return "" if first is None else f"   {first.dtype.name}[{', '.join(map(str, first.shape))}]"
-
-
-def _literal(text: str) -> str:
-    """A text as Python writes it, ready to paste."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{printable(escaped)}"'
 
 
 def _numbers(place: str) -> tuple[int, ...] | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bridge._text import fold, plain, plain_pieces, template
+from bridge._text import fold, plain, plain_pieces, printable, quote, template
 from bridge.mapping.indexmap import Shape
 from bridge.rules.syntax import Hole, Index, Name, Segment, Side, literal
 
 _LETTERS = "ijklmnop"
+_NAMES = 3  # names in one entry
 
 
 @dataclass(slots=True)
@@ -77,3 +78,15 @@ def pattern_for(group: Group, tails: Mapping[str, int]) -> str:
 def tail(text: str) -> str:
     """The last two segments of a name, or what there is."""
     return ".".join(text.rsplit(".", 2)[-2:])
+
+
+def listed(shown: Iterable[str]) -> str:
+    """A few names in quotes."""
+    names = [quote(name) for name in shown]
+    return " or ".join(names[:_NAMES]) + (" …" if len(names) > _NAMES else "")
+
+
+def pasted(text: str) -> str:
+    """A text as Python writes it, ready to paste."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{printable(escaped)}"'
