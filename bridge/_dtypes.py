@@ -84,5 +84,7 @@ def dtype_name(dtype: np.dtype) -> str:
     name = _NAMES.get(dtype)
     if name is None:
         known = ", ".join(str(d.numpy) for d in DTYPES.values())
-        raise CheckpointError(f"dtype {quote(str(dtype))} has no name in safetensors, which knows {known}.")
+        raise CheckpointError(
+            f"dtype {quote(str(dtype))}", f"has no name in safetensors, which knows {known}", "Cast it to one of these"
+        )
     return name

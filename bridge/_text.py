@@ -20,6 +20,13 @@ def safe(text: str) -> str:
     return "\n".join([line if len(line) <= _MOST else f"{line[: _MOST - 500]}…{line[-400:]}" for line in lines])
 
 
+def sentences(statement: str, advice: str | None) -> str:
+    """A statement and one advice, as two sentences."""
+    if not advice:
+        return statement
+    return f"{statement}. {advice}{'' if advice[-1] in '.?!…' else '.'}"
+
+
 def quote(name: str) -> str:
     """`name` between single quotes, safe to print; cut in the middle where it is absurdly long."""
     shown = printable(name)

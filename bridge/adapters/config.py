@@ -10,7 +10,7 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.adapters.patterns import Pattern
 
-_MERGE = "Merge it with PEFT, and load what that saves."
+_MERGE = "Merge it with PEFT, and load what that saves"
 
 # Fields that have no say in what the weights come to, whatever stands in them.
 _IDLE = frozenset(
@@ -143,7 +143,7 @@ class _Reader:
             self.refuse(
                 "init_lora_weights",
                 "began by changing the base, so what was trained does not go with the base as it is stored",
-                "Save it with PEFT converted to plain LoRA (path_initial_model_for_weight_conversion=).",
+                "Save it with PEFT converted to plain LoRA (path_initial_model_for_weight_conversion=)",
             )
 
     def flag(self, field: str) -> bool:
@@ -181,8 +181,12 @@ class _Reader:
                 found.append((Pattern(str(text)), float(value)))
             except ValueError as error:
                 raise CheckpointError(
-                    f"{self.subject}: {field} has the pattern {quote(str(text))}, with {error}. Expressions of "
-                    "strangers are not run: write out the names of the modules."
+                    self.subject,
+                    (
+                        f": {field} has the pattern {quote(str(text))}, with {error}: expressions of strangers are "
+                        "not run"
+                    ),
+                    "Write out the names of the modules",
                 ) from error
         return found
 
@@ -195,9 +199,9 @@ class _Reader:
                 self.refuse("trainable_token_indices", "is no list of rows")
         return cast("Sequence[int] | Mapping[str, Sequence[int]]", said)
 
-    def refuse(self, field: str, problem: str, advice: str = "Fetch the adapter again.") -> NoReturn:
+    def refuse(self, field: str, problem: str, advice: str = "Fetch the adapter again") -> NoReturn:
         """**Raises:** `CheckpointError` that names a field and its value."""
-        raise CheckpointError(f"{self.subject}: {field} {quote(str(self.document.get(field)))} {problem}. {advice}")
+        raise CheckpointError(self.subject, f": {field} {quote(str(self.document.get(field)))} {problem}", advice)
 
 
 def _is_empty(value: Any) -> bool:

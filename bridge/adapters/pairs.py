@@ -57,7 +57,7 @@ def pairs(names: Sequence[str], *, label: str) -> list[Pair]:
             what = f"has no factors beside it, of which it would be the {'alpha' if 'alpha' in keys else 'scale'}"
             if len(missing) == 1:
                 what = f"has no {'second' if missing == ['up'] else 'first'} factor beside it for {quote(module)}"
-            _refuse(label, has, what, "The adapter is damaged: fetch it again.")
+            _refuse(label, has, what, "Fetch the adapter again: it is damaged")
     return [Pair(module, keys) for module, keys in found.items()]
 
 
@@ -66,14 +66,14 @@ def _role(name: str, label: str) -> tuple[str, str]:
     other = next((kind for kind in _OTHERS if f".{kind}" in f".{name}" and kind in name), None)
     if other is not None or name.endswith(_WHOLE):
         kind = {"hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "LoCon with a core (CP)"}.get(other or "", "LyCORIS")
-        _refuse(label, name, f"is {kind}, another kind of adapter", "Merge it with the tool that it is for.")
+        _refuse(label, name, f"is {kind}, another kind of adapter", "Merge it with the tool that it is for")
     for role, endings in _ROLES.items():
         for ending in endings:
             if name.endswith(ending) and len(name) > len(ending):
                 module = name[: -len(ending)]
                 # Of attention in older files: the layer behind a processor.
                 return (f"{module}.0" if ending.startswith("_") and module.endswith("to_out") else module), role
-    _refuse(label, name, f"is no tensor of an adapter that is known: {quote(last)}", "Name a file that has LoRA alone.")
+    _refuse(label, name, f"is no tensor of an adapter that is known: {quote(last)}", "Name a file that has LoRA alone")
 
 
 def alphas(found: Sequence[Pair]) -> list[str]:
@@ -136,4 +136,4 @@ def others_aside(found: Sequence[Pair], modules: Collection[str]) -> tuple[list[
 
 
 def _refuse(label: str, name: str, problem: str, advice: str) -> NoReturn:
-    raise CheckpointError(f"{quote(label)}: {quote(name)} {problem}. {advice}")
+    raise CheckpointError(quote(label), f": {quote(name)} {problem}", advice)

@@ -79,11 +79,11 @@ def changes(names: Sequence[str], config: Config, *, weight: float, label: str) 
             found.append(Rows(role.module, name, _indices(role.module, name, config)))
         else:
             if ".base_layer.out_proj." in name:
-                advice = "Merge it with PEFT, and load what that saves."
+                advice = "Merge it with PEFT, and load what that saves"
                 _refuse(label, name, "is of a MultiheadAttention, in which PEFT adds the product twice", advice)
             of = factors.setdefault((role.module, role.depth), {})
             if role.kind in of:
-                _refuse(label, name, f"says the same as {quote(of[role.kind])}", "Save one adapter alone.")
+                _refuse(label, name, f"says the same as {quote(of[role.kind])}", "Save one adapter alone")
             of[role.kind] = name
     for (module, depth), of in factors.items():
         found += _module(module, depth, of, config, weight, label)
@@ -95,7 +95,7 @@ def _whole(name: str, label: str) -> Replaced:
     segments = name.removeprefix(_PREFIX).split(".")
     unknown = next((segment for segment in segments if segment.startswith(("lora_", "trainable_tokens"))), None)
     if unknown is not None:
-        _refuse(label, name, f"is no tensor that is known: {quote(unknown)}", "Merge it with PEFT, and load that.")
+        _refuse(label, name, f"is no tensor that is known: {quote(unknown)}", "Merge it with PEFT, and load that")
     if "modules_to_save" in segments:  # behind it stands the adapter's name, in files that PEFT has not saved itself
         place = segments.index("modules_to_save")
         segments = segments[:place] + segments[-1:]
@@ -110,10 +110,10 @@ def _module(
     if first not in of or second not in of:
         has = next(iter(of.values()))
         missing = second if second not in of else first
-        _refuse(label, has, f"has no {missing} beside it", "The adapter is damaged: fetch it again.")
+        _refuse(label, has, f"has no {missing} beside it", "Fetch the adapter again: it is damaged")
     if config.dora != ("lora_magnitude_vector" in of):
         what = "has no lora_magnitude_vector, and use_dora is true" if config.dora else "is DoRA's, and use_dora is not"
-        _refuse(label, of.get("lora_magnitude_vector", of[first]), what, "The adapter is damaged: fetch it again.")
+        _refuse(label, of.get("lora_magnitude_vector", of[first]), what, "Fetch the adapter again: it is damaged")
     scale = config.scale(module, weight)
     yield LowRank(
         module,
@@ -138,11 +138,12 @@ def _indices(module: str, name: str, config: Config) -> tuple[int, ...]:
         said = next((rows for end, rows in said.items() if f".{module}".endswith(f".{end}")), ())
     if not said:
         raise CheckpointError(
-            f"{config.subject}: trainable_token_indices does not say which rows {quote(name)} has. Fetch the adapter "
-            "again."
+            config.subject,
+            f": trainable_token_indices does not say which rows {quote(name)} has",
+            "Fetch the adapter again",
         )
     return tuple(said)
 
 
 def _refuse(label: str, name: str, problem: str, advice: str) -> NoReturn:
-    raise CheckpointError(f"{quote(label)}: {quote(name)} {problem}. {advice}")
+    raise CheckpointError(quote(label), f": {quote(name)} {problem}", advice)

@@ -124,7 +124,9 @@ def narrowed(values: Array, out: Array) -> None:
         if lost.any():
             largest = float(values[lost][0])
             raise CheckpointError(
-                f"comes to {largest:.6g} with the adapter, which float16 has no room for: load it with dtype='bfloat16'"
+                "a value",
+                f"comes to {largest:.6g} with the adapter, which float16 has no room for",
+                "Load it with dtype='bfloat16'",
             )
 
 

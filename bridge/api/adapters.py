@@ -49,17 +49,18 @@ def _listed(adapters: Any) -> list[tuple[Any, float]]:
     if isinstance(adapters, str | os.PathLike | Checkpoint) or _is_pair(adapters):
         adapters = [adapters]
     if not isinstance(adapters, Sequence):
-        raise PlanError(f"adapters {quote(repr(adapters))} are none: give a list of folders, files or Hub repos")
+        raise PlanError(f"adapters {quote(repr(adapters))}", "are none", "Give a list of folders, files or Hub repos")
     found: list[tuple[Any, float]] = []
     for each in adapters:
         source, weight = each if _is_pair(each) else (each, 1.0)
         if not isinstance(source, str | os.PathLike | Checkpoint):
             raise PlanError(
-                f"adapter {quote(repr(each))} is none: give a folder, a file or a Hub repo, or a pair of one and its "
-                "weight, as in ('org/my-lora', 0.5)"
+                f"adapter {quote(repr(each))}",
+                "is none",
+                ("Give a folder, a file or a Hub repo, or a pair of one and its weight, as in ('org/my-lora', 0.5)"),
             )
         if not math.isfinite(weight):
-            raise PlanError(f"adapter {quote(str(source))} has the weight {weight}: give a finite number")
+            raise PlanError(f"adapter {quote(str(source))}", f"has the weight {weight}", "Give a finite number")
         found.append((source, float(weight)))
     return found
 
@@ -77,7 +78,9 @@ def check_given(before: Sequence[tuple[str, float]]) -> None:
     """**Raises:** `PlanError` where a plan that merges adapters is carried out without any."""
     names = [f"'{safe(name)}'" if weight == 1 else f"('{safe(name)}', {weight:g})" for name, weight in before]
     raise PlanError(
-        f"the plan merges adapters, and none are given: say adapters=[{', '.join(names)}] again, or make a plan without"
+        "the plan",
+        "merges adapters, and none are given",
+        f"Say adapters=[{', '.join(names)}] again, or make a plan without",
     )
 
 
@@ -90,8 +93,9 @@ def merged(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, M
 
     if is_converted(base):
         raise PlanError(
-            f"{quote(base.source)} is a converted form, whose keys are a model's leaves: give adapters to the "
-            "checkpoint that it came from, or to what bridge.revert makes of it"
+            quote(base.source),
+            "is a converted form, whose keys are a model's leaves",
+            "Give adapters to the checkpoint that it came from, or to what bridge.revert makes of it",
         )
     table = base.specs
     arrays = [Array(form.dtype, form.shape) for form in table.forms]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bridge._errors import PlanError
+from bridge._errors import CheckpointError, PlanError
 from bridge._text import plural, quote
 from bridge.api.read import is_converted
 from bridge.mapping.template import Spec
@@ -40,13 +40,20 @@ class Base:
         self.new = tuple(key for key in written if key not in ckpt)
         for key in self.ckpt.refused:
             if key in self.keys or key in self.partial:
-                raise PlanError(f"base {quote(ckpt.source)} cannot hand over key {quote(key)}: {ckpt.refused[key]}")
+                refused = CheckpointError(*ckpt.specs.refused[key])
+                raise PlanError(
+                    f"base {quote(ckpt.source)}", f"cannot hand over a key: {refused.statement}", refused.advice
+                )
         for key in self.partial:
             stored, dtype = ckpt.specs[key].dtype, written[key].dtype
             if stored != dtype:
                 raise PlanError(
-                    f"key {quote(key)} would be saved as {dtype.name}, and base {quote(ckpt.source)} has others of its "
-                    f"elements as {stored.name}: save without dtype="
+                    f"key {quote(key)}",
+                    (
+                        f"would be saved as {dtype.name}, and base {quote(ckpt.source)} has others of its elements as "
+                        f"{stored.name}"
+                    ),
+                    "Save without dtype=",
                 )
 
     def specs(self, written: Mapping[str, Spec]) -> dict[str, Spec]:
@@ -103,18 +110,23 @@ class Base:
 def check_base(ckpt: Checkpoint, plan: Plan) -> None:
     """**Raises:** `PlanError` where a plan is not one for this checkpoint."""
     if is_converted(ckpt):
-        raise PlanError(f"base {quote(ckpt.source)} is a converted form: give the checkpoint that bridge.revert makes")
+        raise PlanError(
+            f"base {quote(ckpt.source)}", "is a converted form", "Give the checkpoint that bridge.revert makes"
+        )
     if plan.quantized or (plan.request.quantized != "keep" and len(ckpt.quantized)):
         raise PlanError(
-            f"base {quote(ckpt.source)} is stored quantised, and leaves are saved as their values: save without base"
+            f"base {quote(ckpt.source)}",
+            "is stored quantised, and leaves are saved as their values",
+            "Save without base",
         )
     for key, spec in plan.specs.items():
         found = ckpt.specs.get(key)
         if found is None or found.shape != spec.shape:
             has = "has no such key" if found is None else f"has it with shape {found.shape}"
             raise PlanError(
-                f"key {quote(key)} has shape {spec.shape} in the plan, and base {quote(ckpt.source)} {has}: give the "
-                "checkpoint that the plan was made for"
+                f"key {quote(key)}",
+                f"has shape {spec.shape} in the plan, and base {quote(ckpt.source)} {has}",
+                "Give the checkpoint that the plan was made for",
             )
 
 

@@ -68,8 +68,9 @@ class Beside:
             for leaf, key in zip(block.leaves, block.terms[0].keys, strict=True):
                 if key in specs:
                     raise PlanError(
-                        f"leaf {quote(leaf)}, of which the plan says nothing, would be saved as {quote(key)}, and the "
-                        f"plan saves another leaf there: leave it out, leave_out={[leaf]}"
+                        f"leaf {quote(leaf)}",
+                        f"would be saved as {quote(key)}, and the plan saves another leaf there",
+                        f"Leave it out, leave_out={[leaf]}",
                     )
 
 

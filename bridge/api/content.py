@@ -124,9 +124,15 @@ class Content:
     def drifted(self, key: str, copy: Piece) -> PlanError:
         """What to raise where a copy has other values than are saved: one of the two would be lost."""
         return PlanError(
-            f"leaf {quote(copy.leaf)} is a copy of key {quote(key)}, which is saved from leaf "
-            f"{quote(self.held[key][0].leaf)}, and their values differ now: save by rules in which "
-            f"{quote(copy.leaf)} has a key of its own, or leave it out, leave_out={[copy.leaf]}"
+            f"leaf {quote(copy.leaf)}",
+            (
+                f"is a copy of key {quote(key)}, which is saved from leaf {quote(self.held[key][0].leaf)}, "
+                "and their values differ now"
+            ),
+            (
+                f"Save by rules in which {quote(copy.leaf)} has a key of its own, or leave it out, leave_out="
+                f"{[copy.leaf]}"
+            ),
         )
 
     def not_written(self, leaves: Mapping[str, Any]) -> Iterator[LeftOut]:
@@ -171,7 +177,11 @@ def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozen
     for text in patterns.texts:
         one = NamePatterns.of(text)
         if not any(name in one for name in leaves):
-            raise PlanError(f"leave_out={quote(text)} names no leaf of the model to save: take it away")
+            raise PlanError(
+                f"leave_out={quote(text)}",
+                "names no leaf of the model to save",
+                "Leave that pattern out, or correct it",
+            )
     return frozenset(name for name in leaves if name in patterns)
 
 
@@ -181,11 +191,13 @@ def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]
     for name in filled(plan.blocks):
         if name not in leaves:
             raise PlanError(
-                f"the model has no leaf {quote(name)}, which the plan fills: save the model it was made for"
+                "the model",
+                f"has no leaf {quote(name)}, which the plan fills",
+                "Save the model that the plan was made for",
             )
         shape, wanted = tuple(leaves[name].shape), plan.leaves[name].shape
         if shape != wanted and name not in left_out:
-            raise PlanError(f"leaf {quote(name)} is {shape}, the plan has {wanted}: make a plan for this model")
+            raise PlanError(f"leaf {quote(name)}", f"is {shape}, the plan has {wanted}", "Make a plan for this model")
 
 
 def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[Piece]]:
@@ -200,8 +212,9 @@ def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[Piece
         elif len(out) < len(found):
             other = next(piece.leaf for piece in found if piece.leaf not in left_out)
             raise PlanError(
-                f"key {quote(key)} has elements of leaf {quote(out[0])}, which is left out, and of {quote(other)}: "
-                "leave out both, or neither"
+                f"key {quote(key)}",
+                f"has elements of leaf {quote(out[0])}, which is left out, and of {quote(other)}",
+                "Leave out both, or neither",
             )
     return kept
 
@@ -250,5 +263,9 @@ def _spec(key: str, read: ArraySpec, own: np.dtype, policy: DtypePolicy, *, as_i
     wanted = policy.dtype(key, stored, stored)
     reason = refusal(own, wanted) if not (own.kind in "iu" and wanted.kind in "iu") else None
     if reason is not None:
-        raise PlanError(f"key {quote(key)} cannot be saved as {wanted.name}: {reason}")
+        raise PlanError(
+            f"key {quote(key)}",
+            f"cannot be saved as {wanted.name}: {reason[0]}",
+            "Save without dtype=, or give another one",
+        )
     return Spec(wanted, read.shape)

@@ -108,7 +108,9 @@ def convert(
     """
     place = Target(target, overwrite=overwrite)
     if place.single:
-        raise SaveError(f"{quote(str(target))} is one file: the converted form is a folder, name one")
+        raise SaveError(
+            quote(str(target)), "is the name of a file, and the converted form is a folder", "Name a folder"
+        )
     options: OpenOptions = {
         "revision": revision,
         "subfolder": subfolder,
@@ -122,7 +124,7 @@ def convert(
     }
     with opened(source, **options) as stored, also_opened(adapters, options) as own:
         if is_converted(stored.metadata):
-            raise PlanError(f"{quote(stored.source)} is converted already: load it as it is, or revert it first")
+            raise PlanError(quote(stored.source), "is converted already", "Load it as it is, or revert it first")
         request = request_of(rules, dtype, allow_missing, allow_unexpected, quantized=quantized, adapters=own)
         ckpt, plan, model = planned(stored, like, rules, request, layouts, own)
         plan.check()
@@ -165,5 +167,5 @@ def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *,
     place = Target(target, overwrite=overwrite)
     with open_checkpoint(converted) as ckpt:
         if not is_converted(ckpt.metadata):
-            raise CheckpointError(f"{quote(ckpt.source)} was not written by convert: name a folder that was")
+            raise CheckpointError(quote(ckpt.source), "was not written by convert", "Name a folder that was")
         return SaveReport(*restore(ckpt, place), ())

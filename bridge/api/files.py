@@ -172,10 +172,10 @@ def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray | 
                 else:
                     yield raw(files.held[key], parts, spec.dtype)
             except CheckpointError as error:
-                raise SaveError(unwritable(key, error)) from error
+                raise unwritable(key, error) from error
 
 
-def unwritable(key: str, error: CheckpointError) -> str:
-    """What to say of a value that a key's dtype does not hold."""
-    more = ": save with dtype='model', and each key gets its leaf's dtype" if isinstance(error, DoesNotFitError) else ""
-    return f"key {quote(key)} {error}{more}"
+def unwritable(key: str, error: CheckpointError) -> SaveError:
+    """The error for a value that a key's dtype does not hold."""
+    advice = "Save with dtype='model', and each key gets its leaf's dtype"
+    return SaveError(f"key {quote(key)}", error.problem, advice if isinstance(error, DoesNotFitError) else error.advice)

@@ -27,7 +27,9 @@ def kept_value(name: str, made: Plan, model: Any, sharding: Any = None) -> Any:
     try:
         return spread(value, sharding)
     except ValueError as error:
-        raise PlanError(f"leaf {quote(name)}, which no key fills, {error}") from error
+        raise PlanError(
+            f"leaf {quote(name)}, which no key fills,", error.args[0], "Give it that sharding, or move it before"
+        ) from error
 
 
 def kept_parts(made: Plan, model: Any) -> dict[str, KeptPart]:
@@ -46,8 +48,9 @@ def _value(name: str, made: Plan, model: Any) -> Any:
     if found is None:
         if model is None:
             raise PlanError(
-                f"leaf {quote(name)} is not filled whole, and without a template it has no other values: give a "
-                "template, or allow_missing={pattern: function} to make them"
+                f"leaf {quote(name)}",
+                "is not filled whole, and without a template it has no other values",
+                "Give a template, or allow_missing={pattern: function} to make them",
             )
         return model.kept(name)
     pattern, function = found
@@ -56,7 +59,11 @@ def _value(name: str, made: Plan, model: Any) -> Any:
     dtype = canonical(np.dtype(value.dtype))
     if value.shape != spec.shape or dtype != spec.dtype:
         shown = f"{dtype}{list(value.shape)}"
-        raise PlanError(f"leaf {quote(name)}: the function for {quote(pattern)} gave {shown}, the model has {spec}")
+        raise PlanError(
+            f"leaf {quote(name)}",
+            f": the function for {quote(pattern)} gave {shown}, the model has {spec}",
+            "Have it return that shape and dtype",
+        )
     return value
 
 

@@ -21,8 +21,9 @@ def without_own_rules(ckpt: Checkpoint, request: Request) -> Request:
         # Another release may have spelled the rules of the same plan otherwise.
         if not its_own_plan and given != list(plan_of(record, ckpt).texts):
             raise PlanError(
-                f"{quote(ckpt.source)} was converted by other rules than these: load it without rules, or convert the "
-                "original again"
+                quote(ckpt.source),
+                "was converted by other rules than these",
+                "Load it without rules, or convert the original again",
             )
     return request._replace(rules=())
 

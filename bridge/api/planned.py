@@ -121,7 +121,7 @@ def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layout
 
     if like is None and layouts:
         raise PlanError(
-            "layouts are for the layers of a model, and like=None has none: give a model, or rules with axes"
+            "layouts", "are for the layers of a model, and like=None has none", "Give a model, or rules with axes"
         )
     model = None if like is None else take_apart(like, layouts)
     template = None if model is None else model.template

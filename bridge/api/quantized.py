@@ -29,14 +29,19 @@ def quantized_of(wanted: Wanted) -> str | Mapping[str, Any]:
         try:
             said = json.loads(json.dumps(dict(wanted)))
         except (TypeError, ValueError, RecursionError) as error:
-            raise PlanError(f"quantized {dict(wanted)!r} is nothing that a config.json can say: {error}") from error
+            raise PlanError(
+                f"quantized={dict(wanted)!r}",
+                f"cannot stand in a config.json: {error}",
+                "Give texts, numbers, lists and dicts of them",
+            ) from error
         if wanted.get("as", "dequantize") in ("dequantize", "keep"):
             return cast("Mapping[str, Any]", said)
     elif wanted in ("dequantize", "keep"):
         return wanted
     raise PlanError(
-        f"quantized {wanted!r} is none of 'dequantize', 'keep', and a mapping such as "
-        "{'quant_method': 'gptq', 'bits': 4}, with 'as': 'keep' where wanted: give one of these"
+        f"quantized={wanted!r}",
+        "is no way to treat quantised weights",
+        "Give 'dequantize', 'keep', or what a config says, such as {'quant_method': 'gptq', 'bits': 4}",
     )
 
 

@@ -161,8 +161,9 @@ def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
     for name, value in metadata.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise SaveError(
-                f"metadata {name!r} is {value!r}, {type(value).__name__}: "
-                f"safetensors keeps only text, write {str(value)!r}"
+                f"metadata {name!r}",
+                f"is {value!r}, {type(value).__name__}, and safetensors keeps only text",
+                f"Write {str(value)!r}",
             )
     return dict(metadata)
 
@@ -171,24 +172,26 @@ def _check_leaves(leaves: Mapping[str, Any], model: Any) -> None:
     """All arrays have values to save. **Raises:** `PlanError`."""
     if not leaves:
         raise PlanError(
-            f"the model to save, {type(model).__name__}, has no arrays: give a model, or the pair (model, state)"
+            "the model to save",
+            f"is a {type(model).__name__} without arrays",
+            "Give a model, or the pair (model, state)",
         )
     for name, value in leaves.items():
         problem = _problem(value)
         if problem is not None:
-            raise PlanError(f"leaf {quote(name)} {problem}")
+            raise PlanError(f"leaf {quote(name)}", *problem)
 
 
-def _problem(value: Any) -> str | None:
-    """Why an array cannot be saved."""
+def _problem(value: Any) -> tuple[str, str] | None:
+    """Why an array cannot be saved, and what to do."""
     if isinstance(value, jax.ShapeDtypeStruct):
-        return "is abstract: a model to save has arrays, not shapes"
+        return "is a shape without values", "Give a model that has arrays"
     if isinstance(value, jax.Array) and value.is_deleted():
-        return "was deleted, as a donated array is: save the model that took its place"
+        return "was deleted, as a donated array is", "Save the model that took its place"
     try:
         packed = DTYPES[dtype_name(np.dtype(value.dtype))].packed
     except CheckpointError:
-        return f"is {value.dtype}, a dtype that safetensors has no name for: cast it before saving"
-    return (
-        f"is {value.dtype}, which files pack and this release does not write: cast it before saving" if packed else None
-    )
+        return f"is {value.dtype}, a dtype that safetensors has no name for", "Cast it before saving"
+    if packed:
+        return f"is {value.dtype}, which files pack and this release does not write", "Cast it before saving"
+    return None

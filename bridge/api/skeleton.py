@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from bridge.api.load import opened, planned, request_of
+from bridge.api.load import opened
+from bridge.api.planned import planned, request_of
 from bridge.proposing.leftover import computed
 from bridge.proposing.skeleton import skeleton_text
 

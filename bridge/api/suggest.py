@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from bridge._errors import PlanError
 from bridge._text import template as template_of
-from bridge.api.load import opened, planned, request_of
+from bridge.api.load import opened
+from bridge.api.planned import planned, request_of
 from bridge.mapping.arrays import ArraySpec
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
@@ -30,6 +31,12 @@ class Suggestion:
     - `certain`: the same without the guesses.
     - `doubtful`: for each leaf whose rule is a guess why it is one, and what else fits.
     - `unmatched`, `left`: leaves and keys without a proposal.
+
+    ```python
+    proposed = bridge.suggest("model.safetensors", like)
+    assert not proposed.doubtful and not proposed.unmatched
+    assert bridge.plan("model.safetensors", like, proposed.certain).ok
+    ```
     """
 
     def __init__(
@@ -92,7 +99,8 @@ def suggest(
 
     **Arguments:**
 
-    - `source`, and the keywords from `revision` on: as `bridge.open` has them.
+    - `source`, and `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`,
+        `modules`: as `bridge.open` has them.
     - `like`: the model to fill, as `bridge.plan` takes it.
     - `rules`: those that are known already. What they speak of is left alone.
     - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `layouts`: as `bridge.plan` has them. Leaves that may
@@ -120,7 +128,7 @@ def suggest(
         "modules": modules,
     }
     if like is None:
-        raise PlanError("suggest proposes rules for a model, and like=None is none: give a model")
+        raise PlanError("like", "is None, and suggest proposes rules for a model", "Give a model")
     with opened(source, **options) as stored:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized)
         ckpt, made, model = planned(stored, like, rules, request, layouts)

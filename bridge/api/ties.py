@@ -36,8 +36,8 @@ def tell_ties(specs: Table, made: Plan) -> None:
 class TieError(CheckpointError):
     """Two keys that are tied have different values; `tied` are the two."""
 
-    def __init__(self, message: str, tied: tuple[str, str]) -> None:
-        super().__init__(message)
+    def __init__(self, subject: str, problem: str, advice: str | None, tied: tuple[str, str]) -> None:
+        super().__init__(subject, problem, advice)
         self.tied = tied
 
 
@@ -52,7 +52,8 @@ def ties_named(made: Plan) -> Generator[None]:
         other = _other_key(made, error.key) if isinstance(error, UntiedError) else None
         if not isinstance(error, UntiedError) or other is None:
             raise
-        raise TieError(str(error).replace("another key", quote(other), 1), (error.key, other)) from error
+        problem = error.problem.replace("another key", quote(other), 1)
+        raise TieError(error.subject, problem, error.advice, (error.key, other)) from error
 
 
 def _other_key(made: Plan, key: str) -> str | None:

@@ -53,8 +53,9 @@ def write_together(
     other = next((process for process, (digest, _) in decided.items() if digest != mine), None)
     if other is not None:
         raise SaveError(
-            f"processes {group.me} and {other} would save different files: call save with the same model, plan or "
-            "rules, dtype, metadata and max_shard_size in every process"
+            f"processes {group.me} and {other}",
+            "would save different files",
+            "Call save with the same model, plan or rules, dtype, metadata and max_shard_size in every process",
         )
     group.all_are_here()
     owners = _owners({group.me: whole} | {process: names for process, (_, names) in decided.items()})
@@ -70,8 +71,9 @@ def write_together(
         found = own + sum(map(int, group.wait_for_all("written").values()))
         if found != files.held_nbytes:
             raise SaveError(
-                f"the processes have {found:,} of {files.held_nbytes:,} bytes together: give save the same model in "
-                "all of them"
+                "the processes",
+                f"hold {found:,} bytes in total, expected {files.held_nbytes:,}",
+                "Give save the same model in all of them",
             )
         if verify or any(files.content.copies()):
             group.wait_for_all("verified")
@@ -143,8 +145,9 @@ def _await(folder: Path, process: int) -> None:
             return
         time.sleep(0.1)
     raise SaveError(
-        f"process {process} does not see {quote(str(folder.parent))} as process 0 does: several processes save to a "
-        "file system that all of them share"
+        f"process {process}",
+        f"does not see {quote(str(folder.parent))} as process 0 does",
+        "Save to a file system that all processes share",
     )
 
 
@@ -166,4 +169,4 @@ def _ranges(files: Files, parts: Held, file: Tensors) -> Iterator[tuple[int, np.
             for start, values in runs(files.held.get(key, ()), parts, spec.dtype):
                 yield file.offsets[key] + start * spec.dtype.itemsize, values
         except CheckpointError as error:
-            raise SaveError(unwritable(key, error)) from error
+            raise unwritable(key, error) from error

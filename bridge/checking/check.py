@@ -86,10 +86,14 @@ def _check_names(calls: Mapping[str, Any], patterns: NamePatterns, pairs: Counte
     """**Raises:** `PlanError` for names that no layer has."""
     for name in calls:
         if name not in pairs.modules:
-            raise PlanError(f"call= names {quote(name)}, which is no module of the model: print(check) has their names")
+            raise PlanError(
+                f"call= names {quote(name)}, which is no module of the model: a check without call= prints their names"
+            )
     for text, pattern in zip(patterns.texts, patterns.patterns, strict=True):
         if not any(pattern.find(name) is not None for name, _ in (*pairs.layers, *pairs.composites)):
-            raise PlanError(f"skip= names {quote(text)}, which is no layer of the model: print(check) has their names")
+            raise PlanError(
+                f"skip= names {quote(text)}, which is no layer of the model: a check without skip= prints their names"
+            )
 
 
 class _Checker:

@@ -50,7 +50,8 @@ class Check:
     - `skipped`: what the recorder could not record: pairs of a name and the reason.
 
     ```python
-    check = bridge.check("run.safetensors", model, plan)
+    plan = bridge.plan("model.safetensors", like)
+    check = bridge.check("run.safetensors", bridge.load("model.safetensors", like, plan), plan)
     assert check.ok and check.covered == 1 and check.first is None, str(check)
     ```
     """

@@ -21,6 +21,7 @@ from bridge.source.checkpoint import Checkpoint
 from bridge.target.existing import BESIDE, INDEX, is_beside
 
 VERSION = 1
+_AGAIN = "Convert it again"
 
 
 def record_of(ckpt: Checkpoint, plan: Plan, stale: Mapping[str, Sequence[str]]) -> bytes:
@@ -133,7 +134,7 @@ def read_record(ckpt: Checkpoint) -> dict[str, Any]:
 
     **Raises:** `CheckpointError` where it does not, or not in this version.
     """
-    subject = f"{quote(ckpt.source)} has lost the record of its conversion"
+    subject = quote(ckpt.source)
     name, _ = beside(ckpt)
     try:
         record: Any = json.loads(ckpt.beside(name))
@@ -142,12 +143,10 @@ def read_record(ckpt: Checkpoint) -> dict[str, Any]:
             _check(record)
             return cast("dict[str, Any]", record)
     except CheckpointError as error:
-        raise CheckpointError(f"{subject}: {error} Convert it again.") from error
+        raise CheckpointError(subject, f"has lost the record of its conversion: {error.statement}", _AGAIN) from error
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{subject}: {_said(error)}. Convert it again.") from error
-    raise CheckpointError(
-        f"{quote(ckpt.source)} was converted by version {version!r}, this one reads {VERSION}. Convert it again."
-    )
+        raise CheckpointError(subject, f"has lost the record of its conversion: {_said(error)}", _AGAIN) from error
+    raise CheckpointError(subject, f"was converted by version {version!r}, this one reads {VERSION}", _AGAIN)
 
 
 def _said(error: Exception) -> str:
@@ -155,6 +154,11 @@ def _said(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"it has no {error}"
     return str(error) if type(error) is ValueError else "it is not what convert wrote"
+
+
+def _first_line(error: BridgeError) -> str:
+    """What a plan's error says in its first line: below it may stand a long report."""
+    return error.statement.partition("\n")[0]
 
 
 def beside(ckpt: Checkpoint) -> tuple[str, str]:
@@ -165,7 +169,7 @@ def beside(ckpt: Checkpoint) -> tuple[str, str]:
         record = originals = None
     if is_beside(record) and is_beside(originals):
         return str(record), str(originals)
-    raise CheckpointError(f"{quote(ckpt.source)} does not say where the record of its conversion is. Convert it again.")
+    raise CheckpointError(quote(ckpt.source), "does not say where the record of its conversion is", "Convert it again")
 
 
 def plan_of(record: Mapping[str, Any], ckpt: Checkpoint) -> Plan:
@@ -175,14 +179,15 @@ def plan_of(record: Mapping[str, Any], ckpt: Checkpoint) -> Plan:
         plan.check()
     except BridgeError as error:
         raise CheckpointError(
-            f"{quote(ckpt.source)}: the record of its conversion is damaged, convert it again: {error}"
+            quote(ckpt.source), f"has a record of its conversion that is damaged: {_first_line(error)}", _AGAIN
         ) from error
     for name, spec in plan.leaves.items():
         found = ckpt.specs.get(name)
         if found is None or (found.dtype, found.shape) != (spec.dtype, spec.shape):
             raise CheckpointError(
-                f"{quote(ckpt.source)}: leaf {quote(name)} is not what the record of its conversion says, {spec}. "
-                "Files of two conversions are mixed: convert it again."
+                quote(ckpt.source),
+                f"has files of two conversions: leaf {quote(name)} is not what its record says, {spec}",
+                _AGAIN,
             )
     return plan
 

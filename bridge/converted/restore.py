@@ -33,10 +33,14 @@ def restore(ckpt: Checkpoint, place: Target) -> tuple[tuple[str, ...], int]:
     record = read_record(ckpt)
     files = record["files"]
     if place.single and len(files) > 1:
-        raise SaveError(f"{quote(str(place.path))} is one file, the checkpoint had {len(files)}: name a folder")
+        raise SaveError(
+            quote(str(place.path)), f"is the name of one file, and the checkpoint had {len(files)}", "Name a folder"
+        )
     main = ckpt.byte_source(ckpt.files[0])
     if not isinstance(main, LocalFile) or len(ckpt.files) > 1:
-        raise CheckpointError(f"{quote(ckpt.source)} is no folder on this machine that convert wrote: fetch it first")
+        raise CheckpointError(
+            quote(ckpt.source), "is not on this disk as the folder that convert wrote", "Fetch it to a folder first"
+        )
     kept = ckpt.open_beside(beside(ckpt)[1])
     try:
         back = _Back(ckpt, plan_of(record, ckpt), np.frombuffer(main.map(), np.uint8), kept)
@@ -66,8 +70,9 @@ class _Back:
         if name in self.held and name in self.plan.specs:
             return gather(self.held[name], self.leaves, self.plan.specs[name].dtype)
         raise CheckpointError(
-            f"{quote(self.ckpt.source)} has lost what key {quote(key)} was: neither a leaf nor "
-            f"{quote(self.kept.name)} holds it. Convert it again."
+            quote(self.ckpt.source),
+            f"has lost key {quote(key)}: neither a leaf nor {quote(self.kept.name)} holds it",
+            "Convert it again",
         )
 
 
@@ -81,8 +86,9 @@ def _write(place: Target, stage: Stage, record: Mapping[str, Any], back: _Back) 
     lost = next((key for key in back.plan.specs if key not in named), None)
     if lost is not None:
         raise CheckpointError(
-            f"{quote(back.ckpt.source)}: the record of its conversion is damaged, convert it again: "
-            f"no file of it holds key {quote(lost)}"
+            quote(back.ckpt.source),
+            f"has a record of its conversion that is damaged: no file of it holds key {quote(lost)}",
+            "Convert it again",
         )
     nbytes = 0
     for number, (file, name) in enumerate(zip(files, names, strict=True)):
@@ -130,7 +136,7 @@ def _keys(header: str, source: str) -> list[str]:
         return [key for _, key in sorted(entries, key=lambda entry: entry[0])]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            f"{quote(source)}: a header in the record of its conversion is damaged. Convert it again."
+            quote(source), "has a record of its conversion that is damaged: a header in it is none", "Convert it again"
         ) from error
 
 
@@ -141,7 +147,7 @@ def _check(path: Path, source: str) -> None:
         read_header(written)
     except CheckpointError as error:
         raise CheckpointError(
-            f"{quote(source)}: the record of its conversion is damaged, convert it again: {error}"
+            quote(source), f"has a record of its conversion that is damaged: {error.statement}", "Convert it again"
         ) from error
     finally:
         written.close()

@@ -58,13 +58,14 @@ def encode_header(
     except UnicodeEncodeError as e:
         text = next(text for text in (*tensors, *chain(*metadata.items())) if _is_lone(text))
         raise SaveError(
-            f"{quote(file)}: key or metadata {quote(text)} holds a lone surrogate, which UTF-8 cannot hold: rename it"
+            quote(file), f": key or metadata {quote(text)} holds a lone surrogate, which UTF-8 cannot hold", "Rename it"
         ) from e
     raw += b" " * (-(8 + len(raw)) % alignment)
     if len(raw) > MAX_HEADER_NBYTES:
         raise SaveError(
-            f"{quote(file)} would need a header of {human_nbytes(len(raw))}, readers take at most 100 MB: "
-            "save to more files with a smaller max_shard_size, or with less metadata"
+            quote(file),
+            f"would need a header of {human_nbytes(len(raw))}, readers take at most 100 MB",
+            "Save to more files with a smaller max_shard_size, or with less metadata",
         )
     head = len(raw).to_bytes(8, "little") + raw
     return head, {key: len(head) + offset for key, offset in offsets.items()}

@@ -17,7 +17,7 @@ from bridge._text import plural, quote
 from bridge.format.strict_json import is_list, is_object, kind, loads
 from bridge.format.table import Columns, Form, element_count
 
-ADVICE = "The file is damaged or was written by a faulty tool: fetch it again, or save it with safetensors."
+ADVICE = "Fetch the file again, or save it with safetensors: it is damaged, or was written by a faulty tool"
 _FIELDS = ("dtype", "shape", "data_offsets")
 
 
@@ -34,7 +34,7 @@ def parse_exact(raw: bytes | bytearray, data_nbytes: int, *, file: str) -> Colum
     """
     document = loads(raw, subject=f"{quote(file)}: the header", advice=ADVICE)
     if not is_object(document):
-        raise CheckpointError(f"{quote(file)}: the header must be a JSON object, got {kind(document)}. {ADVICE}")
+        raise CheckpointError(quote(file), f": the header must be a JSON object, got {kind(document)}", ADVICE)
     metadata = _metadata(document.pop("__metadata__", None), file)
     rows = [_Tensor(file, key, entry) for key, entry in document.items()]
     _check_tiling(rows, data_nbytes, file=file, data_start=8 + len(raw))
@@ -48,11 +48,11 @@ def _metadata(value: Any, file: str) -> dict[str, str]:
     if value is None:
         return {}
     if not is_object(value):
-        raise CheckpointError(f"{quote(file)}: __metadata__ must be an object of strings, got {kind(value)}. {ADVICE}")
+        raise CheckpointError(quote(file), f": __metadata__ must be an object of strings, got {kind(value)}", ADVICE)
     for name, text in value.items():
         if not isinstance(text, str):
             raise CheckpointError(
-                f"{quote(file)}: __metadata__ {quote(name)} must be a string, got {kind(text)}. {ADVICE}"
+                quote(file), f": __metadata__ {quote(name)} must be a string, got {kind(text)}", ADVICE
             )
     return value
 
@@ -74,7 +74,7 @@ class _Tensor:
         self._check_nbytes()
 
     def refuse(self, problem: str, advice: str = ADVICE) -> NoReturn:
-        raise CheckpointError(f"{quote(self.file)}: tensor {quote(self.key)}: {problem}. {advice}")
+        raise CheckpointError(quote(self.file), f": tensor {quote(self.key)}: {problem}", advice)
 
     def _fields(self, entry: Any) -> Sequence[Any]:
         if is_list(entry):
@@ -94,7 +94,7 @@ class _Tensor:
         if not isinstance(value, str):
             self.refuse(f"dtype must be a string, got {kind(value)}")
         if value not in DTYPES:
-            advice = "Update bridge if safetensors has learnt it since; else save the tensor in one of these."
+            advice = "Update bridge if safetensors has learnt it since; else save the tensor in one of these"
             self.refuse(f"unknown dtype {quote(value)}; known are {', '.join(DTYPES)}", advice)
         return value
 
@@ -137,9 +137,10 @@ def _check_tiling(rows: Sequence[_Tensor], data_nbytes: int, *, file: str, data_
         stop, before = row.stop, row
     if stop > data_nbytes:
         raise CheckpointError(
-            f"{quote(file)} holds {data_start + data_nbytes:,} bytes, its header promises {data_start + stop:,}. "
-            "It is cut off: fetch it again."
+            quote(file),
+            f"holds {data_start + data_nbytes:,} bytes, its header promises {data_start + stop:,}: it is cut off",
+            "Fetch it again",
         )
     if stop < data_nbytes:
         extra = plural(data_nbytes - stop, "byte")
-        raise CheckpointError(f"{quote(file)} holds {extra} after its last tensor, which no tensor owns. {ADVICE}")
+        raise CheckpointError(quote(file), f"holds {extra} after its last tensor, which no tensor owns", ADVICE)

@@ -125,19 +125,19 @@ def _read_json(source: Readable, first: bytearray) -> bytearray:
 
         other = describe(bytes(first))
         if other is not None:
-            raise CheckpointError(f"{name} is {other}")
+            raise CheckpointError(name, f"is {other[0]}", other[1])
         if nbytes < 8:
             held = plural(nbytes, "byte")
             raise CheckpointError(
-                f"{name} holds {held}, a safetensors file at least 8. It is empty or cut off: fetch it again."
+                name, f"holds {held}, a safetensors file at least 8: it is empty or cut off", "Fetch it again"
             )
         if stop - 8 > MAX_HEADER_NBYTES:
-            claim = f"{name} claims a header of {stop - 8:,} bytes; the format allows {MAX_HEADER_NBYTES:,}"
+            claim = f"claims a header of {stop - 8:,} bytes; the format allows {MAX_HEADER_NBYTES:,}"
             if stop <= nbytes:
-                raise CheckpointError(f"{claim}. Split it: save its tensors to several files.")
-            raise CheckpointError(f"{claim}. {ADVICE}")
+                raise CheckpointError(name, claim, "Save its tensors to several files")
+            raise CheckpointError(name, claim, ADVICE)
         raise CheckpointError(
-            f"{name} holds {nbytes:,} bytes, its header alone promises {stop:,}. It is cut off: fetch it again."
+            name, f"holds {nbytes:,} bytes, its header alone promises {stop:,}: it is cut off", "Fetch it again"
         )
     raw = bytearray(stop - 8)
     have = min(stop, len(first)) - 8

@@ -15,7 +15,7 @@ from bridge._text import quote
 from bridge.format.strict_json import is_object, kind, loads
 
 MAX_INDEX_NBYTES = 100_000_000  # as for headers; 100,000 keys take a tenth of it
-_ADVICE = "The index is damaged or was written by a faulty tool: fetch it again, or save the checkpoint again."
+_ADVICE = "Fetch the index again, or save the checkpoint again: it is damaged, or was written by a faulty tool"
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -47,24 +47,22 @@ def parse_index(raw: bytes, *, name: str) -> Index:
     file outside its folder.
     """
     if raw.startswith(b"version https://git-lfs"):
-        raise CheckpointError(
-            f"{quote(name)} is a Git LFS pointer, not the file: run `git lfs pull` in its repository."
-        )
+        raise CheckpointError(quote(name), "is a Git LFS pointer, not the file", "Run `git lfs pull` in its repository")
     document = loads(raw, subject=f"{quote(name)}: the index", advice=_ADVICE)
     if not is_object(document):
-        raise CheckpointError(f"{quote(name)}: the index must be a JSON object, got {kind(document)}. {_ADVICE}")
+        raise CheckpointError(quote(name), f": the index must be a JSON object, got {kind(document)}", _ADVICE)
     if "weight_map" not in document:
-        raise CheckpointError(f"{quote(name)}: the index has no weight_map, which says where each key lies. {_ADVICE}")
+        raise CheckpointError(quote(name), ": the index has no weight_map, which says where each key lies", _ADVICE)
     weight_map, metadata = document["weight_map"], document.get("metadata")
     if not is_object(weight_map):
-        raise CheckpointError(f"{quote(name)}: weight_map must be an object, got {kind(weight_map)}. {_ADVICE}")
+        raise CheckpointError(quote(name), f": weight_map must be an object, got {kind(weight_map)}", _ADVICE)
     if metadata is not None and not is_object(metadata):
-        raise CheckpointError(f"{quote(name)}: metadata must be an object, got {kind(metadata)}. {_ADVICE}")
+        raise CheckpointError(quote(name), f": metadata must be an object, got {kind(metadata)}", _ADVICE)
     safe: set[str] = set()
     for key, file in weight_map.items():
         if not isinstance(file, str):
             raise CheckpointError(
-                f"{quote(name)}: weight_map {quote(key)} must be a file name, got {kind(file)}. {_ADVICE}"
+                quote(name), f": weight_map {quote(key)} must be a file name, got {kind(file)}", _ADVICE
             )
         if file not in safe:
             _check_name(file, key, name)
@@ -89,6 +87,10 @@ def _check_name(file: str, key: str, index: str) -> None:
     else:
         return
     raise CheckpointError(
-        f"{quote(index)}: weight_map {quote(key)} names {quote(file)}, which {problem}. "
-        "A file of an index lies in the index's folder or below. Do not use this checkpoint unless you trust its maker."
+        quote(index),
+        (
+            f": weight_map {quote(key)} names {quote(file)}, which {problem}: a file of an index lies in "
+            "its folder or below"
+        ),
+        "Do not use this checkpoint unless you trust its maker",
     )

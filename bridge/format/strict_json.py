@@ -46,7 +46,7 @@ def loads(raw: bytes | bytearray, *, subject: str, advice: str) -> Any:
         problem, cause = f"of {human_nbytes(len(raw))} takes more memory than there is", e
     else:
         return value
-    raise CheckpointError(f"{subject} {problem}. {advice}") from cause
+    raise CheckpointError(subject, problem, advice) from cause
 
 
 def is_object(value: Any) -> TypeGuard[dict[str, Any]]:

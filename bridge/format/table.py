@@ -118,7 +118,7 @@ class Table(Mapping[str, "TensorSpec"]):
         ranks: Numbers,
         offsets: npt.NDArray[np.int64],
         parts: Mapping[int, tuple[Part, ...]] | None = None,
-        refused: Mapping[str, str] | None = None,
+        refused: Mapping[str, tuple[str, str, str]] | None = None,
     ) -> None:
         self.names, self.kinds, self.forms = names, kinds, forms
         self.files, self.ranks, self.offsets = files, ranks, offsets
@@ -140,7 +140,7 @@ class Table(Mapping[str, "TensorSpec"]):
         kinds: list[Numbers] = [np.empty(0, np.intp)]
         offsets: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]  # an index may list nothing
         parts: dict[int, tuple[Part, ...]] = {}
-        refused: dict[str, str] = {}
+        refused: dict[str, tuple[str, str, str]] = {}
         for table, kept in tables:
             if table.parts:
                 numbered = enumerate(kept.tolist(), len(names))

@@ -81,8 +81,12 @@ def parts_apart(rule: Rule, names: Sequence[Name], shapes: Sequence[Shape | None
     if len(known) < len(shapes) or None in widths.values():
         shown = ", ".join(quote(str(name)) for name in names)
         raise PlanError(
-            f"{shown} are parts of one leaf, are not equally wide in all layers, and differ in more than one segment "
-            "of their names, which no rule can say: rename them so that they differ in one segment"
+            shown,
+            (
+                "are parts of one leaf, are not equally wide in all layers, and differ in more than one "
+                "segment of their names, which no rule can say"
+            ),
+            "Rename them so that they differ in one segment",
         )
     one_wide = not any(isinstance(factor, Part) for factor in key.factors())
     taken = {f.name for side in (key, leaf) for f in side.factors() if isinstance(f, Index)}

@@ -195,12 +195,16 @@ class KeySpeller:
                 found = more.shape((0, 0), rest.get(0))
         except ShapeConflict as conflict:
             leaf = self.names.table.names[self.leaves.leaf(int(rows.ids[0]))]
-            raise PlanError(f"leaf {quote(leaf)} cannot be saved by the rule '{rule}': {conflict}") from None
+            raise PlanError(
+                f"leaf {quote(leaf)}", f"cannot be saved by the rule '{rule}': {conflict.problem}", conflict.advice
+            ) from None
         if found is None:
             missing = ", ".join(f"{name}=…" for name in extents.unsolved())
             key = str(rule.keys[side].name)
             raise PlanError(
-                f"key {quote(key)} has a shape that the model does not tell: add '; {missing}' to the rule '{rule}'"
+                f"key {quote(key)}",
+                "has a shape that the model does not tell",
+                f"Add '; {missing}' to the rule '{rule}'",
             )
         return found, extents.known
 
@@ -215,7 +219,7 @@ class KeySpeller:
         if found is None:
             shown = ", ".join(f"{name}=…" for name in extents.unsolved())
             raise ShapeConflict(
-                f"the rule '{port.rule}' of its layout does not say how wide its keys are: add '; {shown}'"
+                f"the rule '{port.rule}' of its layout does not say how wide its keys are", f"Add '; {shown}'"
             )
         return found
 

@@ -81,8 +81,9 @@ class LeafMatcher:
                         if (now[ids] & fits).any():
                             twice = index.names[int(ids[np.flatnonzero(now[ids] & fits)[0]])]
                             raise PlanError(
-                                f"leaf {quote(twice)} can be saved in two ways by the rule '{rule}': write rules that "
-                                "say which of its indices are axes of the leaf"
+                                f"leaf {quote(twice)}",
+                                f"can be saved in two ways by the rule '{rule}'",
+                                "Write rules that say which of its indices are axes of the leaf",
                             )
                         now[ids[fits]] = True
                         if fits.any():
@@ -168,8 +169,12 @@ class LeafMatcher:
             if index.selection is not None and not index.selection.bounded and index.name not in sizes:
                 leaf = self.names.table.names[self.leaf(int(named.match.family.ids[0]))]
                 raise PlanError(
-                    f"leaf {quote(leaf)} cannot be saved by the rule '{rule}': '{index}' counts from the end, and the "
-                    f"model does not say of how many: add their number to the rule, such as '; {index.name}=4'"
+                    f"leaf {quote(leaf)}",
+                    (
+                        f"cannot be saved by the rule '{rule}': '{index}' counts from the end, and the model does not "
+                        "say of how many"
+                    ),
+                    f"Add their number to the rule, such as '; {index.name}=4'",
                 )
 
     def targets(self, rule: Rule, name: int, depth: int) -> tuple[Target, ...]:

@@ -117,7 +117,9 @@ def _selected(factor: Index, extent: int) -> tuple[int, int, int]:
         return (chosen.start, chosen.step, len(chosen)) if len(chosen) else (0, 1, 0)
     gaps = {b - a for a, b in pairwise(chosen)}
     if len(gaps) > 1:
-        raise ShapeConflict(f"'{factor}' picks axis elements at uneven distances: write one rule for each run of them")
+        raise ShapeConflict(
+            f"'{factor}' picks axis elements at uneven distances", "Write one rule for each run of them"
+        )
     if chosen and not 0 <= max(chosen) < extent:
         raise ShapeConflict(f"'{factor}' lies outside an axis of {extent}")
     return (chosen[0], gaps.pop() if gaps else 1, len(chosen)) if chosen else (0, 1, 0)
@@ -133,7 +135,7 @@ def key_box(rule: Rule, shape: Shape) -> Boxes:
     extents, _ = solve(rule_axes, {(0, 0): shape})
     if unsolved := extents.unsolved():
         raise ShapeConflict(
-            f"the shape {shape} does not say how wide {' and '.join(unsolved)} is: add '; {unsolved[0]}=…'"
+            f"the shape {shape} does not say how wide {' and '.join(unsolved)} is", f"Add '; {unsolved[0]}=…'"
         )
     walk = _walk(rule_axes, extents, (0, 0), shape, frozenset(), on_leaf=False)
     steps: list[list[tuple[int, int]]] = [[] for _ in shape]

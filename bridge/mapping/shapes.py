@@ -155,7 +155,7 @@ class AxesSolver(PlainSolver):
         if unsolved := extents.unsolved():
             words = f"{', '.join(unsolved[:-1])} and {unsolved[-1]} are" if len(unsolved) > 1 else f"{unsolved[0]} is"
             shown = ", ".join(f"{name}=…" for name in unsolved)
-            raise ShapeConflict(f"the shapes do not say how wide {words}: add '; {shown}'")
+            raise ShapeConflict(f"the shapes do not say how wide {words}", f"Add '; {shown}'")
         found: dict[TermPosition, ParametricMap] = {}
         for place, position in positions.items():
             leaf = (leaf_side, position.branch)

@@ -17,7 +17,12 @@ Place = tuple[int, int]
 
 
 class ShapeConflict(Exception):  # noqa: N818 - internal: becomes an entry of a plan's report, never reaches a user
-    """Shapes do not fit a rule's axes; the message says where and why."""
+    """Shapes do not fit a rule's axes: where and why, and what to do where that is known."""
+
+    def __init__(self, problem: str, advice: str = "") -> None:
+        super().__init__(f"{problem}: {advice[0].lower()}{advice[1:]}" if advice else problem)
+        self.problem = problem
+        self.advice = advice or "Correct the axes of the rule, or their extents"
 
 
 @dataclass(slots=True)

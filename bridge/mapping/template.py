@@ -92,8 +92,9 @@ class Template(NamedTuple):
         for shape, name in first.items():
             if prod(shape) > MAX_COUNT:
                 raise PlanError(
-                    f"leaf {quote(name)} of the model would be {list(shape)}, more than an array can have: make it "
-                    "smaller"
+                    f"leaf {quote(name)}",
+                    f"of the model would be {list(shape)}, more than an array can have",
+                    "Make it smaller",
                 )
 
     def ports(self) -> dict[str, list[PortNumbers]]:

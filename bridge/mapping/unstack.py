@@ -39,8 +39,12 @@ def by_shape(bound: BoundRule, side: int, branch: int, rows: Rows, table: ArrayT
         count = prod(known.get(name, 1) for name in only)
         if count > _MOST:
             raise PlanError(
-                f"key {quote(table.names[key])} would become {count:,} leaves by the rule '{bound.rule}', "
-                f"more than the {_MOST:,} that one key may have: give a model"
+                f"key {quote(table.names[key])}",
+                (
+                    f"would become {count:,} leaves by the rule '{bound.rule}', more than the {_MOST:,} that one "
+                    "key may have"
+                ),
+                "Give a model",
             )
         found = list(product(*(range(known.get(name, 1)) for name in only)))
         numbers += [row] * len(found)

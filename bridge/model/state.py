@@ -11,7 +11,7 @@ from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.model.template import Leaf, joined, walk
 
-PAIR = "pass the pair (model, state) that eqx.nn.make_with_state gives"
+PAIR = "Pass the pair (model, state) that eqx.nn.make_with_state gives"
 
 
 def refuse_stateless(like: Any, indices: Sequence[Leaf]) -> NoReturn:
@@ -22,8 +22,12 @@ def refuse_stateless(like: Any, indices: Sequence[Leaf]) -> NoReturn:
     name = indices[0].name
     more = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
     raise PlanError(
-        f"{type(like).__name__} keeps state at {quote(name)}{more}, such as the running statistics of a BatchNorm, "
-        f"but its state was not given: {PAIR}"
+        type(like).__name__,
+        (
+            f"keeps state at {quote(name)}{more}, such as the running statistics of a BatchNorm, but its "
+            "state was not given"
+        ),
+        PAIR,
     )
 
 
@@ -35,7 +39,7 @@ def state_leaves(state: Any, indices: Sequence[Leaf], start: int) -> list[Leaf]:
     try:
         values, structure = jtu.tree_flatten(state)
     except ValueError as error:
-        raise PlanError(f"the state was used before, and a State is single use: {PAIR}") from error
+        raise PlanError("the state", "was used before, and a State is single use", PAIR) from error
     # The same state with the places of its leaves for values: `get` then tells whose each leaf is.
     places = jtu.tree_unflatten(structure, range(len(values)))
     found: dict[int, Leaf] = {}
@@ -44,14 +48,15 @@ def state_leaves(state: Any, indices: Sequence[Leaf], start: int) -> list[Leaf]:
             entry = places.get(index.value)
         except KeyError as error:
             raise PlanError(
-                f"the state has no entry for {quote(index.name)}: it is not the state of this model: {PAIR}"
+                "the state", f"is not the state of this model: it has no entry for {quote(index.name)}", PAIR
             ) from error
         for leaf in walk(entry).leaves:
             name, alias = joined(index.name, leaf.name), joined(index.alias, leaf.alias)
             found.setdefault(leaf.value, Leaf(name, alias, values[leaf.value], start + leaf.value))
     if len(found) < len(values):
         raise PlanError(
-            f"the state has {len(values)} arrays, the model's layers point to {len(found)} of them: "
-            "pass (model, state.substate(model))"
+            "the state",
+            f"has {len(values)} arrays, the model's layers point to {len(found)} of them",
+            "Pass (model, state.substate(model))",
         )
     return [found[place] for place in sorted(found)]

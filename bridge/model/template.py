@@ -111,7 +111,7 @@ def _walk(node: Any, name: tuple[str, ...], alias: tuple[str, ...], walked: Walk
         return
     if kind == "state":
         at = quote(".".join(alias))
-        raise PlanError(f"{at} is an equinox State within a larger tree: pass the pair (model, state)")
+        raise PlanError(at, "is an equinox State within a larger tree", "Pass the pair (model, state)")
     if kind == "module" or (walked.layers and isinstance(node, walked.layers)):
         walked.modules.append((".".join(name), node))
     children = [] if kind == "array" else list(_children(node))
@@ -148,8 +148,9 @@ class Model:
         value = self.arrays[name].value
         if isinstance(value, jax.ShapeDtypeStruct):
             raise PlanError(
-                f"leaf {quote(name)} may be missing, but the template is abstract and has no value to keep: give a "
-                "concrete template, or allow_missing={pattern: function} to make one"
+                f"leaf {quote(name)}",
+                "may be missing, but the template is abstract and has no value to keep",
+                "Give a concrete template, or allow_missing={pattern: function} to make one",
             )
         return value
 
@@ -242,8 +243,11 @@ def _placing(walked: Walked, own: Sequence[OwnLayout], kind: str) -> Placing | N
         if not any(isinstance(module, layout.kind) for _, module in walked.modules):
             types = sorted({type(module).__name__ for _, module in walked.modules})
             raise PlanError(
-                f"layouts: no layer of {kind} is a {quote(layout.kind.__name__)}, whose layout was given: "
-                f"its layers are {', '.join(map(quote, types)) or 'plain containers'}"
+                "layouts",
+                f": no layer of {kind} is a {quote(layout.kind.__name__)}, whose layout was given",
+                f"Name a type of its layers: {', '.join(map(quote, types))}"
+                if types
+                else "Leave layouts out: it has plain containers",
             )
     if not walked.modules:
         return None
@@ -261,8 +265,9 @@ def _arrays(walked: Walked, shown: Mapping[str, str], kind: str) -> dict[str, Le
         name = shown.get(leaf.name, leaf.name)
         if name in arrays:
             raise PlanError(
-                f"leaf {quote(name)} stands twice in {kind}, as {quote(arrays[name].alias)} and as "
-                f"{quote(leaf.alias)}: rename one of the attributes"
+                f"leaf {quote(name)}",
+                f"stands twice in {kind}, as {quote(arrays[name].alias)} and as {quote(leaf.alias)}",
+                "Rename one of the attributes",
             )
         arrays[name] = leaf
     return arrays

@@ -32,8 +32,10 @@ def tokenizer_of(raw: bytes, *, name: str) -> Any:
     try:
         from tokenizers import Tokenizer  # an extra: other models do without
     except ImportError as e:
-        raise bridge.BridgeError("tokenizing needs the 'tokenizers' library: pip install 'eqx-bridge[text]'.") from e
+        raise bridge.BridgeError(
+            "tokenizing", "needs the 'tokenizers' library", "Install it: pip install 'eqx-bridge[text]'"
+        ) from e
     try:
         return Tokenizer.from_buffer(raw)
     except Exception as e:  # the library raises no other
-        raise bridge.CheckpointError(f"'{name}' is no tokenizer that can be read: {e}. Fetch it again.") from e
+        raise bridge.CheckpointError(f"'{name}'", f"is no tokenizer that can be read: {e}", "Fetch it again") from e

@@ -57,7 +57,9 @@ def rendered(template: str, tokens: Mapping[str, str], messages: Sequence[Mappin
         import jinja2
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError as e:
-        raise bridge.BridgeError("a chat template needs the 'jinja2' library: pip install 'eqx-bridge[text]'.") from e
+        raise bridge.BridgeError(
+            "a chat template", "needs the 'jinja2' library", "Install it: pip install 'eqx-bridge[text]'"
+        ) from e
 
     def fail(message: object) -> NoReturn:
         raise jinja2.TemplateError(str(message))
@@ -80,5 +82,5 @@ def rendered(template: str, tokens: Mapping[str, str], messages: Sequence[Mappin
         return "".join(pieces)
     except Exception as e:  # a program of a stranger's fails in any way
         raise bridge.CheckpointError(
-            f"'{name}': its chat template fails: {safe(str(e))}. Give the prompt as it is: --raw."
+            f"'{name}'", f": its chat template fails: {safe(str(e))}", "Give the prompt as it is: --raw"
         ) from e

@@ -76,7 +76,9 @@ class Fields:
         parts: Mapping[str, bool | str] | None = None,
     ) -> None:
         if not isinstance(data, Mapping):
-            raise bridge.CheckpointError(f"'{safe(name)}' holds {_spelled(data)}, not an object of fields.")
+            raise bridge.CheckpointError(
+                f"'{safe(name)}'", f"holds {_spelled(data)}, not an object of fields", "Fetch it again"
+            )
         self._left = dict(data)
         self._name = f"'{safe(name)}'"
         self._prefix = ""
@@ -218,8 +220,9 @@ class Fields:
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
                 raise bridge.CheckpointError(
-                    f"{self._name}: field '{name}' is {_spelled(value)}, and this model does not know it. "
-                    f'If it changes nothing: ignore=["{name}"].'
+                    self._name,
+                    f": field '{name}' is {_spelled(value)}, and this model does not know it",
+                    f'Give ignore=["{name}"] if it changes nothing',
                 )
         if self._parts:
             raise TypeError(f"this model has no part {', '.join(map(repr, self._parts))} that could be chosen")
@@ -227,7 +230,9 @@ class Fields:
     def refuse(self, field: str, value: Any, expected: str) -> NoReturn:
         """Say what was expected of a field."""
         raise bridge.CheckpointError(
-            f"{self._name}: field '{self._prefix}{field}' is {_spelled(value)}; this model takes {expected}."
+            self._name,
+            f": field '{self._prefix}{field}' is {_spelled(value)}, and this model takes {expected}",
+            "Correct the field, or load the weights into a model of your own",
         )
 
     def _limited(self, field: str, value: int) -> int:
@@ -239,7 +244,9 @@ class Fields:
     def _take(self, field: str, default: Any) -> Any:
         value = self._left.pop(field, default)
         if value is None and default is None:
-            raise bridge.CheckpointError(f"{self._name} lacks field '{self._prefix}{field}', which this model needs.")
+            raise bridge.CheckpointError(
+                self._name, f"lacks field '{self._prefix}{field}', which this model needs", "Fetch it again"
+            )
         return default if value is None else value
 
 

@@ -54,13 +54,13 @@ def generate(
     """
     tokens = jnp.asarray(tokens)
     if tokens.ndim != 1 or not tokens.shape[0] or not jnp.issubdtype(tokens.dtype, jnp.integer):
-        shown = f"{tokens.dtype}{list(tokens.shape)}"
         raise bridge.BridgeError(
-            f"tokens are {shown}; generate takes the ids of one prompt, of shape (seq,), at least one. "
-            "A batch of prompts: jax.vmap(lambda tokens: generate(model, tokens, 20))(batch)."
+            f"tokens of shape {tokens.shape} and {tokens.dtype}",
+            "are not the ids of one prompt, of shape (seq,), at least one",
+            "For a batch of prompts use jax.vmap(lambda tokens: generate(model, tokens, 20))(batch)",
         )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 1:
-        raise bridge.BridgeError(f"max_new_tokens is {max_new_tokens!r}; a whole number from 1 up is expected.")
+        raise bridge.BridgeError("max_new_tokens", f"is {max_new_tokens!r}", "Give a whole number from 1 up")
     sampling = Sampling.of(temperature, top_p, key)
     stops = jnp.asarray([] if eos_token_id is None else eos_token_id, jnp.int32).reshape(-1)
     seq = tokens.shape[0]
@@ -86,15 +86,19 @@ class Sampling(NamedTuple):
     def of(cls, temperature: float | None, top_p: float | None, key: jax.Array | None) -> Sampling:
         """What the caller asked for. **Raises:** `bridge.BridgeError` for what makes no sense."""
         if temperature is not None and not 0 <= temperature < math.inf:
-            raise bridge.BridgeError(f"temperature is {temperature}; a number from 0 up is expected.")
+            raise bridge.BridgeError("temperature", f"is {temperature}", "Give a number from 0 up")
         if top_p is not None and not 0 < top_p <= 1:
-            raise bridge.BridgeError(f"top_p is {top_p}; a number above 0, at most 1, is expected.")
+            raise bridge.BridgeError("top_p", f"is {top_p}", "Give a number above 0, at most 1")
         if not temperature:
             if top_p is not None:
-                raise bridge.BridgeError("top_p says how to draw tokens, and none are drawn: temperature=1.0 draws.")
+                raise bridge.BridgeError(
+                    "top_p", "says how to draw tokens, and none are drawn", "Give temperature=1.0 to draw them"
+                )
             return cls()
         if key is None:
-            raise bridge.BridgeError("drawing tokens needs a key: key=jax.random.key(0).")
+            raise bridge.BridgeError(
+                "temperature", f"is {temperature}, and drawing tokens needs a key", "Give key=jax.random.key(0)"
+            )
         return cls(jnp.float32(temperature), None if top_p is None else jnp.float32(top_p), key)
 
     def __call__(self, logits: jax.Array, number: jax.Array | int) -> jax.Array:

@@ -16,7 +16,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         raw = Path(path).read_bytes()
     except OSError as e:
-        raise bridge.CheckpointError(f"'{safe(name)}' cannot be read: {e.strerror or e}. Check the path.") from e
+        raise bridge.CheckpointError(f"'{safe(name)}'", f"cannot be read: {e.strerror or e}", "Check the path") from e
     return parse_json(raw, name=name)
 
 
@@ -25,7 +25,7 @@ def parse_json(raw: bytes, *, name: str) -> Any:
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as e:
-        raise bridge.CheckpointError(f"'{safe(name)}' is not JSON: {safe(str(e))}. Fetch it again.") from e
+        raise bridge.CheckpointError(f"'{safe(name)}'", f"is not JSON: {safe(str(e))}", "Fetch it again") from e
 
 
 def safe(text: str) -> str:

@@ -173,8 +173,9 @@ def from_pretrained(
         name = _config_name(ckpt)
         if model_class is not None and not issubclass(kind, model_class):
             raise bridge.CheckpointError(
-                f"'{ckpt.source}' is a {kind.__name__} by its config.json, not a {model_class.__name__}. "
-                f"Ask for that: model_class={kind.__name__}, or none."
+                f"'{ckpt.source}'",
+                f"is a {kind.__name__} by its config.json, not a {model_class.__name__}",
+                f"Give model_class={kind.__name__}, or none",
             )
         like, rules = eqx.filter_eval_shape(kind, config, key=jax.random.key(0)), module.rules(config)
         plan = bridge.plan(
@@ -214,6 +215,9 @@ def from_pretrained(
     finally:
         if ckpt is not source:
             ckpt.close()
+
+
+_COMPUTE = "Say in which one the model shall compute: dtype=…"
 
 
 def architecture(source: Any, *, ignore: Collection[str] = (), left_behind: Sequence[str] = ()) -> tuple[Any, Any, Any]:
@@ -261,8 +265,12 @@ def _check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Colle
         value = fields.get(field)
         if isinstance(value, int) and value > nbits:
             raise bridge.CheckpointError(
-                f"'{name}': field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
-                "bytes of weights in all. Config and weights do not belong together: fetch both again."
+                f"'{name}'",
+                (
+                    f": field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
+                    "bytes of weights in all"
+                ),
+                "Fetch config and weights again: they do not belong together",
             )
 
 
@@ -272,9 +280,7 @@ def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None)
     dtypes = {tensor.dtype for tensor in found.values()}
     if len(dtypes) > 1:
         names = " and ".join(sorted(dtype.name for dtype in dtypes))
-        raise bridge.CheckpointError(
-            f"'{ckpt.source}' has quantised weights of {names}. Say in which one the model shall compute: dtype=…"
-        )
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", _COMPUTE)
     return next(iter(dtypes), "checkpoint")
 
 
@@ -283,6 +289,4 @@ def _check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
     floats = {spec.dtype for spec in plan.leaves.values() if jax.numpy.issubdtype(spec.dtype, jax.numpy.floating)}
     if len(floats) > 1:
         names = " and ".join(sorted(dtype.name for dtype in floats))
-        raise bridge.CheckpointError(
-            f"'{ckpt.source}' stores its weights in {names}. Say in which one the model shall compute: dtype=…"
-        )
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", _COMPUTE)

@@ -42,8 +42,12 @@ class TextClassifier:
         head = getattr(model.config, "head", "")
         if not isinstance(model, TextEncoder) or not head.endswith("classification"):
             raise bridge.CheckpointError(
-                f"this {type(model).__name__} has no head that classifies texts or tokens. Name a checkpoint whose "
-                "config.json has a class like BertForSequenceClassification in 'architectures'."
+                f"this {type(model).__name__}",
+                "has no head that classifies texts or tokens",
+                (
+                    "Name a checkpoint whose config.json has a class like BertForSequenceClassification in "
+                    "'architectures'"
+                ),
             )
         self.model, self.labels = model, model.config.labels
         self.of_tokens = isinstance(model.head, TokenClassifier)

@@ -134,14 +134,16 @@ class Encoder(eqx.Module):
         """The summary of hidden states `(seq, d)`. **Raises:** `bridge.BridgeError` where the model has no pooler."""
         if self.pooler is None:
             name = type(self).__name__
-            raise bridge.BridgeError(f"this {name} has no pooler. Make it with one: Config.from_dict(…, pooler=True).")
+            raise bridge.BridgeError(
+                f"this {name}", "has no pooler", "Make it with one: Config.from_dict(…, pooler=True)"
+            )
         return self.pooler(hidden)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """What the head says of hidden states `(seq, d)`. **Raises:** `bridge.BridgeError` where there is no head."""
         if self.head is None:
             name = type(self).__name__
-            raise bridge.BridgeError(f"this {name} has no head. Make it with one: Config.from_dict(…, head=True).")
+            raise bridge.BridgeError(f"this {name}", "has no head", "Make it with one: Config.from_dict(…, head=True)")
         return self.head(hidden)
 
     def through(self, x: jax.Array, context: Any, *, every: bool) -> tuple[jax.Array, jax.Array | None]:
@@ -211,7 +213,9 @@ class TextEncoder(Encoder):
         (seq,) = tokens.shape
         name, most = type(self).__name__, self.config.max_tokens
         if most is not None and seq > most:
-            raise bridge.BridgeError(f"{name} got {seq} tokens and has positions for {most}: cut the text.")
+            raise bridge.BridgeError(
+                f"{seq} tokens", f"are more than the {most} that {name} has positions for", "Shorten the input"
+            )
         shown = jnp.ones(seq, bool) if mask is None else mask.astype(bool)
         types = jnp.zeros(seq, jnp.int32) if token_types is None else token_types
         return self.embedded(tokens, shown, types), self.context(tokens, shown)
@@ -244,8 +248,9 @@ class ImageEncoder(Encoder):
         wanted = (self.config.num_channels, *self.config.image_size)
         if image.shape != wanted or not jnp.issubdtype(image.dtype, jnp.floating):
             raise bridge.BridgeError(
-                f"{type(self).__name__} takes an image of shape {wanted} and floats, and got {image.shape} of "
-                f"{image.dtype}: prepare it as the checkpoint's preprocessor_config.json says, and batches by jax.vmap."
+                f"an image of shape {image.shape} and {image.dtype}",
+                f"is not what {type(self).__name__} takes: {wanted} of floats",
+                "Prepare it as the checkpoint's preprocessor_config.json says, and batches by jax.vmap",
             )
         return self.embed(image)
 

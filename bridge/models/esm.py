@@ -141,7 +141,9 @@ class Esm(TextEncoder):
         last. Arguments as for a call. **Raises:** `bridge.BridgeError` where the model has no such layer.
         """
         if self.contact is None:
-            raise bridge.BridgeError("this Esm predicts no contacts. Make it so: Config.from_dict(…, contacts=True).")
+            raise bridge.BridgeError(
+                "this Esm", "predicts no contacts", "Make it so: Config.from_dict(…, contacts=True)"
+            )
         shown = jnp.ones(len(tokens), bool) if mask is None else mask.astype(bool)
         x, context = self.embedded(tokens, shown, jnp.zeros_like(tokens)), self.context(tokens, shown)
         _, states = self.through(x, context, every=True)

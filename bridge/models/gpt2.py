@@ -139,7 +139,9 @@ class GPT2(Decoder):
         """All that there are tokens, as far as there are positions for them."""
         if size > self.config.n_positions:
             raise bridge.BridgeError(
-                f"GPT2 is to see {size} tokens and has positions for {self.config.n_positions}: cut the text."
+                f"{size} tokens",
+                f"are more than the {self.config.n_positions} that GPT2 has positions for",
+                "Shorten the input",
             )
         return size
 

@@ -140,8 +140,9 @@ def modules_of(data: object, *, name: str) -> Sequence[tuple[str, str]]:
         last = kind.rpartition(".")[2] if isinstance(kind, str) else ""
         if not isinstance(path, str) or last not in ("Transformer", "Pooling", "Dense", "Normalize"):
             raise bridge.CheckpointError(
-                f"'{name}' lists {last or 'something'!r}, and Transformer, Pooling, Dense and Normalize are known. "
-                "Load the encoder alone: bridge.models.from_pretrained."
+                f"'{name}'",
+                f"lists {last or 'something'!r}, and Transformer, Pooling, Dense and Normalize are known",
+                "Load the encoder alone: bridge.models.from_pretrained",
             )
         found.append((last, path))
     return found

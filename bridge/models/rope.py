@@ -173,8 +173,9 @@ class Rope:
     def _own(self, factors: tuple[float, ...], head_dim: int) -> np.ndarray:
         if len(factors) != head_dim // 2:
             raise bridge.CheckpointError(
-                f"config.json: a longrope has {len(factors)} factors, and heads of {head_dim} take {head_dim // 2}. "
-                "Fetch it again."
+                "'config.json'",
+                f": a longrope has {len(factors)} factors, and heads of {head_dim} take {head_dim // 2}",
+                "Fetch it again",
             )
         return np.array(factors, np.float32)
 

@@ -115,8 +115,9 @@ class SentenceEncoder:
         model = from_pretrained(source, **options)
         if not isinstance(model, TextEncoder):
             raise bridge.CheckpointError(
-                f"'{name.removesuffix('/modules.json')}' is a {type(model).__name__}, which is no encoder of text. "
-                "Name one, such as sentence-transformers/all-MiniLM-L6-v2."
+                f"'{name.removesuffix('/modules.json')}'",
+                f"is a {type(model).__name__}, which is no encoder of text",
+                "Name one, such as sentence-transformers/all-MiniLM-L6-v2",
             )
         longest = most if isinstance(most, int) and most > 0 else model.config.max_tokens or _LONGEST
         normalize = any(kind == "Normalize" for kind, _ in modules)
@@ -125,7 +126,9 @@ class SentenceEncoder:
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
         """Embed texts. **Returns:** f32, shape `(len(texts), d)`; rows have length one."""
         if isinstance(texts, str):
-            raise bridge.BridgeError("SentenceEncoder takes a list of texts, and got one text: encoder([text])[0].")
+            raise bridge.BridgeError(
+                "SentenceEncoder", "takes a list of texts, and got one text", "Write encoder([text])[0]"
+            )
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         rows: list[np.ndarray] = [np.empty(0, np.float32)] * len(ids)
         by_length = sorted(range(len(ids)), key=lambda n: len(ids[n]))  # neighbours need little padding
@@ -174,5 +177,5 @@ def _tokenizer(tokenizer: str | os.PathLike[str] | bytes) -> Any:
         return tokenizer_of(tokenizer, name="tokenizer.json")
     path = os.fspath(tokenizer)
     if not os.path.isfile(path):
-        raise bridge.CheckpointError(f"'{path}' is not there. Name the tokenizer.json of the checkpoint.")
+        raise bridge.CheckpointError(f"'{path}'", "is not there", "Name the tokenizer.json of the checkpoint")
     return tokenizer_of(Path(path).read_bytes(), name=path)

@@ -49,7 +49,7 @@ class TextGenerator:
     ) -> None:
         if not hasattr(model, "prefill"):
             raise bridge.CheckpointError(
-                f"this {type(model).__name__} is no decoder: nothing follows a prompt. Name one, such as a Llama."
+                f"this {type(model).__name__}", "is no decoder: nothing follows a prompt", "Name one, such as a Llama"
             )
         self.model, self.template, self.stops = model, template, frozenset(stops)
         self.tokenizer = tokenizer_of(tokenizer, name="tokenizer.json")
@@ -111,7 +111,7 @@ class TextGenerator:
             text = rendered(*self.template, messages, name="chat template")
             tokens = self.tokenizer.encode(text, add_special_tokens=False).ids
         if not tokens:
-            raise bridge.BridgeError("the prompt is empty. Say something.")
+            raise bridge.BridgeError("the prompt", "is empty", "Write one")
         return tokens
 
 
@@ -119,7 +119,9 @@ def _stream(model: Any, tokens: Sequence[int], new: int, sampling: Sampling) -> 
     """One id after the other, `new` at most, each as soon as it is known."""
     seq, most = len(tokens), model.config.max_position_embeddings
     if seq >= most:
-        raise bridge.BridgeError(f"the prompt has {seq} tokens, and the model positions for {most}: shorten it.")
+        raise bridge.BridgeError(
+            f"the prompt of {seq} tokens", f"is longer than the {most} that the model has positions for", "Shorten it"
+        )
     new = min(new, most - seq)
     row = np.zeros(padded(model, seq, new), np.int32)
     row[:seq] = tokens

@@ -31,11 +31,11 @@ _loads: dict[tuple[int, ...], int] = {}
 
 # What is compared: in words, and whether the checkpoint is to blame or how load was called.
 _FACTS = {
-    "commit": ("the commits {} and {}", True),
-    "keys": ("keys of other names, dtypes or shapes", True),
-    "samples": ("other values", True),
-    "mapping": ("other rules or leaves", False),
-    "shardings": ("other shardings", False),
+    "commit": ("commits, {} and {}", True),
+    "keys": ("keys, dtypes or shapes", True),
+    "samples": ("values", True),
+    "mapping": ("rules or leaves", False),
+    "shardings": ("shardings", False),
 }
 
 
@@ -70,8 +70,9 @@ def same_load_everywhere(
             raise
     except UnreachableError as error:
         raise CheckpointError(
-            f"{quote(ckpt.source)}: the processes cannot tell each other what they load, JAX says: {error}. "
-            "See whether process 0 still runs."
+            quote(ckpt.source),
+            f": the processes cannot tell each other what they load, JAX says: {error}",
+            "See whether process 0 still runs",
         ) from error
     _loads[processes] = number + 1
     _forget(service, folder, processes, others)
@@ -143,10 +144,12 @@ def _compare(
 def _error(source: str, processes: list[int], facts: list[Mapping[str, Any]], differing: list[str]) -> BridgeError:
     (one, mine), (other, theirs) = sorted(zip(processes, facts, strict=True), key=lambda pair: pair[0])
     said = [_FACTS[name][0].format(quote(str(mine[name])), quote(str(theirs[name]))) for name in differing]
-    shown = f"{quote(source)}: processes {one} and {other} would make one model of {' and '.join(said)}."
+    problem = f": processes {one} and {other} would load different {' and '.join(said)} into one model"
     if any(_FACTS[name][1] for name in differing):
-        return CheckpointError(f"{shown} Give all of them the same files, of a repo the same revision='<commit>'")
-    return PlanError(f"{shown} Call load with the same template, rules and sharding in all of them")
+        return CheckpointError(
+            quote(source), problem, "Give all of them the same files, of a repo the same revision='<commit>'"
+        )
+    return PlanError(quote(source), problem, "Call load with the same template, rules and sharding in all of them")
 
 
 def _forget(service: Coordination, folder: str, processes: tuple[int, ...], words: Mapping[str, str]) -> None:

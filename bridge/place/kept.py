@@ -25,7 +25,11 @@ class KeptPart:
         self.name, self.spec, self.holes, self.value = name, spec, holes, value
         reason = refusal(np.dtype(value.dtype), spec.dtype)
         if reason is not None:
-            raise PlanError(f"leaf {quote(name)} is not filled whole, and its own values: {reason}")
+            raise PlanError(
+                f"leaf {quote(name)}",
+                f"is not filled whole, and its own values: {reason[0]}",
+                "Give a template of that dtype",
+            )
 
     def write(self, box: Box, memory: np.ndarray) -> None:
         """Write what lies in a box of the leaf to memory of the box's shape.
@@ -44,8 +48,9 @@ class KeptPart:
                     written += prod(map(len, part))
             if written < prod(map(len, common)):
                 raise PlanError(
-                    f"leaf {quote(self.name)}, which keys fill in part, is spread over several processes as "
-                    f"{self.value.sharding}: give the template the sharding that the load has"
+                    f"leaf {quote(self.name)}",
+                    f"is filled in part by keys, and spread over several processes as {self.value.sharding}",
+                    "Give the template the sharding that the load has",
                 )
 
     def write_grid(self, grid: Grid | None, memory: np.ndarray) -> None:
@@ -63,7 +68,9 @@ class KeptPart:
             assign(out, values)
         except CheckpointError as error:
             raise PlanError(
-                f"leaf {quote(self.name)}, which keys fill in part, {error}: say with dtype= what the leaf should be"
+                f"leaf {quote(self.name)}",
+                f"is filled in part by keys, and its own value {error.problem}",
+                "Say with dtype= what the leaf should be",
             ) from error
 
     def sources(self) -> list[tuple[Box, np.ndarray]]:

@@ -7,6 +7,7 @@ second, and whoever waits for one that has stopped doing so gets an error.
 from __future__ import annotations
 
 import hashlib
+import json
 import threading
 import time
 from collections.abc import Sequence
@@ -23,8 +24,8 @@ PATIENCE = 30.0
 LATENESS = 600.0
 """Seconds that a process may come later than the others. One that died before is noticed by JAX, after 100 s."""
 _FIRST_LOOK, _LAST_LOOK = 0.01, 0.5
-_UNTOUCHED = "The target is as it was"
-_EITHER = "It was to commit: the target is the old checkpoint or the new one, whole"
+_UNTOUCHED = "the target is as it was"
+_EITHER = "it was to commit, and the target is the old checkpoint or the new one, whole"
 _before: dict[tuple[int, ...], list[int]] = {}
 """By who takes part, the numbers of saves whose words may still stand; the last is the next one's."""
 
@@ -41,14 +42,16 @@ class SaveGroup:
         self.me, self.processes = jax.process_index(), tuple(processes)
         if self.me not in self.processes:
             raise SaveError(
-                f"process {self.me} has no part of this model: call save only in those that have "
-                f"({', '.join(map(str, self.processes))})"
+                f"process {self.me}",
+                "has no part of this model",
+                f"Call save only in those that have ({', '.join(map(str, self.processes))})",
             )
         service = Coordination.found()
         if service is None:
             raise SaveError(
-                "the model is spread over several processes that have no way to agree on a file: "
-                "call jax.distributed.initialize() when they start"
+                "the model",
+                "is spread over several processes that have no way to agree on a file",
+                "Call jax.distributed.initialize() when they start",
             )
         self.service = service
         self.before = _before.setdefault(self.processes, [0])
@@ -72,9 +75,9 @@ class SaveGroup:
         self.stopped.set()
         self.beating.join()
         if error is not None and not self.told:
-            reason = str(error) if isinstance(error, BridgeError) else f"{type(error).__name__}: {error}"
+            said = (error.statement, error.advice) if isinstance(error, BridgeError) else (_raised(error), None)
             try:
-                self.service.put(f"{self.folder}/{self.me}/failed", reason)
+                self.service.put(f"{self.folder}/{self.me}/failed", json.dumps(said))
             except UnreachableError:
                 pass  # then the others cannot be reached by anything
 
@@ -110,20 +113,27 @@ class SaveGroup:
             for other in self.processes:
                 if f"{other}/failed" in words and other != self.me:
                     self.told = True
-                    raise SaveError(f"process {other} could not save its part: {words[f'{other}/failed']}")
+                    statement, advice = json.loads(words[f"{other}/failed"])
+                    raise SaveError(
+                        f"process {other}", f"could not save its part: {statement}", advice or "See its log"
+                    )
             alive = words.get(f"{process}/alive")
             silent = 0.0 if alive != last else silent
             last = alive
             if alive is None and waited > LATENESS:
                 raise SaveError(
-                    f"process {process} has not come to save within {LATENESS:g} s: every process that has part of "
-                    f"the model ({', '.join(map(str, self.processes))}) calls save. {_UNTOUCHED}"
+                    f"process {process}",
+                    f"has not come to save within {LATENESS:g} s; {_UNTOUCHED}",
+                    f"Call save in every process that has part of the model ({', '.join(map(str, self.processes))})",
                 )
             if alive is not None and silent > PATIENCE:
                 raise SaveError(
-                    f"process {process} has given no sign of life for {PATIENCE:g} s in the midst of a save: "
-                    "see what it said last. "
-                    f"{_EITHER if process == self.processes[0] else _UNTOUCHED}"
+                    f"process {process}",
+                    (
+                        f"has sent no heartbeat for {PATIENCE:g} s while saving; "
+                        f"{_EITHER if process == self.processes[0] else _UNTOUCHED}"
+                    ),
+                    "Check its log",
                 )
             time.sleep(pause)
             waited, silent = waited + pause, silent + pause
@@ -151,6 +161,12 @@ class SaveGroup:
     @staticmethod
     def _unreachable(error: UnreachableError) -> SaveError:
         return SaveError(
-            f"the processes that save together cannot reach each other, JAX says: {error}. "
-            "See whether process 0 still runs"
+            "the processes that save together",
+            f"cannot reach each other, JAX says: {error}",
+            "See whether process 0 still runs",
         )
+
+
+def _raised(error: BaseException) -> str:
+    """An error of somebody else's in one line."""
+    return f"{type(error).__name__}: {error}"

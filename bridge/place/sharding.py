@@ -61,11 +61,11 @@ def _resolve(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -> 
         mesh = jax.sharding.get_mesh()
         if mesh.empty:
             raise PlanError(
-                "sharding: a mapping of patterns needs a mesh: give (mesh, {...}), or call jax.set_mesh(mesh)"
+                "sharding", "is a mapping of patterns without a mesh", "Give (mesh, {...}), or call jax.set_mesh(mesh)"
             )
         return _by_pattern(mesh, sharding, leaves)
     if isinstance(sharding, Mesh | AbstractMesh):
-        raise PlanError("sharding is a mesh alone: say with it what goes where, (mesh, {pattern: PartitionSpec})")
+        raise PlanError("sharding", "is a mesh alone", "Say with it what goes where, (mesh, {pattern: PartitionSpec})")
     if callable(sharding) and not isinstance(sharding, Mapping):
         function = cast("Callable[[str, Spec], Any]", sharding)
         return {name: _sharding(name, function(name, spec)) for name, spec in leaves.items()}
@@ -79,7 +79,7 @@ def _sharding(name: str, value: Any) -> Placement:
     if isinstance(value, jax.Device):
         return SingleDeviceSharding(value)
     raise PlanError(
-        f"sharding of leaf {quote(name)} is {type(value).__name__}: give a jax.Device or a jax.sharding.Sharding"
+        f"sharding of leaf {quote(name)}", f"is {type(value).__name__}", "Give a jax.Device or a jax.sharding.Sharding"
     )
 
 
@@ -95,11 +95,11 @@ def _by_pattern(mesh: Mesh, specs: Any, leaves: Mapping[str, Spec]) -> dict[str,
     """The first pattern that matches a leaf says how it is partitioned; what none matches is replicated."""
     if not isinstance(specs, Mapping):
         raise PlanError(
-            f"sharding: (mesh, {{pattern: PartitionSpec}}) expected, got {type(specs).__name__} for the mapping"
+            "sharding", f"is a pair of a mesh and {type(specs).__name__}", "Give (mesh, {pattern: PartitionSpec})"
         )
     for text, spec in specs.items():
         if not isinstance(spec, PartitionSpec):
-            raise PlanError(f"sharding: pattern {quote(text)} has {spec!r}: give a jax.sharding.PartitionSpec")
+            raise PlanError(f"sharding: pattern {quote(text)}", f"has {spec!r}", "Give a jax.sharding.PartitionSpec")
     patterns = [(text, NamePatterns.of(text), spec) for text, spec in specs.items()]
     unused = dict.fromkeys(specs)
     found: dict[str, Placement] = {}
@@ -113,7 +113,7 @@ def _by_pattern(mesh: Mesh, specs: Any, leaves: Mapping[str, Spec]) -> dict[str,
         found[name] = _named(name, leaf, mesh, chosen)
     for text, names, _ in patterns:
         if text in unused and not any(name in names for name in leaves):
-            raise PlanError(f"sharding: pattern {quote(text)} matches no leaf: print(plan) lists their names")
+            raise PlanError(f"sharding: pattern {quote(text)}", "matches no leaf", "Take a name that print(plan) lists")
     return found
 
 
@@ -129,7 +129,11 @@ def _by_prefix(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -
             lambda one, below: jtu.tree_map(lambda _: _Held(one), below), sharding, like, is_leaf=stops
         )
     except (ValueError, TypeError) as error:
-        raise PlanError(f"sharding is no prefix of the template: {error}") from error
+        raise PlanError(
+            "sharding",
+            f"is no prefix of the template: {error}",
+            "Give a tree of shardings that begins as the template does, or (mesh, {pattern: PartitionSpec})",
+        ) from error
     flat = jtu.tree_leaves(spread, is_leaf=lambda node: isinstance(node, _Held))
     places = {name: model.arrays[name].place if model else n for n, name in enumerate(leaves)}
     return {name: _sharding(name, flat[place].value) for name, place in places.items()}
@@ -164,7 +168,9 @@ def _concrete(name: str, leaf: Spec, placement: Placement) -> Placement:
     mesh = jax.sharding.get_mesh()
     if mesh.empty or mesh.abstract_mesh.shape != placement.mesh.shape:
         axes = dict(placement.mesh.shape)
-        raise _refused(name, leaf, placement.spec, f"its mesh {axes} has no devices: call jax.set_mesh(mesh) with some")
+        raise _refused(
+            name, leaf, placement.spec, f"its mesh {axes} has no devices", "Call jax.set_mesh(mesh) with some"
+        )
     return NamedSharding(mesh, placement.spec, memory_kind=placement.memory_kind)
 
 
@@ -178,5 +184,7 @@ def _check(name: str, spec: Spec, placement: Sharding) -> None:
         raise _refused(name, spec, shown, error) from error
 
 
-def _refused(name: str, leaf: Spec, spec: object, reason: object) -> PlanError:
-    return PlanError(f"leaf {quote(name)} of shape {leaf.shape} cannot have the sharding {spec}: {reason}")
+def _refused(
+    name: str, leaf: Spec, spec: object, reason: object, advice: str = "Give a sharding that its shape can have"
+) -> PlanError:
+    return PlanError(f"leaf {quote(name)}", f"of shape {leaf.shape} cannot have the sharding {spec}: {reason}", advice)

@@ -25,9 +25,7 @@ def spread(value: Any, sharding: Any = None) -> jax.Array:
         if sharding is None or value.sharding.is_equivalent_to(sharding, value.ndim):
             return value
         if not value.is_fully_addressable:
-            raise ValueError(
-                f"is spread over several processes as {value.sharding}: give it that sharding, or move it before"
-            )
+            raise ValueError(f"is spread over several processes as {value.sharding}")
         if sharding.is_fully_addressable:
             return jax.device_put(value, sharding)
     host = np.asarray(value)

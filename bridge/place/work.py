@@ -40,7 +40,7 @@ def in_flight(max_host_bytes: int | None, leaves: Mapping[str, Spec], default: i
         return default
     if not isinstance(max_host_bytes, int) or max_host_bytes < 1:
         raise PlanError(
-            f"max_host_bytes {max_host_bytes!r} is no number of bytes: give a whole number, such as 1 << 30"
+            f"max_host_bytes {max_host_bytes!r}", "is no number of bytes", "Give a whole number, such as 1 << 30"
         )
     largest = max((spec.nbytes for spec in leaves.values()), default=0)
     total = sum(spec.nbytes for spec in leaves.values())
@@ -48,8 +48,9 @@ def in_flight(max_host_bytes: int | None, leaves: Mapping[str, Spec], default: i
     least = 4 * max(largest // _MOST_OF_A_LEAF, total // _MOST_PARTS)
     if max_host_bytes < least:
         raise PlanError(
-            f"max_host_bytes {max_host_bytes:,} would have {human_nbytes(total)} read in too many small parts: give "
-            f"at least {least:,}"
+            f"max_host_bytes {max_host_bytes:,}",
+            f"would have {human_nbytes(total)} read in too many small parts",
+            f"Give at least {least:,}",
         )
     return max_host_bytes
 
@@ -59,9 +60,9 @@ def check_memory(needed_nbytes: int, source: str) -> None:
     available = available_nbytes()
     if available is not None and needed_nbytes > available:
         raise PlanError(
-            f"loading {quote(source)} needs {human_nbytes(needed_nbytes)} of memory at once, "
-            f"{human_nbytes(available)} are available: free some, load in a narrower dtype (dtype='bf16'), "
-            "or shard over more processes"
+            f"loading {quote(source)}",
+            f"needs {human_nbytes(needed_nbytes)} of memory at once, {human_nbytes(available)} are available",
+            "Free some, load in a narrower dtype (dtype='bf16'), or shard over more processes",
         )
 
 
@@ -72,8 +73,9 @@ def taking(needed_nbytes: int, source: str) -> Generator[None]:
         yield
     except (MemoryError, OSError) as error:  # the allocator's, or that of an anonymous mapping
         raise PlanError(
-            f"loading {quote(source)} needs {human_nbytes(needed_nbytes)} of memory at once, and the system does not "
-            "give it: free some, load in a narrower dtype (dtype='bf16'), or shard over more processes"
+            f"loading {quote(source)}",
+            f"needs {human_nbytes(needed_nbytes)} of memory at once, and the system does not give it",
+            "Free some, load in a narrower dtype (dtype='bf16'), or shard over more processes",
         ) from error
 
 

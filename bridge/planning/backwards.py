@@ -78,16 +78,18 @@ def saved_specs(rules: Sequence[Rule], model: Template, left_out: Container[str]
         for spelled in found:
             keys = spelled.keys if rule.tie else claims.take(number, rule, spelled)
             if keys and any(pair.alone for pair in rule.pairing):
-                raise PlanError(_branches_text(names, rule, spelled, found, keys[0]))
+                raise PlanError(*_branches_text(names, rule, spelled, found, keys[0]))
             for key in keys:
                 specs.setdefault(key, spelled.spec)
     specs |= {key: spelled.spec for spelled in copies for key in spelled.keys if key not in specs}
     for leaf, rule in speller.leaves.stacked.items():
         if leaf not in claims.leaves and leaf not in out:
-            raise PlanError(_stack_text(names, leaf, rule, speller))
+            raise PlanError(*_stack_text(names, leaf, rule, speller))
     if not named and any(rule.leaf is not None for rule in rules):
         shown = ", ".join(f"'{rule}'" for rule in rules[:3])
-        raise PlanError(f"{model.kind} has no leaf that the rules name ({shown}): '** -> **' names them all")
+        raise PlanError(
+            model.kind, f"has no leaf that the rules name ({shown})", "Name its leaves; '** -> **' names all"
+        )
     named |= out
     for spelled in speller.spell(INFERENCE, named):
         unnamed = named.isdisjoint(target.leaf for target in spelled.targets)
@@ -113,28 +115,30 @@ def _counters(names: ModelNames, claims: _Claims) -> Iterator[str]:
                     yield from (f"{key[: -len(port)]}{side.name}" for side in own if side.axes == ())
 
 
-def _stack_text(names: ModelNames, leaf: int, rule: Rule, speller: KeySpeller) -> str:
+def _stack_text(names: ModelNames, leaf: int, rule: Rule, speller: KeySpeller) -> tuple[str, str, str]:
     """A stack of layers that no rule takes apart is nothing that PyTorch could read."""
     name, shape = names.table.names[leaf], names.table.spec(leaf).shape
     count = " × ".join(map(str, shape[: max(speller.leaves.depths[leaf])]))
     layer = speller.leaves.layers[leaf]
     return (
-        f"leaf {quote(name)} is a stack of {count} layers, and the rule '{rule}' does not say where their index stands "
-        f"in the keys: write a rule that does, such as '{layer}.{{l}}.** -> {layer}.{{l}}.**'"
+        f"leaf {quote(name)}",
+        f"is a stack of {count} layers, and the rule '{rule}' does not say where their index stands in the keys",
+        f"Write a rule that does, such as '{layer}.{{l}}.** -> {layer}.{{l}}.**'",
     )
 
 
 def _branches_text(
     names: ModelNames, rule: Rule, spelled: SpelledKeys, found: Sequence[SpelledKeys], first: str
-) -> str:
+) -> tuple[str, str, str]:
     """Which branch of a choice that stands on the key side alone was read, a plan knows."""
     leaf, place = names.table.names[spelled.targets[0].leaf], spelled.places[spelled.keys.index(first)]
     alike = [other for other in found if (other.targets, other.spec) == (spelled.targets, spelled.spec)]
     keys = [key for other in alike for key, own in zip(other.keys, other.places, strict=True) if own == place]
     shown = " or as ".join(map(quote, dict.fromkeys(keys)))
     return (
-        f"leaf {quote(leaf)} can be saved as {shown} by the rule '{rule}': save it by the plan that loaded it, or by a "
-        "rule that names one of them"
+        f"leaf {quote(leaf)}",
+        f"can be saved as {shown} by the rule '{rule}'",
+        "Save it by the plan that loaded it, or by a rule that names one of them",
     )
 
 
@@ -187,8 +191,9 @@ class _Claims:
         if number in bind_keys(self.rules[: number + 1], NameIndex([key])).used:
             leaf, other = self.names.table.names[spelled.targets[0].leaf], claim.key(spelled.places[row])
             raise PlanError(
-                f"leaf {quote(leaf)} can be saved as {quote(other)} by the rule '{claim.rule}' and as {quote(key)} by "
-                f"the rule '{rule}': save it by the plan that loaded it, or say which is only read with alt=true"
+                f"leaf {quote(leaf)}",
+                f"can be saved as {quote(other)} by the rule '{claim.rule}' and as {quote(key)} by the rule '{rule}'",
+                "Save it by the plan that loaded it, or say which is only read with alt=true",
             )
 
 

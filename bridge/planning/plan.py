@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bridge._errors import PlanError
+from bridge._text import quote
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import Block
 from bridge.mapping.problem import Problems
@@ -149,9 +150,8 @@ class Plan:
     def check(self) -> None:
         """Raise the one `PlanError` that names every problem; nothing where the plan is ok."""
         if not self.ok:
-            raise PlanError(
-                self._problems(), missing=self.missing, unexpected=self.unexpected, mismatched=self.mismatched
-            )
+            found = {name: getattr(self, name) for name in ("missing", "unexpected", "mismatched")}
+            raise PlanError(quote(self.source), self._problems(), **found)
 
     def holds_for(
         self, specs: Mapping[str, ArraySpec], model: Template | None, request: Request, canonical: Canonical

@@ -62,7 +62,7 @@ class DtypePolicy(NamedTuple):
         for pattern, _ in self.by_leaf:
             if not any(name in _names(pattern) for name in names):
                 known = f" (the first is {quote(next(iter(names)))})" if names else ""
-                raise PlanError(f"dtype: pattern {quote(pattern)} matches no {noun}{known}: check its spelling")
+                raise PlanError(f"dtype: pattern {quote(pattern)}", f"matches no {noun}{known}", "Check its spelling")
 
     def wanted(self, leaf: str) -> Wanted:
         """What the policy says for `leaf`."""
@@ -111,7 +111,7 @@ def _wanted(dtype: Any) -> Wanted:
         if meant is not None:
             raise PlanError(f"dtype {dtype!r} is no dtype: did you mean {meant!r}?") from error
         raise PlanError(
-            f"dtype {dtype!r} is no dtype: give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
+            f"dtype {dtype!r}", "is no dtype", "Give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
         ) from error
 
 
@@ -125,27 +125,27 @@ def is_scaled(dtype: np.dtype) -> bool:
     return dtype in _SCALED
 
 
-def refusal(stored: np.dtype, dtype: np.dtype) -> str | None:
-    """Why values of `stored` are not cast to `dtype`; `None` where they are."""
+def refusal(stored: np.dtype, dtype: np.dtype) -> tuple[str, str] | None:
+    """Why values of `stored` are not cast to `dtype`, and what a load can do; `None` where they are."""
     if stored in _PACKED:
-        return f"several {stored.name} values share a byte of its file: read it with ckpt[key] instead"
+        return f"several {stored.name} values share a byte of its file", "read it with ckpt[key] instead"
     if stored == dtype:
         return None
     if is_scaled(dtype):
         return (
-            f"{stored.name} is not cast to {dtype.name}, whose codes mean nothing without scales: give the leaf "
-            "another dtype, or keep what is stored with quantized='keep'"
+            f"{stored.name} is not cast to {dtype.name}, whose codes mean nothing without scales",
+            "give the leaf another dtype, or keep what is stored with quantized='keep'",
         )
     if is_scaled(stored):
-        return f"{stored.name} means nothing without its scales: load it as it is with dtype='checkpoint'"
+        return f"{stored.name} means nothing without its scales", "load it as it is with dtype='checkpoint'"
     if is_float(stored) and is_float(dtype):
         return None
     if stored.kind in "iu" and dtype.kind in "iu":
         checked = stored.itemsize == 8 and dtype.itemsize == 4 and stored.kind == dtype.kind
         if np.can_cast(stored, dtype) or checked:
             return None
-        return f"{stored.name} does not fit into {dtype.name}"
-    return f"{stored.name} is not cast to {dtype.name}: float to float and int to wider int only"
+        return f"{stored.name} does not fit into {dtype.name}", ""
+    return f"{stored.name} is not cast to {dtype.name}: float to float and int to wider int only", ""
 
 
 def narrows(stored: np.dtype, dtype: np.dtype) -> bool:
@@ -250,7 +250,8 @@ class _Settling:
             reason, stored_shape = refusal(source, dtype), proof.keys.spec(key).shape
             if reason is not None:
                 clean = False
-                proof.problems.mismatched.append(Mismatched(name, names[key], stored_shape, stored_shape, reason))
+                text = ": ".join(filter(None, reason))
+                proof.problems.mismatched.append(Mismatched(name, names[key], stored_shape, stored_shape, text))
             elif narrows(source, dtype):
                 clean = False
                 self.casts.append(Cast(name, source, dtype))

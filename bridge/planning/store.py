@@ -21,6 +21,7 @@ from bridge.planning.set_aside import set_aside
 from bridge.rules.rule import Rule
 
 _VERSION = 1
+_AGAIN = "Make it again"
 
 
 def plan_to_json(plan: Plan) -> str:
@@ -65,7 +66,7 @@ def plan_from_json(text: str) -> Plan:
         _check_types(document)
         if document["version"] != _VERSION:
             version = quote(str(document["version"]))[1:-1]
-            raise PlanError(f"this plan is of version {version}, this release reads {_VERSION}: make it again")
+            raise PlanError("this plan", f"is of version {version}, this release reads {_VERSION}", _AGAIN)
         adapters = document.get("adapters", {})
         request = Request(
             _rules(document),
@@ -101,9 +102,7 @@ def plan_from_json(text: str) -> Plan:
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
-        raise PlanError(
-            f"this is no plan that to_json wrote, make it again: {type(error).__name__}: {error}"
-        ) from error
+        raise PlanError("this", f"is no plan that to_json wrote: {type(error).__name__}: {error}", _AGAIN) from error
 
 
 def _quantized(plan: Plan) -> dict[str, Any]:

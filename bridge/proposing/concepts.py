@@ -22,8 +22,12 @@ _TABLES = {
     **dict.fromkeys(("position", "positional", "pos", "absolute_position", "learned_position"), "pos"),
     **dict.fromkeys(("segment", "type", "token_type", "seg", "sentence"), "type"),
     **dict.fromkeys(("patch", "patches"), "patch"),
+    "cls": "clstoken",
 }
+_NORM_NUMBER = re.compile(r"((?:layernorm|norm|ln|rmsnorm)_?)([012])")
+_NORM_OF = {"attn": "norm1", "cross": "norm_cross", "mlp": "norm2", "moe": "norm2"}
 _ROLES = frozenset(SEGMENTS)
+_ENDS = frozenset({"bias", "weight", "kernel", "scale"})
 # Words that several roles share: what stands above them decides.
 _OUT = frozenset(
     ["dense", "out", "wo", "proj", "c_proj", "output", "out_proj", "output_proj", "proj_out", "output_dense", "linear"]
@@ -89,14 +93,40 @@ def said_by(atoms: Sequence[Atom]) -> list[Said]:
     beside: dict[tuple[str, ...], set[str]] = {}
     for atom in atoms:
         for n in range(len(atom.segments)):
-            beside.setdefault(atom.segments[:n], set()).add(snake(atom.segments[n]))
+            text = snake(atom.segments[n])
+            beside.setdefault(atom.segments[:n], set()).update((text, *parts_of(text)))
     ranks = _ranks(atoms)
     return [_said(atom, beside, ranks.get(number, {})) for number, atom in enumerate(atoms)]
 
 
+@lru_cache(maxsize=8192)
+def parts_of(segment: str) -> tuple[str, ...]:
+    """A segment that nobody knows as a whole as a part that is known behind what stands around it: `mlp_linear2`."""
+    words = segment.split("_")
+    if _known(segment) or len(words) < 2:
+        return (segment,)
+    for n in range(1, len(words)):
+        last = "_".join(words[n:])
+        if role_of(last) or last in _OUT or last in _PLAIN or last in ("w1", "w2", "w3"):
+            return (*parts_of("_".join(words[:n])), last)
+    for n in range(len(words) - 1, 0, -1):
+        first = "_".join(words[:n])
+        if _context(first) or first in _NEUTRAL:
+            return (first, "_".join(words[n:]))
+    return (segment,)
+
+
+def _known(segment: str) -> bool:
+    return bool(role_of(segment) or _context(segment)) or segment in _NEUTRAL or segment in _OUT or segment in _PLAIN
+
+
 def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: Mapping[int, tuple[int, int]]) -> Said:
     said = Said()
-    segments = [*map(snake, atom.segments)]
+    whole = [(n, part) for n, segment in enumerate(atom.segments) for part in parts_of(snake(segment))]
+    head, _, tail = whole[-1][1].rpartition("_")
+    if head and tail in _ENDS and not _known(whole[-1][1]):
+        whole[-1:] = [(whole[-1][0], head), (whole[-1][0], tail)]
+    places, segments = [n for n, _ in whole], [part for _, part in whole]
     contexts = [_context(segment) for segment in segments]
     last = len(segments) - 1
     roles = list(range(len(segments)))
@@ -107,12 +137,13 @@ def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: 
         _add(said.weights, _LAYERS[atom.info.layer], 0.4)
     weight = 1.0
     for n in reversed(roles):
-        segment = segments[n]
+        segment, place = segments[n], places[n]
+        rank = ranks.get(place) if n + 1 == len(places) or places[n + 1] != place else None
         if not segment or segment.isdigit():
-            if n in ranks:
-                _add(said.weights, f"rank {ranks[n][0]} of {ranks[n][1]}", 0.7 * weight)
+            if rank:
+                _add(said.weights, f"rank {rank[0]} of {rank[1]}", 0.7 * weight)
             continue
-        homes = [beside.get(atom.segments[:m], ()) for m in (n - 1, n)] if n else [(), beside.get((), ())]
+        homes = [beside.get(atom.segments[:m], ()) if m >= 0 else () for m in (place - 1, place)]
         meaning = _meaning(segments, n, contexts, homes, said)
         if weight == 1.0 and not meaning and not contexts[n]:
             said.strange = {word for word in _words(segment) if word not in _WORD and len(word) > 1}
@@ -132,8 +163,8 @@ def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: 
             found = _words(segment)
             for word in found:
                 _add(said.weights, _WORD.get(word, f"'{word}"), 0.8 * weight / len(found) ** 0.5)
-        if n in ranks:
-            _add(said.weights, f"rank {ranks[n][0]} of {ranks[n][1]}", 0.7 * weight)
+        if rank:
+            _add(said.weights, f"rank {rank[0]} of {rank[1]}", 0.7 * weight)
         weight *= 0.7
     said.contexts = {each for each in contexts if each and each != "conv"}
     for segment in segments:
@@ -207,14 +238,17 @@ def _meaning(
         return ""  # around another role: `embeddings.position_embeddings`
     if segment in _PLAIN:
         return _plain_norm(segments, n, contexts, homes)
-    if segment in ("encoder_attn_layernorm", "cross_attn_norm", "cross_attention_norm", "encdec_attn_layernorm"):
-        return "norm_cross"
     if segment in ("final_layernorm", "final_norm", "final_ln") and _in_layer(segments, n):
         return "norm2"
     if segment == "post_attention_layernorm" and {"pre_feedforward_layernorm", "pre_mlp_layernorm"} & set(beside):
         return "norm_after_attn"
     if segment in ("attention_norm", "attn_norm", "norm_attn") and near == "attn":
         return "norm"
+    numbered = _NORM_NUMBER.fullmatch(segment)
+    if numbered and f"{numbered[1]}0" in beside:  # counted from 0
+        return f"norm{int(numbered[2]) + 1}"
+    if segment in _TABLES and n and ("embed" in segments[n - 1] or segments[n - 1] == "emb"):
+        return _TABLES[segment]
     return role_of(segment)
 
 
@@ -230,16 +264,12 @@ def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes:
         return "norm_pre"
     if above == "output":
         return "norm1" if n > 1 and contexts[n - 2] == "attn" else "norm2" if "intermediate" in homes[0] else "norm"
-    if n and contexts[n - 1] in ("attn", "cross", "mlp"):
-        return "norm"
+    if n and contexts[n - 1] in _NORM_OF:
+        return _NORM_OF[contexts[n - 1]]
     if not _in_layer(segments, n):
         return "normf" if not above or above in _NEUTRAL or contexts[n - 1] else "norm"
-    near = {_context(each) for each in homes[1]} & {"attn", "cross", "mlp", "moe"}
-    return (
-        {"attn": "norm1", "cross": "norm_cross", "mlp": "norm2", "moe": "norm2"}[near.pop()]
-        if len(near) == 1
-        else "norm"
-    )
+    near = {_context(each) for each in homes[1]} & _NORM_OF.keys()
+    return _NORM_OF[near.pop()] if len(near) == 1 else "norm"
 
 
 def _words(segment: str) -> list[str]:

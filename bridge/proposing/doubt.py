@@ -17,6 +17,7 @@ from bridge.proposing.atom import Atom
 from bridge.proposing.concepts import Said, snake
 
 _NEAR = 1.0
+_APART = "the names do not tell these apart"
 _NUMBERED = re.compile(r"(norm|layernorm|ln|layer_norm)_?\d")
 _NORMS = 2  # in a block: before attention and before the MLP
 
@@ -31,13 +32,24 @@ class Doubt(NamedTuple):
 def doubts(made: Assignment) -> dict[int, Doubt]:
     """For the keys of doubtful pairs why they are."""
     found: dict[int, Doubt] = {}
+    placed = {i: j for i, j in enumerate(made.leaf_of.tolist()) if j >= 0}
     pairs = [(i, j) for i, j in enumerate(made.leaf_of.tolist()) if j >= 0]
     for i, j in pairs:
         doubt = _of_pair(made, pairs, i, j)
         if doubt is not None:
             found[i] = doubt
-    crowded = _crowded(made.names.keys, made.names.said[0]), _crowded(made.names.leaves, made.names.said[1])
+    for i in [*found]:
+        # What may stand in the place of another, the other may in its place.
+        for other in found[i].others if found[i].why == _APART else ():
+            if other in placed and other not in found and (i, placed[other]) in made.names.ways:
+                found[other] = Doubt("it could change places with a weight that is a guess itself", (i,))
+    sides = (made.names.keys, made.names.said[0]), (made.names.leaves, made.names.said[1])
+    several, crowded = ([_crowded(*side, more_than=most) for side in sides] for most in (1, _NORMS))
     for i, j in pairs:
+        roles = {made.names.said[0][i].role, made.names.said[1][j].role}
+        vague = len(roles) == 2 and "norm" in roles and (i in several[0] or j in several[1])
+        if i not in found and vague:
+            found[i] = Doubt("a block has several norms, and one of the names does not say which it is")
         if i not in found and (i in crowded[0] or j in crowded[1]) and _by_number(made, i, j):
             found[i] = Doubt("of more than two norms in a block only numbers tell which is which")
     for i, other in _modules(made, pairs):
@@ -53,8 +65,8 @@ def _by_number(made: Assignment, i: int, j: int) -> bool:
     return any(numbered[:2]) != any(numbered[2:])
 
 
-def _crowded(atoms: Sequence[Atom], said: Sequence[Said]) -> set[int]:
-    """Norms that stand beside more than one other in a block."""
+def _crowded(atoms: Sequence[Atom], said: Sequence[Said], more_than: int) -> set[int]:
+    """Norms of blocks that have more than so many."""
     homes: dict[tuple[str, ...], set[str]] = {}
     for atom, each in zip(atoms, said, strict=True):
         if each.role.startswith("norm"):
@@ -62,7 +74,7 @@ def _crowded(atoms: Sequence[Atom], said: Sequence[Said]) -> set[int]:
     return {
         n
         for n, (atom, each) in enumerate(zip(atoms, said, strict=True))
-        if each.role.startswith("norm") and len(homes[atom.segments[:-2]]) > _NORMS
+        if each.role.startswith("norm") and len(homes[atom.segments[:-2]]) > more_than
     }
 
 
@@ -79,7 +91,7 @@ def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> 
         and scores[i, j] + scores[other, leaf] - scores[i, leaf] - scores[other, j] < _NEAR
     ]
     if near:
-        return Doubt("the names do not tell these apart", tuple(near))
+        return Doubt(_APART, tuple(near))
     unused = np.flatnonzero(made.leaf_of < 0)
     near = [n for n in unused.tolist() if (n, j) in made.names.ways and names[i, j] - names[n, j] < _NEAR]
     if near:
@@ -95,6 +107,8 @@ def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> 
 def _says_little(made: Assignment, i: int, j: int) -> bool:
     """Whether names share no role and hardly a word, or what a name ends with is a word that the other lacks."""
     scores, (keys, leaves) = made.names, made.names.said
+    if scores.keys[i].segments == scores.leaves[j].segments:
+        return False
     if not keys[i].strange <= leaves[j].words.keys() or not leaves[j].strange <= keys[i].words.keys():
         return True
     attributes = {keys[i].attribute, leaves[j].attribute}

@@ -53,15 +53,16 @@ def _info(parts: Sequence[Atom], shape: Shape, axis: int) -> Info:
 def with_joined(keys: list[Atom], leaves: list[Atom]) -> tuple[list[Atom], list[Atom]]:
     """Both sides, parts as one where the other side has them so."""
     said = said_by(keys), said_by(leaves)
-    return _joined(keys, said[0], leaves, said[1]), _joined(leaves, said[1], keys, said[0])
+    return _joined(keys, leaves, said[1]), _joined(leaves, keys, said[0])
 
 
-def _joined(own: list[Atom], said: Sequence[Said], others: list[Atom], of_others: Sequence[Said]) -> list[Atom]:
+def _joined(own: list[Atom], others: list[Atom], of_others: Sequence[Said]) -> list[Atom]:
     """One side, whose parts are joined where the other has the fused name, and not the parts."""
     for role, parts in PARTS.items():
         fused = [atom for atom, each in zip(others, of_others, strict=True) if each.role == role]
         if not fused:
             continue
+        said = said_by(own)  # of what was joined before, too
         there = {each.role: atom for atom, each in zip(own, said, strict=True)}
         if role in there and any(atom.elements == there[role].elements for atom in fused):
             continue

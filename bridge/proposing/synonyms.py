@@ -6,7 +6,7 @@ A whole segment of a name is looked up first, as `snake_case`; then its words.
 from __future__ import annotations
 
 ATTRIBUTES = {
-    "w": "weight kernel w embedding gamma scale weights g weight_v embeddings",
+    "w": "weight kernel w embedding gamma scale weights g weight_v embeddings table",
     "b": "bias beta b offset biases shift",
     "mean": "running_mean moving_mean mean",
     "var": "running_var moving_variance moving_var var variance",
@@ -54,9 +54,9 @@ SEGMENTS = {
     # multi-layer perceptrons
     "gate": "gate_proj w_gate wi_0 gate_linear linear_gate fc_gate gating gate_w wg_proj w_g",
     "up": "up_proj w_up wi_1 fc1 c_fc dense_h_to_4h lin1 wi fc_in up linear1 dense_in linear_in w_in fc_up "
-    "up_linear linear_1 dense_1 expand mlp_up wide in_layer ffn_up lin_in linear_up expansion fc",
+    "up_linear expand mlp_up wide in_layer ffn_up lin_in linear_up expansion fc",
     "down": "down_proj w_down fc2 dense_4h_to_h lin2 fc_out down linear2 dense_out linear_out w_out fc_down "
-    "down_linear linear_2 dense_2 contract mlp_down narrow out_layer ffn_down lin_out linear_down contraction",
+    "down_linear contract mlp_down narrow out_layer ffn_down lin_out linear_down contraction",
     "gate_up": "gate_up_proj gate_up up_gate wi_fused gating_einsum gateup gate_and_up gate_up_w gate_upproj",
     "router": "router wg gate_net router_proj routing gate_logits router_logits gating_network moe_gate mlp_router "
     "router_weights gate_router",
@@ -64,15 +64,19 @@ SEGMENTS = {
     "norm": "norm normalization bn batchnorm groupnorm group_norm gn layer_norm layernorm ln rms_norm rmsnorm "
     "layer_norm_layer norm_layer",
     "norm1": "input_layernorm ln_1 ln1 norm1 attention_norm attn_norm pre_attention_norm layer_norm1 pre_attn_norm "
+    "self_attn_ln self_attn_norm "
     "self_attn_layer_norm sa_layer_norm pre_self_attn_norm norm_attn ln_attn attn_ln pre_attention_layernorm "
     "norm_1 layernorm_before pre_attn_ln input_norm layer_norm_1 attention_ln norm_attention "
     "pre_attention_layer_norm before_attention ln_before_attn pre_attn_layernorm pre_self_attention_layer_norm "
     "pre_norm norm_before_attention",
-    "norm2": "ln_2 ln2 norm2 ffn_norm mlp_norm pre_mlp_norm layer_norm2 pre_ffn_norm pre_feedforward_layernorm "
+    "norm2": "post_self_attention_layer_norm "
+    "ln_2 ln2 norm2 ffn_norm mlp_norm pre_mlp_norm layer_norm2 pre_ffn_norm pre_feedforward_layernorm "
     "norm_mlp ln_mlp mlp_ln norm_ffn norm_2 layernorm_after before_mlp pre_ffw_norm layer_norm_2 ff_norm "
     "pre_feedforward_layer_norm pre_mlp_ln pre_mlp_layernorm output_layer_norm ln_before_mlp feed_forward_norm "
     "pre_mlp_layer_norm post_attention_layernorm post_attention_layer_norm norm_ff ffn_ln norm_before_mlp",
     "norm3": "ln_3 ln3 norm3 norm_3",
+    "norm_cross": "encoder_attn_layer_norm cross_attn_norm cross_attention_norm cross_attn_ln cross_attn_layer_norm "
+    "encdec_attn_layer_norm cross_norm norm_cross cross_attention_layer_norm",
     "norm_after_attn": "post_attention_norm after_attention post_attn_norm post_self_attn_norm post_attn_ln "
     "norm_after_attention post_self_attn_layernorm",
     "norm_after_mlp": "post_feedforward_layernorm after_mlp post_ffw_norm post_mlp_norm post_ffn_norm post_mlp_ln "

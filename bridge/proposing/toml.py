@@ -8,7 +8,7 @@ from bridge._text import fold, printable
 from bridge.proposing.propose import Pair, Proposal
 
 _SHOWN = 12  # names in a list of what is left
-_OTHERS = 3
+_OTHERS = 2
 
 
 def toml_text(start: Sequence[str], certain: Sequence[str], proposal: Proposal) -> str:

@@ -91,7 +91,7 @@ def _build(module: Module) -> Form | None:
     if bits != 4 or len(head.shape) != 2 or len(scale.shape) != 2:
         module.refuse(
             f"has codes of {bits} bits and {len(head.shape)} axes; 4 bits and 2 axes are read for AWQ",
-            "Take the stored tensors with quantized='keep'.",
+            "Take the stored tensors with quantized='keep'",
         )
     columns, rows = head.shape[0], head.shape[1] * _EACH
     group = module.number("group_size", module.number("q_group_size", -1))

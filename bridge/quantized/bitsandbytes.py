@@ -161,7 +161,7 @@ def _build4(module: Module) -> Form | Wanted | None:
         return state
     kind = state.get("quant_type")
     if kind not in _MAPS:
-        module.refuse(f"says the quant_type {kind!r}; nf4 and fp4 are read", "Use quantized='keep'.", role="state")
+        module.refuse(f"says the quant_type {kind!r}; nf4 and fp4 are read", "Use quantized='keep'", role="state")
     shape, block, head = _shape(module, state), _count(module, state, "blocksize"), module.head
     width, count = head.dtype.itemsize, prod(shape)
     if prod(head.shape) != -(-count // (2 * width)) or any(n != 1 for n in head.shape[1:]):

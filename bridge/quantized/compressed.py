@@ -98,12 +98,12 @@ def _packed(module: Module) -> Form | Wanted | None:
         module.refuse(
             "is packed by compressed-tensors, but no config says how",
             "Say so: quantized={'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'config_groups': "
-            "{'group_0': {'targets': ['Linear'], 'weights': {'num_bits': 4, 'group_size': 128, 'symmetric': True}}}}.",
+            "{'group_0': {'targets': ['Linear'], 'weights': {'num_bits': 4, 'group_size': 128, 'symmetric': True}}}}",
         )
     bits, head, scale = module.number("num_bits"), module.head, module.need("scale", "weight_scale")
     if bits is None:
         module.refuse(
-            "is packed, but no group of the config says in how many bits", "Name its num_bits in config_groups."
+            "is packed, but no group of the config says in how many bits", "Name its num_bits in config_groups"
         )
     if not 2 <= bits <= 8 or len(head.shape) != 2:
         module.refuse(f"has codes of {bits} bits and {len(head.shape)} axes; 2 to 8 bits and 2 axes are read", _keep())
@@ -120,7 +120,7 @@ def _packed(module: Module) -> Form | Wanted | None:
     if len(fitting) == 2 and 32 % bits:
         module.refuse(
             f"has {columns} codes of {bits} bits a row, in as many words whichever way they were packed",
-            f"Only longer rows tell. {_keep()}",
+            _keep(),
         )
     packing = fitting[0]
     group = module.number("group_size")
@@ -138,7 +138,7 @@ def _packed(module: Module) -> Form | Wanted | None:
 
 
 def _keep() -> str:
-    return "Take the stored tensors with quantized='keep'."
+    return "Take the stored tensors with quantized='keep'"
 
 
 def _columns(module: Module, bits: int) -> int | Wanted:

@@ -21,7 +21,7 @@ _DTYPES = {
     "float": np.dtype(np.float32),
 }
 _INNER = ("text_config", "llm_config", "language_config")
-_KEPT = "Take the stored tensors with quantized='keep', or save the model in bfloat16 with the tool that made it."
+_KEPT = "Take the stored tensors with quantized='keep', or save the model in bfloat16 with the tool that made it"
 
 # Formats whose tensors are not read, by quant_method.
 REFUSED: Mapping[str, str] = {
@@ -105,7 +105,7 @@ class Config:
 
     def refuse(self, problem: str, advice: str = _KEPT) -> NoReturn:
         """What is wrong with the config as a whole."""
-        raise CheckpointError(f"quantization_config {problem}. {advice}")
+        raise CheckpointError("quantization_config", problem, advice)
 
 
 def integers(value: Any) -> tuple[int, ...] | None:
@@ -158,10 +158,10 @@ def _method(name: str, fields: Mapping[str, Any]) -> str | None:
         # MLX writes its settings twice, and no method; without both it is somebody else's object.
         return "mlx" if "group_size" in fields and "bits" in fields else None
     if not isinstance(method, str):
-        raise CheckpointError(f"quantization_config has the quant_method {method!r}, which is no text. {_KEPT}")
+        raise CheckpointError("quantization_config", f"has the quant_method {method!r}, which is no text", _KEPT)
     method = method.lower()
     if method in REFUSED:
-        raise CheckpointError(f"quantization_config says {quote(method)}: {REFUSED[method]} is not read. {_KEPT}")
+        raise CheckpointError("quantization_config", f"says {quote(method)}: {REFUSED[method]} is not read", _KEPT)
     if method in ("auto-round", "intel/auto-round"):
         return _auto_round(fields)
     return method
@@ -171,6 +171,6 @@ def _auto_round(fields: Mapping[str, Any]) -> str:
     packing = fields.get("packing_format")
     if packing not in ("auto_round:auto_gptq", "auto_gptq"):
         raise CheckpointError(
-            f"quantization_config says 'auto-round' packed as {packing!r}, which is not read. {_KEPT}"
+            "quantization_config", f"says 'auto-round' packed as {packing!r}, which is not read", _KEPT
         )
     return "gptq"

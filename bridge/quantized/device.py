@@ -59,8 +59,9 @@ def dequantize(
     if codes.dtype == jnp.uint8:
         return dequantize_mxfp4(codes, scales, dtype=dtype)
     raise CheckpointError(
-        f"codes of {codes.dtype} are none that dequantize knows: float8_e4m3fn, int32 and uint8. "
-        "Load the values with quantized='dequantize'."
+        f"codes of {codes.dtype}",
+        "are none that dequantize knows: float8_e4m3fn, int32 and uint8",
+        "Load the values with quantized='dequantize'",
     )
 
 

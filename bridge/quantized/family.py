@@ -19,7 +19,7 @@ from bridge.quantized.form import Form, Spec
 from bridge.quantized.view import Array
 
 Settings: TypeAlias = Mapping[str, Any]
-DAMAGED = "The file is incomplete or was written by a faulty tool: fetch it again."
+DAMAGED = "Fetch the file again: it is incomplete, or was written by a faulty tool"
 
 
 class Wanted(NamedTuple):
@@ -68,14 +68,14 @@ class Module:
 
     def refuse(self, problem: str, advice: str, *, role: str = "head") -> NoReturn:
         """What is wrong, with the key in front."""
-        raise CheckpointError(f"{quote(self.keys[role])} {problem}. {advice}")
+        raise CheckpointError(quote(self.keys[role]), problem, advice)
 
     def misfit(
         self,
         role: str = "scale",
         *,
         wanted: str = "",
-        advice: str = "Say what is meant with quantized={…}, or take the stored tensors with quantized='keep'.",
+        advice: str = "Say what is meant with quantized={…}, or take the stored tensors with quantized='keep'",
     ) -> NoReturn:
         """The shapes of two tensors do not go together."""
         head, other = self.head, self.specs[role]
@@ -102,7 +102,7 @@ class Module:
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int):
-            self.refuse(f"is quantised as the config says, but its {name} is {value!r}", f"Give {name} as an integer.")
+            self.refuse(f"is quantised as the config says, but its {name} is {value!r}", f"Give {name} as an integer")
         return value
 
 

@@ -193,7 +193,7 @@ class _Search:
                 beside.append(key)
         if logical in self.numbers and logical not in parts and logical not in beside:
             raise CheckpointError(
-                f"{quote(logical)} is stored, and so are quantised parts of it, such as {quote(parts[0])}. {DAMAGED}"
+                quote(logical), f"is stored, and so are quantised parts of it, such as {quote(parts[0])}", DAMAGED
             )
         self.tensors[logical] = Logical(form, parts, tuple(beside))
         self.used.update(parts, beside)
@@ -209,8 +209,9 @@ class _Search:
                 if ending == ".weight_scale" and name.removesuffix("_scale") in self.numbers:
                     continue  # a weight that was rounded and kept in full
                 raise CheckpointError(
-                    f"{quote(name)} is a part of a quantised tensor, but what its {quote(ending)} goes with is not "
-                    f"beside it. {DAMAGED}"
+                    quote(name),
+                    f"is a part of a quantised tensor, but what its {quote(ending)} goes with is not beside it",
+                    DAMAGED,
                 )
 
     def found(self) -> Found:

@@ -64,7 +64,7 @@ class Logical(NamedTuple):
 
     def explained(self, error: CheckpointError) -> CheckpointError:
         """An error of `form.view.values`, which knows no key, with the key in front."""
-        return CheckpointError(f"{quote(self.parts[0])} {error}")
+        return CheckpointError(quote(self.parts[0]), error.problem, error.advice)
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def float8(module: Module, *, scale: str, block: Shape = (), rounds: bool = Fals
     if factors.dtype not in _SCALES:
         module.refuse(
             f"holds scales in {factors.dtype}, which no known tool writes",
-            "Take the stored tensors with quantized='keep'.",
+            "Take the stored tensors with quantized='keep'",
             role="scale",
         )
     grid = Grid.fit(shape, tuple(factors.shape), block or _usual(module))
@@ -98,7 +98,7 @@ def float8(module: Module, *, scale: str, block: Shape = (), rounds: bool = Fals
             module.misfit(wanted=f"blocks of {block[0]} x {block[1]} make another grid")
         module.misfit(
             wanted="no block divides it",
-            advice="Say it: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}.",
+            advice="Say it: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}",
         )
     through = factors.dtype if rounds and factors.dtype.itemsize == 2 else None
     return Form(name, described(grid, shape), 8, shape, module.dtype("scale"), Float8(grid, through), ("head", "scale"))
@@ -112,7 +112,7 @@ def _block(module: Module) -> Shape:
     if size is None or len(size) != 2:
         module.refuse(
             f"is quantised as the config says, but its weight_block_size is {said!r}",
-            "Give two numbers: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}.",
+            "Give two numbers: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}",
         )
     return size
 

@@ -94,8 +94,9 @@ class Gptq(Chunked):
             fields = self.packing.unpack(raw, rows, scratch, "zeros")
             if not ((fields == middle).all() or (fields == middle - 1).all()):
                 raise CheckpointError(
-                    f"has zero points other than {middle}, which contradict the config's sym: true. "
-                    "Say quantized={'quant_method': 'gptq', 'sym': False, …} with its checkpoint_format."
+                    "a weight",
+                    f"has zero points other than {middle}, which contradict the config's sym: true",
+                    "Say quantized={'quant_method': 'gptq', 'sym': False, …} with its checkpoint_format",
                 )
             return middle
         if self.subtracted and self.bits in _CARRIES:
@@ -111,13 +112,14 @@ class Gptq(Chunked):
         if not self.permuted:
             if not np.array_equal(order, plain):
                 raise CheckpointError(
-                    "has a g_idx that does not count up, although the config's desc_act is not true. "
-                    "Say quantized={'quant_method': 'gptq', 'desc_act': True, …}."
+                    "a weight",
+                    "has a g_idx that does not count up, although the config's desc_act is not true",
+                    "Say quantized={'quant_method': 'gptq', 'desc_act': True, …}",
                 )
             return None
         last = -(-self.columns // self.group)
         if order.size and not 0 <= order.min() <= order.max() < last:
-            raise CheckpointError(f"has a g_idx that points beyond its {last} groups. {DAMAGED}")
+            raise CheckpointError("a weight", f"has a g_idx that points beyond its {last} groups", DAMAGED)
         return order
 
 
@@ -159,7 +161,7 @@ def _build(module: Module) -> Form | Wanted | None:
     if bits not in _BITS or len(head.shape) != 2 or len(scale.shape) != 2:
         module.refuse(
             f"has codes of {bits} bits and {len(head.shape)} axes; 2, 3, 4 and 8 bits and 2 axes are read",
-            "Take the stored tensors with quantized='keep'.",
+            "Take the stored tensors with quantized='keep'",
         )
     columns, rows = head.shape[0] * 32 // bits, head.shape[1]
     group = module.number("group_size", -1)
@@ -212,7 +214,7 @@ def _ask(module: Module, scale: Any) -> None:
     """Shapes tell GPTQ from AWQ, and the bits, but neither the version nor whether zero points are all the same."""
     head, zero = module.head, module.specs["zero"]
     if len(zero.shape) != 2 or len(scale.shape) != 2 or not scale.shape[1] or not scale.shape[0]:
-        module.refuse("is quantised, but no config says how", "Say so with quantized={'quant_method': …}.")
+        module.refuse("is quantised, but no config says how", "Say so with quantized={'quant_method': …}")
     said: Mapping[str, Any]
     if head.shape[1] == scale.shape[1]:
         bits = 32 * zero.shape[1] // scale.shape[1]
@@ -220,7 +222,7 @@ def _ask(module: Module, scale: Any) -> None:
         said = {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": True, "checkpoint_format": "gptq"}
     else:
         said = {"quant_method": "awq", "bits": 4, "group_size": head.shape[0] // scale.shape[0], "version": "gemm"}
-    module.refuse("is quantised, but no config says how", f"Say so; by its shapes perhaps quantized={said}.")
+    module.refuse("is quantised, but no config says how", f"Say so; by its shapes perhaps quantized={said}")
 
 
 FAMILY = Family(

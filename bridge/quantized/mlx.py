@@ -114,13 +114,13 @@ def _build(module: Module) -> Form | None:
             return None  # integers that happen to have scales beside them
         module.refuse(
             "is packed as MLX packs, but no config says how",
-            "Say so, with its own numbers: quantized={'quant_method': 'mlx', 'bits': 4, 'group_size': 64}.",
+            "Say so, with its own numbers: quantized={'quant_method': 'mlx', 'bits': 4, 'group_size': 64}",
         )
     mode = module.settings.get("mode") or "affine"
     if mode == "affine":
         return _affine(module, scale)
     if mode not in ("mxfp4", "nvfp4", "mxfp8"):
-        module.refuse(f"has the mode {mode!r}; affine, mxfp4, nvfp4 and mxfp8 are read", "Use quantized='keep'.")
+        module.refuse(f"has the mode {mode!r}; affine, mxfp4, nvfp4 and mxfp8 are read", "Use quantized='keep'")
     if scale.dtype != np.uint8:
         module.misfit(wanted=f"{mode} has scales of one byte")
     if mode == "mxfp4":
@@ -139,7 +139,7 @@ def _affine(module: Module, scale: Any) -> Form:
     if bits is None or bits not in known or group is None or group < 1:
         module.refuse(
             f"has codes of {bits} bits in groups of {group}; {', '.join(map(str, known))} bits are read",
-            "Use quantized='keep'.",
+            "Use quantized='keep'",
         )
     bias = module.need("bias", "biases")
     columns = scale.shape[-1] * group if scale.shape else -1

@@ -14,6 +14,7 @@ from bridge.rules.parse import Parsed
 from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
 
 _MOST_BRANCHES = 10_000
+_RENAME = "Give this one another name"
 
 
 class Pair:
@@ -89,31 +90,39 @@ class _Check:
         self.given, self.options_at = options, parsed.options_at
         self.sizes = dict(options.sizes)
 
-    def fail(self, problem: str, at: int) -> NoReturn:
-        fail(self.text, at, problem)
+    def fail(self, problem: str, advice: str, at: int) -> NoReturn:
+        fail(self.text, at, problem, advice)
 
     def drop(self) -> None:
         """One key at a time, whole or the elements that its axes select."""
         if len(self.keys) > 1:
-            self.fail("a sum has a leaf to go to: drop keys one by one", self.keys[1].at)
+            self.fail("'_' drops one key", "Write a rule for each", self.keys[1].at)
         for factor in next(iter(self.keys)).factors():
             if isinstance(factor, Parts | Part):
-                self.fail("a rule that drops has no parts: select elements, as in 'w [m v[8:]] -> _'", factor.at)
+                self.fail(
+                    "a rule that drops a key has no parts", "Select elements, as in 'w [m v[8:]] -> _'", factor.at
+                )
         given = self.given
         if given.valued or given.flip or given.tie or given.copy or given.alt:
-            self.fail("a rule that drops its key has no use for options, but for 'zeros'", self.options_at)
+            self.fail(
+                "a rule that drops a key has no use for options other than 'zeros'", "Leave them out", self.options_at
+            )
 
     def axes(self) -> None:
         """Axes on all sides or on none; `...` at most once, on all sides or on none."""
         if len({side.axes is None for side in self.sides}) > 1:
             bare = next(side for side in self.sides if side.axes is None)
-            self.fail("axes stand on every side of a rule or on none: this side has none", bare.at)
+            self.fail("this side has no axes, and the other has some", "Write axes on every side or on none", bare.at)
         found = [[axis for axis in side.axes or () if isinstance(axis, Rest)] for side in self.sides]
         for rests in found:
             if len(rests) > 1:
-                self.fail("'...' stands at most once in the axes of one side", rests[1].at)
+                self.fail("'...' stands twice in the axes of this side", "Leave one out", rests[1].at)
         if len(set(map(bool, found))) > 1:
-            self.fail("'...' stands on every side or on none", next(rests[0].at for rests in found if rests))
+            self.fail(
+                "'...' stands on one side only",
+                "Write it on every side or on none",
+                next(rests[0].at for rests in found if rests),
+            )
 
     def indices(self) -> None:
         """Each index once on a side, under a name of its own; the leaf side's are the key side's."""
@@ -122,17 +131,17 @@ class _Check:
             seen: set[str] = set()
             for index in all_indices(side):
                 if index.name in seen:
-                    self.fail(f"'{index.name}' stands twice on this side", index.at)
+                    self.fail(f"'{index.name}' stands twice on this side", "Give each its own name", index.at)
                 if index.name in WORDS:
-                    self.fail(f"'{index.name}' is an option's name: call this one otherwise", index.at)
+                    self.fail(f"'{index.name}' is the name of an option", _RENAME, index.at)
                 if index.name in labels:
-                    self.fail(f"'{index.name}' is the name of a part as well: call this one otherwise", index.at)
+                    self.fail(f"'{index.name}' is the name of a part as well", _RENAME, index.at)
                 seen.add(index.name)
             for hole in side.name.pieces():
                 for index in hole.indices[1:] if isinstance(hole, Hole) else ():
                     if index.name not in self.sizes:
-                        problem = f"how many '{index.name}' there are must be an option: '; {index.name}=6'"
-                        self.fail(problem, index.at)
+                        advice = f"Say it by an option, such as '; {index.name}=6'"
+                        self.fail(f"nothing says how many '{index.name}' there are", advice, index.at)
         if self.leaf is not None:
             self.leaf_selections(self.leaf)
             for key in self.keys:
@@ -146,7 +155,9 @@ class _Check:
             counted = index.name in self.sizes
             if not counted and not index.selection.bounded:
                 self.fail(
-                    f"'{index}' counts from the end, but on the leaf side nothing is there to be counted", index.at
+                    f"'{index}' counts from the end, which is not possible on the leaf side",
+                    "Write bounds from 0 up",
+                    index.at,
                 )
 
     def meet(self, key: Side, leaf: Side) -> None:
@@ -156,11 +167,12 @@ class _Check:
         alone = {i.name for i in all_indices(leaf) if i.single}
         for index in all_indices(leaf):
             if index.name not in key_names and index.name not in alone:
-                self.fail(f"'{index.name}' stands only on the leaf side: the key side must say what it is", index.at)
+                self.fail(f"'{index.name}' stands only on the leaf side", "Say on the key side what it is", index.at)
         for index in all_indices(key):
             if index.name not in leaf_names and index.name not in named:
-                where = "the leaf side must say where it goes"
-                self.fail(f"axis '{index.name}' stands only on the key side: {where}", index.at)
+                self.fail(
+                    f"axis '{index.name}' stands only on the key side", "Say on the leaf side where it goes", index.at
+                )
 
     def part(self, pairs: Pairing) -> None:
         """`_` stands where exactly one other side has parts."""
@@ -168,10 +180,14 @@ class _Check:
             found = [factor for factor in side.factors() if isinstance(factor, Part)]
             chosen = [p for p in pairs if p.parts[number] is None and p.shaped]
             if len(found) > 1:
-                self.fail("'_' stands at most once on a side", found[1].at)
+                self.fail("'_' stands twice on this side", "Write it once", found[1].at)
             if found and len(chosen) != 1:
                 many = "more than one axis of parts" if chosen else "no axis of parts such as '(q|k|v)'"
-                self.fail(f"'_' is the extent of a part, but the other side has {many}", found[0].at)
+                self.fail(
+                    f"'_' is the extent of a part, but the other side has {many}",
+                    "Write '_' for one axis of parts",
+                    found[0].at,
+                )
 
     def options(self) -> None:
         """Options speak of axes that exist and do not contradict each other."""
@@ -179,21 +195,25 @@ class _Check:
         names = {i.name for side in self.sides for i in all_indices(side)}
         labels = {label for side in self.sides for parts in parts_of(side) for label in parts.labels}
         for name in self.sizes.keys() - names - labels:
-            self.fail(f"option '{name}' is no axis, index or part of this rule", at)
+            self.fail(f"option '{name}' is no axis, index or part of this rule", "Correct its name", at)
         axes = {f.name for side in self.sides for f in side.factors() if isinstance(f, Index)}
         for name in given.flip:
             if name not in axes:
-                self.fail(f"flip: '{name}' is no axis of this rule", at)
+                self.fail(f"flip: '{name}' is no axis of this rule", "Name one of its axes", at)
         if len(self.keys) > 1 and (given.tie or given.copy):
-            self.fail("a sum can be neither 'tie' nor 'copy'", at)
+            self.fail("a sum can be neither 'tie' nor 'copy'", "Leave the option out", at)
         if given.zeros and self.leaf is not None:
-            self.fail("'zeros' is for a rule that drops its key: 'x -> _ ; zeros=true'", at)
+            self.fail("'zeros' is for a rule that drops its key", "Write 'x -> _ ; zeros=true'", at)
         if given.alt and (given.tie or given.copy):
-            self.fail("'alt' is another spelling of a key: it is neither 'tie' nor 'copy'", at)
+            self.fail("'alt' is another spelling of a key, and so neither 'tie' nor 'copy'", "Leave one option out", at)
         if given.tie and given.copy:
-            self.fail("'tie' is a second key for one leaf, 'copy' a second leaf for one key: a rule is one of them", at)
+            self.fail(
+                "'tie' is a second key for one leaf, 'copy' a second leaf for one key", "Leave one option out", at
+            )
         if given.tie and given.valued:
-            self.fail("a tie compares stored values: it takes neither 'add' nor 'scale'", at)
+            self.fail(
+                "a tie compares stored values, and so takes neither 'add' nor 'scale'", "Leave these options out", at
+            )
 
 
 def check(text: str, parsed: Parsed, options: Options) -> Pairing:
@@ -213,7 +233,11 @@ def check(text: str, parsed: Parsed, options: Options) -> Pairing:
 
         pairs = pair_choices(text, parsed.keys, parsed.leaf)
         if (count := branch_count(pairs)) > _MOST_BRANCHES:
-            found.fail(f"the choices of this rule have {count:,} combinations, more than {_MOST_BRANCHES:,}", 0)
+            found.fail(
+                f"the choices of this rule have {count:,} combinations, more than {_MOST_BRANCHES:,}",
+                "Write several rules",
+                0,
+            )
     found.part(pairs)
     found.options()
     return pairs
@@ -224,10 +248,20 @@ def check_wildcards(text: str, parsed: Parsed) -> None:
     for deep, shown in ((False, "*"), (True, "**")):
         counts = [_wilds(side, deep=deep) for side in parsed.keys]
         if len(set(map(len, counts))) > 1:
-            fail(text, parsed.keys[1].at, f"the terms of a sum need equally many '{shown}'")
+            fail(
+                text,
+                parsed.keys[1].at,
+                f"the terms of this sum do not have equally many '{shown}'",
+                "Write as many in each",
+            )
         if parsed.leaf is not None and len(found := _wilds(parsed.leaf, deep=deep)) != len(counts[0]):
             at = (found or counts[0])[-1].at
-            fail(text, at, f"'{shown}' carries over from key to leaf: both sides need equally many of them")
+            fail(
+                text,
+                at,
+                f"'{shown}' carries over from key to leaf, and the sides do not have equally many",
+                "Write as many on each",
+            )
 
 
 def parts_of(side: Side) -> list[Parts]:

@@ -12,6 +12,7 @@ from bridge.rules.options import Option
 from bridge.rules.rule import Rule
 
 Where = tuple[str, ...]
+_PAIR = "Write rules within a rule as a pair (text, [rules])"
 
 
 class _Entry(NamedTuple):
@@ -49,7 +50,9 @@ def _rules(rules: Any, where: Where, around: Outer | None, *, tables: bool) -> I
             raise _placed(error, at) from error
         within = list(_rules(entry.within, at, opened, tables=tables))
         if not within:
-            raise _placed(RuleError(f"'{text}' has no inner rules: say what becomes of what its '**' takes"), at)
+            raise _placed(
+                RuleError(f"rule '{text}'", "has no inner rules", "Say what becomes of what its '**' takes"), at
+            )
         yield from within
 
 
@@ -70,7 +73,7 @@ def _text(rule: Any) -> Any:
 
 def _placed(error: RuleError, where: Where) -> RuleError:
     shown = where if len(where) <= 8 else (*where[:4], "…", *where[-2:])
-    return RuleError(f"{', '.join(shown)}: {error}") if where else error
+    return error.at(", ".join(shown)) if where else error
 
 
 # What a list holds
@@ -89,7 +92,7 @@ def _items(rules: Any, where: Where, around: Outer | None, *, tables: bool) -> I
             else:
                 yield from _expanded(item, place, f"{place}, ")
     else:
-        error = RuleError(f"rules are a list of texts 'key -> leaf', not {type(rules).__name__}: {rules!r}")
+        error = RuleError("rules", f"are {type(rules).__name__}: {rules!r}", "Give a list of texts 'key -> leaf'")
         raise _placed(error, where)
 
 
@@ -138,23 +141,18 @@ def _entry(item: Any, *, tables: bool) -> _Entry:
     if isinstance(item, _Renamed):
         if not (isinstance(item.old, str) and isinstance(item.new, str)):
             given = f"{item.old!r} to {item.new!r}"
-            raise RuleError(
-                f"a dict of rules has texts, 'key' to 'leaf', not {given}: rules within a rule are written as a pair "
-                "(text, [rules])"
-            )
+            raise RuleError("a dict of rules", f"has {given}, and not texts, 'key' to 'leaf'", _PAIR)
         return _Entry(f"{item.old} -> {item.new}", {})
     if isinstance(item, tuple):
         pair = cast("tuple[Any, ...]", item)
         if len(pair) != 2:
-            raise RuleError(f"a rule with inner rules is a pair (text, [rules]), not {len(pair)} in parentheses")
+            raise RuleError("a rule with inner rules", f"is {len(pair)} in parentheses", "Write a pair (text, [rules])")
         return _Entry(pair[0], {}, pair[1])
     if tables and isinstance(item, Mapping):
         options = dict(cast("Mapping[str, Any]", item))
         if not isinstance(options.get("rule"), str):
-            raise RuleError('a table needs rule = "key -> leaf"')
+            raise RuleError("a table", "has no rule", 'Write rule = "key -> leaf"')
         return _Entry(options.pop("rule"), options, options.pop("rules", None))
     if isinstance(item, list):
-        raise RuleError(
-            f"a list within a list is no rule: rules within a rule are a pair (text, [rules]), not {item!r}"
-        )
+        raise RuleError("a list within a list", f"is no rule: {item!r}", _PAIR)
     return _Entry(item, {})

@@ -37,11 +37,16 @@ def outer(text: str, options: Mapping[str, Option], around: Outer) -> Outer:
     parsed = read_rule(text, options)
     given = settled(text, parsed.options_at, parsed.options)
     if around.depth == DEPTH:
-        fail(text, 0, f"this rule is nested too deep: at most {DEPTH} rules stand around another")
+        fail(
+            text,
+            0,
+            f"this rule is nested too deep: at most {DEPTH} rules stand around another",
+            "Write it as a rule of its own",
+        )
     if len(parsed.keys) > 1:
-        fail(text, parsed.keys[1].at, "a rule with inner rules has one key: a sum stands on inner rules")
+        fail(text, parsed.keys[1].at, "a rule with inner rules has one key", "Write the sum on inner rules")
     if parsed.leaf is None:
-        fail(text, parsed.options_at, "a rule with inner rules has a leaf side: a drop stands on inner rules")
+        fail(text, parsed.options_at, "a rule with inner rules has a leaf side", "Write the drop on inner rules")
     sides = (*parsed.keys, parsed.leaf)
     for side in sides:
         _check_side(text, side)
@@ -50,12 +55,18 @@ def outer(text: str, options: Mapping[str, Option], around: Outer) -> Outer:
         fail(
             text,
             parsed.options_at,
-            "a rule with inner rules may count its indices: other options stand on inner rules",
+            "a rule with inner rules has no option but the number of its indices",
+            "Write others on inner rules",
         )
     names = {index.name for side in sides for index in side.name.indices()}
     for name, _ in given.sizes:
         if name not in names | around.indices:
-            fail(text, parsed.options_at, f"option '{name}' is no index of this rule: axes stand on inner rules")
+            fail(
+                text,
+                parsed.options_at,
+                f"option '{name}' is no index of this rule",
+                "Write axes, and their extents, on inner rules",
+            )
     _check_new(text, parsed, around)
     sizes = _sizes(text, parsed, given, around)
     key, leaf = (_put(before, side.name) for before, side in zip((around.key, around.leaf), sides, strict=True))
@@ -80,7 +91,7 @@ def inner(text: str, options: Mapping[str, Option], around: Outer) -> str:
 
 def explained(error: RuleError, text: str, around: Outer) -> RuleError:
     """The error of a flat rule, with the inner rule that it came from."""
-    return RuleError(f"{error}\n  which is '{text}' within '{around.text}'")
+    return error.at("", f"\n  which is '{text}' within '{around.text}'")
 
 
 def _check_side(text: str, side: Side) -> None:
@@ -88,11 +99,16 @@ def _check_side(text: str, side: Side) -> None:
     deep = [piece for piece in side.name.pieces() if isinstance(piece, Wild) and piece.deep]
     last = side.name.segments[-1]
     if not (deep and last and last[0] is deep[-1]):
-        fail(text, side.at, "a rule with inner rules ends in '**' on both sides: they say what becomes of what it took")
+        fail(
+            text,
+            side.at,
+            "a rule with inner rules ends in '**' on both sides",
+            "Write '**' there, for what its inner rules speak of",
+        )
     if len(deep) > 1:
-        fail(text, deep[0].at, "a rule with inner rules has one '**' on a side, at its end")
+        fail(text, deep[0].at, "a rule with inner rules has one '**' on a side, at its end", "Leave this one out")
     if side.axes is not None:
-        fail(text, side.at, "a rule with inner rules has no axes: they stand on inner rules")
+        fail(text, side.at, "a rule with inner rules has no axes", "Write them on inner rules")
 
 
 def _check_new(text: str, parsed: Parsed, around: Outer) -> None:
@@ -100,7 +116,12 @@ def _check_new(text: str, parsed: Parsed, around: Outer) -> None:
     for side in parsed.keys:
         for index in all_indices(side):
             if index.name in around.indices:
-                fail(text, index.at, f"'{index.name}' is an index of the outer rule already: call this one otherwise")
+                fail(
+                    text,
+                    index.at,
+                    f"'{index.name}' is an index of the outer rule already",
+                    "Give this one another name",
+                )
 
 
 def _sizes(text: str, parsed: Parsed, given: Options, around: Outer) -> tuple[tuple[str, int], ...]:
@@ -108,7 +129,12 @@ def _sizes(text: str, parsed: Parsed, given: Options, around: Outer) -> tuple[tu
     found = dict(around.sizes)
     for name, size in given.sizes:
         if found.setdefault(name, size) != size:
-            fail(text, parsed.options_at, f"option '{name}' is {found[name]} on the outer rule, and {size} here")
+            fail(
+                text,
+                parsed.options_at,
+                f"option '{name}' is {found[name]} on the outer rule, and {size} here",
+                "Write it once",
+            )
     return tuple(sorted(found.items()))
 
 

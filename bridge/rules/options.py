@@ -8,18 +8,20 @@ from math import isfinite
 from typing import Any, NoReturn
 
 from bridge._errors import RuleError
-from bridge._text import printable
+from bridge._text import printable, quote
 from bridge.rules.syntax import Index, Selection, Side
 
 _SHOWN = 400
 
 
-def fail(text: str, at: int, problem: str) -> NoReturn:
+def fail(text: str, at: int, problem: str, advice: str) -> NoReturn:
     """Raise a `RuleError` that shows `text` and points at column `at`."""
+    subject = f"rule {quote(text)}"
     if len(text) > _SHOWN:  # what stands around the place
         first = max(0, at - _SHOWN // 2)
         text, at = text[first : first + _SHOWN], at - first
-    raise RuleError(f"{problem}\n  {printable(text)}\n  {' ' * len(printable(text[:at]))}^")
+    excerpt = f"\n  {printable(text)}\n  {' ' * len(printable(text[:at]))}^"
+    raise RuleError(subject, f": {problem}", advice, excerpt=excerpt)
 
 
 class Cursor:
@@ -36,9 +38,9 @@ class Cursor:
         """Whether all of the text has been read."""
         return self.at == len(self.text)
 
-    def fail(self, problem: str, at: int | None = None) -> NoReturn:
+    def fail(self, problem: str, advice: str, at: int | None = None) -> NoReturn:
         """Raise a `RuleError` that points at `at`, by default where reading stands."""
-        fail(self.text, self.at if at is None else at, problem)
+        fail(self.text, self.at if at is None else at, problem, advice)
 
     def peek(self, token: str) -> bool:
         """Whether `token` comes next."""
@@ -130,9 +132,9 @@ def read_options(cursor: Cursor) -> dict[str, Option]:
             continue
         found = option.match(cursor.text, cursor.at)
         if not found:
-            cursor.fail("expected an option: 'h=12', 'add=1.0', 'flip=\"h w\"', 'tie=true'")
+            cursor.fail("expected an option", "Write one such as 'h=12', 'add=1.0', 'flip=\"h w\"' or 'tie=true'")
         if found[1] in options:
-            cursor.fail(f"option '{found[1]}' stands twice")
+            cursor.fail(f"option '{found[1]}' stands twice", "Leave one out")
         options[found[1]] = _value(cursor, found)
         cursor.at = found.end()
     return options
@@ -148,7 +150,7 @@ def _value(cursor: Cursor, found: re.Match[str]) -> Option:
         return int(found[4])
     if re.fullmatch(_FLOAT, found[4], re.ASCII):
         return float(found[4])
-    cursor.fail("expected a number, true, false or a text in quotes", found.start(4))
+    cursor.fail("this is no value of an option", "Write a number, true, false or a text in quotes", found.start(4))
 
 
 def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
@@ -161,16 +163,21 @@ def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
     for name, value in given.items():
         if name in FLAGS:
             if not isinstance(value, bool):
-                fail(text, at, f"option '{name}' is true or false, not {value!r}")
+                fail(text, at, f"option '{name}' is {value!r}", "Write true or false")
             options[name] = value
         elif name == "flip":
             if not isinstance(value, str) or not value.split():
-                fail(text, at, f"option 'flip' is the names of axes, as in flip=\"h w\", not {value!r}")
+                fail(text, at, f"option 'flip' is {value!r}", 'Write the names of axes, as in flip="h w"')
             options[name] = tuple(value.replace(",", " ").split())
         elif name in NUMBERS:
             options[name] = _number(text, at, name, value)
         elif isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _DIGITS:
-            fail(text, at, f"option '{name}' is the extent of an axis, a whole number from 1 up, not {value!r}")
+            fail(
+                text,
+                at,
+                f"option '{name}' is {value!r}, and it is the extent of an axis",
+                "Write a whole number from 1 up",
+            )
         else:
             sizes[name] = int(value)
     return Options(tuple(sorted(sizes.items())), **options)
@@ -182,18 +189,18 @@ def _number(text: str, at: int, name: str, value: Option) -> float | int:
         or not isinstance(value, int | float)
         or not (abs(value) < _DIGITS if isinstance(value, int) else isfinite(value))
     ):
-        fail(text, at, f"option '{name}' is a finite number, not {value!r}")
+        fail(text, at, f"option '{name}' is {value!r}", "Write a finite number")
     if name == "scale" and value == 0:
-        fail(text, at, "option 'scale' is 0: nothing would be left of the tensor")
+        fail(text, at, "option 'scale' is 0, which leaves nothing of the tensor", "Write another number")
     # Subclasses, such as numpy's, would not read back.
     return int(value) if isinstance(value, int) else float(value)
 
 
-def read_index(cursor: Cursor, expected: str) -> Index:
+def read_index(cursor: Cursor, expected: str, advice: str) -> Index:
     """An index, with its selection if it has one."""
     found = _IDENTIFIER.match(cursor.text, cursor.at)
     if not found or found[0] == "_":
-        cursor.fail(f"expected {expected}")
+        cursor.fail(f"expected {expected} here", advice)
     start = cursor.at
     cursor.at = found.end()
     return Index(found[0], _selection(cursor) if cursor.take("[") else None, at=start)
@@ -207,16 +214,18 @@ def _selection(cursor: Cursor) -> Selection:
     while cursor.take(separator):
         numbers.append(_integer(cursor))
     if not cursor.take("]"):
-        cursor.fail("expected ']': a selection is written '[3:]', '[1::2]', '[0,3,7]' or '[-1]'")
+        cursor.fail("expected ']' here", "Write a selection as '[3:]', '[1::2]', '[0,3,7]' or '[-1]'")
     if separator == "," or len(numbers) == 1:
         picked = tuple(n for n in numbers if n is not None)
         if len(picked) < len(numbers):
-            cursor.fail("expected an index here, as in '[0,3,7]'", start)
+            cursor.fail("expected an index here", "Write one, as in '[0,3,7]'", start)
         if len(set(picked)) < len(picked):
-            cursor.fail("this selection names an index twice", start)
+            cursor.fail("this selection names an index twice", "Name it once", start)
         return Selection(picked=picked)
     if len(numbers) > 3 or (len(numbers) == 3 and numbers[2] == 0):
-        cursor.fail("a selection is 'start:stop:step' with a step that is not 0", start)
+        cursor.fail(
+            "this selection is not 'start:stop:step' with a step that is not 0", "Write it as '[3:]' or '[1::2]'", start
+        )
     return Selection(numbers[0], numbers[1], numbers[2] if len(numbers) == 3 else None)
 
 

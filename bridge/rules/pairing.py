@@ -55,10 +55,20 @@ def _met(text: str, key: Side, leaf: Side) -> tuple[list[_Choice], list[Choice]]
             left = [other for other in left if not any(other is one for one in chosen.values())]
     for number, mine in enumerate(wanted):
         if number not in chosen:
-            fail(text, mine.at, "this choice has no counterpart of as many parts on the key side")
+            fail(
+                text,
+                mine.at,
+                "this choice has no counterpart of as many parts on the key side",
+                "Write the same choice on both sides",
+            )
     for other in left:
         if isinstance(other, Parts):
-            fail(text, other.at, "this choice has no counterpart of as many parts on the leaf side")
+            fail(
+                text,
+                other.at,
+                "this choice has no counterpart of as many parts on the leaf side",
+                "Write the same choice on both sides",
+            )
     return [chosen[number] for number in range(len(wanted))], [c for c in left if isinstance(c, Choice)]
 
 
@@ -77,7 +87,9 @@ def _check_labels(text: str, leaf: Sequence[_Choice], key: Sequence[_Choice]) ->
             theirs = [label for label in other.labels if label not in mine.labels]
             where = ((ours, "leaf"), (theirs, "key"))
             shown = " and ".join([f"{_shown(found)} only on the {side} side" for found, side in where if found])
-            fail(text, mine.at, f"labels of an axis meet by name, but there is {shown}: name all of them on both sides")
+            fail(
+                text, mine.at, f"labels of an axis meet by name, but there is {shown}", "Name all of them on both sides"
+            )
 
 
 def _shown(labels: Sequence[str]) -> str:
@@ -88,7 +100,10 @@ def _many(text: str, key: Sequence[_Choice], leaf: Sequence[_Choice]) -> None:
     """More choices of the key side than of the leaf side could meet."""
     shown = " and ".join(map(str, key))
     fail(
-        text, leaf[0].at, f"this choice could meet {shown} on the key side: write a rule for each label of one of them"
+        text,
+        leaf[0].at,
+        f"this choice could meet {shown} on the key side",
+        "Write a rule for each label of one of them",
     )
 
 
@@ -98,7 +113,12 @@ def _alone(text: str, keys: Sequence[Side], left: Sequence[Sequence[Choice]]) ->
     for other in left[1:]:
         if [len(choice.labels) for choice in other] != [len(choice.labels) for choice in first]:
             odd = (other or first)[0]
-            fail(text, odd.at, "a choice without counterpart on the leaf side stands in every term of a sum")
+            fail(
+                text,
+                odd.at,
+                "a choice without counterpart on the leaf side stands in only some terms of a sum",
+                "Write it in each",
+            )
     for held in zip(*left, strict=True):
         places = tuple(_place(side, choice) for side, choice in zip(keys, held, strict=True))
         yield Pair((*(choice.labels for choice in held), ()), (None,) * (len(keys) + 1), (*places, None))

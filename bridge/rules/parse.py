@@ -30,8 +30,7 @@ from bridge.rules.syntax import (
     joined,
 )
 
-_MOST_WAYS = 1000
-_MOST_TERMS = 100
+_KEY_TO_LEAF, _MOST_WAYS, _MOST_TERMS = "Write a rule as 'key -> leaf'", 1000, 100
 _PLAIN = re.compile(r"[^\s.*{}\[\]+;\\-]+")  # text at once: a key of a checkpoint may have a million characters
 
 
@@ -57,7 +56,11 @@ def read_name(cursor: Cursor) -> Name:
             pieces.append(_character(cursor))
     name = Name((*segments, joined(pieces)))
     if name.ways > _MOST_WAYS:
-        cursor.fail("this name can be read in too many ways: a choice begins as another of its texts does", start)
+        cursor.fail(
+            "this name can be read in too many ways: a choice begins as another of its texts does",
+            "Write a rule for each of its texts",
+            start,
+        )
     return name
 
 
@@ -68,7 +71,7 @@ def _ends(cursor: Cursor) -> bool:
 def _character(cursor: Cursor) -> str:
     r"""One character of plain text; `\` takes the next one as it is."""
     if cursor.take("\\") and cursor.done:
-        cursor.fail("'\\' takes the next character as it is, but the text ends here", cursor.at - 1)
+        cursor.fail("'\\' takes the next character as it is, but the text ends here", "Leave it out", cursor.at - 1)
     cursor.at += 1
     return cursor.text[cursor.at - 1]
 
@@ -81,7 +84,7 @@ def _wild(cursor: Cursor, before: Sequence[Piece]) -> Wild:
     if cursor.at - start == 1:
         return Wild(at=start)
     if cursor.at - start > 2 or before or not (_ends(cursor) or cursor.peek(".")):
-        cursor.fail("'**' stands for whole segments: write 'a.**.b'; within a segment use one '*'", start)
+        cursor.fail("'**' stands for whole segments", "Write 'a.**.b', and within a segment one '*'", start)
     return Wild(deep=True, at=start)
 
 
@@ -98,12 +101,16 @@ def _braces(cursor: Cursor, before: Sequence[Piece]) -> Hole | Choice:
             return _choice(cursor, labels, start - 1)
         cursor.at = start
         cursor.blanks()
-        hole = Hole((read_index(cursor, "an index, as in '{l}', or a choice, as in '{q|k|v}'"),))
+        hole = Hole((read_index(cursor, "an index or a choice", "Write one, as in '{l}' or '{q|k|v}'"),))
     cursor.blanks()
     if not cursor.take("}"):
-        cursor.fail("expected '}'")
+        cursor.fail("expected '}' here", "Close the brace")
     if before and isinstance(before[-1], Hole):
-        cursor.fail("two indices side by side: nothing says where one number ends and the next begins", start - 1)
+        cursor.fail(
+            "two indices stand side by side: nothing says where one number ends and the next begins",
+            "Write a text between them",
+            start - 1,
+        )
     return hole
 
 
@@ -113,10 +120,10 @@ def _composed(cursor: Cursor, start: int) -> tuple[Index, ...]:
     indices: list[Index] = []
     cursor.blanks()
     while not cursor.take(")"):
-        indices.append(read_index(cursor, "an index, as in '{(g i)}'"))
+        indices.append(read_index(cursor, "an index", "Write one, as in '{(g i)}'"))
         cursor.blanks()
     if len(indices) < 2:
-        cursor.fail("'{(…)}' composes two or more indices: write '{g}' for one", start)
+        cursor.fail("'{(…)}' composes two or more indices", "Write '{g}' for one", start)
     return tuple(indices)
 
 
@@ -125,11 +132,13 @@ def _labels(cursor: Cursor, start: int) -> tuple[str, ...]:
     labels = [""]
     while not cursor.take("}"):
         if cursor.done:
-            cursor.fail("this brace is never closed", start)
+            cursor.fail("this brace is never closed", "Close it with '}'", start)
         if cursor.take("|"):
             labels.append("")
         elif len(labels) > 1 and cursor.text[cursor.at] in "*{":
-            cursor.fail(f"a choice is between plain texts: '{cursor.text[cursor.at]}' is none")
+            cursor.fail(
+                f"a choice is between plain texts, and '{cursor.text[cursor.at]}' is none", "Write a rule for each text"
+            )
         else:
             labels[-1] += _character(cursor)
     return tuple(labels)
@@ -137,7 +146,7 @@ def _labels(cursor: Cursor, start: int) -> tuple[str, ...]:
 
 def _choice(cursor: Cursor, labels: tuple[str, ...], start: int) -> Choice:
     if len(set(labels)) < len(labels):
-        cursor.fail("a choice is between different texts: this one names a text twice", start)
+        cursor.fail("this choice names a text twice", "Name each text once", start)
     return Choice(labels, at=start)
 
 
@@ -175,7 +184,7 @@ def _group(cursor: Cursor, start: int) -> Axis:
             cursor.at = start + 1
             return Axis((_parts(cursor, start),))
     if not factors:
-        cursor.fail("'()' is empty: an axis of one is written '1'", start)
+        cursor.fail("'()' is empty", "Write '1' for an axis of one element", start)
     return Axis(tuple(factors))
 
 
@@ -184,17 +193,17 @@ def _parts(cursor: Cursor, start: int) -> Parts:
     labels: list[str] = []
     while True:
         cursor.blanks()
-        label = read_index(cursor, "the name of a part, as in '(q|k|v)'")
+        label = read_index(cursor, "the name of a part", "Write one, as in '(q|k|v)'")
         if label.selection is not None:
-            cursor.fail("a part is taken whole: it has no selection", label.at)
+            cursor.fail("a part is taken whole", "Leave its selection out", label.at)
         labels.append(label.name)
         cursor.blanks()
         if cursor.take(")"):
             break
         if not cursor.take("|"):
-            cursor.fail("expected '|' or ')': parts are written '(q|k|v)'")
+            cursor.fail("expected '|' or ')' here", "Write parts as '(q|k|v)'")
     if len(labels) < 2 or len(set(labels)) < len(labels):
-        cursor.fail("parts are two or more different names: '(q|k|v)'", start)
+        cursor.fail("these parts are not two or more different names", "Write them as '(q|k|v)'", start)
     return Parts(tuple(labels), at=start)
 
 
@@ -207,7 +216,7 @@ def _factor(cursor: Cursor) -> Factor:
     if _UNIT.match(cursor.text, cursor.at):
         cursor.at += 1
         return Unit()
-    return read_index(cursor, "an axis: a name, '(a b)', '(q|k|v)', '1', '_' or '...'")
+    return read_index(cursor, "an axis", "Write a name, '(a b)', '(q|k|v)', '1', '_' or '...'")
 
 
 _DROP = re.compile(r"_\s*(;|$)")
@@ -225,42 +234,46 @@ class Parsed(NamedTuple):
 def parse(text: str) -> Parsed:
     """The sides and options of a rule. **Raises:** `RuleError`."""
     cursor = Cursor(text)
-    keys = [_side(cursor, "a key")]
+    keys = [_side(cursor, "a key", _KEY_TO_LEAF)]
     while cursor.take("+"):
         if len(keys) == _MOST_TERMS:
-            cursor.fail(f"a sum has at most {_MOST_TERMS} terms")
-        keys.append(_side(cursor, "a key after '+'"))
+            cursor.fail(f"this sum has more than {_MOST_TERMS} terms", "Write fewer")
+        keys.append(_side(cursor, "a key after '+'", "Write one, or leave '+' out"))
     if not cursor.take("->"):
-        cursor.fail("a rule is 'key -> leaf': expected '->' here")
+        cursor.fail("expected '->' here", _KEY_TO_LEAF)
     cursor.blanks()
-    leaf = None if _drop(cursor) else _side(cursor, "a leaf after '->' ('_' drops the key)")
+    leaf = None if _drop(cursor) else _side(cursor, "a leaf after '->'", "Write one, or '_' to drop the key")
     if cursor.peek("+"):
-        cursor.fail("a sum stands on the key side only: keys are added, leaves are not")
+        cursor.fail("leaves cannot be added, only keys", "Write a sum on the key side")
     at = cursor.at
     options = read_options(cursor) if cursor.take(";") else {}
     if not cursor.done:
-        cursor.fail("expected ';' and options, or the end of the rule")
+        cursor.fail("the rule has ended, and more text follows", "Leave it out, or write ';' and options")
     return Parsed(tuple(keys), leaf, options, at)
 
 
 def read_rule(text: str, options: Mapping[str, Option]) -> Parsed:
     """A rule of which some options stand beside its text. **Raises:** `RuleError`."""
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise RuleError(f"a rule is a text 'key -> leaf', not {type(text).__name__}: {text!r}")
+        raise RuleError("a rule", f"is {type(text).__name__}: {text!r}", _KEY_TO_LEAF)
     parsed = parse(text)
     for name in options.keys() & parsed.options.keys():
-        fail(text, parsed.options_at, f"option '{name}' stands both in the text and as an argument")
+        fail(text, parsed.options_at, f"option '{name}' stands both in the text and as an argument", "Leave one out")
     return parsed._replace(options={**parsed.options, **options})
 
 
 def parse_pattern(text: str) -> Name:
     """A name pattern that stands alone, such as `"head.**"`. **Raises:** `RuleError`."""
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise RuleError(f"a name pattern is a text such as 'head.**', not {type(text).__name__}: {text!r}")
+        raise RuleError("a name pattern", f"is {type(text).__name__}: {text!r}", "Write a text such as 'head.**'")
     cursor = Cursor(text)
-    side = _side(cursor, "a name, such as 'head.**'")
+    side = _side(cursor, "a name", "Write one, such as 'head.**'")
     if not cursor.done or side.axes is not None:
-        cursor.fail("a name pattern is a name and no more", len(str(side.name)) if side.axes is not None else cursor.at)
+        cursor.fail(
+            "a name pattern is a name and no more",
+            "Leave the rest out",
+            len(str(side.name)) if side.axes is not None else cursor.at,
+        )
     return side.name
 
 
@@ -273,13 +286,13 @@ def _drop(cursor: Cursor) -> bool:
     return True
 
 
-def _side(cursor: Cursor, expected: str) -> Side:
+def _side(cursor: Cursor, expected: str, advice: str) -> Side:
     """A name and its axes, with the blanks around them."""
     cursor.blanks()
     start = cursor.at
     name = read_name(cursor)
     if cursor.at == start:
-        cursor.fail(f"expected {expected}")
+        cursor.fail(f"expected {expected}", advice)
     cursor.blanks()
     axes = read_axes(cursor) if cursor.take("[") else None
     cursor.blanks()

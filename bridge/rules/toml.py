@@ -38,18 +38,22 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
             raw = file.read(_MOST_NBYTES + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise RuleError(f"{name} cannot be read: {reason or error}. Check the path.") from error
+        raise RuleError(name, f"cannot be read: {reason or error}", "Check the path") from error
     if len(raw) > _MOST_NBYTES:
-        raise RuleError(f"{name} has more than the {_MOST_NBYTES:,} bytes that rules may have. Check the path.")
+        raise RuleError(name, f"has more than the {_MOST_NBYTES:,} bytes that rules may have", "Check the path")
     try:
         document = tomllib.loads(raw.decode())
     except RecursionError as error:
-        raise RuleError(f"{name} is nested too deep: at most {DEPTH} rules stand around another.") from error
+        raise RuleError(
+            name,
+            f"is nested too deep: at most {DEPTH} rules stand around another",
+            "Write its inner rules as rules of their own",
+        ) from error
     except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits
-        raise RuleError(f'{name} is not TOML: {error}. Rules stand in it as rules = ["a -> b", …].') from error
+        raise RuleError(name, f"is not TOML: {error}", 'Write rules = ["a -> b", …]') from error
     entries = document.pop("rules", None)
     if not isinstance(entries, list | str | dict):
-        raise RuleError(f'{name} has no list of rules: write rules = ["a -> b", …].')
+        raise RuleError(name, "has no list of rules", 'Write rules = ["a -> b", …]')
     if document:
-        raise RuleError(f"{name} has {', '.join(map(quote, document))} besides 'rules': nothing else belongs there.")
+        raise RuleError(name, f"has {', '.join(map(quote, document))} besides 'rules'", "Leave that out")
     return tuple(listed(entries, source=name))

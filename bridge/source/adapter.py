@@ -20,7 +20,7 @@ from bridge.source.small import read_small
 
 CONFIG = "adapter_config.json"
 _DIFFUSERS = "lora_adapter_metadata"  # in the metadata of files that diffusers writes
-_ADVICE = "Fetch the adapter again."
+_ADVICE = "Fetch the adapter again"
 
 
 def open_adapter(source: object, hub: HubOptions) -> Checkpoint:
@@ -76,8 +76,9 @@ class Adapter:
             return Meant(found, config.causal)
         if any(name.startswith("base_model.") for name in names):
             raise CheckpointError(
-                f"{quote(self.label)} has PEFT's keys, and no {CONFIG} beside it says rank and alpha. Give the folder "
-                "that has both."
+                quote(self.label),
+                f"has PEFT's keys, and no {CONFIG} beside it says rank and alpha",
+                "Give the folder that has both",
             )
         said = self._said_by_diffusers()
         every = pairs.pairs(names, label=self.label)
@@ -96,7 +97,7 @@ class Adapter:
     def _alpha(self, key: str, value: Any) -> float:
         if value.size != 1 or not np.isfinite(value).all():
             found = f"has shape {value.shape}" if value.size != 1 else f"is {value.reshape(-1)[0]}"
-            raise CheckpointError(f"{quote(self.label)}: {quote(key)} {found}, and should be a number. {_ADVICE}")
+            raise CheckpointError(quote(self.label), f": {quote(key)} {found}, and should be a number", _ADVICE)
         return float(value.reshape(-1)[0])
 
     def _config(self) -> Config | None:
@@ -110,7 +111,7 @@ class Adapter:
         subject = f"{quote(CONFIG)} of {quote(self.label)}"
         document = loads(raw, subject=subject, advice=_ADVICE)
         if not is_object(document):
-            raise CheckpointError(f"{subject} is no JSON object. {_ADVICE}")
+            raise CheckpointError(subject, "is no JSON object", _ADVICE)
         return Config.of(document, subject=subject)
 
     def _said_by_diffusers(self) -> Mapping[str, Config]:

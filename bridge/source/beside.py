@@ -14,8 +14,9 @@ def read_beside(source: ByteSource) -> bytes:
     try:
         if source.nbytes > _MAX_BESIDE_NBYTES:
             raise CheckpointError(
-                f"{quote(source.name)} holds {source.nbytes:,} bytes, more than the {_MAX_BESIDE_NBYTES:,} that it "
-                "may have. Check where it came from."
+                quote(source.name),
+                f"holds {source.nbytes:,} bytes, more than the {_MAX_BESIDE_NBYTES:,} that it may have",
+                "Check where it came from",
             )
         raw = bytearray(source.nbytes)
         source.readinto([memoryview(raw)], 0)

@@ -272,7 +272,7 @@ def _read(files: Files, source: Source) -> np.ndarray:
     try:
         files.byte_source(source.file).readinto([raw.data], source.offset)
     except CheckpointError as error:
-        raise CheckpointError(f"key {quote(source.key)}: {error}") from error
+        raise CheckpointError(f"key {quote(source.key)}", f": {error.statement}", error.advice) from error
     return raw.view(source.dtype)
 
 
@@ -284,5 +284,7 @@ def banded(files: Files, tensor: Part, dtype: np.dtype | None = None) -> Iterato
         try:
             values = made.values(iter(read))
         except CheckpointError as error:
-            raise CheckpointError(f"{quote(tensor.name)} in {quote(tensor.file)} {error}") from error
+            raise CheckpointError(
+                f"{quote(tensor.name)} in {quote(tensor.file)}", error.problem, error.advice
+            ) from error
         yield box, values

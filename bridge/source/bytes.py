@@ -141,14 +141,15 @@ class LocalFile:
                 if _fill(descriptor.number, part, offset, wanted) < wanted:
                     self._check_unchanged(descriptor)
                     raise CheckpointError(
-                        f"{quote(self.name)} holds {self.nbytes:,} bytes, up to {offset + wanted:,} were to be read. "
-                        "It is cut off: fetch it again."
+                        quote(self.name),
+                        f"holds {self.nbytes:,} bytes, up to {offset + wanted:,} were to be read: it is cut off",
+                        "Fetch it again",
                     )
                 offset += wanted
             self._check_unchanged(descriptor)
         except OSError as e:
             raise CheckpointError(
-                f"{quote(self.name)} cannot be read at byte {offset:,}: {_reason(e)}. Check the disk and try again."
+                quote(self.name), f"cannot be read at byte {offset:,}: {_reason(e)}", "Check the disk and try again"
             ) from e
 
     def resident(self, offset: int) -> bool:
@@ -174,7 +175,7 @@ class LocalFile:
             self._check_unchanged(descriptor)
             return mmap.mmap(descriptor.number, self.nbytes, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as e:
-            raise CheckpointError(f"{quote(self.name)} cannot be mapped: {e}. Load it with mmap=False.") from e
+            raise CheckpointError(quote(self.name), f"cannot be mapped: {e}", "Load it with mmap=False") from e
 
     def close(self) -> None:
         """Give the descriptor back, after the reads of other threads that are under way."""
@@ -201,7 +202,7 @@ class LocalFile:
     def _acquire(self) -> _Descriptor:
         descriptor = self._descriptor
         if self._closed:
-            raise CheckpointError(f"{quote(self.name)} is closed. Open the checkpoint again.")
+            raise CheckpointError(quote(self.name), "is closed", "Open the checkpoint again")
         # Who holds the object holds the descriptor open, so close() in another thread cannot pull it from under a read.
         return _open(self.path, self.name)[0] if descriptor is None else descriptor
 
@@ -213,7 +214,7 @@ class LocalFile:
             f"it held {self.nbytes:,} bytes, now {status.st_size:,}" if status.st_size != self.nbytes else "it is newer"
         )
         raise CheckpointError(
-            f"{quote(self.name)} has changed since it was opened: {now}. Open the checkpoint again once it is complete."
+            quote(self.name), f"has changed since it was opened: {now}", "Open the checkpoint again once it is complete"
         )
 
 
@@ -241,16 +242,16 @@ def _open(path: str, name: str) -> tuple[_Descriptor, os.stat_result]:
     except FileNotFoundError as e:
         if os.path.islink(path):
             to = quote(os.readlink(path))
-            raise CheckpointError(f"{quote(name)} is a link to {to}, which is not there. Fetch the file again.") from e
-        advice = "Check its name; if it was being fetched, fetch it again."
-        raise CheckpointError(f"{quote(name)} does not exist. {advice}") from e
+            raise CheckpointError(quote(name), f"is a link to {to}, which is not there", "Fetch the file again") from e
+        advice = "Check its name; if it was being fetched, fetch it again"
+        raise CheckpointError(quote(name), "does not exist", advice) from e
     except PermissionError as e:
-        raise CheckpointError(f"{quote(name)} may not be read: permission denied. Check its owner and mode.") from e
+        raise CheckpointError(quote(name), "may not be read: permission denied", "Check its owner and mode") from e
     except OSError as e:
-        raise CheckpointError(f"{quote(name)} cannot be opened: {_reason(e)}. Check its name and its disk.") from e
+        raise CheckpointError(quote(name), f"cannot be opened: {_reason(e)}", "Check its name and its disk") from e
     except ValueError as e:  # a NUL, or a surrogate that the file system cannot encode
-        raise CheckpointError(f"{quote(name)} is no file name: {printable(str(e))}. Check its spelling.") from e
-    raise CheckpointError(f"{quote(name)} is {found}, not a file. Name a regular file, or the folder that holds it.")
+        raise CheckpointError(quote(name), f"is no file name: {printable(str(e))}", "Check its spelling") from e
+    raise CheckpointError(quote(name), f"is {found}, not a file", "Name a regular file, or the folder that holds it")
 
 
 def _irregular(status: os.stat_result) -> str | None:

@@ -74,7 +74,7 @@ class Checkpoint:
     @property
     def refused(self) -> Mapping[str, str]:
         """Key to why it cannot be read."""
-        return self.specs.refused
+        return {key: str(CheckpointError(*why)) for key, why in self.specs.refused.items()}
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -104,7 +104,7 @@ class Checkpoint:
         if spec is None:
             from bridge.source.suggest import unknown  # difflib is for mistakes
 
-            raise UnknownKeyError(unknown(key, self.specs, self.source, self.unlisted(key)))
+            raise UnknownKeyError(*unknown(key, self.specs, self.source, self.unlisted(key)))
         from bridge.source.tensor import check_readable, read_key, read_tensor  # a load reads no tensor alone
 
         source = self.peek(spec.file)
@@ -115,7 +115,9 @@ class Checkpoint:
             try:
                 source = self.byte_source(spec.file)
             except CheckpointError as e:
-                raise CheckpointError(f"key {quote(key)} in {quote(source.name)} cannot be read: {e}") from e
+                raise CheckpointError(
+                    f"key {quote(key)} in {quote(source.name)}", f"cannot be read: {e.statement}", e.advice
+                ) from e
         return read_tensor(source, key, spec)
 
     @cached_property
@@ -164,7 +166,7 @@ class Checkpoint:
     def peek(self, file: str) -> ByteSource:
         """The bytes of one of `files` where they are: nothing is fetched for them."""
         if self._closed:
-            raise CheckpointError(f"{quote(self.source)} is closed. Open it again, or read before it is closed.")
+            raise CheckpointError(quote(self.source), "is closed", "Open it again, or read before it is closed")
         return self._sources[file]
 
     def beside(self, name: str) -> bytes:
@@ -223,8 +225,9 @@ class Checkpoint:
     def _specs(self, located: Located) -> Table:
         if self._root is not None and all(header.is_safetensors for header in self._headers.values()):
             raise NoRootError(
-                f"{quote(self.source)} is safetensors, whose keys are in no dicts: leave root={quote(self._root)} "
-                "out, or name the file of torch.save that has them."
+                quote(self.source),
+                "is safetensors, whose keys are in no dicts",
+                f"Leave root={quote(self._root)} out, or name the file of torch.save that has them",
             )
         if located.parsed_index is None and len(self._headers) == 1:
             return next(iter(self._headers.values())).tensors
@@ -292,7 +295,7 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
         if located.parsed_index is None:
             raise
         raise CheckpointError(
-            f"{quote(located.index_name)} of {quote(located.text)} lists a file that fails: {e}"
+            f"{quote(located.index_name)} of {quote(located.text)}", f"lists a file that fails: {e.statement}", e.advice
         ) from e
 
 

@@ -69,8 +69,9 @@ def by_url(url: str, subfolder: str | None, options: HubOptions) -> Distant:
 def _on_hub(named: HubUrl, url: str, subfolder: str | None, options: HubOptions) -> Distant:
     if named.revision is not None and options.revision not in (None, named.revision):
         raise CheckpointError(
-            f"{quote(url)} names revision {quote(named.revision)}, `revision=` {quote(str(options.revision))}. "
-            "Name one."
+            quote(url),
+            f"names revision {quote(named.revision)}, `revision=` {quote(str(options.revision))}",
+            "Name one",
         )
     options = options.at(named.revision or options.revision)
     repo = find_repo(named.repo, options, kind=named.kind, subject=f"Hub repo {quote(named.repo)}")

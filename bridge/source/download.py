@@ -82,7 +82,7 @@ class Wanted:
                     tqdm_class=bar,
                 )
 
-        path = Tries(f"{quote(self.name)} cannot be fetched", _WAITS).run(once)
+        path = Tries(quote(self.name), "cannot be fetched", _WAITS).run(once)
         self.repo.cache.note(options.revision, self.repo.commit)
         return LocalFile(path, self.name, hold=False)
 
@@ -191,8 +191,9 @@ class _Work:
             elif time.monotonic() - moved > STALL_SECONDS:
                 waiting = next(file.name for file in self.files if file.name not in self.found)
                 raise CheckpointError(
-                    f"{quote(waiting)} cannot be fetched: nothing has come for {STALL_SECONDS:g} s. "
-                    "Check the network and try again; what is complete is kept."
+                    quote(waiting),
+                    f"cannot be fetched: nothing has come for {STALL_SECONDS:g} s",
+                    "Check the network and try again; what is complete is kept",
                 )
 
 

@@ -54,10 +54,10 @@ class LocalFolder:
                 return sorted(entry.name for entry in entries if not _is_directory(entry))
         except OSError as e:
             raise CheckpointError(
-                f"{quote(self.label)} cannot be listed: {e.strerror or type(e).__name__}. Check its owner and mode."
+                quote(self.label), f"cannot be listed: {e.strerror or type(e).__name__}", "Check its owner and mode"
             ) from e
         except ValueError as e:  # a NUL, or a surrogate that the file system cannot encode
-            raise CheckpointError(f"{quote(self.label)} is no name of a folder. Check its spelling.") from e
+            raise CheckpointError(quote(self.label), "is no name of a folder", "Check its spelling") from e
 
     def below(self) -> Sequence[str]:
         """Those that may be listed."""

@@ -18,7 +18,7 @@ from bridge.source.resolve import HubOptions
 from bridge.source.retry import PassingError, Tries
 
 _LOG_IN = "log in: `hf auth login`, or `token=`"
-_LATER = "Try again later; who is logged in may ask more often: `hf auth login`, or `token=`."
+_LATER = "Try again later; who is logged in may ask more often: `hf auth login`, or `token=`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +95,14 @@ def find_repo(repo: str, options: HubOptions, *, kind: str = "model", subject: s
                 timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
             )
         if info.sha is None:
-            raise CheckpointError(f"{subject} does not say which commit it is at. Name one: `revision=`.")
+            raise CheckpointError(subject, "does not say which commit it is at", "Name one: `revision=`")
         files = {s.rfilename: Listed(s.size, None if s.lfs is None else s.lfs.sha256) for s in info.siblings or ()}
         return Repo(repo, kind, info.sha, files, options, cache, online=True)
 
     if known is not None and offline:
         return cached(known)
     try:
-        return (ask if known is not None else lambda: Tries(f"{subject} cannot be read").run(ask))()
+        return (ask if known is not None else lambda: Tries(subject, "cannot be read").run(ask))()
     except PassingError as failure:
         assert known is not None
         warnings.warn(
@@ -119,7 +119,7 @@ def explained(subject: str, revision: str | None) -> Generator[None]:
     try:
         from huggingface_hub import errors  # only those who use the Hub wait for it
     except ImportError as e:
-        raise CheckpointError(f"{subject} needs huggingface_hub: pip install huggingface_hub. ({e})") from e
+        raise CheckpointError(subject, f"needs huggingface_hub ({e})", "Install it: pip install huggingface_hub") from e
     # Its base is the HTTP library's own error, which connections and timeouts raise; the library differs by version.
     transport: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     try:
@@ -135,33 +135,33 @@ def explained(subject: str, revision: str | None) -> Generator[None]:
             raise PassingError(failure.problem, after=_reset(response.headers) or failure.after, advice=_LATER) from e
         if isinstance(cause, transport) and not isinstance(cause, errors.HfHubHTTPError):
             raise PassingError(f"{type(cause).__name__}: {_first_line(cause)}") from e
-        raise CheckpointError(f"{subject} {_problem(cause, revision, errors)}.") from e
+        raise CheckpointError(subject, *_problem(cause, revision, errors)) from e
 
 
-def _problem(e: BaseException, revision: str | None, errors: Any) -> str:
+def _problem(e: BaseException, revision: str | None, errors: Any) -> tuple[str, str]:
     """What is wrong, and what to do."""
     at = f" at revision {quote(revision)}" if revision else ""
     response: Any = getattr(e, "response", None)
     status = None if response is None else response.status_code
     if isinstance(e, errors.GatedRepoError):
-        return f"is gated. Ask for access on its page, then {_LOG_IN}"
+        return "is gated", f"Ask for access on its page, then {_LOG_IN}"
     if isinstance(e, errors.RevisionNotFoundError):
-        return f"has no revision {quote(str(revision))}. Name a branch, a tag or a commit"
+        return f"has no revision {quote(str(revision))}", "Name a branch, a tag or a commit"
     if isinstance(e, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
-        return f"is not in the cache{at} and cannot be fetched. Go online once, or check `cache_dir=`"
+        return f"is not in the cache{at} and cannot be fetched", "Go online once, or check `cache_dir=`"
     if isinstance(e, errors.EntryNotFoundError):
-        return f"lacks a file{at} that it lists. Try again, or tell its owner"
+        return f"lacks a file{at} that it lists", "Try again, or tell its owner"
     if isinstance(e, errors.RepositoryNotFoundError) or status == 404:
-        return f"does not exist, or is private. Check its name, or {_LOG_IN}"
+        return "does not exist, or is private", f"Check its name, or {_LOG_IN}"
     if status == 401:
-        return f"may not be read: the Hub refuses the token. Make a new one, then {_LOG_IN}"
+        return "may not be read: the Hub refuses the token", f"Make a new one, then {_LOG_IN}"
     if status == 403:
-        return "may not be read by this token: HTTP status 403. Ask for access on its page, or use another token"
+        return "may not be read by this token: HTTP status 403", "Ask for access on its page, or use another token"
     if isinstance(e, errors.HFValidationError):
-        return f"cannot be: {_first_line(e)}. Check its spelling"
+        return f"cannot be: {_first_line(e)}", "Check its spelling"
     if isinstance(e, errors.LocalTokenNotFoundError):
-        return f"cannot be asked for with `token=True`: no token is stored here. First {_LOG_IN}"
-    return f"cannot be read{at}: {_first_line(e)}. Check the network and try again"
+        return "cannot be asked for with `token=True`: no token is stored here", f"First {_LOG_IN}"
+    return f"cannot be read{at}: {_first_line(e)}", "Check the network and try again"
 
 
 def _reset(headers: Mapping[str, str]) -> float | None:

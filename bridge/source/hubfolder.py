@@ -57,10 +57,10 @@ class HubFolder:
         """Open one file; a file of weights that is not in the cache is a `HubFile`."""
         path, shown = self._prefix + name, self.label + name
         if path not in self._repo.files:
-            absent = (
-                f"is not in the repo at commit {self._repo.commit}. Check its name." if self._repo.online else _ABSENT
+            absent = (f"is not in the repo at commit {self._repo.commit}", "Check its name")
+            raise CheckpointError(quote(shown), *(absent if self._repo.online else _ABSENT)) from FileNotFoundError(
+                path
             )
-            raise CheckpointError(f"{quote(shown)} {absent}") from FileNotFoundError(path)
         if self._stream:
             return StreamedHubFile(self._repo, path, name=shown)
         cached = self._repo.whole(path)
@@ -69,16 +69,16 @@ class HubFolder:
         if path.endswith(_WEIGHTS):
             return HubFile(self._repo, path, name=shown)
         if not self._repo.online:
-            raise CheckpointError(f"{quote(shown)} {_ABSENT}")
+            raise CheckpointError(quote(shown), *_ABSENT)
         (found,) = fetch_all([Wanted(self._repo, path, shown, self._repo.files[path].nbytes or 0)])
         return found
 
-    def remedy(self, name: str) -> str:
-        """What to do where a file of the cache proves to be damaged."""
+    def remedy(self, name: str, otherwise: str | None) -> str | None:
+        """What to do where a file of the cache proves to be damaged, `otherwise` where it lies in no cache."""
         cached = self._repo.cache.path(self._repo.commit, self._prefix + name)
         if cached is None or self._stream:
-            return ""
-        return f"It lies in the Hub's cache, {quote(os.path.realpath(cached))}: remove that, and it is fetched again."
+            return otherwise
+        return f"Remove it from the Hub's cache, {quote(os.path.realpath(cached))}, and it is fetched again"
 
     def sha256(self, name: str) -> str | None:
         """What the Hub says, or what the cache's blob is called by."""
@@ -90,7 +90,7 @@ class HubFolder:
         return None if cached is None else cached_sha256(cached)
 
 
-_ABSENT = "is not in the cache and cannot be fetched offline. Go online once, or check `cache_dir=`."
+_ABSENT = ("is not in the cache and cannot be fetched offline", "Go online once, or check `cache_dir=`")
 
 
 class StreamedHubFile(RangedFile):
@@ -110,8 +110,9 @@ class StreamedHubFile(RangedFile):
         listed = repo.files.get(path)
         if listed is not None and listed.nbytes not in (None, nbytes):
             raise CheckpointError(
-                f"{quote(name)} holds {nbytes:,} bytes, the Hub lists {listed.nbytes:,}. "
-                "Try again, or tell the repo's owner."
+                quote(name),
+                f"holds {nbytes:,} bytes, the Hub lists {listed.nbytes:,}",
+                "Try again, or tell the repo's owner",
             )
         super().__init__(name, nbytes, head)
 
@@ -122,7 +123,7 @@ class StreamedHubFile(RangedFile):
     def _ask(self, name: str, start: int, stop: int, nbytes: int | None, into: Scattered) -> int:
         """Bytes `[start, stop)` into `into`; returns the file's length."""
         if not self._repo.online:
-            raise CheckpointError(f"{quote(name)} {_ABSENT}")
+            raise CheckpointError(quote(name), *_ABSENT)
         with explained(quote(name), self._repo.options.revision):
             from huggingface_hub import constants, get_session, utils  # as above
 
@@ -160,12 +161,12 @@ class StreamedHubFile(RangedFile):
                     for chunk in response.iter_raw():
                         into.write(chunk)
                     return found
-        raise CheckpointError(f"{quote(name)} is sent from one address to the next. Try again later.")
+        raise CheckpointError(quote(name), "redirects in a loop", "Try again later")
 
     def _check_commit(self, name: str, commit: str | None) -> None:
         if commit is not None and commit != self._repo.commit:
             raise CheckpointError(
-                f"{quote(name)} comes from commit {quote(commit)}, asked for was {self._repo.commit}. Try again."
+                quote(name), f"comes from commit {quote(commit)}, asked for was {self._repo.commit}", "Try again"
             )
 
 
@@ -198,14 +199,18 @@ class HubFile(StreamedHubFile):
         **Raises:** `CheckpointError`, also if what came is not the file whose header was read.
         """
         if not self._repo.online:
-            raise CheckpointError(f"{quote(self.name)} {_ABSENT}")
+            raise CheckpointError(quote(self.name), *_ABSENT)
         local = Wanted(self._repo, self._path, self.name, self.nbytes).fetch(bar)
         head = bytearray(min(len(self._head), local.nbytes))
         local.readinto([memoryview(head)], 0)
         if local.nbytes != self.nbytes or bytes(head) != self._head:
             raise CheckpointError(
-                f"{quote(self.name)} was fetched, but is not the file whose header was read before. Fetch it again: "
-                f"`hf download {self._repo.id} {self._path} --revision {self._repo.commit} --force-download`."
+                quote(self.name),
+                "was fetched, but is not the file whose header was read before",
+                (
+                    f"Fetch it again: `hf download {self._repo.id} {self._path} --revision {self._repo.commit} "
+                    "--force-download`"
+                ),
             )
         return local
 

@@ -36,7 +36,7 @@ class InMemory:
             part = self._raw[offset : offset + buffer.nbytes]
             if part.nbytes < buffer.nbytes:
                 raise CheckpointError(
-                    f"{quote(self.name)} holds {self.nbytes:,} bytes, more were to be read. Fetch it again."
+                    quote(self.name), f"holds {self.nbytes:,} bytes, more were to be read", "Fetch it again"
                 )
             buffer.cast("B")[:] = part
             offset += buffer.nbytes

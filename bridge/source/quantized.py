@@ -101,7 +101,7 @@ class Quantized(Mapping[str, QuantizedTensor]):
                 values |= read_small(stored, found.needs, self._peek)
                 found = find(*stored.columns(), config, modelopt=modelopt, values=values)
         except CheckpointError as error:
-            raise CheckpointError(f"{quote(self._ckpt.source)}: {error}") from error
+            raise CheckpointError(quote(self._ckpt.source), f": {error.statement}", error.advice) from error
         return found
 
     def table(self, raw: Collection[str] = ()) -> Table:
@@ -128,9 +128,9 @@ class Quantized(Mapping[str, QuantizedTensor]):
         try:
             value: Any = json.loads(raw)
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{subject} is not JSON: {quote(str(error))}. Fetch it again.") from error
+            raise CheckpointError(subject, f"is not JSON: {quote(str(error))}", "Fetch it again") from error
         if not isinstance(value, Mapping):
-            raise CheckpointError(f"{subject} is no JSON object. Fetch it again.")
+            raise CheckpointError(subject, "is no JSON object", "Fetch it again")
         return cast("Mapping[str, Any]", value)
 
     def __getitem__(self, key: str) -> QuantizedTensor:

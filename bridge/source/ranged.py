@@ -11,7 +11,7 @@ from bridge._text import printable, quote
 from bridge.format.header import FIRST_READ_NBYTES as HEAD_NBYTES
 from bridge.source.retry import PassingError, Tries, seconds
 
-_FETCH_IT = "Fetch it to the disk and open it there."
+_FETCH_IT = "Fetch it to the disk and open it there"
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.ASCII)
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """HTTP statuses that may pass."""
@@ -33,7 +33,7 @@ class Scattered:
         while part.nbytes:
             if not self._rest:
                 raise CheckpointError(
-                    f"{quote(self._name)}: {self.nbytes:,} bytes were asked for, and more came. {_FETCH_IT}"
+                    quote(self._name), f": {self.nbytes:,} bytes were asked for, and more came", _FETCH_IT
                 )
             buffer = self._rest[-1]
             count = min(buffer.nbytes, part.nbytes)
@@ -71,18 +71,19 @@ class RangedFile(ABC):
     def readinto(self, buffers: Sequence[memoryview], offset: int) -> None:
         """Fill all `buffers` from byte `offset` on; `CheckpointError` if that cannot be had."""
         if self._closed:
-            raise CheckpointError(f"{quote(self.name)} is closed. Open the checkpoint again.")
+            raise CheckpointError(quote(self.name), "is closed", "Open the checkpoint again")
         into = Scattered(buffers, self.name)
         stop = offset + into.nbytes
         if into.nbytes == 0:
             return
         if stop > self.nbytes:
             raise CheckpointError(
-                f"{quote(self.name)} holds {self.nbytes:,} bytes, up to {stop:,} were to be read. "
-                "It is cut off: fetch it again."
+                quote(self.name),
+                f"holds {self.nbytes:,} bytes, up to {stop:,} were to be read: it is cut off",
+                "Fetch it again",
             )
         into.write(memoryview(self._head)[offset:stop])
-        tries = Tries(f"{quote(self.name)} cannot be read at byte {offset:,}")
+        tries = Tries(quote(self.name), f"cannot be read at byte {offset:,}")
         while into.done < into.nbytes:
             before = into.done
             try:
@@ -117,7 +118,7 @@ def first_bytes(name: str, ask: Callable[[Scattered], int]) -> tuple[int, bytes]
             raise PassingError(f"{into.done:,} bytes came where {wanted:,} were asked for")
         return nbytes, bytes(head[:wanted])
 
-    return Tries(f"{quote(name)} cannot be opened").run(once)
+    return Tries(quote(name), "cannot be opened").run(once)
 
 
 def check_range(name: str, status: int, headers: Mapping[str, str], start: int, stop: int, nbytes: int | None) -> int:
@@ -138,29 +139,30 @@ def check_range(name: str, status: int, headers: Mapping[str, str], start: int, 
     if status in BUSY:
         raise busy(status, headers)
     if status in (404, 410):
-        raise CheckpointError(f"{subject} does not exist. Check the URL.") from FileNotFoundError(name)
+        raise CheckpointError(subject, "does not exist", "Check the URL") from FileNotFoundError(name)
     if status in (401, 403, 407):
-        raise CheckpointError(f"{subject} may not be read: HTTP status {status}. Check your credentials.")
+        raise CheckpointError(subject, f"may not be read: HTTP status {status}", "Check your credentials")
     encoding = headers.get("Content-Encoding", "")
     if status in (200, 206) and encoding not in ("identity", ""):
         raise CheckpointError(
-            f"{subject}: its server sends it compressed (Content-Encoding: {printable(encoding)[:40]}), and so not in "
-            f"parts. {_FETCH_IT}"
+            subject,
+            f": its server sends it compressed (Content-Encoding: {printable(encoding)[:40]}), and so not in parts",
+            _FETCH_IT,
         )
     if status == 206:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if found is None:
             raise CheckpointError(
-                f"{subject}: its server answers a range without saying which (Content-Range). {_FETCH_IT}"
+                subject, ": its server answers a range without saying which (Content-Range)", _FETCH_IT
             )
         total = nbytes if found[3] == "*" else int(found[3])
         if total is None:
-            raise CheckpointError(f"{subject} does not say how long it is. {_FETCH_IT}")
+            raise CheckpointError(subject, "does not say how long it is", _FETCH_IT)
         if nbytes is not None and total != nbytes:
             raise changed(name, f"it held {nbytes:,} bytes, now {total:,}")
         if (int(found[1]), int(found[2]) + 1) != (start, min(stop, total)):
             asked = f"bytes {start:,} to {min(stop, total):,} were asked for"
-            raise CheckpointError(f"{subject}: {asked}, {int(found[1]):,} to {int(found[2]) + 1:,} came. {_FETCH_IT}")
+            raise CheckpointError(subject, f": {asked}, {int(found[1]):,} to {int(found[2]) + 1:,} came", _FETCH_IT)
         return total
     if status == 416 and nbytes is None and start == 0:
         return 0  # an empty file has no first byte
@@ -172,13 +174,13 @@ def check_range(name: str, status: int, headers: Mapping[str, str], start: int, 
             raise changed(name, f"it held {nbytes:,} bytes, now {int(length):,}")
         return int(length)  # all of a file that is not longer than what was asked for
     if status == 200:
-        raise CheckpointError(f"{subject} cannot be read in parts: its server ignores ranges. {_FETCH_IT}")
-    raise CheckpointError(f"{subject} cannot be read: HTTP status {status}. Check the URL.")
+        raise CheckpointError(subject, "cannot be read in parts: its server ignores ranges", _FETCH_IT)
+    raise CheckpointError(subject, f"cannot be read: HTTP status {status}", "Check the URL")
 
 
 def changed(name: str, how: str) -> CheckpointError:
     """The error for a file that is not what it was when it was opened."""
-    return CheckpointError(f"{quote(name)} has changed since it was opened: {how}. Open the checkpoint again.")
+    return CheckpointError(quote(name), f"has changed since it was opened: {how}", "Open the checkpoint again")
 
 
 def busy(status: int, headers: Mapping[str, str]) -> PassingError:
@@ -186,6 +188,6 @@ def busy(status: int, headers: Mapping[str, str]) -> PassingError:
     after = seconds(headers.get("Retry-After"))
     if status == 429:
         return PassingError(
-            "the server limits how often it is asked (HTTP status 429)", after=after, advice="Try again later."
+            "the server limits how often it is asked (HTTP status 429)", after=after, advice="Try again later"
         )
-    return PassingError(f"the server is busy (HTTP status {status})", after=after, advice="Try again later.")
+    return PassingError(f"the server is busy (HTTP status {status})", after=after, advice="Try again later")

@@ -83,8 +83,9 @@ class RemoteFolder:
         found = None if self._literal or name == self._one else _BENT.search(name)
         if found is not None:
             raise CheckpointError(
-                f"{quote(self.label + name)} has {quote(found[0])} in its name, which its store may not take to the "
-                "letter. Fetch it to the disk and open it there."
+                quote(self.label + name),
+                f"has {quote(found[0])} in its name, which its store may not take to the letter",
+                "Fetch it to the disk and open it there",
             )
         return f"{self._path}/{name}"
 
@@ -97,7 +98,7 @@ class RemoteFile(RangedFile):
         self._path = path
         length = _patiently(name, "opened", lambda: fs.info(path)["size"])
         if not isinstance(length, int):
-            raise CheckpointError(f"{quote(name)} does not say how long it is. Fetch it to the disk and open it there.")
+            raise CheckpointError(quote(name), "does not say how long it is", "Fetch it to the disk and open it there")
         super().__init__(name, length)
 
     def transfer(self, start: int, stop: int, into: Scattered) -> None:
@@ -106,9 +107,12 @@ class RemoteFile(RangedFile):
             body = cast("bytes", self._fs.cat_file(self._path, start=start, end=stop))
         if len(body) > stop - start:  # a server that ignores ranges hands out the whole file
             raise CheckpointError(
-                f"{quote(self.name)}: {len(body):,} bytes came where {stop - start:,} were asked for, "
-                f"from byte {start:,}. "
-                "The file has changed, or its server ignores ranges: fetch it to the disk and open it there."
+                quote(self.name),
+                (
+                    f": {len(body):,} bytes came where {stop - start:,} were asked for, from byte {start:,}: the "
+                    "file has changed, or its server ignores ranges"
+                ),
+                "Fetch it to the disk and open it there",
             )
         if start == 0:
             self._head = body[:HEAD_NBYTES]  # asked for with the header: the first tensors need not be fetched again
@@ -122,7 +126,7 @@ def _patiently(name: str, done: str, work: Callable[[], Any]) -> Any:
         with _named(name, done):
             return work()
 
-    return Tries(f"{quote(name)} cannot be {done}").run(once)
+    return Tries(quote(name), f"cannot be {done}").run(once)
 
 
 @contextmanager
@@ -133,13 +137,13 @@ def _named(name: str, done: str) -> Generator[None]:
     except (PassingError, CheckpointError):
         raise
     except ImportError as e:
-        raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Install what it asks for.") from e
+        raise CheckpointError(quote(name), f"cannot be {done}: {_said(e)}", "Install what it asks for") from e
     except FileNotFoundError as e:
-        raise CheckpointError(f"{quote(name)} does not exist. Check the URL.") from e
+        raise CheckpointError(quote(name), "does not exist", "Check the URL") from e
     except PermissionError as e:
-        raise CheckpointError(f"{quote(name)} may not be {done}: {_said(e)}. Check your credentials.") from e
+        raise CheckpointError(quote(name), f"may not be {done}: {_said(e)}", "Check your credentials") from e
     except (IsADirectoryError, NotADirectoryError, ValueError, TypeError) as e:
-        raise CheckpointError(f"{quote(name)} cannot be {done}: {_said(e)}. Check the URL.") from e
+        raise CheckpointError(quote(name), f"cannot be {done}: {_said(e)}", "Check the URL") from e
     except Exception as e:
         raise PassingError(_said(e)) from e
 

@@ -119,7 +119,7 @@ def _path(item: object) -> str:
     if isinstance(path, str) and path:
         return path
     raise CheckpointError(
-        f"{shown} is no source. Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'."
+        shown, "is no source", "Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'"
     )
 
 
@@ -136,24 +136,24 @@ def _kind(path: str) -> str:
 
 def _check_subfolder(subfolder: str) -> None:
     if os.path.isabs(subfolder) or ".." in subfolder.replace("\\", "/").split("/"):
-        raise CheckpointError(f"subfolder {quote(subfolder)} leaves the source. Name a folder inside it.")
+        raise CheckpointError(f"subfolder {quote(subfolder)}", "leaves the source", "Name a folder inside it")
 
 
 def _single(path: str) -> Located:
     if path.endswith(".index.json"):
-        raise CheckpointError(f"{quote(path)} is an index. Name the folder that holds it and its files.")
+        raise CheckpointError(quote(path), "is an index", "Name the folder that holds it and its files")
     name = os.path.basename(path)
     return Located(path, LocalFiles({name: path}, label=path), (name,))
 
 
 def _listed(paths: Sequence[str]) -> Located:
     if not paths:
-        raise CheckpointError("The list of files is empty. Name at least one .safetensors file.")
+        raise CheckpointError("the list of files", "is empty", "Name at least one .safetensors file")
     short = [os.path.basename(p) for p in paths]
     names = short if len(set(short)) == len(short) else list(paths)
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
-        raise CheckpointError(f"{quote(twice)} stands twice in the list of files. Name each file once.")
+        raise CheckpointError(quote(twice), "stands twice in the list of files", "Name each file once")
     text = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     return Located(text, LocalFiles(dict(zip(names, paths, strict=True)), label=text), tuple(names))
 
@@ -234,7 +234,7 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
         refuse_parts(folder, names)
         listed = ", ".join(map(quote, names[:20])) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
         raise CheckpointError(
-            f"{quote(folder.label)} holds {len(names)} {what}: {listed}. Name the file, or a list of files."
+            quote(folder.label), f"holds {len(names)} {what}: {listed}", "Name the file, or a list of files"
         )
     return names[0] if names else None
 
@@ -242,8 +242,8 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
 def remedied(folder: Folder, name: str, error: CheckpointError) -> CheckpointError:
     """What is wrong with a file of a folder, and what to do there where the folder is a cache."""
     remedy = getattr(folder, "remedy", None)
-    said = remedy(name) if remedy else ""
-    return CheckpointError(f"{error} {said}") if said else error
+    advice = remedy(name, error.advice) if remedy else error.advice
+    return error if advice == error.advice else CheckpointError(error.subject, error.problem, advice)
 
 
 def _read_index(folder: Folder, name: str) -> Index:
@@ -253,8 +253,9 @@ def _read_index(folder: Folder, name: str) -> Index:
     try:
         if source.nbytes > MAX_INDEX_NBYTES:
             raise CheckpointError(
-                f"{quote(source.name)} holds {source.nbytes:,} bytes; an index may have {MAX_INDEX_NBYTES:,}. "
-                "Check where it came from."
+                quote(source.name),
+                f"holds {source.nbytes:,} bytes; an index may have {MAX_INDEX_NBYTES:,}",
+                "Check where it came from",
             )
         raw = bytearray(source.nbytes)
         source.readinto([memoryview(raw)], 0)

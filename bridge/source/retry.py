@@ -27,19 +27,19 @@ class PassingError(Exception):
         super().__init__(problem)
         self.problem = printable(problem)
         self.after = after
-        self.advice = advice or "Check the network and try again."
+        self.advice = advice or "Check the network and try again"
 
 
 class Tries:
     """The tries of one piece of work."""
 
-    def __init__(self, subject: str, waits: Sequence[float] | None = None) -> None:
+    def __init__(self, subject: str, problem: str, waits: Sequence[float] | None = None) -> None:
         """**Arguments:**
 
-        - `subject`: how the message begins if none succeeds: `'x' cannot be read at byte 8`.
+        - `subject`, `problem`: how the message begins if none succeeds: `'x'`, `cannot be read at byte 8`.
         - `waits`: other seconds than `WAITS`.
         """
-        self._subject = subject
+        self._subject, self._problem = subject, problem
         self._waits = WAITS if waits is None else waits
         self._failed = 0
         self._patience = LONGEST_WAIT
@@ -54,10 +54,12 @@ class Tries:
         self._failed = 0 if moved else self._failed
         if failure.after is not None and failure.after > self._patience:
             raise CheckpointError(
-                f"{self._subject}: {failure.problem}, and asks to wait {failure.after:.0f} s. {failure.advice}"
+                self._subject,
+                f"{self._problem}: {failure.problem}, and asks to wait {failure.after:.0f} s",
+                failure.advice,
             ) from failure
         if self._failed == len(self._waits):
-            raise CheckpointError(f"{self._subject}: {failure.problem}. {failure.advice}") from failure
+            raise CheckpointError(self._subject, f"{self._problem}: {failure.problem}", failure.advice) from failure
         wait = self._waits[self._failed] if failure.after is None else failure.after
         self._patience -= failure.after or 0.0
         self._failed += 1

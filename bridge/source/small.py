@@ -40,8 +40,9 @@ def read_small(specs: Table, keys: Iterable[str], peek: Callable[[str], ByteSour
         check_readable(specs, key)
         if spec.nbytes > _LIMIT:
             raise CheckpointError(
-                f"key {quote(key)} in {quote(spec.file)} has {spec.nbytes:,} bytes, more than the {_LIMIT:,} that such "
-                "a part may have. Take the stored tensors with quantized='keep'."
+                f"key {quote(key)} in {quote(spec.file)}",
+                f"has {spec.nbytes:,} bytes, more than the {_LIMIT:,} that such a part may have",
+                "Take the stored tensors with quantized='keep'",
             )
         if not specs.is_plain(key):
             apart.append(key)
@@ -85,7 +86,7 @@ def _read(run: list[tuple[str, TensorSpec]], peek: Callable[[str], ByteSource]) 
     try:
         peek(last.file).readinto([raw.data], start)
     except CheckpointError as error:
-        raise CheckpointError(f"key {quote(run[0][0])}: {error}") from error
+        raise CheckpointError(f"key {quote(run[0][0])}", f": {error.statement}", error.advice) from error
     found: dict[str, np.ndarray] = {}
     for key, spec in run:
         part = raw[spec.offset - start : spec.offset - start + spec.nbytes]

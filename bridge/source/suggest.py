@@ -22,12 +22,15 @@ def closest(name: str, names: Iterable[str], count: int = 3) -> list[str]:
     return difflib.get_close_matches(name[:500], candidates, n=count, cutoff=0.6)
 
 
-def unknown(key: object, names: Collection[str], source: str, unlisted: str | None = None) -> str:
-    """What to say of a key that a source does not have; `unlisted` is the file that has it, and the index not."""
+def unknown(key: object, names: Collection[str], source: str, unlisted: str | None = None) -> tuple[str, str, str]:
+    """What to say of a key that a source does not have: subject, problem and advice.
+
+    `unlisted` is the file that has it, where the index has not.
+    """
     text = key if isinstance(key, str) else repr(key)
-    subject = f"key {quote(text)} is not in {quote(source)} ({plural(len(names), 'key')})"
+    subject, problem = f"key {quote(text)}", f"is not in {quote(source)} ({plural(len(names), 'key')})"
     if unlisted is not None:
-        return f"{subject}, whose index leaves it out. Open its files as a list: {quote(unlisted)} holds it."
+        return subject, f"{problem}, whose index leaves it out", f"Open its files as a list: {quote(unlisted)} holds it"
     near = closest(text, names)
-    advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "`keys()` lists what it holds."
-    return f"{subject}. {advice}"
+    advice = f"Did you mean {' or '.join(map(quote, near))}?" if near else "Take one that `keys()` lists"
+    return subject, problem, advice

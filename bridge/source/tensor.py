@@ -19,7 +19,7 @@ _ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a cop
 def check_readable(specs: Table, key: str) -> None:
     """**Raises:** `CheckpointError` for a key that cannot be read, whatever for."""
     if key in specs.refused:
-        raise CheckpointError(specs.refused[key])
+        raise CheckpointError(*specs.refused[key])
 
 
 def read_key(files: Files, specs: Table, key: str, dtype: np.dtype | None = None) -> np.ndarray:
@@ -39,14 +39,14 @@ def read_key(files: Files, specs: Table, key: str, dtype: np.dtype | None = None
     try:
         out = _empty(nbytes).view(dtype).reshape(shape)
     except MemoryError as e:
-        raise CheckpointError(_too_large(f"key {quote(key)} in {quote(tensor.file)}", nbytes)) from e
+        raise CheckpointError(f"key {quote(key)} in {quote(tensor.file)}", *_too_large(nbytes)) from e
     for box, values in banded(files, tensor, dtype if dtype in tensor.form.computed_in else None):
         out[tuple(slice(r.start, r.stop) for r in box)] = values
     return out
 
 
-def _too_large(subject: str, nbytes: int) -> str:
-    return f"{subject} takes {human_nbytes(nbytes)}, more memory than there is. Free some, or load less at once."
+def _too_large(nbytes: int) -> tuple[str, str]:
+    return f"takes {human_nbytes(nbytes)}, more memory than there is", "Free some, or load less at once"
 
 
 def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
@@ -66,8 +66,9 @@ def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
     packed = dtype is not None and dtype.packed
     if dtype is not None and packed and dtype.bits != 4:
         raise CheckpointError(
-            f"{subject} is {dtype.name}, four values packed in three bytes in an order that no standard fixes. "
-            "Save it in a wider dtype with the tool that wrote it."
+            subject,
+            f"is {dtype.name}, four values packed in three bytes in an order that no standard fixes",
+            "Save it in a wider dtype with the tool that wrote it",
         )
     try:
         data = _empty(spec.nbytes)
@@ -76,13 +77,14 @@ def read_tensor(source: ByteSource, key: str, spec: TensorSpec) -> np.ndarray:
             data = _unpack_nibbles(data)
         return data.view(spec.dtype).reshape(spec.shape)
     except CheckpointError as e:
-        raise CheckpointError(f"{subject} cannot be read: {e}") from e
+        raise CheckpointError(subject, f"cannot be read: {e.statement}", e.advice) from e
     except MemoryError as e:
-        raise CheckpointError(_too_large(subject, spec.nbytes)) from e
+        raise CheckpointError(subject, *_too_large(spec.nbytes)) from e
     except ValueError as e:  # more axes, or longer ones beside an empty one, than an array can have
         raise CheckpointError(
-            f"{subject} has {len(spec.shape)} axes and a shape that numpy cannot hold: {str(e).rstrip('.')}. "
-            "Save it reshaped."
+            subject,
+            f"has {len(spec.shape)} axes and a shape that numpy cannot hold: {str(e).rstrip('.')}",
+            "Save it reshaped",
         ) from e
 
 

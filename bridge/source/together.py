@@ -31,8 +31,9 @@ def joined(located: Located, headers: Mapping[str, Header]) -> Table:
             for key in header.tensors:
                 if home.setdefault(key, file) != file:
                     raise CheckpointError(
-                        f"key {quote(key)} is in {quote(home[key])} and in {quote(file)}. "
-                        "Leave one of the files out, or give the folder with the index that says which counts."
+                        f"key {quote(key)}",
+                        f"is in {quote(home[key])} and in {quote(file)}",
+                        "Leave one of the files out, or give the folder with the index that says which counts",
                     )
     return found
 
@@ -50,7 +51,8 @@ def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> T
         elsewhere = next((f for f, h in headers.items() if key in h.tensors), None)
         where = "no file of the index holds it" if elsewhere is None else f"it is in {quote(elsewhere)}"
         raise CheckpointError(
-            f"{quote(located.index_name)} of {quote(located.text)}: key {quote(key)} is not in {quote(file)}, "
-            f"where the index has it; {where}. Index and files do not belong together: fetch all of them again."
+            f"{quote(located.index_name)} of {quote(located.text)}",
+            f": key {quote(key)} is not in {quote(file)}, where the index has it; {where}",
+            "Fetch all files again, with their index: they do not belong together",
         )
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 
 import numpy as np
@@ -46,7 +47,7 @@ def table_of(tensors: Tensors, file: str) -> Table:
             rows.hold(key, entry)
     for key in tensors.refused:
         rows.put(key, rows.kind(_VOID), 0)
-    return rows.table({key: refused.problem for key, refused in tensors.refused.items()})
+    return rows.table(tensors.refused)
 
 
 class _Rows:
@@ -91,7 +92,7 @@ class _Rows:
         """The number of a form."""
         return self.forms.setdefault(form, len(self.forms))
 
-    def table(self, refused: dict[str, str]) -> Table:
+    def table(self, refused: Mapping[str, tuple[str, str, str]]) -> Table:
         """All rows."""
         kinds, ranks = np.array(self.kinds, np.intp), np.zeros(len(self.names), np.intp)
         offsets = np.array(self.offsets, np.int64)

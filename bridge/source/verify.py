@@ -23,13 +23,17 @@ def verify_file(folder: Folder, name: str, source: ByteSource) -> None:
     expected = folder.sha256(name) or _sidecar(folder, name)
     if expected is None:
         raise CheckpointError(
-            f"{quote(source.name)} has nothing to be checked against: it lies in no Hub cache and beside it is no "
-            f"{quote(name + '.sha256')}. Write one with sha256sum, or leave `verify` out."
+            quote(source.name),
+            (
+                "has nothing to be checked against: it lies in no Hub cache and beside it is no "
+                f"{quote(name + '.sha256')}"
+            ),
+            "Write one with sha256sum, or leave `verify` out",
         )
     got = _sha256(source)
     if got != expected:
         raise CheckpointError(
-            f"{quote(source.name)} is not the file it should be: sha256 {got}, expected {expected}. Fetch it again."
+            quote(source.name), f"is not the file it should be: sha256 {got}, expected {expected}", "Fetch it again"
         )
 
 
@@ -54,5 +58,5 @@ def _sidecar(folder: Folder, name: str) -> str | None:
         sidecar.close()
     match = re.match(rb"\\?([0-9A-Fa-f]{64})\b", bytes(text))
     if match is None:
-        raise CheckpointError(f"{quote(sidecar.name)} does not begin with a sha256 of 64 hex digits. Write it anew.")
+        raise CheckpointError(quote(sidecar.name), "does not begin with a sha256 of 64 hex digits", "Write it anew")
     return match[1].decode().lower()

@@ -18,9 +18,9 @@ _BF16 = np.dtype(ml_dtypes.bfloat16)
 class DoesNotFitError(CheckpointError):
     """A value that a dtype has no room for. Whoever knows the direction says what to do about it."""
 
-    def __init__(self, message: str, *, whole: bool) -> None:
+    def __init__(self, subject: str, problem: str = "", advice: str | None = None, *, whole: bool = False) -> None:
         """**Arguments:** `whole`: whether the dtype is one of integers."""
-        super().__init__(message)
+        super().__init__(subject, problem, advice)
         self.whole = whole
 
 
@@ -43,8 +43,8 @@ def assign(out: np.ndarray, values: np.ndarray) -> None:
 class UntiedError(CheckpointError):
     """Two keys are tied, and their values differ. `key` is the one that was compared with what the other has filled."""
 
-    def __init__(self, message: str, *, key: str = "") -> None:
-        super().__init__(message)
+    def __init__(self, subject: str, problem: str = "", advice: str | None = None, *, key: str = "") -> None:
+        super().__init__(subject, problem, advice)
         self.key = key
 
 
@@ -52,7 +52,7 @@ def _check_range(values: np.ndarray, dtype: np.dtype) -> None:
     limits, low, high = np.iinfo(dtype), values.min().item(), values.max().item()
     if not (limits.min <= low and high <= limits.max):  # so a NaN does not pass either
         outside = high if limits.min <= low else low
-        raise DoesNotFitError(f"holds {outside}, which does not fit into {dtype.name}", whole=True)
+        raise DoesNotFitError("a value", f"holds {outside}, which does not fit into {dtype.name}", whole=True)
 
 
 @lru_cache(maxsize=64)
@@ -84,7 +84,9 @@ def _check_finite(out: np.ndarray, terms: Sequence[np.ndarray], by: str = "") ->
         lost &= np.isfinite(term)
     if lost.any():
         value = float(terms[0][lost][0])
-        raise DoesNotFitError(f"holds {value:.6g}, which {by}becomes infinite in {out.dtype.name}", whole=False)
+        raise DoesNotFitError(
+            "a value", f"holds {value:.6g}, which {by}becomes infinite in {out.dtype.name}", whole=False
+        )
 
 
 def _keep_nan(out: np.ndarray, values: np.ndarray) -> None:
@@ -110,7 +112,9 @@ def combine(terms: Sequence[np.ndarray], scale: float | int, add: float | int, o
         outside = [value for value in exact if not limits.min <= value <= limits.max]
         if outside:
             by = f"scale={scale} and add={add}"
-            raise DoesNotFitError(f"becomes {outside[0]} by {by}, which does not fit into {out.dtype.name}", whole=True)
+            raise DoesNotFitError(
+                "a value", f"becomes {outside[0]} by {by}, which does not fit into {out.dtype.name}", whole=True
+            )
         np.copyto(out, np.array(exact, out.dtype).reshape(out.shape))
         return
     wide = np.dtype("f8") if any(term.dtype.itemsize == 8 for term in (*terms, out)) else np.dtype("f4")
@@ -147,8 +151,9 @@ def check_equal(leaf: np.ndarray, values: np.ndarray) -> None:
     bits = np.dtype(f"u{leaf.dtype.itemsize}")
     if not np.array_equal(leaf.view(bits), values.view(bits)):
         raise UntiedError(
-            "is tied to a leaf that another key fills, but their values differ: the weights are not tied. "
-            "Give each a leaf of its own, or drop one on purpose with '-> _'"
+            "a key",
+            "is tied to a leaf that another key fills, but their values differ: the weights are not tied",
+            "Give each a leaf of its own, or drop one on purpose with '-> _'",
         )
 
 

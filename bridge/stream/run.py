@@ -132,14 +132,14 @@ class _Work:
         except CheckpointError as error:
             from bridge.stream.convert import DoesNotFitError, UntiedError
 
-            more = ""
+            advice = error.advice
             if isinstance(error, DoesNotFitError):
-                x64 = "turn on jax_enable_x64, or " if error.whole else ""
-                more = f": {x64}say with dtype= what the leaf should be"
-            said = f"{quote(job.key)} in {quote(job.file)} {f'{error}{more}'.rstrip('.')}."
+                x64 = "Turn on jax_enable_x64, or say" if error.whole else "Say"
+                advice = f"{x64} with dtype= what the leaf should be"
+            subject = f"{quote(job.key)} in {quote(job.file)}"
             if isinstance(error, UntiedError):
-                raise UntiedError(said, key=job.key) from error
-            raise CheckpointError(said) from error
+                raise UntiedError(subject, error.problem, advice, key=job.key) from error
+            raise CheckpointError(subject, error.problem, advice) from error
 
     def several(self, coalesced: CoalescedRead, scratch: _Scratch) -> None:
         """A few reads for several jobs, and then what there is left to do for each."""
@@ -168,7 +168,7 @@ class _Work:
         try:
             self.files.byte_source(file).readinto(into, offset)
         except CheckpointError as error:
-            raise CheckpointError(f"key {quote(key)}: {error}") from error
+            raise CheckpointError(f"key {quote(key)}", f": {error.statement}", error.advice) from error
 
 
 class _Scratch:

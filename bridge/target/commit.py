@@ -55,7 +55,7 @@ class Target:
         """
         text = os.fspath(target)
         if not text or "\0" in text or "://" in text or not _is_encodable(text):
-            raise SaveError(f"{quote(text)} is no place to save to: name a folder or a file on a disk")
+            raise SaveError(quote(text), "is no place to save to", "Name a folder or a file on a disk")
         self.path = Path(target)
         self.overwrite = overwrite
         self.single = is_one_file(target)
@@ -63,7 +63,9 @@ class Target:
         with Held(), explained(self.path, "cannot be looked at"):
             if self.path.exists() and self.single == self.path.is_dir():
                 kind = "a folder" if self.single else "a file"
-                raise SaveError(f"{quote(str(target))} is {kind}: name a folder, or a file that ends in '.safetensors'")
+                raise SaveError(
+                    quote(str(target)), f"is {kind}", "Name a folder, or a file that ends in '.safetensors'"
+                )
             sweep(self.folder)
             self.check_free()
 
@@ -73,7 +75,7 @@ class Target:
             os.path.lexists(self.path) if self.single else existing_checkpoint(self.folder).files
         ):
             raise SaveError(
-                f"{quote(str(self.path))} holds a checkpoint already: name another place, or give overwrite=True"
+                quote(str(self.path)), "holds a checkpoint already", "Name another place, or give overwrite=True"
             )
 
     @contextmanager
@@ -133,7 +135,9 @@ class Target:
                 recover(stage.path)
                 raise
             with explained(
-                self.path, "cannot be tidied up", "The new checkpoint stands there, whole; the next save tries again"
+                self.path,
+                "cannot be tidied up",
+                ("the new checkpoint stands there, whole", "Remove what is left, or leave it to the next save"),
             ):
                 # Not before the new names are there for good do the old files go.
                 _sync_folders(self.folder, [self.path.name] if self.single else [*files, deciding])
@@ -145,11 +149,15 @@ class Target:
         taken = next((name for name in files if os.path.lexists(self.folder / name)), None)
         away = next((name for name in files if not inside(self.folder, name)), None)
         if away is not None:
-            raise SaveError(f"{quote(str(self.folder / away))} would lie elsewhere, behind a link: name another place")
+            raise SaveError(quote(str(self.folder / away)), "would lie elsewhere, behind a link", "Name another place")
         if taken is not None or (deciding == SINGLE and not self.single and not self._alone()):
             raise SaveError(
-                f"{quote(str(self.folder / (taken or SINGLE)))} has appeared while this was being written: somebody "
-                "else writes there. Nothing of theirs has changed; save again, or name another place"
+                quote(str(self.folder / (taken or SINGLE))),
+                (
+                    "has appeared while this was being written: somebody else writes there, and nothing of "
+                    "theirs has changed"
+                ),
+                "Save again, or name another place",
             )
 
     def _move(self, stage: Path, files: Sequence[str], deciding: str, old: ExistingCheckpoint) -> None:

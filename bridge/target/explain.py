@@ -11,11 +11,11 @@ from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.interrupts import Descriptor
 
-UNCHANGED = "Nothing there has changed; make room, or name another place"
+UNCHANGED = ("nothing there has changed", "Make room, or name another place")
 
 
 @contextmanager
-def explained(path: str | os.PathLike[str], problem: str, then: str = UNCHANGED) -> Iterator[None]:
+def explained(path: str | os.PathLike[str], problem: str, then: tuple[str, str] = UNCHANGED) -> Iterator[None]:
     """Turn an `OSError` into a `SaveError`.
 
     **Arguments:**
@@ -30,7 +30,7 @@ def explained(path: str | os.PathLike[str], problem: str, then: str = UNCHANGED)
         raise
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise SaveError(f"{quote(str(path))} {problem}: {reason}. {then}") from error
+        raise SaveError(quote(str(path)), f"{problem}: {reason}; {then[0]}", then[1]) from error
 
 
 def sync(path: Path) -> None:

@@ -78,8 +78,9 @@ def check_length(path: Path, nbytes: int, *, shown: str) -> None:
 def _check_length(status: os.stat_result, nbytes: int, shown: str) -> None:
     if status.st_size != nbytes:
         raise SaveError(
-            f"{quote(shown)} has {status.st_size:,} bytes where {nbytes:,} were written: the disk is faulty or full, "
-            "name a place on another"
+            quote(shown),
+            f"has {status.st_size:,} bytes where {nbytes:,} were written: the disk is faulty or full",
+            "Name a place on another disk",
         )
 
 
@@ -88,7 +89,7 @@ def verify_file(path: Path, head: bytes, arrays: Iterable[Memory], *, shown: str
 
     **Raises:** `SaveError` where it is not the same.
     """
-    _verify(path, _in_order(0, [memoryview(head)], arrays), shown, "name a place on another")
+    _verify(path, _in_order(0, [memoryview(head)], arrays), shown, "the disk is faulty")
 
 
 def verify_ranges(path: Path, ranges: Ranges, *, shown: str) -> None:
@@ -96,7 +97,7 @@ def verify_ranges(path: Path, ranges: Ranges, *, shown: str) -> None:
 
     **Raises:** `SaveError` where it is not the same.
     """
-    _verify(path, ranges, shown, "or does not keep what several hosts write to one file")
+    _verify(path, ranges, shown, "the disk is faulty, or does not keep what several hosts write to one file")
 
 
 def holds(path: Path, ranges: Ranges, *, shown: str) -> bool:
@@ -105,7 +106,7 @@ def holds(path: Path, ranges: Ranges, *, shown: str) -> bool:
         return all(os.pread(descriptor, part.nbytes, at) == part for at, part in _pieces(ranges, _COMPARED))
 
 
-def _verify(path: Path, ranges: Ranges, shown: str, or_else: str) -> None:
+def _verify(path: Path, ranges: Ranges, shown: str, cause: str) -> None:
     with explained(Path(shown), "cannot be read back"), Descriptor(path, os.O_RDONLY) as descriptor:
         os.fsync(descriptor)
         if hasattr(os, "posix_fadvise"):
@@ -113,8 +114,9 @@ def _verify(path: Path, ranges: Ranges, shown: str, or_else: str) -> None:
         for at, part in _pieces(ranges, _COMPARED):
             if os.pread(descriptor, part.nbytes, at) != part:
                 raise SaveError(
-                    f"{quote(shown)} reads back otherwise than it was written, near byte {at:,}: the disk is faulty, "
-                    f"{or_else}"
+                    quote(shown),
+                    f"reads back otherwise than it was written, near byte {at:,}: {cause}",
+                    "Name a place on another disk",
                 )
 
 

@@ -19,7 +19,7 @@ _EMPTY_FLAGS = 0x0800
 _ALIGNMENT = 64
 _SPARE_NBYTES = 128 * 1024  # of a record's header, whose extra field may have 64 kB
 _MAX_DIGITS = 9
-_FETCH = "It is damaged, or made by hand: fetch it again."
+_FETCH = "Fetch it again: it is damaged, or made by hand"
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,12 @@ class Archive:
         entry = self._stored(name)
         if entry.nbytes > limit:
             raise CheckpointError(
-                f"{quote(self.source.name)} has a record {quote(name)} of {entry.nbytes:,} bytes, "
-                f"where {limit:,} is the most that bridge reads. Save the weights without what lies beside them."
+                quote(self.source.name),
+                (
+                    f"has a record {quote(name)} of {entry.nbytes:,} bytes, where {limit:,} is the most that "
+                    "bridge reads"
+                ),
+                "Save the weights without what lies beside them",
             )
         return self.packed(name)
 
@@ -77,8 +81,9 @@ class Archive:
         entry = self.records[name]
         if entry.method != 0 or entry.packed_nbytes != entry.nbytes:
             raise CheckpointError(
-                f"{quote(self.source.name)} has a compressed record, {quote(name)}; torch.save compresses none. "
-                "Unpack it, and pack it again without compression (zip -0), or save it again with torch.save."
+                quote(self.source.name),
+                f"has a compressed record, {quote(name)}; torch.save compresses none",
+                "Unpack it, and pack it again without compression (zip -0), or save it again with torch.save",
             )
         return entry
 
@@ -117,8 +122,9 @@ class Archive:
 
     def _disagree(self, name: str) -> NoReturn:
         raise CheckpointError(
-            f"{quote(self.source.name)} has a record {quote(name)} whose own header and the zip's directory disagree. "
-            f"{_FETCH}"
+            quote(self.source.name),
+            f"has a record {quote(name)} whose own header and the zip's directory disagree",
+            _FETCH,
         )
 
 
@@ -128,11 +134,11 @@ def read_archive(source: Readable) -> Archive:
     first = next(iter(entries.values()), None)
     folder = "" if first is None else first.name.partition("/")[0]
     if f"{folder}/data.pkl" not in entries:
-        raise CheckpointError(f"{quote(source.name)} is {_other(list(entries))}")
+        raise CheckpointError(quote(source.name), *_other(list(entries)))
     strange = next((name for name in entries if not name.startswith(f"{folder}/")), None)
     if strange is not None:
         raise CheckpointError(
-            f"{quote(source.name)} has a record {quote(strange)} outside its folder {quote(folder)}. {_FETCH}"
+            quote(source.name), f"has a record {quote(strange)} outside its folder {quote(folder)}", _FETCH
         )
     cut = len(folder) + 1
     ordered = sorted(entries.values(), key=lambda entry: entry.header)
@@ -145,16 +151,16 @@ def read_archive(source: Readable) -> Archive:
     )
 
 
-def _other(names: list[str]) -> str:
-    """What a zip is that torch.save has not written."""
+def _other(names: list[str]) -> tuple[str, str]:
+    """What a zip is that torch.save has not written, and what to do."""
     inner = [name for name in names if name.endswith((".bin", ".ckpt", ".pt", ".pth", ".safetensors"))]
     if inner:
-        return f"a zip archive that holds {quote(inner[0])}: unpack it, and open that."
+        return f"is a zip archive that holds {quote(inner[0])}", "Unpack it, and open that"
     if any(name.endswith(".npy") for name in names):
-        return "a zip archive of numpy arrays (.npz). Save them as safetensors: safetensors.numpy.save_file."
+        return "is a zip archive of numpy arrays (.npz)", "Save them with safetensors.numpy.save_file"
     if any(name.endswith("model.json") for name in names):
-        return "a TorchScript archive of PyTorch 1.3 or older. Load it with PyTorch, and save its state_dict()."
-    return "a zip archive without a data.pkl: torch.save has not written it. Check that it is the file you mean."
+        return "is a TorchScript archive of PyTorch 1.3 or older", "Load it with PyTorch, and save its state_dict()"
+    return "is a zip archive without a data.pkl: torch.save has not written it", "Check that it is the file you mean"
 
 
 def _descriptor_nbytes(entry: DirectoryEntry) -> int:

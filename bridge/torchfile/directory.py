@@ -50,8 +50,9 @@ class _Directory:
         start, nbytes, count, tail = self._end()
         if count > MAX_RECORDS or nbytes > MAX_DIRECTORY_NBYTES:
             raise CheckpointError(
-                f"{self._name} is a zip archive of {count:,} records; {MAX_RECORDS:,} is the most that bridge reads. "
-                "Save the weights in several files."
+                self._name,
+                f"is a zip archive of {count:,} records; {MAX_RECORDS:,} is the most that bridge reads",
+                "Save the weights in several files",
             )
         have = len(tail) - (self._source.nbytes - start)
         raw = tail[have : have + nbytes] if have >= 0 else self._bytes(start, nbytes)
@@ -186,4 +187,4 @@ class _Directory:
         return raw
 
     def _unsound(self, what: str) -> NoReturn:
-        raise CheckpointError(f"{self._name} {what}. It is damaged, or made by hand: fetch it again.")
+        raise CheckpointError(self._name, what, "Fetch it again: it is damaged, or made by hand")

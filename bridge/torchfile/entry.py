@@ -39,9 +39,11 @@ class Inline(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """A tensor that cannot be read. `problem` is a full message, for whoever asks for it."""
+    """A tensor that cannot be read, and what a `CheckpointError` says to whoever asks for it."""
 
+    subject: str
     problem: str
+    advice: str
 
 
 class Tensors(NamedTuple):

@@ -51,8 +51,9 @@ class Machine:
                 handler = OPCODES[opcode]
                 if handler is None:
                     raise CheckpointError(
-                        f"{self.name} has opcode 0x{opcode:02x} at byte {position:,} of its pickle, which torch.save "
-                        "does not write. It is damaged, or made by hand: fetch it again."
+                        self.name,
+                        f"has opcode 0x{opcode:02x} at byte {position:,} of its pickle, which torch.save never writes",
+                        "Fetch it again: it is damaged, or made by hand",
                     )
                 handler(self)
         except IndexError:  # the stack has too little on it
@@ -121,8 +122,12 @@ class Machine:
             danger = named(token.path)
             if danger is not None:
                 raise CheckpointError(
-                    f"{self.name} asks for {quote(danger)}: torch.load would run it. bridge runs nothing, and "
-                    "reads no file that tries. Load it nowhere, and get the weights from somebody you trust."
+                    self.name,
+                    (
+                        f"asks for {quote(danger)}, which torch.load would run; bridge runs nothing, and reads no "
+                        "file that tries"
+                    ),
+                    "Load it nowhere, and get the weights from somebody you trust",
                 )
         return token
 
@@ -131,18 +136,23 @@ class Machine:
         self._copied += nbytes
         if self._copied > FREE_COPIED_NBYTES + min(2 * self.held, MAX_COPIED_NBYTES):
             raise CheckpointError(
-                f"{self.name} has a pickle that copies more than it holds, {self._copied:,} bytes from {self.held:,}. "
-                "It is made to use up memory: do not load it anywhere."
+                self.name,
+                (
+                    f"has a pickle that copies more than it holds, {self._copied:,} bytes from {self.held:,}: it "
+                    "is made to use up memory"
+                ),
+                "Do not load it anywhere",
             )
 
     def _too_many(self, limit: int, what: str) -> NoReturn:
         raise CheckpointError(
-            f"{self.name} has a pickle with more than {limit:,} {what}, the most that bridge follows. "
-            "Save the weights without what lies beside them, or in several files."
+            self.name,
+            f"has a pickle with more than {limit:,} {what}, the most that bridge follows",
+            "Save the weights without what lies beside them, or in several files",
         )
 
     def damaged(self, what: str) -> NoReturn:
         """Refuse the pickle for what stands just before `position`."""
         raise CheckpointError(
-            f"{self.name} is damaged: its pickle has {what} at byte {self.position - 1:,}. Fetch it again."
+            self.name, f"is damaged: its pickle has {what} at byte {self.position - 1:,}", "Fetch it again"
         )

@@ -33,15 +33,20 @@ def module_values(name: str, module: Object, walk: Walk) -> Dict | None:
         state = module.state
         if not is_module(module):
             raise CheckpointError(
-                f"{quote(name)} has an object of {quote(module.origin)} where a module should be. "
-                "Save its state_dict() with torch.save."
+                quote(name),
+                f"has an object of {quote(module.origin)} where a module should be",
+                "Save its state_dict() with torch.save",
             )
         for hook in _HOOKS:
             hooks = state.get(hook)
             if isinstance(hooks, Dict) and (hooks or hooks.others):
                 raise CheckpointError(
-                    f"{quote(name)} holds a module {quote(module.origin)} whose state_dict() is changed by hooks, "
-                    "which bridge does not run. Save that state_dict() with torch.save."
+                    quote(name),
+                    (
+                        f"holds a module {quote(module.origin)} whose state_dict() is changed by hooks, which bridge "
+                        "does not run"
+                    ),
+                    "Save that state_dict() with torch.save",
                 )
         passing = state.get("_non_persistent_buffers_set")
         left = [item for item in passing if type(item) is str] if isinstance(passing, Set) else []
@@ -59,8 +64,12 @@ def script_values(name: str, module: Object, lists: Lists, walk: Walk) -> Dict |
         state, names = module.state, lists(module.origin) or []
         if not isinstance(state, Dict) or not all(attribute in state for attribute in names):
             raise CheckpointError(
-                f"{quote(name)} has a TorchScript module {quote(module.origin)} without the attributes that its code "
-                "lists. It is damaged: fetch it again."
+                quote(name),
+                (
+                    f"has a TorchScript module {quote(module.origin)} without the attributes that its code lists: "
+                    "it is damaged"
+                ),
+                "Fetch it again",
             )
         tensors = {attribute: state[attribute] for attribute in names if state[attribute] is not None}
         inner = {key: v for key, v in state.items() if isinstance(v, Object) and lists(v.origin) is not None}

@@ -40,8 +40,12 @@ def storage_of(m: Machine, identity: Any) -> Storage | Global:
     known = m.storages.setdefault(key, Storage(key, kind, numel, None))
     if (known.kind, known.numel) != (kind, numel):
         raise CheckpointError(
-            f"{m.name} names storage {quote(key)} twice, as {known.numel:,} of {known.kind or 'bytes'} and as "
-            f"{numel:,} of {kind or 'bytes'}. torch.save writes no such file: it is damaged, or made by hand."
+            m.name,
+            (
+                f"names storage {quote(key)} twice, as {known.numel:,} of {known.kind or 'bytes'} and as "
+                f"{numel:,} of {kind or 'bytes'}: torch.save writes no such file"
+            ),
+            "Fetch it again: it is damaged, or made by hand",
         )
     return known if window is None else _view(m, known, window)
 
@@ -60,8 +64,9 @@ def _kind(m: Machine, cls: Global) -> str | None:
         return None
     if cls.module not in ("torch", "torch.cuda") or cls.name not in STORAGES:
         raise CheckpointError(
-            f"{m.name} has a storage of the type {quote(cls.path)}, which bridge does not know. "
-            "Save it again with torch.save, from tensors on the CPU."
+            m.name,
+            f"has a storage of the type {quote(cls.path)}, which bridge does not know",
+            "Save it again with torch.save, from tensors on the CPU",
         )
     return STORAGES[cls.name]
 

@@ -113,8 +113,12 @@ def _read(source: Readable, file: str, *, modules: bool, distant: bool) -> Torch
     if lists is not None:
         if not modules:
             raise CheckpointError(
-                f"{quote(source.name)} is a TorchScript archive. Open it with modules=True, which reads its "
-                "parameters and buffers without its code; or save its state_dict()."
+                quote(source.name),
+                "is a TorchScript archive",
+                (
+                    "Open it with modules=True, which reads its parameters and buffers without its code; or save "
+                    "its state_dict()"
+                ),
             )
         as_values = partial(script_values, source.name, lists=lists, walk=walk)
     else:
@@ -130,17 +134,18 @@ def _read(source: Readable, file: str, *, modules: bool, distant: bool) -> Torch
 def _streamed(source: Readable, head: bytes, *, distant: bool) -> tuple[Any, dict[str, tuple[int, int]]]:
     if head[257:262] == _TAR:
         raise CheckpointError(
-            f"{quote(source.name)} is a tar archive, as PyTorch before 0.2 wrote them. Unpack it if it holds other "
-            "files; else load it with PyTorch, and save it again."
+            quote(source.name),
+            "is a tar archive, as PyTorch before 0.2 wrote them",
+            "Unpack it if it holds other files; else load it with PyTorch, and save it again",
         )
     if not head:
-        raise CheckpointError(f"{quote(source.name)} is empty: it was not fetched, or not saved. Fetch it again.")
+        raise CheckpointError(quote(source.name), "is empty: it was not fetched, or not saved", "Fetch it again")
     if not _is_pickle(head) or _MAGIC not in head[:40]:
         kind = (
             "is a pickle that torch.save has not written" if _is_pickle(head) else "is nothing that torch.save writes"
         )
         raise CheckpointError(
-            f"{quote(source.name)} {kind}. Read it with what has written it, and save the arrays as safetensors."
+            quote(source.name), kind, "Read it with what has written it, and save the arrays as safetensors"
         )
     return read_stream(source, distant=distant)
 
@@ -157,8 +162,9 @@ def _is_big(archive: Archive) -> bool:
     order = bytes(archive.text("byteorder", _SMALL))
     if order not in (b"little", b"big"):
         raise CheckpointError(
-            f"{quote(archive.source.name)} has a byte order that is neither little nor big. It is damaged: "
-            "fetch it again."
+            quote(archive.source.name),
+            "has a byte order that is neither little nor big: it is damaged",
+            "Fetch it again",
         )
     return order == b"big"
 
@@ -173,13 +179,17 @@ def _zip_place(archive: Archive, *, distant: bool) -> Place:
         promised = storage.numel * held
         if name not in archive.records:
             raise CheckpointError(
-                f"{quote(archive.source.name)} has no record {quote(name)} in the zip. It is damaged: fetch it again."
+                quote(archive.source.name), f"has no record {quote(name)} in the zip: it is damaged", "Fetch it again"
             )
         offset, nbytes = archive.place(name, distant=distant)
         if not promised <= nbytes < promised + held:
             raise CheckpointError(
-                f"{quote(archive.source.name)} has a storage {quote(storage.key)} of {promised:,} bytes by its pickle, "
-                f"but of {nbytes:,} bytes in the zip. It is damaged: fetch it again."
+                quote(archive.source.name),
+                (
+                    f"has a storage {quote(storage.key)} of {promised:,} bytes by its pickle, but of {nbytes:,} "
+                    "bytes in the zip: it is damaged"
+                ),
+                "Fetch it again",
             )
         return offset, nbytes
 

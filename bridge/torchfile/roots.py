@@ -44,10 +44,11 @@ def chosen(name: str, counts: Mapping[str, int], found: Sequence[Found], root: s
     outermost = [f"the outermost dict ({plural(counts[''], 'tensor')})"] if "" in counts else []
     listed = ", ".join([*named[:_SHOWN], *more, *outermost])
     if root is not None:
-        raise CheckpointError(f"{quote(name)} has no tensors under root={quote(root)}. It has {listed}.")
+        raise CheckpointError(quote(name), f"has no tensors under root={quote(root)}", f"Choose another root: {listed}")
     raise CheckpointError(
-        f"{quote(name)} has tensors in {plural(len(counts), 'dict')}: {listed}. Choose one with root=, or root='' for "
-        "all, with dots between the keys."
+        quote(name),
+        f"has tensors in {plural(len(counts), 'dict')}: {listed}",
+        "Choose one with root=, or root='' for all, with dots between the keys",
     )
 
 
@@ -69,8 +70,9 @@ def tensors_of(name: str, found: Sequence[Found], root: str, reader: Reader, *, 
             full = f"{prefix}.{key}" if prefix else key
             if full in made.entries or full in made.refused or not _is_text(full):
                 raise CheckpointError(
-                    f"{quote(name)} has two tensors that would be called {quote(full)}, or one whose name is no text. "
-                    "Choose another root=, or save it with other names."
+                    quote(name),
+                    f"has two tensors that would be called {quote(full)}, or one whose name is no text",
+                    "Choose another root=, or save it with other names",
                 )
             _take(name, full, value, made, reader, walked=(*each.path, key) in parents)
     return made
@@ -88,14 +90,14 @@ def _take(name: str, key: str, value: Any, made: Tensors, reader: Reader, *, wal
         if value.values is not None:
             made.entries[key] = Inline(value.values)
         else:
-            advice = "Save it as a tensor."
-            made.refused[key] = Refused(f"key {quote(key)} in {quote(name)} {value.problem}. {advice}")
+            made.refused[key] = Refused(f"key {quote(key)} in {quote(name)}", value.problem, "Save it as a tensor")
     elif isinstance(value, Object) and not walked:
         _refuse_object(f"key {quote(key)} in {quote(name)}", value, " among the weights")
     elif isinstance(value, Global) and value.module != "torch":
         raise CheckpointError(
-            f"key {quote(key)} in {quote(name)} is {_spelled(value.path)} among the weights, which bridge does not "
-            "import. Save the weights alone with torch.save, or as safetensors."
+            f"key {quote(key)} in {quote(name)}",
+            f"is {_spelled(value.path)} among the weights, which bridge does not import",
+            "Save the weights alone with torch.save, or as safetensors",
         )
     elif not walked:
         made.skipped[key] = described(value)
@@ -104,12 +106,14 @@ def _take(name: str, key: str, value: Any, made: Tensors, reader: Reader, *, wal
 def _refuse_object(subject: str, value: Object, where: str) -> NoReturn:
     if value.called:
         raise CheckpointError(
-            f"{subject} is what {_spelled(value.origin)} would return{where}, and bridge calls nothing. "
-            "If you trust the file, load it with PyTorch and save the weights alone; if not, load it nowhere."
+            subject,
+            f"is what {_spelled(value.origin)} would return{where}, and bridge calls nothing",
+            "If you trust the file, load it with PyTorch and save the weights alone; if not, load it nowhere",
         )
     raise CheckpointError(
-        f"{subject} is an object of {_spelled(value.origin)}{where}, whose code bridge does not run. "
-        "Save the weights alone with torch.save, or as safetensors."
+        subject,
+        f"is an object of {_spelled(value.origin)}{where}, whose code bridge does not run",
+        "Save the weights alone with torch.save, or as safetensors",
     )
 
 
@@ -117,8 +121,12 @@ def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
     """No dict has tensors: say what there is."""
     if module is not None:
         raise CheckpointError(
-            f"{quote(name)} holds a whole module, of {_spelled(module)}, not a dict of tensors. Open it with "
-            "modules=True, which reads its parameters and buffers without its code; or save its state_dict()."
+            quote(name),
+            f"holds a whole module, of {_spelled(module)}, not a dict of tensors",
+            (
+                "Open it with modules=True, which reads its parameters and buffers without its code; or save "
+                "its state_dict()"
+            ),
         )
     if isinstance(saved, Object):
         _refuse_object(quote(name), saved, "")
@@ -127,8 +135,9 @@ def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
             f"{quote(name)} is the state of an optimizer, not a model. Name the file that holds the model's weights."
         )
     raise CheckpointError(
-        f"{quote(name)} holds {described(saved)}, and no dict that names tensors. "
-        "Save a dict: torch.save({'name': tensor}, …)."
+        quote(name),
+        f"holds {described(saved)}, and no dict that names tensors",
+        "Save a dict: torch.save({'name': tensor}, …)",
     )
 
 

@@ -62,8 +62,9 @@ def _inflated(archive: Archive, record: str, limit: int) -> str:
     name = quote(archive.source.name)
     if entry.packed_nbytes > limit or entry.nbytes > limit or entry.method not in (0, 8):
         raise CheckpointError(
-            f"{name} has more than {MAX_CODE_NBYTES:,} bytes of TorchScript code, the most that bridge reads. "
-            "Save the model's state_dict() with torch.save."
+            name,
+            f"has more than {MAX_CODE_NBYTES:,} bytes of TorchScript code, the most that bridge reads",
+            "Save the model's state_dict() with torch.save",
         )
     raw = archive.packed(record)
     try:
@@ -75,5 +76,5 @@ def _inflated(archive: Archive, record: str, limit: int) -> str:
         return raw.decode()
     except (zlib.error, UnicodeDecodeError) as e:
         raise CheckpointError(
-            f"{name} has TorchScript code in {quote(record)} that cannot be read. It is damaged: fetch it again."
+            name, f"has TorchScript code in {quote(record)} that cannot be read: it is damaged", "Fetch it again"
         ) from e

@@ -30,14 +30,16 @@ def read_stream(source: Readable, *, distant: bool = False) -> tuple[Any, dict[s
     machine = Machine(Tape(source, 0, source.nbytes))
     if machine.run() != MAGIC:
         raise CheckpointError(
-            f"{quote(source.name)} is a pickle that torch.save has not written. Read it with what has written it, "
-            "and save the arrays as safetensors."
+            quote(source.name),
+            "is a pickle that torch.save has not written",
+            "Read it with what has written it, and save the arrays as safetensors",
         )
     version = machine.run()
     if version != _VERSION:
         raise CheckpointError(
-            f"{quote(source.name)} is of an older kind than PyTorch 0.2 to 1.5 wrote: its version is not {_VERSION}. "
-            "Save it again with a newer PyTorch."
+            quote(source.name),
+            f"is of an older kind than PyTorch 0.2 to 1.5 wrote: its version is not {_VERSION}",
+            "Save it again with a newer PyTorch",
         )
     machine.run()
     saved, keys = machine.run(), machine.run()
@@ -62,13 +64,14 @@ def _places(source: Readable, machine: Machine, keys: Any, *, distant: bool) -> 
             count = int.from_bytes(near[1][at : at + 8], "little", signed=True)
         position += 8
         if position + nbytes > source.nbytes or count != storage.numel:
-            raise CheckpointError(_disagreement(source, storage, count, position))
+            raise CheckpointError(quote(source.name), _disagreement(source, storage, count, position), "Fetch it again")
         places[key] = (position, nbytes)
         position += nbytes
     if position != source.nbytes:
         raise CheckpointError(
-            f"{quote(source.name)} holds {plural(source.nbytes - position, 'byte')} after its last storage. Something "
-            "was appended to it: fetch it again."
+            quote(source.name),
+            f"holds {plural(source.nbytes - position, 'byte')} after its last storage: something was appended to it",
+            "Fetch it again",
         )
     return places
 
@@ -86,7 +89,6 @@ def _near(source: Readable, near: tuple[int, bytes], position: int, nbytes: int)
 def _disagreement(source: Readable, storage: Storage, count: int, position: int) -> str:
     left = max(0, source.nbytes - position)
     return (
-        f"{quote(source.name)} has a storage {quote(storage.key)} of {storage.numel:,} elements of "
-        f"{storage.kind or 'one byte'} by its pickle, but of {count:,} in the stream, which has {left:,} bytes left. "
-        "It is cut off or damaged: fetch it again."
+        f"has a storage {quote(storage.key)} of {storage.numel:,} elements of {storage.kind or 'one byte'} by its "
+        f"pickle, but of {count:,} in the stream, which has {left:,} bytes left: it is cut off or damaged"
     )

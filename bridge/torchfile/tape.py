@@ -33,12 +33,13 @@ class Tape:
         """
         if stop > self.stop - self.start:
             raise CheckpointError(
-                f"{quote(self.source.name)} ends in the middle of its pickle. It is cut off: fetch it again."
+                quote(self.source.name), "ends in the middle of its pickle: it is cut off", "Fetch it again"
             )
         if stop > MAX_PICKLE_NBYTES:
             raise CheckpointError(
-                f"{quote(self.source.name)} has a pickle of more than {MAX_PICKLE_NBYTES:,} bytes, the most that "
-                "bridge reads. Save the weights without what lies beside them."
+                quote(self.source.name),
+                f"has a pickle of more than {MAX_PICKLE_NBYTES:,} bytes, the most that bridge reads",
+                "Save the weights without what lies beside them",
             )
         if stop > len(self.data):
             wanted = max(stop, 2 * len(self.data), _CHUNK_NBYTES)

@@ -23,18 +23,18 @@ Place = Callable[[Storage], tuple[int, int]]
 """Where the bytes of a storage lie, as (offset, nbytes). A `CheckpointError` if they do not."""
 
 _CANNOT = {
-    "_rebuild_qtensor": ("is quantised by PyTorch", "Save it dequantised: tensor.dequantize()."),
-    "_rebuild_sparse_tensor": ("is sparse", "Save it dense: tensor.to_dense()."),
-    "_rebuild_sparse_csr_tensor": ("is sparse", "Save it dense: tensor.to_dense()."),
-    "_rebuild_nested_tensor": ("is nested", "Save its parts: tensor.unbind()."),
-    "_rebuild_meta_tensor_no_storage": ("is a meta tensor, without values", "Save it after it was given values."),
-    "_rebuild_wrapper_subclass": ("wraps other tensors", "Save what it wraps as plain tensors."),
-    "_rebuild_device_tensor_from_numpy": ("was saved from XLA", "Save it from the CPU: tensor.cpu()."),
-    "_rebuild_device_tensor_from_cpu_tensor": ("was saved from XLA", "Save it from the CPU: tensor.cpu()."),
-    "_rebuild_xla_tensor": ("was saved from XLA", "Save it from the CPU: tensor.cpu()."),
+    "_rebuild_qtensor": ("is quantised by PyTorch", "Save it dequantised: tensor.dequantize()"),
+    "_rebuild_sparse_tensor": ("is sparse", "Save it dense: tensor.to_dense()"),
+    "_rebuild_sparse_csr_tensor": ("is sparse", "Save it dense: tensor.to_dense()"),
+    "_rebuild_nested_tensor": ("is nested", "Save its parts: tensor.unbind()"),
+    "_rebuild_meta_tensor_no_storage": ("is a meta tensor, without values", "Save it after it was given values"),
+    "_rebuild_wrapper_subclass": ("wraps other tensors", "Save what it wraps as plain tensors"),
+    "_rebuild_device_tensor_from_numpy": ("was saved from XLA", "Save it from the CPU: tensor.cpu()"),
+    "_rebuild_device_tensor_from_cpu_tensor": ("was saved from XLA", "Save it from the CPU: tensor.cpu()"),
+    "_rebuild_xla_tensor": ("was saved from XLA", "Save it from the CPU: tensor.cpu()"),
 }
 _TYPES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter", "torch.nn.parameter.Buffer")
-_RESAVE = "Save it as a plain tensor, of another dtype."
+_RESAVE = "Save it as a plain tensor, of another dtype"
 
 
 class Reader:
@@ -71,7 +71,7 @@ class Reader:
         """What parameters and tensors with attributes are made of."""
         for _ in range(MAX_DEPTH):
             if tensor.stated:
-                return self._refused(key, "was given a state after it was made", "Save it as a plain tensor.")
+                return self._refused(key, "was given a state after it was made", "Save it as a plain tensor")
             if tensor.how in _CANNOT:
                 return self._refused(key, *_CANNOT[tensor.how])
             match tensor.how, tensor.args:
@@ -85,7 +85,7 @@ class Reader:
                 ):
                     if cls.path not in _TYPES:
                         problem = f"is of the class {quote(cls.path)}, whose code bridge does not run"
-                        return self._refused(key, problem, "Save it as a plain tensor.")
+                        return self._refused(key, problem, "Save it as a plain tensor")
                     module, _, how = function.path.rpartition(".")
                     if not ((module == "torch._utils" and how in TENSORS) or function.path in TRAMPOLINES):
                         self._unsound(key, f"is made by {quote(function.path)}, which bridge does not call")
@@ -99,7 +99,7 @@ class Reader:
     ) -> Entry | Refused:
         if any(meta):
             return self._refused(
-                key, "is lazily conjugated or negated", "Save it resolved: tensor.resolve_conj().resolve_neg()."
+                key, "is lazily conjugated or negated", "Save it resolved: tensor.resolve_conj().resolve_neg()"
             )
         dtype = DTYPES.get(kind)
         if dtype is None:
@@ -114,7 +114,7 @@ class Reader:
         taken_nbytes = math.prod(shape) * dtype.itemsize
         if taken_nbytes > nbytes + MAX_EXPANDED_NBYTES:
             taken, held = human_nbytes(taken_nbytes), human_nbytes(nbytes)
-            return self._refused(key, f"is expanded to {taken} from {held}", "Save it as it is before expand().")
+            return self._refused(key, f"is expanded to {taken} from {held}", "Save it as it is before expand()")
         return Entry(self._file, storage.key, offset, nbytes, dtype, start, shape, strides, self._swapped)
 
     def _inside(
@@ -139,15 +139,15 @@ class Reader:
             try:
                 place = self._places[storage.key] = self._place(storage)
             except CheckpointError as e:
-                raise CheckpointError(f"key {quote(key)}: {e}") from e
+                raise CheckpointError(f"key {quote(key)}", f": {e.statement}", e.advice) from e
         return place
 
     def _refused(self, key: str, problem: str, advice: str) -> Refused:
-        return Refused(f"key {quote(key)} in {self._name} {problem}; bridge cannot read that. {advice}")
+        return Refused(f"key {quote(key)} in {self._name}", f"cannot be read: it {problem}", advice)
 
     def _unsound(self, key: str, problem: str) -> NoReturn:
         raise CheckpointError(
-            f"key {quote(key)} in {self._name} {problem}. The file is damaged, or made by hand: fetch it again."
+            f"key {quote(key)} in {self._name}", problem, "Fetch the file again: it is damaged, or made by hand"
         )
 
 

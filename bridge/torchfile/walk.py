@@ -40,8 +40,9 @@ class Walk:
         self._nodes += nodes
         if depth > MAX_DEPTH or self._nodes > MAX_NODES:
             raise CheckpointError(
-                f"{self._name} is nested without end: more than {MAX_DEPTH} levels, or {MAX_NODES:,} values. "
-                "It is made by hand: do not load it anywhere."
+                self._name,
+                f"is nested without end: more than {MAX_DEPTH} levels, or {MAX_NODES:,} values",
+                "Do not load it anywhere: it is made by hand",
             )
 
     def dicts(self, saved: Any, module: Callable[[Object], Dict | None]) -> list[Found]:

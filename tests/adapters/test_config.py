@@ -121,7 +121,7 @@ def test_patterns_match_as_the_expression_would(branches: list[list[str]], start
 def test_other_expressions_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         Pattern(text)
-    with pytest.raises(bridge.CheckpointError, match="Expressions of strangers are not run"):
+    with pytest.raises(bridge.CheckpointError, match="expressions of strangers are not run"):
         read(rank_pattern={text: 2})
 
 

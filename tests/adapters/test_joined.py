@@ -70,7 +70,7 @@ def test_a_plan_with_adapters_is_not_carried_out_without() -> None:
     with pytest.raises(bridge.PlanError) as caught:
         bridge.load(BASE, rules=plan)
     assert str(caught.value) == (
-        f"the plan merges adapters, and none are given: say adapters=[('{PLAIN}/', 0.5)] again, or make a plan without"
+        f"the plan merges adapters, and none are given. Say adapters=[('{PLAIN}/', 0.5)] again, or make a plan without."
     )
     one, other = (bridge.load(BASE, rules=rules, adapters=[(PLAIN, 0.5)]) for rules in (plan, None))
     assert all(np.asarray(one[key]).tobytes() == np.asarray(other[key]).tobytes() for key in other)
@@ -215,10 +215,10 @@ def test_only_floats_are_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("adapters", "said"),
     [
-        (7, "adapters '7' are none: give a list of folders, files or Hub repos"),
-        ([7], "adapter '7' is none: give a folder, a file or a Hub repo, or a pair of one and its weight"),
-        ([("x", "y")], "is none: give a folder"),
-        ([("x", float("nan"))], "adapter 'x' has the weight nan: give a finite number"),
+        (7, "adapters '7' are none. Give a list of folders, files or Hub repos"),
+        ([7], "adapter '7' is none. Give a folder, a file or a Hub repo, or a pair of one and its weight"),
+        ([("x", "y")], "is none. Give a folder"),
+        ([("x", float("nan"))], "adapter 'x' has the weight nan. Give a finite number"),
         (["nowhere/at/all"], "'nowhere/at/all' does not exist"),
     ],
 )

@@ -37,7 +37,7 @@ from tests.errors.texts import read
         ("'overwrite=True.safetensors' is empty", "'overwrite=True.safetensors' is empty"),
         ("key 'a.root=b' is not in 'x'", "key 'a.root=b' is not in 'x'"),
         ("nothing of the kind, x.root=3, my_dtype=3", "nothing of the kind, x.root=3, my_dtype=3"),
-        ("with adapters=['x/'].", "with --adapter 'x/'."),
+        ("with adapters=['x/'].", "with --adapter x/."),
         ("say adapters=['a', ('b c', -0.5)] again", "say --adapter a --adapter 'b c=-0.5' again"),
         ("root='never closed", "--root"),
         (r'allow_unexpected=["\x1b[2J"]', r"--allow-unexpected '\x1b[2J'"),

@@ -30,7 +30,7 @@ def test_inspect(file: Path, capsys: pytest.CaptureFixture[str]):
     assert ["v", "F32", "[2,", "2]", "16", "B"] in rows
     assert ["step", "7"] in rows
     assert ["step", "a", "number"] in rows
-    assert f"key 's' in '{file}' is sparse; bridge cannot read that." in out
+    assert f"key 's' in '{file}' cannot be read: it is sparse." in out
 
 
 def test_inspect_as_json(file: Path, capsys: pytest.CaptureFixture[str]):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import bridge
+from tests.errors.promised import text_of
 from tests.save.files import bits, finite, read, struct, write
 
 N = 3
@@ -52,9 +53,8 @@ def test_its_own_rules_may_be_given_and_no_others(converted: Path, source: Path)
     for rules in (["h.{l}.w -> w"], [*RULES, "x -> _"], "** -> **"):
         with pytest.raises(bridge.PlanError) as caught:
             bridge.load(converted, LIKE, rules)
-        assert str(caught.value) == (
-            f"'{converted}/' was converted by other rules than these: load it without rules, or convert the original again"
-        )
+        text = text_of("load: what was converted by other rules")
+        assert str(caught.value) == text.replace("converted/", f"{converted}/", 1)
 
 
 def test_its_own_plan_may_be_given(converted: Path):
@@ -67,21 +67,22 @@ def test_it_is_never_converted_again(tmp_path: Path, converted: Path):
     for rules in (None, RULES):
         with pytest.raises(bridge.PlanError) as caught:
             bridge.convert(converted, tmp_path / "twice", LIKE, rules)
-        assert str(caught.value) == f"'{converted}/' is converted already: load it as it is, or revert it first"
+        text = text_of("convert: what is converted already")
+        assert str(caught.value) == text.replace("converted/", f"{converted}/", 1)
     assert not (tmp_path / "twice").exists()
 
 
 def test_what_was_not_converted_is_not_reverted(tmp_path: Path, source: Path):
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.revert(source.parent, tmp_path / "back")
-    assert str(caught.value) == f"'{source.parent}/' was not written by convert: name a folder that was"
+    assert str(caught.value) == f"'{source.parent}/' was not written by convert. Name a folder that was."
     assert not (tmp_path / "back").exists()
 
 
 def test_it_is_a_folder(tmp_path: Path, source: Path):
     with pytest.raises(bridge.SaveError) as caught:
         bridge.convert(source, tmp_path / "x.safetensors", LIKE, RULES)
-    assert str(caught.value) == f"'{tmp_path}/x.safetensors' is one file: the converted form is a folder, name one"
+    assert str(caught.value) == text_of("convert: to one file").replace("y.safetensors", f"{tmp_path}/x.safetensors")
 
 
 def test_a_plan_that_is_not_ok_writes_nothing(tmp_path: Path, source: Path):
@@ -142,7 +143,7 @@ def test_a_full_disk(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, name, full)
-    with pytest.raises(bridge.SaveError, match=r"No space left on device\. Nothing there has changed"):
+    with pytest.raises(bridge.SaveError, match=r"No space left on device; nothing there has changed"):
         bridge.convert(source, tmp_path / "out", LIKE, RULES)
     assert not (tmp_path / "out").exists()
 

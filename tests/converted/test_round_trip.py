@@ -231,7 +231,10 @@ def test_over_another_checkpoint_and_into_one_file(tmp_path: Path):
     bridge.convert(many(tmp_path / "again", LAYERS), tmp_path / "converted", overwrite=True)
     with pytest.raises(bridge.SaveError) as caught:
         bridge.revert(tmp_path / "converted", tmp_path / "y.safetensors")
-    assert str(caught.value) == f"'{tmp_path}/y.safetensors' is one file, the checkpoint had 3: name a folder"
+    assert (
+        str(caught.value)
+        == f"'{tmp_path}/y.safetensors' is the name of one file, and the checkpoint had 3. Name a folder."
+    )
     bridge.revert(tmp_path / "converted", tmp_path / "again", overwrite=True)
     assert bridge.diff(tmp_path / "again", source).equal
     assert metadata(next((tmp_path / "again").glob("model-00001*")))["file"] == "model-00001-of-00003.safetensors"

@@ -67,12 +67,12 @@ def test_its_converted_folders_revert(tmp_path: Path, name: str):
 
 def test_rules_that_it_was_not_converted_by_are_refused():
     case, folder = CASES["bert-list"], OLD / "bert-list" / "converted"
-    with pytest.raises(bridge.PlanError, match="was converted by other rules than these: load it without rules, or"):
+    with pytest.raises(bridge.PlanError, match="was converted by other rules than these"):
         bridge.load(folder, case.like(), ["bert.** -> **"])
 
 
 def test_a_later_version_is_refused_with_what_to_do():
     document = json.loads((OLD / "left" / "plan.json").read_text())
     assert document["version"] == 1
-    with pytest.raises(bridge.PlanError, match="version 9, this release reads 1: make it again"):
+    with pytest.raises(bridge.PlanError, match="version 9, this release reads 1"):
         bridge.Plan.from_json(json.dumps({**document, "version": 9}))

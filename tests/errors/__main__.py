@@ -6,7 +6,8 @@ import os
 
 os.environ.update(JAX_PLATFORMS="cpu", HF_HUB_OFFLINE="1")
 
-from tests.errors.texts import TEXTS, outcome, write
+from tests.errors.promised import TEXTS, write
+from tests.errors.texts import outcome
 
 write(outcome().told)
 print(f"{len(outcome().told)} texts in {TEXTS}: review the change")

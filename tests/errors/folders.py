@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import bridge
+from tests.attacks.index_cases import ABUSES
 from tests.craft import checkpoint
 from tests.errors.reading import INDEX, failing, good
 from tests.errors.situations import situation
@@ -112,40 +113,23 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.open(".")
 
 
-def _index(text: str) -> Callable[[pytest.MonkeyPatch], Any]:
+def _index(raw: bytes) -> Callable[[pytest.MonkeyPatch], Any]:
     def provoke(patch: pytest.MonkeyPatch) -> None:
         good()
         good("y.safetensors", "b")
-        Path(INDEX).write_text(text)
+        Path(INDEX).write_bytes(raw)
         bridge.open(".")
 
     return provoke
 
 
-_NAMES = {
-    "is empty": "",
-    "holds a NUL": "x\0.safetensors",
-    "is a URL": "https://example.com/x.safetensors",
-    "holds a backslash": "..\\x.safetensors",
-    "is absolute": "/etc/passwd",
-    "has a drive": "C:x.safetensors",
-    "leaves the folder": "../x.safetensors",
-    "is of no file": "z.safetensors",
-    "is of a file without the key": "y.safetensors",
+_FILES = {
+    "a key that no file holds": b'{"weight_map": {"c": "x.safetensors"}}',
+    "a name that is of no file": b'{"weight_map": {"a": "z.safetensors"}}',
+    "a name that is of a file without the key": b'{"weight_map": {"a": "y.safetensors"}}',
 }
-_INDICES = {
-    "a Git LFS pointer": "version https://git-lfs.github.com/spec/v1\n",
-    "no JSON": "{",
-    "a list": "[]",
-    "no weight_map": "{}",
-    "weight_map is a list": '{"weight_map": []}',
-    "metadata is a list": '{"weight_map": {}, "metadata": []}',
-    "a file is a number": '{"weight_map": {"a": 1}}',
-    "a key that no file holds": '{"weight_map": {"c": "x.safetensors"}}',
-}
-_INDICES |= {f"a name that {problem}": json.dumps({"weight_map": {"a": file}}) for problem, file in _NAMES.items()}
-for _name, _text in _INDICES.items():
-    situation(f"index: {_name}")(_index(_text))
+for _name, _raw in (ABUSES | _FILES).items():
+    situation(f"index: {_name}")(_index(_raw))
 
 
 @situation("index: too large")

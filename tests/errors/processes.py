@@ -63,6 +63,11 @@ def _saving(name: str, words: Words, *, me: int = 0, value: int = 1) -> None:
         bridge.save(model, "out", plan)
 
 
+def _gone(_: dict[str, str]) -> dict[str, str]:
+    """Process 0, and with it the service, has ended."""
+    raise jax.errors.JaxRuntimeError("UNAVAILABLE: it is gone")
+
+
 def _agreeing(words: dict[str, str]) -> dict[str, str]:
     """The other process has decided what this one has, and has written half a byte more than there is."""
     digest = json.loads(words["0/decided"])[0]
@@ -72,7 +77,8 @@ def _agreeing(words: dict[str, str]) -> dict[str, str]:
 _saving("one comes too late", lambda _: {})
 _saving("one gives no sign of life", lambda _: {"1/alive": "7"})
 _saving("the one that commits gives no sign of life", lambda _: {"0/alive": "7"}, me=1)
-_saving("one fails", lambda _: {"1/failed": "key 'a' holds 300"})
+_saving("a service that ends", _gone)
+_saving("one fails", lambda _: {"1/failed": '["key \'a\' holds 300", "Save it wider"]'})
 _saving("they save different files", lambda _: {"1/decided": '["another", []]'})
 _saving("they have more than there is", _agreeing)
 _saving("a value that does not fit", _agreeing, value=300)
@@ -88,3 +94,30 @@ def _(patch: pytest.MonkeyPatch) -> None:
     write(Path("x.safetensors"), {"a": np.ones(3, np.float32)})
     meet(patch, Client(0))
     bridge.load("x.safetensors", None)
+
+
+class Differing(Client):
+    """A service by which the other process loads the same, but for one `fact`."""
+
+    def __init__(self, fact: str) -> None:
+        super().__init__(1000)
+        self.fact = fact
+
+    def key_value_dir_get(self, folder: str) -> list[tuple[str, str]]:
+        mine = super().key_value_dir_get(folder)
+        theirs = [(f"{key[:-1]}1", json.loads(text)) for key, text in mine if key.endswith("/0")]
+        for _, entry in theirs:
+            entry["facts"][self.fact] = "another"
+        return mine + [(key, json.dumps(entry)) for key, entry in theirs]
+
+
+def _loading(name: str, fact: str) -> None:
+    @situation(f"processes: {name}")
+    def _(patch: pytest.MonkeyPatch) -> None:
+        write(Path("x.safetensors"), {"a": np.ones(3, np.float32)})
+        meet(patch, Differing(fact))
+        bridge.load("x.safetensors", None)
+
+
+_loading("they load files that differ", "keys")
+_loading("they load by other rules", "mapping")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ from typing import Any
 import pytest
 
 import bridge
+from bridge.cli import generate, suggest
 from bridge.cli.beside import beside
 from bridge.cli.inspect import contents
 from bridge.cli.like import like
 from bridge.cli.mapping import dtype, dtypes
+from bridge.cli.texts import texts_of
 from tests.errors.reading import good
 from tests.errors.situations import situation
 
@@ -56,3 +60,20 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     with bridge.open(good()) as ckpt:
         beside(ckpt, "config.json")
+
+
+situation("suggest: neither a model nor a skeleton")(
+    lambda patch: suggest.run(argparse.Namespace(like=None, skeleton=False))
+)
+situation("generate: no number of tokens to make")(
+    lambda patch: generate.run(argparse.Namespace(max_new_tokens=0, top_p=None, temperature=None))
+)
+situation("generate: a share and nothing to draw")(
+    lambda patch: generate.run(argparse.Namespace(max_new_tokens=3, top_p=0.5, temperature=None))
+)
+
+
+@situation("embed: no text")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(sys, "stdin", None)
+    texts_of(argparse.Namespace(texts=[]))

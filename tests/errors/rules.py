@@ -29,9 +29,9 @@ def _rules(given: Any) -> Callable[[pytest.MonkeyPatch], Any]:
     return lambda patch: rules_of(given)
 
 
-for case, (given, _) in NO_LISTS.items():
+for case, given in NO_LISTS.items():
     situation(f"list of rules: {case}")(_rules(given))
-for case, (given, _) in NOT_NESTED.items():
+for case, given in NOT_NESTED.items():
     situation(f"rules within a rule: {case}")(_rules(given))
 
 

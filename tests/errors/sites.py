@@ -1,6 +1,6 @@
 """The places in `bridge/` where the text of an error is made, found in its source, and which of them a run came by.
 
-A place is a `raise` of an error of ours; a call of a function that only raises (`-> NoReturn`), which is given a text;
+A place is a `raise`, or a `return`, of an error of ours; a call of a function that only raises (`-> NoReturn`), which is given a text;
 a text that is put into a variable called `problem`, for a `raise` that follows.
 """
 
@@ -60,7 +60,7 @@ def sites_of(path: Path) -> Iterator[Site]:
 
 def _is_site(node: ast.stmt, raising: set[str]) -> bool:
     match node:
-        case ast.Raise(exc=ast.Call(func=function)):
+        case ast.Raise(exc=ast.Call(func=function)) | ast.Return(value=ast.Call(func=function)):
             return _last(function) in (*ERRORS, *INNER)
         case ast.Expr(value=ast.Call(func=function)):
             return _last(function) in raising

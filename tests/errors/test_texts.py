@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.errors.promised import read
 from tests.errors.sites import sites, sites_of
 from tests.errors.situations import SITUATIONS
-from tests.errors.texts import outcome, read
+from tests.errors.texts import outcome
 
 NOT_OURS = {
     ("bridge/cli/parser.py", "super().error(printable(f'{message}{self._meant(message)}'))"),

@@ -65,7 +65,7 @@ def _tensor(value: bytes) -> Callable[[pytest.MonkeyPatch], Any]:
     def provoke(patch: pytest.MonkeyPatch) -> None:
         records = {"data/0": craft.DATA, "data/1": craft.DATA}
         Path("x.pth").write_bytes(craft.archive(craft.dict_of({"x": value}), records))
-        raise CheckpointError(read_torch_file(LocalFile("x.pth")).entries().refused["x"].problem)
+        raise CheckpointError(*read_torch_file(LocalFile("x.pth")).entries().refused["x"])
 
     return provoke
 

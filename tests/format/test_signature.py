@@ -25,7 +25,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (POINTER, "a Git LFS pointer, not the file: run `git lfs pull` in its repository."),
+        (POINTER, "a Git LFS pointer, not the file. Run `git lfs pull` in its repository."),
         (b"GGUF\3" + bytes(20), "a GGUF file, not safetensors. Use the safetensors files of the same model."),
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file, not safetensors. Use the safetensors files of the same model."),
         (gzip.compress(b"x", mtime=0), "compressed by gzip, not safetensors. Unpack it first."),

@@ -134,7 +134,7 @@ except bridge.CheckpointError as error:
     print(error)
 """
     for module, source, said in (
-        ("huggingface_hub", "org/name", "needs huggingface_hub: pip install huggingface_hub."),
+        ("huggingface_hub", "org/name", "Install it: pip install huggingface_hub."),
         ("fsspec", "https://example.org/x.safetensors", "'https://example.org' cannot be opened: "),
         ("aiohttp", "https://example.org/x.safetensors", "'https://example.org' cannot be opened: "),
     ):

@@ -119,7 +119,7 @@ def test_a_hub_that_leads_in_circles(repo: Hub):
     repo.fault = lambda r: Fault(status=302, headers={"Location": r.path}) if HEAD in r.path else None
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.open("org/name")
-    assert str(caught.value).endswith(f"'org/name/{HEAD}' is sent from one address to the next. Try again later.")
+    assert str(caught.value).endswith(f"'org/name/{HEAD}' redirects in a loop. Try again later.")
 
 
 def test_a_file_of_another_length_than_the_hub_lists(repo: Hub):

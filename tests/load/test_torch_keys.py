@@ -41,7 +41,7 @@ def test_a_plan_that_uses_one(rules: list[str], tmp_path: Path):
     assert str(caught.value) == (
         f"1 problem between '{path}' (5 keys) and dict (1 leaf)\n"
         "  conflict    h.1.w\n"
-        f"              key 'h.1.w' in '{path}' is sparse; bridge cannot read that. Save it dense: tensor.to_dense()."
+        f"              key 'h.1.w' in '{path}' cannot be read: it is sparse. Save it dense: tensor.to_dense()."
     )
 
 

@@ -102,8 +102,8 @@ def test_int64_into_int32_is_checked_value_by_value(tmp_path: Path):
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.load(path, like)
     assert str(caught.value) == (
-        "'n' in 'model.safetensors' holds 2147483648, which does not fit into int32: "
-        "turn on jax_enable_x64, or say with dtype= what the leaf should be."
+        "'n' in 'model.safetensors' holds 2147483648, which does not fit into int32. "
+        "Turn on jax_enable_x64, or say with dtype= what the leaf should be."
     )
 
 

@@ -74,7 +74,9 @@ class EncoderContract(Contract):
         with pytest.raises(bridge.BridgeError) as caught:
             first.ours(np.zeros(most + 1, np.int32))
         name = type(first.ours).__name__
-        assert str(caught.value) == f"{name} got {most + 1} tokens and has positions for {most}: cut the text."
+        assert str(caught.value) == (
+            f"{most + 1} tokens are more than the {most} that {name} has positions for. Shorten the input."
+        )
 
     def test_without_mask_and_types_nothing_is_hidden_and_all_are_of_type_0(self, first: Case):
         def both(model: Any, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:

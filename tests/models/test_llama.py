@@ -115,9 +115,9 @@ def test_both_spellings_of_positions_at_once_are_refused():
     both = {"rope_parameters": LINEAR, "rope_scaling": {"type": "linear", "factor": 2.0}}
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_dict(FIELDS | both)
-    assert str(caught.value) == (
-        '\'config.json\': field \'rope_scaling\' is {"type": "linear", "factor": 2.0}; '
-        "this model takes it only without 'rope_parameters'."
+    assert caught.value.statement == (
+        '\'config.json\': field \'rope_scaling\' is {"type": "linear", "factor": 2.0}, '
+        "and this model takes it only without 'rope_parameters'"
     )
 
 

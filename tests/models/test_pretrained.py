@@ -132,7 +132,7 @@ def test_an_architecture_that_is_not_here_is_named(changed: Callable[..., Path])
     folder = changed(model_type="mamba")
     assert message(bridge.CheckpointError, folder) == (
         f"'{folder}/config.json': model_type 'mamba' is none of the architectures here: {', '.join(ARCHITECTURES)}. "
-        "A model of your own takes the weights with bridge.load and rules."
+        "Load the weights into a model of your own, with bridge.load and rules."
     )
     assert "lacks field 'model_type'" in message(bridge.CheckpointError, changed(model_type=None))
 

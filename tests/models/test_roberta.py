@@ -69,6 +69,6 @@ def test_padding_without_a_row_is_refused(pad: Any):
 def test_a_bert_is_not_taken_for_a_roberta():
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_dict(ODD | {"model_type": "bert"})
-    assert str(caught.value) == (
-        '\'config.json\': field \'model_type\' is "bert"; this model takes "roberta" or "xlm-roberta".'
+    assert caught.value.statement == (
+        '\'config.json\': field \'model_type\' is "bert", and this model takes "roberta" or "xlm-roberta"'
     )

@@ -14,6 +14,7 @@ import pytest
 import bridge
 from bridge.models.bert import Bert, Config, rules
 from bridge.models.sentence import SentenceEncoder
+from tests.errors.promised import text_of
 
 SENTENCES = [
     "A man is eating food.",
@@ -83,7 +84,7 @@ def test_no_text_is_no_row(encoder: SentenceEncoder):
 def test_one_text_is_not_taken_for_its_letters(encoder: SentenceEncoder):
     with pytest.raises(bridge.BridgeError) as caught:
         encoder("a cat")
-    assert str(caught.value) == "SentenceEncoder takes a list of texts, and got one text: encoder([text])[0]."
+    assert str(caught.value) == text_of("sentences: one text")
 
 
 def test_a_tokenizer_that_is_absent_or_broken_is_named(bert: Bert, tmp_path: Path):
@@ -100,4 +101,4 @@ def test_without_the_library_the_error_names_the_extra(bert: Bert, minilm: Path,
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(bridge.BridgeError) as caught:
         SentenceEncoder(bert, minilm / "tokenizer.json")
-    assert str(caught.value) == "tokenizing needs the 'tokenizers' library: pip install 'eqx-bridge[text]'."
+    assert str(caught.value) == text_of("sentences: without the library")

@@ -113,10 +113,8 @@ def test_an_image_that_is_not_prepared_is_an_error(image: jax.Array):
     model = eqx.filter_eval_shape(ViT, Config.from_dict(ODD), key=jax.random.key(0))
     with pytest.raises(bridge.BridgeError) as caught:
         model(image)
-    assert str(caught.value) == (
-        f"ViT takes an image of shape (3, 9, 14) and floats, and got {image.shape} of {image.dtype}: prepare it as the "
-        "checkpoint's preprocessor_config.json says, and batches by jax.vmap."
-    )
+    problem = f"an image of shape {image.shape} and {image.dtype} is not what ViT takes: (3, 9, 14) of floats"
+    assert caught.value.statement == problem
 
 
 def test_a_head_that_is_not_there_is_an_error():
@@ -128,15 +126,15 @@ def test_a_head_that_is_not_there_is_an_error():
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    '"swish"; this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
+    '"swish", and this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
         "hidden_act": "swish"
     },
-    "[4, 3, 2]; this model takes a whole number from 1 up, or two of them": {"patch_size": [4, 3, 2]},
-    "[9, true]; this model takes a whole number from 1 up, or two of them": {"image_size": [9, True]},
-    "0; this model takes a whole number from 1 up, or two of them": {"image_size": 0},
-    "[10, 3]; this model takes at most [9, 14], the image": {"patch_size": [10, 3]},
-    "1; this model takes true or false": {"qkv_bias": 1},
-    "5; this model takes a divisor of 24": {"num_attention_heads": 5},
+    "[4, 3, 2], and this model takes a whole number from 1 up, or two of them": {"patch_size": [4, 3, 2]},
+    "[9, true], and this model takes a whole number from 1 up, or two of them": {"image_size": [9, True]},
+    "0, and this model takes a whole number from 1 up, or two of them": {"image_size": 0},
+    "[10, 3], and this model takes at most [9, 14], the image": {"patch_size": [10, 3]},
+    "1, and this model takes true or false": {"qkv_bias": 1},
+    "5, and this model takes a divisor of 24": {"num_attention_heads": 5},
 }
 
 
@@ -145,7 +143,7 @@ def test_a_value_that_is_not_implemented_is_refused(text: str):
     (field,) = REFUSED[text]
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_dict(ODD | REFUSED[text])
-    assert str(caught.value) == f"'config.json': field '{field}' is {text}."
+    assert str(caught.value).startswith(f"'config.json': field '{field}' is {text}. ")
 
 
 def test_labels_are_counted():

@@ -142,10 +142,10 @@ def errors(folder: Path) -> None:
         (where, {"moe": P(None, "a")}),
     )
     refused("pattern 'nothing.**' matches no leaf", path, leaves, (where, {"nothing.**": P("a")}))
-    refused("needs a mesh", path, leaves, {"plain": P("a")})
+    refused("without a mesh", path, leaves, {"plain": P("a")})
     refused("leaf 'plain' of shape (16, 16)", path, leaves, (where, {"plain": P("a", None, None)}))
     refused("sharding is no prefix of the template", path, leaves, [where])
-    refused("give a jax.Device or a jax.sharding.Sharding", path, leaves, lambda name, spec: "cpu")
+    refused("Give a jax.Device or a jax.sharding.Sharding", path, leaves, lambda name, spec: "cpu")
 
 
 def reads(folder: Path) -> None:

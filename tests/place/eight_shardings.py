@@ -27,12 +27,12 @@ def refused(folder: Path) -> None:
         ((where, {"w": P(("a", "b"), "b")}), start + "P(('a', 'b'), 'b'): it names mesh axis 'b' twice"),
         ((where, {"w": P("z")}), start + "P('z',): Resource axis: z of P('z',) is not found in mesh: ('a', 'b')."),
         ((where, {"w": P("b", "a")}), start + "P('b', 'a'): "),
-        ((where, {"w": None}), "sharding: pattern 'w' has None: give a jax.sharding.PartitionSpec"),
-        ((where, {"w": ("a",)}), "sharding: pattern 'w' has ('a',): give a jax.sharding.PartitionSpec"),
-        (where, "sharding is a mesh alone: say with it what goes where, (mesh, {pattern: PartitionSpec})"),
+        ((where, {"w": None}), "sharding: pattern 'w' has None. Give a jax.sharding.PartitionSpec"),
+        ((where, {"w": ("a",)}), "sharding: pattern 'w' has ('a',). Give a jax.sharding.PartitionSpec"),
+        (where, "sharding is a mesh alone"),
         (
             NamedSharding(AbstractMesh((4, 2), ("a", "b")), P("a")),
-            start + "P('a',): its mesh {'a': 4, 'b': 2} has no devices: call jax.set_mesh(mesh) with some",
+            start + "P('a',): its mesh {'a': 4, 'b': 2} has no devices. Call jax.set_mesh(mesh) with some",
         ),
     ]
     for sharding, text in cases:
@@ -42,7 +42,7 @@ def refused(folder: Path) -> None:
     for nbytes in (0, -1, 2.5, "1GB"):
         with pytest.raises(bridge.PlanError) as caught:
             bridge.load(folder / "w.safetensors", like, max_host_bytes=nbytes)
-        text = f"max_host_bytes {nbytes!r} is no number of bytes: give a whole number, such as 1 << 30"
+        text = f"max_host_bytes {nbytes!r} is no number of bytes. Give a whole number, such as 1 << 30."
         assert str(caught.value) == text
 
 

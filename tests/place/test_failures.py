@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
+from tests.errors.promised import text_of
 from tests.place.processes import Process, processes
 
 
@@ -33,19 +34,11 @@ def test_saving_together_goes_wrong(tmp_path: Path):
     save_file(tensors, tmp_path / "model.safetensors")
     with processes("tests.place.failing", 2, tmp_path, devices=1) as started:
         first, second = (said(process, 8) for process in started)
-        holds = f"'{out}' holds a checkpoint already: name another place, or give overwrite=True"
-        differ = (
-            "processes 0 and 1 would save different files: call save with the same model, plan or rules, dtype, "
-            "metadata and max_shard_size in every process"
-        )
-        value = (
-            "key 'n' holds 1000, which does not fit into int8: save with dtype='model', and each key gets its leaf's "
-        )
-        value += "dtype"
-        unseen = f"process 1 does not see '{tmp_path}/own-1/out' as process 0 does: several processes save to a file "
-        unseen += "system that all of them share"
-        late = "process 1 has not come to save within 1 s: every process that has part of the model (0, 1) calls save. "
-        late += "The target is as it was"
+        holds = text_of("save: without overwrite").replace("'.'", f"'{out}'")
+        differ = text_of("processes: they save different files")
+        value = text_of("processes: a value that does not fit").replace("'a' holds 300", "'n' holds 1000")
+        unseen = text_of("processes: one does not see the folder").replace("'out'", f"'{tmp_path}/own-1/out'")
+        late = text_of("processes: one comes too late").replace("0 s", "1 s")
         errors = {"again": holds, "metadata": differ, "late": late}
         for what, text in errors.items():
             assert first[what] == f"SaveError: {text}"
@@ -68,7 +61,7 @@ def test_saving_together_goes_wrong(tmp_path: Path):
             process.go()
         (status, found, err), (killed, _, _) = (process.end() for process in started)
         assert (status, killed) == (0, -9), err
-        dead = "process 1 has given no sign of life for 2 s in the midst of a save: see what it said last. The target is as it was"
+        dead = text_of("processes: one gives no sign of life").replace("0 s", "2 s")
         assert found.startswith(f"death: SaveError: {dead}"), found
     assert files(out) == before, "the old checkpoint, whole, and nothing beside it"
 
@@ -85,9 +78,9 @@ def test_loading_together_goes_wrong(tmp_path: Path):
 
     with processes("tests.place.agreeing", 2, tmp_path, devices=1) as (first, second):
         for what, text in (
-            ("values", "other values"),
-            ("rules", "other rules or leaves"),
-            ("shardings", "other shardings"),
+            ("values", "values"),
+            ("rules", "rules or leaves"),
+            ("shardings", "shardings"),
         ):
             first.wait()  # in the midst of its load
             second.wait()
@@ -96,7 +89,7 @@ def test_loading_together_goes_wrong(tmp_path: Path):
             assert said(second, 1)[what].startswith(f"{kind}: ")
             first.go()
             found = said(first, 1)[what]
-            assert found.endswith(f"processes 0 and 1 would make one model of {text}. {advice}"), found
+            assert found.endswith(f"processes 0 and 1 would load different {text} into one model. {advice}."), found
             assert found.startswith(f"{kind}: ")
             for process in (first, second):
                 process.wait()
@@ -110,7 +103,7 @@ def test_loading_together_goes_wrong(tmp_path: Path):
         assert said(first, 1) == {"alone": "done"}, "it waits for nobody"
         first.wait()
         second.go()
-        assert "processes 0 and 1 would make one model of other values" in said(second, 1)["alone"]
+        assert "processes 0 and 1 would load different values into one model" in said(second, 1)["alone"]
         second.wait()
         first.go()
         first.wait()  # in the midst of its load

@@ -19,6 +19,7 @@ import pytest
 import bridge
 import bridge.models
 import bridge.quantized
+from tests.checking.by_hand import record_linear
 from tests.models.random_model import random_model
 
 ALIASES = {"Adapters", "AllowMissing", "Dtype", "Layouts", "OpenOptions", "Progress", "RuleLike", "Rules", "Source"}
@@ -61,6 +62,8 @@ def reader() -> dict[str, Any]:
     like = eqx.filter_eval_shape(eqx.nn.Linear, 3, 2, key=jax.random.key(0))
     model = eqx.nn.Linear(3, 2, key=jax.random.key(0))
     bridge.save(model, "model.safetensors")
+    assert model.bias is not None
+    record_linear(np.asarray(model.weight), np.asarray(model.bias), "run.safetensors")
     fields = {"model_type": "llama", "vocab_size": 50, "hidden_size": 8, "intermediate_size": 12}
     fields |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
     llama = import_module("bridge.models.llama")

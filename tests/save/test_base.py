@@ -164,7 +164,7 @@ def test_elements_of_a_key_that_no_leaf_holds(tmp_path: Path):
         whole[1:4] = 1
         assert read(tmp_path / "out.safetensors") == {"w": bits(whole), "other": bits(tensors["other"])}
         assert report.left_out == ()
-    with pytest.raises(bridge.PlanError, match="save without dtype="):
+    with pytest.raises(bridge.PlanError, match="Save without dtype="):
         bridge.save({"x": jnp.ones((2, 3))}, tmp_path / "o.safetensors", rules, base=source, dtype="bf16")
 
 
@@ -196,7 +196,7 @@ def test_another_checkpoint_than_the_plans(tmp_path: Path, change: str):
     else:
         other[key] = random((2, 3))
     base = write(tmp_path / "other.safetensors", other)
-    with pytest.raises(bridge.PlanError, match=f"'{key}'.*give the checkpoint that the plan was made for"):
+    with pytest.raises(bridge.PlanError, match=f"'{key}'.*Give the checkpoint that the plan was made for"):
         bridge.save(tuned(source), tmp_path / "out.safetensors", plan, base=base)
 
 

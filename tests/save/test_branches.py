@@ -52,7 +52,7 @@ def test_rules_alone_do_not_know_the_branch(tmp_path: Path, stacked: bool):
     leaf = "resample.weight" if stacked else "resample.0.weight"
     assert str(caught.value) == (
         f"leaf '{leaf}' can be saved as 'downsamplers.0.weight' or as 'upsamplers.0.weight' by the rule "
-        f"'{RULE}': save it by the plan that loaded it, or by a rule that names one of them"
+        f"'{RULE}'. Save it by the plan that loaded it, or by a rule that names one of them."
     )
     assert not (tmp_path / "out").exists()
 

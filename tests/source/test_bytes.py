@@ -97,7 +97,7 @@ def test_reading_beyond_the_end_of_an_unchanged_file(tmp_path: Path):
     with pytest.raises(_errors.CheckpointError) as caught:
         source.readinto([memoryview(bytearray(10))], 100_000)
     assert str(caught.value) == (
-        "'x.safetensors' holds 100,003 bytes, up to 100,010 were to be read. It is cut off: fetch it again."
+        "'x.safetensors' holds 100,003 bytes, up to 100,010 were to be read: it is cut off. Fetch it again."
     )
 
 

@@ -82,7 +82,7 @@ def test_an_unknown_key(path: Path):
     )
     with open_checkpoint(path) as ckpt, pytest.raises(_errors.UnknownKeyError) as caught:
         ckpt["\x1b[2J"]
-    assert str(caught.value) == f"key '\\x1b[2J' is not in '{path}' (5 keys). `keys()` lists what it holds."
+    assert str(caught.value) == f"key '\\x1b[2J' is not in '{path}' (5 keys). Take one that `keys()` lists."
 
 
 def test_closed(path: Path):

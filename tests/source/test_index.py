@@ -91,7 +91,7 @@ def test_a_key_that_is_not_where_the_index_has_it(elsewhere: bool, found: str, t
         open_checkpoint(folder(tmp_path, weight_map, x={"a": A}, y=y))
     assert str(caught.value) == (
         f"'{NAME}' of '{tmp_path}/': key 'b' is not in 'x.safetensors', where the index has it; {found}. "
-        "Index and files do not belong together: fetch all of them again."
+        "Fetch all files again, with their index: they do not belong together."
     )
 
 

@@ -84,8 +84,8 @@ def test_a_server_that_ignores_ranges(store: Any, monkeypatch: pytest.MonkeyPatc
             ckpt["b"]
     assert str(caught.value) == (
         f"key 'b' in '{url}' cannot be read: '{url}': {len(large):,} bytes came where 12 were asked for, "
-        f"from byte {len(large) - B.nbytes:,}. "
-        "The file has changed, or its server ignores ranges: fetch it to the disk and open it there."
+        f"from byte {len(large) - B.nbytes:,}: the file has changed, or its server ignores ranges. "
+        "Fetch it to the disk and open it there."
     )
 
 

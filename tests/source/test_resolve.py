@@ -63,7 +63,7 @@ def test_a_list_of_files_of_one_name(tmp_path: Path):
         assert ckpt.files == (str(x), str(y))
         assert ckpt.specs["y"].file == str(y)
     assert refusal([x, x]) == f"'{x}' stands twice in the list of files. Name each file once."
-    assert refusal([]) == "The list of files is empty. Name at least one .safetensors file."
+    assert refusal([]) == "the list of files is empty. Name at least one .safetensors file."
 
 
 def test_a_key_in_two_files_of_a_list(tmp_path: Path):

@@ -101,7 +101,7 @@ def test_a_tensor_that_cannot_be_read_is_refused_when_it_is_used(tmp_path: Path)
     with open_checkpoint(path) as ckpt:
         assert sorted(ckpt) == ["s", "w"]
         assert ckpt["w"].tobytes() == DATA
-        problem = f"key 's' in '{path}' is sparse; bridge cannot read that. Save it dense: tensor.to_dense()."
+        problem = f"key 's' in '{path}' cannot be read: it is sparse. Save it dense: tensor.to_dense()."
         assert ckpt.refused == {"s": problem}
         assert ckpt.specs["s"].dtype == np.dtype("V")
         with pytest.raises(_errors.CheckpointError) as caught:
@@ -130,7 +130,7 @@ def test_several_dicts(tmp_path: Path):
     assert keys(path, root="ema") == ["v", "w"]
     assert keys(path, root="") == ["model.w", "ema.v", "ema.w"]
     assert refusal(path, root="mdoel") == (
-        f"'{path}' has no tensors under root='mdoel'. It has root='model' (1 tensor), root='ema' (2 tensors)."
+        f"'{path}' has no tensors under root='mdoel'. Choose another root: root='model' (1 tensor), root='ema' (2 tensors)."
     )
 
 
@@ -138,7 +138,7 @@ def test_a_root_of_safetensors(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(checkpoint({"a": VALUES}))
     assert refusal(path, root="model") == (
-        f"'{path}' is safetensors, whose keys are in no dicts: leave root='model' out, or name the file of torch.save "
+        f"'{path}' is safetensors, whose keys are in no dicts. Leave root='model' out, or name the file of torch.save "
         "that has them."
     )
     assert keys(path, modules=True) == ["a"]

@@ -37,7 +37,7 @@ def test_memory_that_is_not_there_is_said_before_a_weight_is_read(
         needed = (1 << 25) + (budget or 0)
         monkeypatch.setattr("bridge.place.work.available_nbytes", lambda: needed - 1)
         monkeypatch.setattr(os, "preadv", None)  # to be called would be an error of another kind
-        with pytest.raises(bridge.PlanError, match=r" of memory at once, .* are available: free some"):
+        with pytest.raises(bridge.PlanError, match=r" of memory at once, .* are available\. Free some"):
             bridge.load(ckpt, None, plan, max_host_bytes=budget)
 
 

@@ -56,7 +56,7 @@ def denied(folder: Path) -> None:
         for limit in (ONE, MANY):
             refused(bridge.SaveError, lambda n=name, x=limit: save(NEW, folder / n, x), "Permission denied", name)
         assert held(folder / name) == expected(OLD)
-    refused(bridge.SaveError, lambda: save(NEW, folder / "new", ONE), "Permission denied", "Nothing there has changed")
+    refused(bridge.SaveError, lambda: save(NEW, folder / "new", ONE), "Permission denied", "nothing there has changed")
     for target in ("converted", "other"):
         converting = lambda to=target: bridge.convert(folder / "one", folder / to, dict(OLD), overwrite=True)  # noqa: E731
         refused(bridge.SaveError, converting, "Permission denied")
@@ -78,7 +78,7 @@ def full(folder: Path) -> None:
     bridge.convert(folder / "one", folder / "converted", dict(OLD))
     for name in ("one", "many"):
         for limit in (ONE, MANY):
-            refused(bridge.SaveError, lambda n=name, x=limit: save(BIG, folder / n, x), "No space left", "make room")
+            refused(bridge.SaveError, lambda n=name, x=limit: save(BIG, folder / n, x), "No space left", "Make room")
             assert held(folder / name) == expected(OLD)
     source = write_elsewhere(folder)
     refused(

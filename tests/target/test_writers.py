@@ -14,6 +14,7 @@ import pytest
 
 import bridge
 from bridge.target.existing import BESIDE
+from tests.errors.promised import text_of
 from tests.save.files import INDEX, read
 from tests.target import killing
 from tests.target.places import MANY, NEW, OLD, ONE, STANDING, expected, held, names, save
@@ -29,6 +30,7 @@ TWO = """
 import sys
 from pathlib import Path
 from tests.target.killing import found, write
+from tests.errors.promised import text_of
 target, first = Path(sys.argv[1]), int(sys.argv[2])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -64,7 +66,7 @@ def test_without_leave_the_second_of_two_writers_is_told(tmp_path: Path, monkeyp
 
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save(NEW, target, "** -> **", progress=meanwhile)
-    assert str(caught.value) == f"'{target}' holds a checkpoint already: name another place, or give overwrite=True"
+    assert str(caught.value) == text_of("save: without overwrite").replace("'.'", f"'{target}'")
     assert held(target) == expected(OLD)
     assert names(target) == {"model.safetensors"}
 

@@ -165,7 +165,7 @@ ZIPS = {
         lambda: zipped({"a/data.pkl": pickle(dict_of(GOOD)), "a/byteorder": bytes(2000), "a/data/0": craft.DATA}),
         "where 1,000 is the most",
     ),
-    "a wrapper": Hostile(lambda: zipped({"weights/model.pth": good()}), "unpack it"),
+    "a wrapper": Hostile(lambda: zipped({"weights/model.pth": good()}), "Unpack it"),
     "arrays of numpy": Hostile(lambda: zipped({"w.npy": b""}), "numpy arrays (.npz)"),
     "old TorchScript": Hostile(lambda: zipped({"net/model.json": b"{}"}), "TorchScript archive of PyTorch 1.3"),
     "another zip": Hostile(lambda: zipped({"x.txt": b""}), "without a data.pkl"),

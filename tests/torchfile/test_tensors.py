@@ -229,7 +229,7 @@ def test_tensors_that_cannot_be(tmp_path: Path):
     assert list(found.entries) == ["good"]
     assert list(found.refused) == [key for key in state if key != "good"]
     for key, refused in found.refused.items():
-        assert refused.problem.startswith(f"key {key!r} in 'x.pth' ")
+        assert refused.subject == f"key {key!r} in 'x.pth'"
 
 
 def test_an_overlap_of_more_than_a_gigabyte(tmp_path: Path):

@@ -35,15 +35,17 @@ def own_layouts(layouts: Layouts | None) -> tuple[OwnLayout, ...]:
     if layouts is None:
         return ()
     if not isinstance(layouts, Mapping):
-        raise PlanError(f"layouts is {type(layouts).__name__}: give a mapping, {{MyLayer: 'weight [o i] -> w [i o]'}}")
+        raise PlanError(
+            "layouts", f"is {type(layouts).__name__}", "Give a mapping, {MyLayer: 'weight [o i] -> w [i o]'}"
+        )
     found: list[OwnLayout] = []
     for kind, rules in layouts.items():
         if not isinstance(kind, type):
-            raise PlanError(f"layouts: {kind!r} is no type: give the class of a layer, not a layer or its name")
+            raise PlanError(f"layouts: {kind!r}", "is no type", "Give the class of a layer, not a layer or its name")
         items = [rules] if isinstance(rules, str | Rule) else rules
         if not isinstance(items, Sequence):
             raise RuleError(
-                f"{_of(kind)}: its layout is {type(items).__name__}: give a rule, 'weight -> w', or a list of rules"
+                _of(kind), f": its layout is {type(items).__name__}", "Give a rule, 'weight -> w', or a list of rules"
             )
         given = tuple(_checked(kind, item) for item in items)
         found.append(OwnLayout(kind, given, tuple(text for rule in given for text in _simple(rule))))
@@ -72,8 +74,9 @@ def check_fits(own: OwnLayout, layer: Any, prefix: str, leaves: Mapping[str, Spe
                 at = f"{prefix}." if prefix else ""
                 has = [leaf.removeprefix(at) for leaf in leaves if leaf.startswith(at)]
                 raise PlanError(
-                    f"{_of(own.kind)} has no leaf {quote(name)}, which the rule '{rule}' of its layout names: "
-                    f"{'the layer' if not prefix else quote(prefix)} has {_listed(has)}"
+                    _of(own.kind),
+                    f"has no leaf {quote(name)}, which the rule '{rule}' of its layout names",
+                    f"Name one that it has: {_listed(has)}",
                 )
     for name, rules in ranks.items():
         # Rules of one leaf may be alternatives: one that fits is enough.
@@ -81,8 +84,12 @@ def check_fits(own: OwnLayout, layer: Any, prefix: str, leaves: Mapping[str, Spe
         if axes > rank:
             shape = leaves[joined(prefix, name)].shape
             raise PlanError(
-                f"{_of(own.kind)}: the rule '{rule}' of its layout gives the leaf {quote(name)} {axes} axes, but the "
-                f"shape of {quote(joined(prefix, name))} is {shape}: name the axes that the leaf has"
+                _of(own.kind),
+                (
+                    f": the rule '{rule}' of its layout gives the leaf {quote(name)} {axes} axes, but the shape "
+                    f"of {quote(joined(prefix, name))} is {shape}"
+                ),
+                "Name the axes that the leaf has",
             )
 
 
@@ -91,24 +98,30 @@ def _checked(kind: type, item: Rule | str) -> Rule:
     try:
         rule = item if isinstance(item, Rule) else Rule(item)
     except RuleError as error:
-        raise RuleError(f"{_of(kind)}, in its layout: {error}") from None
+        raise error.at(f"{_of(kind)}, in its layout") from None
     sides = rule.keys if rule.leaf is None else (*rule.keys, rule.leaf)
     if any(isinstance(piece, Hole | Wild) for side in sides for piece in side.name.pieces()):
         raise RuleError(
-            f"{_of(kind)}: the rule '{rule}' of its layout has an index or a wildcard in a name: a layout speaks of "
-            "one layer, so write its names out; where the layer stands is known"
+            _of(kind),
+            (
+                f": the rule '{rule}' of its layout has an index or a wildcard in a name, and a layout speaks "
+                "of one layer"
+            ),
+            "Write its names out; where the layer stands is known",
         )
     shaped = [pair for pair in rule.pairing if pair.shaped]
     if any(None in pair.parts[:-1] for pair in shaped) and (len(shaped) > 1 or len(rule.keys) > 1):
         raise RuleError(
-            f"{_of(kind)}: the rule '{rule}' of its layout joins keys by a choice and has another choice, or a sum, "
-            "beside it: write it as several rules, each for a part of the leaf"
+            _of(kind),
+            f": the rule '{rule}' of its layout joins keys by a choice and has another choice, or a sum, beside it",
+            "Write it as several rules, each for a part of the leaf",
         )
     if rule.tie or rule.copy or rule.alt:
         word = "tie" if rule.tie else "copy" if rule.copy else "alt"
         raise RuleError(
-            f"{_of(kind)}: the rule '{rule}' of its layout has the option '{word}': layouts have none. Of several "
-            "names for one leaf any is read, and the first is written"
+            _of(kind),
+            f": the rule '{rule}' of its layout has the option '{word}', which layouts do not have",
+            "Leave it out: of several names for one leaf any is read, and the first is written",
         )
     return rule
 
