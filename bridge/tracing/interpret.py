@@ -231,11 +231,11 @@ def _has_marks(equation: JaxprEqn) -> bool:
 def _refuse(equation: JaxprEqn) -> None:
     """**Raises:** `BridgeError`, always."""
     names = sorted({repr(token) for token in _tokens(equation)})
-    name, advice = equation.primitive.name, "trace a function that calls it outside"
+    name, advice = equation.primitive.name, "Trace a function that calls it outside"
     if name == "while":
         steps = "jax.lax.scan, or jax.lax.fori_loop with bounds that are Python numbers"
-        name, advice = "while_loop", f"trace a function that takes a fixed number of steps: {steps}"
-    raise BridgeError(f"{quote(names[0])} is called within {name}, and what happens in there cannot be seen: {advice}")
+        name, advice = "while_loop", f"Trace a function that takes a fixed number of steps: {steps}"
+    raise BridgeError(quote(names[0]), f"is called within {name}, and what happens in there cannot be seen", advice)
 
 
 def _tokens(equation: JaxprEqn) -> Iterator[Token]:
