@@ -126,11 +126,14 @@ def table(found: Sequence[dict[str, Any]]) -> str:
             cells.append(f"{sum(row['named'] for row in rows)} of {len(rows)}")
             cells.append(f"{sum(row['repaired'] for row in rules)} of {len(rules)}" if rules else "")
         lines.append(f"| {kind} | {' | '.join(cells)} |")
-    right: list[str] = []
     for dtype in dtypes:
         ports = [each for each in found if each["dtype"] == dtype]
-        right.append(f"{sum(each['ok'] for each in ports)} of {len(ports)} in {dtype}")
-    lines += ["", f"Ports without a mistake of which the check says so: {', '.join(right)}."]
+        right = sum(each["ok"] for each in ports)
+        names = ", ".join(each["name"] for each in ports)
+        lines += [
+            "",
+            f"Ports without a mistake of which the check says so in {dtype}: {right} of {len(ports)} ({names}).",
+        ]
     return "\n".join(lines)
 
 

@@ -147,12 +147,12 @@ def _check(model: Any) -> None:
     """**Raises:** `BridgeError` for a model without values, or without modules."""
     walked = walk(model[0] if isinstance(model, tuple) and model else model)
     if not walked.modules:
-        raise BridgeError(quote(type(model).__name__), "has no Equinox modules, so no calls to trace", "Give the model")
+        kind = quote(type(model).__name__)
+        raise BridgeError(kind, "has no Equinox modules, so no calls to trace", "Give the model")
     for leaf in walked.leaves:
         if isinstance(leaf.value, jax.ShapeDtypeStruct):
-            raise BridgeError(
-                f"leaf {quote(leaf.name)}", "is abstract, and a trace computes", "Give the model with its values"
-            )
+            problem = "is abstract, and a trace computes"
+            raise BridgeError(f"leaf {quote(leaf.name)}", problem, "Give the model with its values")
 
 
 def _all(mark: Mark, value: jax.Array) -> jax.Array:
