@@ -115,9 +115,8 @@ class Checkpoint:
             try:
                 source = self.byte_source(spec.file)
             except CheckpointError as e:
-                raise CheckpointError(
-                    f"key {quote(key)} in {quote(source.name)}", f"cannot be read: {e.statement}", e.advice
-                ) from e
+                subject = f"key {quote(key)} in {quote(source.name)}"
+                raise CheckpointError(subject, f"cannot be read: {e.statement}", e.advice) from e
         return read_tensor(source, key, spec)
 
     @cached_property
@@ -160,8 +159,7 @@ class Checkpoint:
         if absent:
             from bridge.source.download import fetch_all  # only those who use the Hub wait for it
 
-            found = fetch_all(cast("list[HubFile]", list(absent.values())), report)
-            self._sources.update(zip(absent, found, strict=True))
+            self._sources.update(zip(absent, fetch_all(cast("list[HubFile]", [*absent.values()]), report), strict=True))
 
     def peek(self, file: str) -> ByteSource:
         """The bytes of one of `files` where they are: nothing is fetched for them."""
