@@ -50,6 +50,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "bert": ENCODER,
     "roberta": ENCODER,
     "xlm-roberta": ENCODER,
+    "mpnet": ENCODER | {"relative_attention_num_buckets": 32},
+    "electra": ENCODER | {"embedding_size": 10},
+    "albert": ENCODER | {"embedding_size": 10, "num_hidden_groups": 1, "inner_group_num": 1},
+    "esm": ENCODER | {"mask_token_id": 30, "rope_theta": 10_000.0, "eos_token_id": 2},
+    "distilbert": {
+        "vocab_size": 31,
+        "dim": 24,
+        "n_layers": 3,
+        "n_heads": 3,
+        "hidden_dim": 40,
+        "max_position_embeddings": 20,
+    },
     "vit": {
         "hidden_size": 24,
         "num_hidden_layers": 3,

@@ -34,6 +34,7 @@ from tests.errors import (  # noqa: F401 - they register
     reports,
     rules,
     saving,
+    texts_in_out,
     torchfile,
     traces,
 )
