@@ -14,7 +14,8 @@ from bench import report
 from bench.cases import CASES
 from bench.child import made_mark
 from bench.memory import fault_in, free_nbytes
-from bench.rows import LOAD, ROWS, START, Row
+from bench.rows import LOAD, ROWS, Row
+from bench.starting import START
 from bench.runner import ROOT, CaseError, Samples, cool, make, measure, rounds, start, warm
 from bench.saving import COPY
 from bench.work import Work, made

@@ -18,7 +18,8 @@ from statistics import median
 from typing import Any
 
 from bench.cases import CASES
-from bench.rows import LOAD, MIB, ROWS, START, Bound, Row
+from bench.rows import LOAD, MIB, ROWS, Bound, Row
+from bench.starting import START
 from bench.runner import ROOT, Samples
 
 _START, _STOP = "<!-- bench: from here on written by scripts/bench -->", "<!-- bench: to here -->"

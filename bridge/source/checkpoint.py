@@ -292,9 +292,8 @@ def _open_listed(located: Located, name: str, *, hold: bool) -> ByteSource:
     except CheckpointError as e:
         if located.parsed_index is None:
             raise
-        raise CheckpointError(
-            f"{quote(located.index_name)} of {quote(located.text)}", f"lists a file that fails: {e.statement}", e.advice
-        ) from e
+        index = f"{quote(located.index_name)} of {quote(located.text)}"
+        raise CheckpointError(index, f"lists a file that fails: {e.statement}", e.advice) from e
 
 
 open_checkpoint = open  # for rooms in which `open` is Python's
