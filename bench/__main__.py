@@ -15,9 +15,9 @@ from bench.cases import CASES
 from bench.child import made_mark
 from bench.memory import fault_in, free_nbytes
 from bench.rows import LOAD, ROWS, Row
-from bench.starting import START
 from bench.runner import ROOT, CaseError, Samples, cool, make, measure, rounds, start, warm
 from bench.saving import COPY
+from bench.starting import START
 from bench.work import Work, made
 
 _PROCESS = 700 << 20

@@ -19,8 +19,8 @@ from typing import Any
 
 from bench.cases import CASES
 from bench.rows import LOAD, MIB, ROWS, Bound, Row
-from bench.starting import START
 from bench.runner import ROOT, Samples
+from bench.starting import START
 
 _START, _STOP = "<!-- bench: from here on written by scripts/bench -->", "<!-- bench: to here -->"
 _PACKAGES = ("jax", "jaxlib", "equinox", "numpy", "ml_dtypes", "safetensors")
