@@ -36,7 +36,9 @@ def tell_ties(specs: Table, made: Plan) -> None:
 class TieError(CheckpointError):
     """Two keys that are tied have different values; `tied` are the two."""
 
-    def __init__(self, subject: str, problem: str, advice: str | None, tied: tuple[str, str]) -> None:
+    def __init__(
+        self, subject: str, problem: str = "", advice: str | None = None, *, tied: tuple[str, str] = ("", "")
+    ) -> None:
         super().__init__(subject, problem, advice)
         self.tied = tied
 
@@ -53,7 +55,7 @@ def ties_named(made: Plan) -> Generator[None]:
         if not isinstance(error, UntiedError) or other is None:
             raise
         problem = error.problem.replace("another key", quote(other), 1)
-        raise TieError(error.subject, problem, error.advice, (error.key, other)) from error
+        raise TieError(error.subject, problem, error.advice, tied=(error.key, other)) from error
 
 
 def _other_key(made: Plan, key: str) -> str | None:

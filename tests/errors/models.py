@@ -263,6 +263,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @situation("sentences: without the library")
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "tokenizers", None)
+    Path("tokenizer.json").write_text("{}")
     import_module("bridge.models.sentence").SentenceEncoder(None, "tokenizer.json")
 
 

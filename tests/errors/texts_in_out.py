@@ -14,7 +14,6 @@ from tokenizers.models import WordLevel
 
 import bridge
 from bridge.models import bert, distilbert, esm, llama
-from bridge.models._beside import tokenizer_of
 from bridge.models._chat import rendered
 from bridge.models.classify import TextClassifier
 from bridge.models.config import Fields
@@ -38,11 +37,6 @@ def tokenizer() -> bytes:
 def encoder(**fields: Any) -> Any:
     """A BERT."""
     return random_model(bert.Bert, bert.Config.from_dict(SMALL | fields))
-
-
-@situation("texts: a tokenizer that is none", until="cannot be read: ")
-def _(patch: pytest.MonkeyPatch) -> None:
-    tokenizer_of(b"{}", name="m/tokenizer.json")
 
 
 @situation("texts: a chat template without its library")
