@@ -119,7 +119,7 @@ def _read_json(source: Readable, first: bytearray) -> bytearray:
     """The header's JSON text, by one more read at most."""
     name, nbytes = quote(source.name), source.nbytes
     stop = 8 + int.from_bytes(first[:8], "little")
-    if nbytes < 8 or stop - 8 > MAX_HEADER_NBYTES or stop > nbytes or (stop == 8 and not any(first)):
+    if nbytes < 8 or stop - 8 > MAX_HEADER_NBYTES or stop > nbytes or (stop == 8 and len(first) > 8 and not any(first)):
         from bridge.format.exact import ADVICE  # damaged files alone
         from bridge.format.signature import describe
 
