@@ -187,6 +187,6 @@ def test_dtypes_as_people_spell_them(tmp_path: Path, spelled: str, meant: str | 
     path = files(tmp_path, {"model.safetensors": WHOLE})
     with pytest.raises(bridge.PlanError) as caught:
         bridge.load(path, dtype=spelled)
-    assert str(caught.value).endswith(f"did you mean '{meant}'?" if meant else "or a mapping")
+    assert str(caught.value).endswith(f"Did you mean '{meant}'?" if meant else "or a mapping.")
     if meant:
         assert {str(value.dtype) for value in bridge.load(path, dtype=meant).values()} == {meant}
