@@ -12,7 +12,7 @@ import bridge
 from bridge.cli.main import main
 from bridge.cli.options import spoken
 from tests.cli.program import MODEL, weights, write
-from tests.errors.texts import read
+from tests.errors.promised import read
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_the_class_that_is_asked_for_is_the_class_or_a_base_of_it(made: Path):
     for asked in (llama.Llama, Decoder, None):
         assert type(bridge.models.from_pretrained(made, model_class=asked)) is llama.Llama
     assert message(bridge.CheckpointError, made, model_class=bert.Bert) == (
-        f"'{made}/' is a Llama by its config.json, not a Bert. Ask for that: model_class=Llama, or none."
+        f"'{made}/' is a Llama by its config.json, not a Bert. Give model_class=Llama, or none."
     )
 
 
@@ -142,7 +142,8 @@ def test_a_config_that_is_absent_or_broken_is_named(made: Path, changed: Callabl
     (folder / "config.json").write_text("{")
     assert message(bridge.CheckpointError, folder).startswith(f"'{folder}/config.json' is not JSON: ")
     (folder / "config.json").write_text("[]")
-    assert message(bridge.CheckpointError, folder) == f"'{folder}/config.json' holds [], not an object of fields."
+    text = f"'{folder}/config.json' holds [], not an object of fields. Fetch it again."
+    assert message(bridge.CheckpointError, folder) == text
     (folder / "config.json").unlink()
     assert f"{folder}/config.json" in message(bridge.CheckpointError, folder)
 

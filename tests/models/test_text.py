@@ -152,7 +152,7 @@ def test_it_stops_where_generation_config_says(decoder: Path, tmp_path: Path):
 
 def test_a_prompt_that_is_empty_or_too_long(decoder: Path):
     generator = TextGenerator.from_pretrained(decoder)
-    with pytest.raises(bridge.BridgeError, match="has 65 tokens, and the model positions for 64"):
+    with pytest.raises(bridge.BridgeError, match="prompt of 65 tokens is longer than the 64"):
         list(generator.stream("a " * 64, 3, raw=True))
     generator.tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     with pytest.raises(bridge.BridgeError, match="the prompt is empty"):
