@@ -87,7 +87,7 @@ def contents(ckpt: bridge.Checkpoint, texts: Sequence[str]) -> Contents:
             quantized = ckpt.quantized
             meant = quantized.table() if quantized else ckpt.specs
         except bridge.CheckpointError as error:  # what is stored can be shown all the same
-            problem = str(error)
+            quantized, problem = {}, str(error)
     patterns = NamePatterns.of(texts)
     refused = {key: why for key, why in ckpt.refused.items() if not texts or key in patterns}
     found = Contents(

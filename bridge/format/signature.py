@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from bridge._text import quote
-
 _TEXT = 16  # printable characters that no header's length and no magic number of a format begin with
 
 _SIGNATURES: tuple[tuple[bytes, str, str], ...] = (
@@ -30,7 +28,7 @@ def describe(start: bytes) -> tuple[str, str] | None:
         return "nothing but zeros at its start: its download did not finish", "Fetch it again"
     line = start[:512].strip().partition(b"\n")[0].partition(b"\0")[0]
     if len(line) >= _TEXT and line.isascii() and line.decode("ascii").isprintable():
-        begins = quote(line[:60].decode("ascii"))
-        what = f"plain text that begins {begins}, not safetensors: an error was saved in its place"
+        # What it says is not told: a link may lead to somebody's secrets.
+        what = "plain text, not safetensors: an error was saved in its place"
         return what, "Fetch the file itself"
     return None

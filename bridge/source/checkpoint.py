@@ -212,10 +212,8 @@ class Checkpoint:
                 from bridge.source.torchtable import read_torch_header
 
                 return read_torch_header(source, file=name, root=self._root, modules=self._modules)
-        try:
+        with remedied(located.folder, name):
             header = read_header(source, file=name, first=first)
-        except CheckpointError as e:
-            raise remedied(located.folder, name, e) from e
         if source.absent:
             cast("HubFile", source).keep_header()
         return header

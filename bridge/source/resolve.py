@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 from bridge._errors import CheckpointError
@@ -239,11 +240,17 @@ def choose(names: Sequence[str], preferred: Sequence[str], what: str, folder: Fo
     return names[0] if names else None
 
 
-def remedied(folder: Folder, name: str, error: CheckpointError) -> CheckpointError:
-    """What is wrong with a file of a folder, and what to do there where the folder is a cache."""
-    remedy = getattr(folder, "remedy", None)
-    advice = remedy(name, error.advice) if remedy else error.advice
-    return error if advice == error.advice else CheckpointError(error.subject, error.problem, advice)
+@contextmanager
+def remedied(folder: Folder, name: str) -> Generator[None]:
+    """An error about a file says what to do where its folder is a cache."""
+    try:
+        yield
+    except CheckpointError as error:
+        remedy = getattr(folder, "remedy", None)
+        advice = remedy(name, error.advice) if remedy else error.advice
+        if advice == error.advice:
+            raise
+        raise CheckpointError(error.subject, error.problem, advice) from error
 
 
 def _read_index(folder: Folder, name: str) -> Index:
@@ -257,10 +264,9 @@ def _read_index(folder: Folder, name: str) -> Index:
                 f"holds {source.nbytes:,} bytes; an index may have {MAX_INDEX_NBYTES:,}",
                 "Check where it came from",
             )
-        raw = bytearray(source.nbytes)
-        source.readinto([memoryview(raw)], 0)
-        return parse_index(bytes(raw), name=source.name)
-    except CheckpointError as e:
-        raise remedied(folder, name, e) from e
+        with remedied(folder, name):
+            raw = bytearray(source.nbytes)
+            source.readinto([memoryview(raw)], 0)
+            return parse_index(bytes(raw), name=source.name)
     finally:
         source.close()

@@ -116,7 +116,7 @@ def test_a_link_to_what_is_no_checkpoint_gives_nothing_away(tmp_path: Path):
     (tmp_path / "secret").write_text("hunter2 " * 100)
     (tmp_path / "y.safetensors").symlink_to("secret")
     message = refusal(place(tmp_path, {"a": "y.safetensors"}))
-    assert message.startswith("'./y.safetensors' claims a header of ")
+    assert message.startswith("'./y.safetensors' is plain text, not safetensors")
     assert "hunter" not in message
 
 

@@ -162,7 +162,7 @@ def test_by_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     saved(Path("x.ckpt"), {"state_dict": wanted, "ema": dict(wanted), "epoch": 7})
     model = ["--like", "torch_made_model:make", "--rules", "rules.toml"]
     assert main(["convert", "x.ckpt", "native", *model]) == 1
-    assert "root='state_dict' (4 tensors)" in capsys.readouterr().err
+    assert "--root state_dict (4 tensors)" in capsys.readouterr().err
     root = ["--root", "state_dict"]
     assert main(["plan", "x.ckpt", *model, *root]) == 0
     assert main(["convert", "x.ckpt", "native", *model, *root]) == 0

@@ -78,7 +78,7 @@ def test_a_value_that_is_not_implemented_is_refused(text: str):
 def test_a_field_that_nobody_knows_is_refused_unless_it_is_ignored():
     assert refusal(rope_scaling={"type": "linear"}) == (
         "'config.json': field 'rope_scaling' is {\"type\": \"linear\"}, and this model does not know it. "
-        'If it changes nothing: ignore=["rope_scaling"].'
+        'Give ignore=["rope_scaling"] if it changes nothing.'
     )
     assert Config.from_dict(FIELDS | {"rope_scaling": 1}, ignore=["rope_scaling"]) == Config.from_dict(FIELDS)
     assert Config.from_dict(FIELDS | {"rope_scaling": None, "_private": 1}) == Config.from_dict(FIELDS)
@@ -92,7 +92,7 @@ def test_names_and_values_are_safe_to_print():
 def test_a_size_that_is_absent_is_not_guessed(field: str):
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_dict({name: value for name, value in FIELDS.items() if name != field})
-    assert str(caught.value) == f"'config.json' lacks field '{field}', which this model needs."
+    assert str(caught.value) == f"'config.json' lacks field '{field}', which this model needs. Fetch it again."
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ class TestGPT2(DecoderContract):
             bridge.models.from_pretrained(tmp_path)
 
     def test_more_tokens_than_positions_is_an_error(self, first: Case):
-        text = "GPT2 is to see 38 tokens and has positions for 37: cut the text."
+        text = "38 tokens are more than the 37 that GPT2 has positions for. Shorten the input."
         with pytest.raises(bridge.BridgeError) as caught:
             first.ours(jnp.zeros(38, jnp.int32))
         assert str(caught.value) == text

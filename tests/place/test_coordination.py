@@ -85,6 +85,6 @@ def test_save(tmp_path, spread, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save({"a": array}, tmp_path / "out", ["** -> **"])
     text = "the processes that save together cannot reach each other, JAX says: UNAVAILABLE: it is gone. "
-    text += "See whether process 0 still runs"
+    text += "See whether process 0 still runs."
     assert str(caught.value) == text
     assert not (tmp_path / "out").exists()

@@ -45,7 +45,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "an answer in JSON": (b'{"error": "Repository not found"}', "JSON text"),
     "an answer in words": (
         b"Access to model org/name is restricted.\nLog in.",
-        "plain text that begins 'Access to model",
+        "is plain text, not safetensors",
     ),
     "gzip": (gzip.compress(WHOLE), "compressed by gzip"),
     "zstd": (b"\x28\xb5\x2f\xfd" + bytes(99), "compressed by zstd"),
