@@ -1,8 +1,4 @@
-"""Integer codes with a scale, and perhaps a zero point, for each group: `(code − zero) · scale`.
-
-Where each column says which group is its own, the few values that codes have in a group are computed first, and then
-looked up: a third of the time of fetching scale and zero point for each element.
-"""
+"""Integer codes with a scale, and perhaps a zero point, for each group: `(code − zero) · scale`."""
 
 from __future__ import annotations
 
@@ -18,7 +14,7 @@ TILE = (512, 512)
 """A chunk of columns that are stored: rows enough for whole lines of the cache, and whole groups. Of half the size two
 threads take twice as long, for they wait for each other between numpy's calls.
 """
-_ENTRIES = 1 << 16  # that an index of 16 bits reaches
+_FETCHED = 1 << 17  # elements whose scales and zero points are fetched one by one
 
 
 class Scales(NamedTuple):
@@ -67,36 +63,11 @@ def affine(codes: Array, out: Array, scratch: Scratch, by: Scales, *, through: n
     if by.groups is None:
         _compute(codes, out, scratch, by, through)
         return
-    # A few rows at a time, for what belongs to each column is as large as they are.
-    entries = by.factors.shape[1] << by.bits  # of a row, if all values of its groups were known
-    known = entries <= min(4 * codes.shape[1], _ENTRIES)
-    step = max(_ENTRIES // max(entries if known else codes.shape[1], 1), 1)
+    # What belongs to each column is as large as the values: some rows at a time.
+    step = max(_FETCHED // max(codes.shape[1], 1), 1)
     for start in range(0, len(codes), step):
         rows = slice(start, start + step)
-        if known:
-            _look_up(codes[rows], out[rows], scratch, by.of(rows), by.groups << by.bits, through)
-        else:
-            _compute(codes[rows], out[rows], scratch, by.of(rows), through)
-
-
-def _look_up(codes: Array, out: Array, scratch: Scratch, by: Scales, starts: Array, through: np.dtype | None) -> None:
-    """All values of each group first. `starts`: for each column where those of its group start."""
-    (rows, groups), bits = by.factors.shape, by.bits
-    values = scratch.take("values", (rows, groups, 1 << bits), np.float32)
-    zeros = by.zeros[..., None] if isinstance(by.zeros, np.ndarray) else np.float32(by.zeros)
-    with np.errstate(all="ignore"):  # what a file says may be infinite
-        np.subtract(np.arange(1 << bits, dtype=np.float32), zeros, out=values)
-        np.multiply(values, by.factors[..., None], out=values)
-    rounded = scratch.take("rounded", (rows, groups << bits), out.dtype)
-    finish(values.reshape(rounded.shape), rounded, scratch, through=through, within=by.within)
-    index = scratch.take("index", codes.shape, np.uint16)
-    np.copyto(index, codes)
-    np.add(index, starts.astype(np.uint16), out=index)
-    np.add(index, np.arange(0, rounded.size, groups << bits, dtype=np.uint16)[:, None], out=index)
-    same = np.dtype(f"u{out.dtype.itemsize}")
-    found = scratch.take("found", out.shape, same)
-    np.take(rounded.view(same).reshape(-1), index, out=found, mode="wrap")
-    np.copyto(out.view(same), found)
+        _compute(codes[rows], out[rows], scratch, by.of(rows), through)
 
 
 def _compute(codes: Array, out: Array, scratch: Scratch, by: Scales, through: np.dtype | None) -> None:
