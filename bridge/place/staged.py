@@ -42,7 +42,7 @@ class Staging:
         parallel: int | None,
         kept: Mapping[str, KeptPart],
     ) -> None:
-        """**Arguments:** as for `HostBuffers`; `parallel`: how many read at once over a network, None without one; `kept`: the
+        """**Arguments:** as for `HostBuffers`; `parallel`: how many read at once over a network, else None; `kept`: the
         rest of leaves that keys fill in part.
         """
         self.kept = kept
