@@ -12,8 +12,16 @@ import equinox as eqx
 import jax
 
 import bridge
-from bridge.models._json import safe
-from bridge.models._told import check_architecture, check_codes, check_head, model_type, read_config, tied_by_config
+from bridge.models._told import (
+    check_architecture,
+    check_codes,
+    check_head,
+    check_size,
+    model_type,
+    read_config,
+    tied_by_config,
+)
+from bridge.models.config import ModelConfig
 from bridge.models.heads import wanted
 
 M = TypeVar("M")
@@ -22,6 +30,9 @@ M = TypeVar("M")
 ARCHITECTURES: Mapping[str, str] = {
     "albert": "albert.Albert",
     "bert": "bert.Bert",
+    "clip": "clip.CLIP",
+    "clip_text_model": "clip.CLIPText",
+    "clip_vision_model": "clip.CLIPVision",
     "distilbert": "distilbert.DistilBert",
     "electra": "electra.Electra",
     "esm": "esm.Esm",
@@ -36,6 +47,9 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen3": "qwen3.Qwen3",
     "qwen3_moe": "qwen3_moe.Qwen3MoE",
     "roberta": "roberta.Roberta",
+    "siglip": "siglip.SigLIP",
+    "siglip_text_model": "siglip.SigLIPText",
+    "siglip_vision_model": "siglip.SigLIPVision",
     "vit": "vit.ViT",
     "xlm-roberta": "xlm_roberta.XLMRoberta",
 }
@@ -236,12 +250,14 @@ def architecture(source: Any, *, ignore: Collection[str] = (), left_behind: Sequ
         parts: dict[str, bool | str] = module.parts_of(keys) if hasattr(module, "parts_of") else {}
         if hasattr(module, "HEAD_KEYS"):
             parts["head"] = wanted(data.get("architectures"), keys, module.HEAD_KEYS, left_behind=left_behind)
-        sizes = {field.name for field in dataclasses.fields(module.Config)} - _UNWEIGHED
+        configs = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, ModelConfig)]
+        sizes = {field.name for each in configs for field in dataclasses.fields(each)}
         inner = [each for each in data.values() if isinstance(each, Mapping)]
         for fields in (data, *inner):  # before a config makes something of them
-            _check_size(ckpt, fields, sizes, name)
-        config = module.Config.from_dict(data, ignore=ignore, name=name, **parts)
-        _check_size(ckpt, vars(config), sizes, name)
+            check_size(ckpt, fields, sizes, name)
+        own = next((each for each in configs if found in getattr(each, "model_types", ())), module.Config)
+        config = own.from_dict(data, ignore=ignore, name=name, **parts)
+        check_size(ckpt, vars(config), sizes, name)
         return module, getattr(module, kind), config
     finally:
         if ckpt is not source:
@@ -252,26 +268,6 @@ def _config_name(ckpt: bridge.Checkpoint) -> str:
     """What messages call the config: it lies beside the weights."""
     source = ckpt.source.rstrip("/")
     return f"{os.path.dirname(source) if source.endswith(ckpt.files) else source}/config.json"
-
-
-# What no array is as long as.
-_UNWEIGHED = frozenset({"max_position_embeddings", "n_positions", "num_experts_per_tok", "pattern", "sliding_window"})
-
-
-def _check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collection[str], name: str) -> None:
-    """Nothing that a config counts is more than the checkpoint has bits: a few bytes would ask for all memory."""
-    nbits = 8 * sum(spec.nbytes for spec in ckpt.specs.values())
-    for field in sizes:
-        value = fields.get(field)
-        if isinstance(value, int) and value > nbits:
-            raise bridge.CheckpointError(
-                f"'{name}'",
-                (
-                    f": field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
-                    "bytes of weights in all"
-                ),
-                "Fetch config and weights again: they do not belong together",
-            )
 
 
 def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:

@@ -84,6 +84,34 @@ def _prefix(ckpt: bridge.Checkpoint, like: Any, rules: list[str]) -> str | None:
     return None
 
 
+# What no array is as long as.
+_UNWEIGHED = frozenset(
+    {
+        *("eos_token_id", "max_position_embeddings", "n_positions", "num_experts_per_tok", "pattern"),
+        "sliding_window",
+    }
+)
+
+
+def check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], counts: Collection[str], name: str) -> None:
+    """Nothing that a config counts is more than the checkpoint has bits: a few bytes would ask for all memory.
+
+    **Raises:** `bridge.CheckpointError` that names the field. `counts`: those that are looked at.
+    """
+    nbits = 8 * sum(spec.nbytes for spec in ckpt.specs.values())
+    for field in sorted(set(counts) - _UNWEIGHED):
+        value = fields.get(field)
+        if isinstance(value, int) and value > nbits:
+            raise bridge.CheckpointError(
+                f"'{name}'",
+                (
+                    f": field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
+                    "bytes of weights in all"
+                ),
+                "Fetch config and weights again: they do not belong together",
+            )
+
+
 def check_head(plan: bridge.Plan, config: Any, name: str) -> None:
     """A head of its own has a key. **Raises:** `bridge.PlanError` where that is all that is missing."""
     if plan.missing == ("head.weight",) and getattr(config, "tie_word_embeddings", True) is False:
