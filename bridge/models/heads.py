@@ -196,14 +196,16 @@ def wanted(
 
     - `architectures`: what config.json says, a list of names of classes.
     - `keys`: of the checkpoint.
-    - `head_keys`: for each head that the architecture has, a key of it.
+    - `head_keys`: for each head that the architecture has, a key of it, in each spelling if there are several.
     - `left_behind`: patterns of keys that the caller does without. One that matches the head's key leaves it behind.
     """
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     head = next((head for name in names for end, head in HEADS.items() if name.endswith(end)), "")
-    if head not in head_keys or (head == "masked_lm" and head_keys[head] not in keys):
+    named = head_keys.get(head, ())
+    own = (named,) if isinstance(named, str) else named
+    if not own or (head == "masked_lm" and not any(key in keys for key in own)):
         return ""
-    return "" if any(_matches(pattern, head_keys[head]) for pattern in left_behind) else head
+    return "" if any(_matches(pattern, key) for pattern in left_behind for key in own) else head
 
 
 def _matches(pattern: str, key: str) -> bool:
