@@ -9,7 +9,7 @@ Distances have embeddings, the same for all layers. v3 has no other positions, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -173,10 +173,9 @@ class DebertaV2(TextEncoder):
 
         def layer(key: jax.Array) -> Layer:
             keys = jax.random.split(key)
+            heads, kinds = config.num_attention_heads, config.pos_att_type
             own = config.relative_attention and not config.share_att_key
-            attention = DisentangledAttention(
-                width, config.num_attention_heads, config.pos_att_type, own=own, key=keys[0]
-            )
+            attention = DisentangledAttention(width, heads, kinds, own=own, key=keys[0])
             mlp = MLP(width, config.intermediate_size, config.hidden_act, key=keys[1])
             return Layer(attention, mlp, norm, norm_first=False)
 
@@ -191,17 +190,10 @@ class DebertaV2(TextEncoder):
         self.project = None if narrow == width else Linear(narrow, width, use_bias=False, key=keys[1])
         self.norm_embed = norm()
         farthest, rows = config.max_relative_positions, config.position_buckets
-        self.distances = (
-            Distances(
-                width,
-                reach=rows or farthest,
-                farthest=farthest if rows else None,
-                norm=norm() if config.norm_rel_ebd == "layer_norm" else None,
-                key=keys[2],
-            )
-            if config.relative_attention
-            else None
-        )
+        reach = {"reach": farthest} if rows is None else {"reach": rows, "farthest": farthest}
+        normed = norm() if config.norm_rel_ebd == "layer_norm" else None
+        relative = config.relative_attention
+        self.distances = Distances(width, **reach, norm=normed, key=keys[2]) if relative else None
         self.conv = Convolution(config, key=keys[3]) if config.conv_kernel_size else None
         super().__init__(
             config,
@@ -235,7 +227,7 @@ class DebertaV2(TextEncoder):
         return jax.lax.scan(step, x, (self.layers, jnp.arange(self.config.num_hidden_layers) == 0))
 
 
-HEAD_KEYS: Mapping[str, str | tuple[str, ...]] = {
+HEAD_KEYS: Mapping[str, str | Sequence[str]] = {
     "masked_lm": ("cls.predictions.transform.dense.weight", "lm_predictions.lm_head.dense.weight"),
     "question_answering": "qa_outputs.weight",
     "sequence_classification": "classifier.weight",

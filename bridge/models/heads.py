@@ -186,11 +186,16 @@ def read_head(fields: Fields) -> dict[str, Any]:
 
 
 def wanted(
-    architectures: Any, keys: Collection[str], head_keys: Mapping[str, str], *, left_behind: Iterable[str] = ()
+    architectures: Any,
+    keys: Collection[str],
+    head_keys: Mapping[str, str | Sequence[str]],
+    *,
+    left_behind: Iterable[str] = (),
 ) -> str:
     """Which head a model is to have: `""`, or one of those that `HEADS` names.
 
-    The head of pre-training is left out where its keys are not there, as in files that sentence-transformers wrote.
+    The head of pre-training is left out where none of its keys is there, as in files that sentence-transformers wrote.
+    Where some are, the others are missed, as all of any other head are.
 
     **Arguments:**
 
@@ -202,8 +207,9 @@ def wanted(
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     head = next((head for name in names for end, head in HEADS.items() if name.endswith(end)), "")
     named = head_keys.get(head, ())
-    own = (named,) if isinstance(named, str) else named
-    if not own or (head == "masked_lm" and not any(key in keys for key in own)):
+    own = [named] if isinstance(named, str) else named
+    roots = {key.partition(".")[0] for key in own}  # cls, lm_head
+    if not own or (head == "masked_lm" and not any(key.partition(".")[0] in roots for key in keys)):
         return ""
     return "" if any(_matches(pattern, key) for pattern in left_behind for key in own) else head
 
