@@ -33,6 +33,7 @@ M = TypeVar("M")
 ARCHITECTURES: Mapping[str, str] = {
     "albert": "albert.Albert",
     "bert": "bert.Bert",
+    "deberta": "deberta.Deberta",
     "deberta-v2": "deberta_v2.DebertaV2",
     "distilbert": "distilbert.DistilBert",
     "electra": "electra.Electra",

@@ -22,7 +22,7 @@ from bridge.models.config import Fields
 from bridge.models.disentangled import DisentangledAttention, DisentangledContext, Distances
 from bridge.models.embedding import TextEmbedding
 from bridge.models.encoder import FirstToken, Layer, TextEncoder, stack
-from bridge.models.heads import HEAD_RULES, text_head
+from bridge.models.heads import masked_lm_rules, text_head
 from bridge.models.layers import ACTIVATIONS, MLP, Linear
 from bridge.models.spellings import only_read
 
@@ -53,6 +53,8 @@ class Config(bert.Config):
             "pooler_dropout",
         }
     )
+
+    key_bias: ClassVar[bool] = True
 
     type_vocab_size: int = 0
     layer_norm_eps: float = 1e-7
@@ -175,7 +177,7 @@ class DebertaV2(TextEncoder):
             keys = jax.random.split(key)
             heads, kinds = config.num_attention_heads, config.pos_att_type
             own = config.relative_attention and not config.share_att_key
-            attention = DisentangledAttention(width, heads, kinds, own=own, key=keys[0])
+            attention = DisentangledAttention(width, heads, kinds, own=own, key_bias=config.key_bias, key=keys[0])
             mlp = MLP(width, config.intermediate_size, config.hidden_act, key=keys[1])
             return Layer(attention, mlp, norm, norm_first=False)
 
@@ -240,11 +242,13 @@ _RULES = (
     "embeddings.embed_proj.weight -> project.weight",
     "encoder.rel_embeddings.weight -> distances.embedding.weight",
     "encoder.conv.conv.** -> conv.conv.**",
-    "encoder.layer.{l}.attention.self.{query|key|value}_proj.** -> layers.attention.{query|key|value}.**",
-    "encoder.layer.{l}.attention.self.pos_{key|query}_proj.** -> layers.attention.pos_{key|query}.**",
     "encoder.layer.{l}.attention.output.dense.** -> layers.attention.out.**",
     "encoder.layer.{l}.intermediate.dense.** -> layers.mlp.up.**",
     "encoder.layer.{l}.output.dense.** -> layers.mlp.down.**",
+)
+_ATTENTION = (
+    "encoder.layer.{l}.attention.self.{query|key|value}_proj.** -> layers.attention.{query|key|value}.**",
+    "encoder.layer.{l}.attention.self.pos_{key|query}_proj.** -> layers.attention.pos_{key|query}.**",
 )
 _NORMS = (
     "embeddings.LayerNorm.{weight|bias} -> norm_embed.{weight|bias}",
@@ -265,7 +269,12 @@ def rules(config: Config) -> list[str]:
     Heads of pre-training that the model does not have are dropped. A head that a model was fine-tuned for is not: name
     it in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    today = [*_RULES, *_NORMS]
+    return rules_with(config, _ATTENTION)
+
+
+def rules_with(config: Config, attention: Sequence[str]) -> list[str]:
+    """The rules, with those of what makes queries, keys and values."""
+    today = [*_RULES, *attention, *_NORMS]
     if not config.position_biased_input:
         today.insert(0, "embeddings.position_embeddings.weight -> _")  # v3's files have it, of pre-training
     old = only_read([*_FIRST_RELEASE, *(f"deberta.{rule}" for rule in (*today, *_FIRST_RELEASE))])
@@ -275,23 +284,10 @@ def rules(config: Config) -> list[str]:
 
 def _head_rules(config: Config) -> list[str]:
     """Both spellings of a masked_lm head compute the same."""
+    new = masked_lm_rules("lm_predictions.lm_head", norm="LayerNorm")[:3]  # what follows is of a decoder of its own
     if config.head != "masked_lm":
-        return [*HEAD_RULES.get(config.head, ()), "cls.** -> _", "lm_predictions.** -> _"]
-    new = _masked_lm_rules("lm_predictions.lm_head", "lm_predictions.lm_head")
-    legacy = [
-        *_masked_lm_rules("cls.predictions.transform", "cls.predictions"),
-        "cls.predictions.decoder.bias -> head.bias ; tie=true",
-        "cls.predictions.decoder.weight -> embed.token.weight ; tie=true",
-    ]
-    return [*legacy, *only_read(new)] if config.legacy else [*new, *only_read(legacy[:3])]
-
-
-def _masked_lm_rules(transform: str, bias: str) -> list[str]:
-    return [
-        f"{transform}.dense.** -> head.dense.**",
-        f"{transform}.LayerNorm.** -> head.norm.**",
-        f"{bias}.bias -> head.bias",
-    ]
+        return [*bert.head_rules(config), "lm_predictions.** -> _"]
+    return [*bert.head_rules(config), *only_read(new)] if config.legacy else new
 
 
 def parts_of(keys: Iterable[str]) -> dict[str, bool]:
