@@ -129,6 +129,22 @@ class Fields:
         """A whole number from 1 up, or null: none."""
         return None if self._left.get(field) is None else self.count(field)
 
+    def limit(self, field: str) -> int | None:
+        """A whole number from 1 up; null, 0 and -1 stand for none."""
+        value = self._left.pop(field, None)
+        if value is None or (value in (0, -1) and type(value) is int):
+            return None
+        self._left[field] = value
+        return self.count(field)
+
+    def words(self, field: str, known: Collection[str]) -> frozenset[str]:
+        """Some of the texts that are implemented: a list of them, one text with `|` between them, or null."""
+        value = self._left.pop(field, None)
+        words = [word.strip().lower() for word in value.split("|")] if isinstance(value, str) else value or []
+        if not isinstance(words, list) or any(word not in known for word in words):
+            self.refuse(field, value, f"some of {', '.join(map(_spelled, known))}")
+        return frozenset(words)
+
     def nothing(self, field: str) -> None:
         """Null, or not there."""
         value = self._left.pop(field, None)

@@ -37,6 +37,8 @@ ARCHITECTURES: Mapping[str, str] = {
     "clip": "clip.CLIP",
     "clip_text_model": "clip.CLIPText",
     "clip_vision_model": "clip.CLIPVision",
+    "deberta": "deberta.Deberta",
+    "deberta-v2": "deberta_v2.DebertaV2",
     "distilbert": "distilbert.DistilBert",
     "electra": "electra.Electra",
     "esm": "esm.Esm",

@@ -68,6 +68,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mpnet": ENCODER | {"relative_attention_num_buckets": 32},
     "electra": ENCODER | {"embedding_size": 10},
     "albert": ENCODER | {"embedding_size": 10, "num_hidden_groups": 1, "inner_group_num": 1},
+    "deberta": ENCODER | {"relative_attention": True, "max_relative_positions": 20, "pos_att_type": "c2p|p2c"},
+    "deberta-v2": ENCODER
+    | {"relative_attention": True, "max_relative_positions": 20, "position_buckets": 6, "pos_att_type": "c2p|p2c"}
+    | {"embedding_size": 10, "conv_kernel_size": 3, "conv_groups": 1, "attention_head_size": 8}
+    | {"pooler_hidden_size": 24, "z_steps": 0},
     "esm": ENCODER | {"mask_token_id": 30, "rope_theta": 10_000.0, "eos_token_id": 2},
     "distilbert": {
         "vocab_size": 31,
