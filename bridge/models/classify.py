@@ -18,12 +18,10 @@ import bridge
 from bridge.models import from_pretrained
 from bridge.models._beside import OPENING, optional_json, tokenizer_of
 from bridge.models.encoder import TextEncoder
-from bridge.models.heads import TokenClassifier
 
 __all__ = ["TextClassifier"]
 
 _SHORTEST = 16  # tokens that the shortest text is padded to
-_LONGEST = 512  # tokens, where the model has no end
 
 
 class TextClassifier:
@@ -50,11 +48,11 @@ class TextClassifier:
                 ),
             )
         self.model, self.labels = model, model.config.labels
-        self.of_tokens = isinstance(model.head, TokenClassifier)
+        self.of_tokens = head == "token_classification"
         self.independent = independent or len(self.labels) == 1
         self.tokenizer = tokenizer_of(tokenizer, name="tokenizer.json")
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(model.config.max_tokens or _LONGEST)
+        self.tokenizer.enable_truncation(model.longest)
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
@@ -90,5 +88,5 @@ class TextClassifier:
 @eqx.filter_jit
 def _scores(model: Any, tokens: jax.Array, mask: jax.Array, types: jax.Array, independent: bool) -> jax.Array:
     """Probabilities: `(labels,)`, or `(seq, labels)`."""
-    logits = model.logits(model(tokens, mask, types)).astype(jnp.float32)
+    logits = model.logits(model(tokens, mask, types), mask).astype(jnp.float32)
     return jax.nn.sigmoid(logits) if independent else jax.nn.softmax(logits, axis=-1)
