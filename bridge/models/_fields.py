@@ -107,6 +107,10 @@ class Fields:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
+    def optional(self, field: str) -> float | None:
+        """A finite number above 0, or null: none."""
+        return None if self._left.get(field) is None else self.number(field)
+
     def numbers(self, field: str, *, signed: bool = False) -> tuple[float, ...]:
         """A list of finite numbers above 0; or, if `signed`, of any."""
         value = self._take(field, None)

@@ -92,7 +92,9 @@ class EncoderContract(Contract):
         ours = bridge.models.from_pretrained(tmp_path / "theirs")
         example = self.example(theirs.config)
         expected = self.judge_head(theirs, *example)
-        logits = compiled(lambda model, *each: {"logits": model.logits(model(*each))}, ours, *example)["logits"]
+        logits = compiled(lambda model, *each: {"logits": model.logits(model(*each), *each[1:2])}, ours, *example)[
+            "logits"
+        ]
         assert logits.shape == expected.shape
         assert np.abs(np.asarray(logits) - expected).max() < 1e-5
         if head.endswith("Classification"):
