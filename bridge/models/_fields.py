@@ -129,6 +129,13 @@ class Fields:
             self.refuse(field, value, "a whole number from 0 up")
         return self._limited(field, value)
 
+    def wholes(self, field: str) -> tuple[int, ...]:
+        """A list of whole numbers from 0 up, or null: none."""
+        value = self._left.pop(field, None) or []
+        if not isinstance(value, list) or not all(type(each) is int and each >= 0 for each in value):
+            self.refuse(field, value, "a list of whole numbers from 0 up")
+        return tuple(value)
+
     def window(self, field: str) -> int | None:
         """A whole number from 1 up, or null: none."""
         return None if self._left.get(field) is None else self.count(field)
