@@ -22,6 +22,8 @@ M = TypeVar("M")
 ARCHITECTURES: Mapping[str, str] = {
     "albert": "albert.Albert",
     "bert": "bert.Bert",
+    "dinov2": "dinov2.Dinov2",
+    "dinov2_with_registers": "dinov2_with_registers.Dinov2WithRegisters",
     "distilbert": "distilbert.DistilBert",
     "electra": "electra.Electra",
     "esm": "esm.Esm",
