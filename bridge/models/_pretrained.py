@@ -39,6 +39,8 @@ ARCHITECTURES: Mapping[str, str] = {
     "clip_vision_model": "clip.CLIPVision",
     "deberta": "deberta.Deberta",
     "deberta-v2": "deberta_v2.DebertaV2",
+    "dinov2": "dinov2.Dinov2",
+    "dinov2_with_registers": "dinov2_with_registers.Dinov2WithRegisters",
     "distilbert": "distilbert.DistilBert",
     "electra": "electra.Electra",
     "esm": "esm.Esm",

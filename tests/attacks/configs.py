@@ -61,6 +61,16 @@ del CLIP_TEXT["projection_size"]
 WINDOW = {"sliding_window": 8}
 EXPERTS = {"num_experts_per_tok": 2}
 QWEN = WINDOW | {"use_sliding_window": True, "max_window_layers": 1}
+DINOV2: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "mlp_ratio": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_channels": 3,
+    "layer_norm_eps": 1e-5,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": ENCODER,
     "roberta": ENCODER,
@@ -124,6 +134,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "siglip": {"text_config": SIGLIP_TEXT, "vision_config": SIGLIP_VISION},
     "siglip_text_model": SIGLIP_TEXT,
     "siglip_vision_model": SIGLIP_VISION,
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2 | {"num_register_tokens": 2},
     "gpt2": {
         "vocab_size": 31,
         "n_positions": 20,
