@@ -15,9 +15,10 @@ from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
 from bridge.planning.same import moves_alike
 from bridge.proposing import Proposal, propose
-from bridge.proposing.compress import compressed
+from bridge.proposing.compress import compressed, key_side
 from bridge.proposing.toml import reason, toml_text
 from bridge.rules.rule import Rule, rules_of
+from bridge.rules.syntax import escaped
 
 if TYPE_CHECKING:
     from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
@@ -39,19 +40,20 @@ class Suggestion:
     ```
     """
 
-    def __init__(
-        self, given: Sequence[str], certain: Sequence[str], guesses: Sequence[str], proposal: Proposal
-    ) -> None:
-        self._given, self._certain, self._guesses, self._proposal = given, certain, guesses, proposal
+    def __init__(self, given: Sequence[str], certain: Sequence[str], held: Sequence[str], proposal: Proposal) -> None:
+        self._given, self._certain, self._held, self._proposal = given, certain, held, proposal
 
     @property
     def rules(self) -> list[Rule]:
         """What `plan` takes: certain ones first, then guesses."""
-        return [*self.certain, *map(Rule, self._guesses)]
+        return [*self._sure(), *(Rule(pair.rule) for pair in self._proposal.pairs if pair.doubt)]
 
     @property
     def certain(self) -> list[Rule]:
-        """The rules of which nothing is a guess."""
+        """Those of which nothing is a guess. Here keys are dropped that a doubtful leaf would take by its own name."""
+        return [*self._sure(), *map(Rule, self._held)]
+
+    def _sure(self) -> list[Rule]:
         return [*map(Rule, (*self._given, *self._certain)), *(Rule(drop.rule) for drop in self._proposal.drops)]
 
     @property
@@ -70,7 +72,7 @@ class Suggestion:
         return self._proposal.left
 
     def __str__(self) -> str:
-        return toml_text(self._given, self._certain, self._proposal)
+        return toml_text((*self._given, *self._certain), self._held, self._proposal)
 
 
 def suggest(
@@ -153,14 +155,35 @@ def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> S
     # Few rules must say no more than many: neither alone, nor with the guesses behind them.
     alone = plan_of([*certain, *drops])
     whole = plan_of([*certain, *drops, *guesses]) if guesses else alone
+    held = _held(alone, proposal)
+    if held:
+        alone = plan_of([*certain, *drops, *held])
 
     def same(rules: Sequence[str]) -> bool:
-        if not moves_alike(plan_of([*rules, *drops]), alone):
+        if not moves_alike(plan_of([*rules, *drops, *held]), alone):
             return False
         return not guesses or moves_alike(plan_of([*rules, *drops, *guesses]), whole)
 
-    others = [*(rule.partition(" -> ")[0].partition(" [")[0] for rule in (*guesses, *drops)), *_shown(proposal.left)]
-    return Suggestion(given, compressed(certain, same, others), guesses, proposal)
+    others = [*map(key_side, (*guesses, *drops)), *_shown(proposal.left)]
+    return Suggestion(given, compressed(certain, same, others), held, proposal)
+
+
+def _held(alone: Plan, proposal: Proposal) -> list[str]:
+    """Rules that drop keys which a leaf would take by its own name, though it is in doubt what it should take."""
+    doubtful = {leaf for pair in proposal.pairs if pair.doubt for leaf in pair.leaves}
+    taken = {
+        key: None
+        for block in alone.blocks
+        for row, leaf in enumerate(block.leaves if not block.tie else ())
+        if leaf in doubtful
+        for key, _ in block.maps(row)
+    }
+    found: list[str] = []
+    for pair in proposal.pairs if taken else ():
+        if pair.doubt and not taken.keys().isdisjoint(pair.keys):
+            found.append(f"{key_side(pair.rule)} -> _")
+            taken = {key: None for key in taken if key not in set(pair.keys)}
+    return [*found, *(f"{escaped(key)} -> _" for key in taken)]
 
 
 def _shown(names: Sequence[str]) -> list[str]:

@@ -76,6 +76,11 @@ def briefly(texts: Sequence[str]) -> list[str]:
     return list(map(str, _with_choices(_without_own(_with_tails([Flat.of(text) for text in texts], ())))))
 
 
+def key_side(rule: str) -> str:
+    """The name of a flat rule's key."""
+    return ".".join(Flat.of(rule).key) or "''"
+
+
 def _segments(name: str) -> tuple[str, ...]:
     return tuple(name.split(".")) if name != "''" else ()
 

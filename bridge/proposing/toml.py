@@ -11,15 +11,21 @@ _SHOWN = 12  # names in a list of what is left
 _OTHERS = 2
 
 
-def toml_text(start: Sequence[str], certain: Sequence[str], proposal: Proposal) -> str:
-    """The file: the rules that were given, the certain ones, then guesses, and what is left on both sides."""
+def toml_text(certain: Sequence[str], held: Sequence[str], proposal: Proposal) -> str:
+    """The file: certain rules, then guesses, and what is left on both sides.
+
+    `held` drop keys of guesses: a rule that is taken stands before them.
+    """
     guesses = [pair for pair in proposal.pairs if pair.doubt]
     lines = ["rules = ["]
-    lines += [f"  {quoted(rule)}," for rule in (*start, *certain)]
+    lines += [f"  {quoted(rule)}," for rule in certain]
     for drop in proposal.drops:
         lines.append(f"  {quoted(drop.rule)},  # {printable(drop.why)}")
     if guesses:
         lines += ["", "  # Guesses. Take the # away from those that are right.", *_guesses(guesses)]
+    if held:
+        lines += ["", "  # Until you take a guess for these, no leaf takes them by its own name."]
+        lines += [f"  {quoted(rule)}," for rule in held]
     lines.append("]")
     lines += _rest("Leaves without a proposal:", proposal.unmatched)
     lines += _rest("Keys without one (a rule 'KEY -> _' drops what is not needed):", proposal.left)

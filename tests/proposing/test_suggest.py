@@ -128,6 +128,18 @@ def test_the_text_is_toml_and_guesses_are_comments(net: Path, tmp_path: Path) ->
     assert set(bridge.load_rules(tmp_path / "all.toml")) == set(found.rules)
 
 
+def test_what_is_in_doubt_is_not_taken_by_its_own_name(tmp_path: Path) -> None:
+    save_file({"mix.weight": np.eye(4, dtype=np.float32)}, tmp_path / "m.safetensors")
+    like = {"mix": {"weight": jax.ShapeDtypeStruct((4, 4), np.float32)}}  # or the transpose
+    found = bridge.suggest(tmp_path / "m.safetensors", like)
+    assert (list(map(str, found.certain)), list(found.doubtful)) == (["mix.weight -> _"], ["mix.weight"])
+    assert bridge.plan(tmp_path / "m.safetensors", like, found.certain).missing == ("mix.weight",)
+    assert tomllib.loads(str(found)) == {"rules": ["mix.weight -> _"]}
+    taken = tomllib.loads(str(found).replace('# "', '"'))["rules"]  # the guess stands in front
+    assert bridge.plan(tmp_path / "m.safetensors", like, taken).ok
+    assert bridge.plan(tmp_path / "m.safetensors", like, found.rules).ok
+
+
 def test_guesses_are_named_with_their_reason(net: Path) -> None:
     found = bridge.suggest(net, Net())
     assert list(found.doubtful) == ["mix"]
