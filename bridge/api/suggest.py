@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
     from bridge.source.checkpoint import Checkpoint
 
+Guesses = Mapping[str, Sequence[str]]
+"""Rules that are guesses, by why they are."""
+
 
 class Suggestion:
     """Rules that are proposed. `print(suggestion)` shows them as TOML, guesses as comments.
@@ -40,13 +43,13 @@ class Suggestion:
     ```
     """
 
-    def __init__(self, given: Sequence[str], certain: Sequence[str], held: Sequence[str], proposal: Proposal) -> None:
-        self._given, self._certain, self._held, self._proposal = given, certain, held, proposal
+    def __init__(self, certain: Sequence[str], held: Sequence[str], guesses: Guesses, proposal: Proposal) -> None:
+        self._certain, self._held, self._guesses, self._proposal = certain, held, guesses, proposal
 
     @property
     def rules(self) -> list[Rule]:
         """What `plan` takes: certain ones first, then guesses."""
-        return [*self._sure(), *(Rule(pair.rule) for pair in self._proposal.pairs if pair.doubt)]
+        return [*self._sure(), *(Rule(rule) for rules in self._guesses.values() for rule in rules)]
 
     @property
     def certain(self) -> list[Rule]:
@@ -54,7 +57,7 @@ class Suggestion:
         return [*self._sure(), *map(Rule, self._held)]
 
     def _sure(self) -> list[Rule]:
-        return [*map(Rule, (*self._given, *self._certain)), *(Rule(drop.rule) for drop in self._proposal.drops)]
+        return [*map(Rule, self._certain), *(Rule(drop.rule) for drop in self._proposal.drops)]
 
     @property
     def doubtful(self) -> dict[str, str]:
@@ -72,7 +75,7 @@ class Suggestion:
         return self._proposal.left
 
     def __str__(self) -> str:
-        return toml_text((*self._given, *self._certain), self._held, self._proposal)
+        return toml_text(self._certain, self._held, self._guesses, self._proposal)
 
 
 def suggest(
@@ -146,7 +149,10 @@ def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> S
     proposal = propose(keys, template._replace(leaves=leaves), kinds_of(like))
     drops = [drop.rule for drop in proposal.drops]
     certain = [pair.rule for pair in proposal.pairs if not pair.doubt]
-    guesses = [pair.rule for pair in proposal.pairs if pair.doubt]
+    guesses: dict[str, list[str]] = {}
+    for pair in sorted(proposal.pairs, key=reason):
+        if pair.doubt:
+            guesses.setdefault(reason(pair), []).append(pair.rule)
 
     def plan_of(texts: Sequence[str]) -> Plan:
         asked = request._replace(rules=rules_of([*given, *texts]))
@@ -154,7 +160,7 @@ def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> S
 
     # Few rules must say no more than many: neither alone, nor with the guesses behind them.
     alone = plan_of([*certain, *drops])
-    whole = plan_of([*certain, *drops, *guesses]) if guesses else alone
+    whole = plan_of([*certain, *drops, *_all(guesses)]) if guesses else alone
     held = _held(alone, proposal)
     if held:
         alone = plan_of([*certain, *drops, *held])
@@ -162,10 +168,23 @@ def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> S
     def same(rules: Sequence[str]) -> bool:
         if not moves_alike(plan_of([*rules, *drops, *held]), alone):
             return False
-        return not guesses or moves_alike(plan_of([*rules, *drops, *guesses]), whole)
+        return not guesses or moves_alike(plan_of([*rules, *drops, *_all(guesses)]), whole)
 
-    others = [*map(key_side, (*guesses, *drops)), *_shown(proposal.left)]
-    return Suggestion(given, compressed(certain, same, others), held, proposal)
+    rest = [*map(key_side, drops), *_shown(proposal.left)]
+    few = compressed(certain, same, [*map(key_side, _all(guesses)), *rest])
+    for why, rules in guesses.items():
+        others = [rule for each in guesses.values() if each is not rules for rule in each]
+        guesses[why] = compressed(
+            rules,
+            lambda tried, why=why: moves_alike(plan_of([*few, *drops, *_all({**guesses, why: [*tried]})]), whole),
+            [*map(key_side, (*certain, *others)), *rest],
+            all_said=True,
+        )
+    return Suggestion([*given, *few], held, guesses, proposal)
+
+
+def _all(guesses: Guesses) -> list[str]:
+    return [rule for rules in guesses.values() for rule in rules]
 
 
 def _held(alone: Plan, proposal: Proposal) -> list[str]:

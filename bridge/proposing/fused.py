@@ -37,7 +37,7 @@ class Joined(Atom):
         segments = (*first.segments[:place], role, *first.segments[place + 1 :])
         info = _info(parts, tuple(shape), axis)
         ids = np.concatenate([part.ids for part in parts])
-        super().__init__(segments, first.numbers, ids, info)
+        super().__init__(segments, first.numbers, ids, info, first.turn, first.why)
         self.parts, self.place, self.axis, self.stacked = parts, place, axis, stacked
         self.elements = sum(part.elements for part in parts)
 
