@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bridge._errors import PlanError
 from bridge._text import template as template_of
 from bridge.api.load import opened
-from bridge.api.planned import planned, request_of
+from bridge.api.planned import also_opened, planned, request_of
 from bridge.mapping.arrays import ArraySpec
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, Request, make_plan
@@ -21,7 +21,7 @@ from bridge.rules.rule import Rule, rules_of
 from bridge.rules.syntax import escaped
 
 if TYPE_CHECKING:
-    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
     from bridge.source.checkpoint import Checkpoint
 
 Guesses = Mapping[str, Sequence[str]]
@@ -87,6 +87,7 @@ def suggest(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: Adapters = (),
     layouts: Layouts | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
@@ -108,8 +109,8 @@ def suggest(
         `modules`: as `bridge.open` has them.
     - `like`: the model to fill, as `bridge.plan` takes it.
     - `rules`: those that are known already. What they speak of is left alone.
-    - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `layouts`: as `bridge.plan` has them. Leaves that may
-        be missing and keys that may be left over get no proposal.
+    - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `adapters`, `layouts`: as `bridge.plan` has them.
+        Leaves that may be missing and keys that may be left over get no proposal.
 
     **Returns:** a `Suggestion`: `.rules`, `.certain`, `.doubtful`, `.unmatched`, `.left`; its text is TOML.
 
@@ -134,9 +135,9 @@ def suggest(
     }
     if like is None:
         raise PlanError("like", "is None, and suggest proposes rules for a model", "Give a model")
-    with opened(source, **options) as stored:
-        request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized)
-        ckpt, made, model = planned(stored, like, rules, request, layouts)
+    with opened(source, **options) as stored, also_opened(adapters, options) as own:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized, own)
+        ckpt, made, model = planned(stored, like, rules, request, layouts, own)
         return _suggested(ckpt, made, model.template, like)
 
 

@@ -73,7 +73,7 @@ def compressed(
     own = [] if all_said else [_with_choices(_without_own(tails))]
     for tried in (*own, _with_choices(tails), tails, _with_choices(flat)):
         found = [str(rule) for rule in tried]
-        if len(found) <= len(flat) and same(found):
+        if found == list(map(str, flat)) or (len(found) <= len(flat) and same(found)):
             return found
     return list(map(str, flat))
 

@@ -186,6 +186,14 @@ def test_names_that_agree_need_no_rule(tmp_path: Path) -> None:
     assert (found.doubtful, len(found.rules)) == ({}, 1)
 
 
+def test_with_adapters_the_keys_are_the_bases(net: Path, tmp_path: Path) -> None:
+    factors = {"fc1.lora_A.weight": np.ones((2, 4), np.float32), "fc1.lora_B.weight": np.ones((6, 2), np.float32)}
+    save_file({f"base_model.model.{name}": value for name, value in factors.items()}, tmp_path / "lora.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    with_it = bridge.suggest(net, Net(), adapters=tmp_path / "lora.safetensors")
+    assert str(with_it) == str(bridge.suggest(net, Net()))
+
+
 def test_no_model_is_an_error(net: Path) -> None:
     with pytest.raises(bridge.PlanError) as error:
         bridge.suggest(net, None)
