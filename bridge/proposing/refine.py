@@ -31,7 +31,7 @@ def _refined(own: list[Atom], others: list[Atom], *, turns: bool = False) -> lis
         inside = [atom for atom in own if node in atom.nodes]
         if not inside:
             continue
-        other = _Other(others)
+        other = _OtherSide(others)
         best, gain = inside, other.met(inside)
         if gain == 1:
             continue
@@ -60,7 +60,7 @@ def _by_turns(atoms: Sequence[Atom], node: str, others: Sequence[Atom]) -> Itera
             yield [part for atom in atoms for part in scheduled(atom, atom.nodes.index(node), parts)]
 
 
-class _Other:
+class _OtherSide:
     """The atoms of the other side, to see how many of some could be among them."""
 
     def __init__(self, atoms: Iterable[Atom]) -> None:
