@@ -25,7 +25,7 @@ _ALIKE = 0.5  # of what two parts hold, that both must have
 _MOST = 6  # parts
 
 
-class Part(NamedTuple):
+class LayerPart(NamedTuple):
     """Layers by number, and how they repeat: every `period`, or not at all where it is 0. `why` they are a guess."""
 
     numbers: tuple[int, ...]
@@ -33,7 +33,7 @@ class Part(NamedTuple):
     why: str
 
 
-def scheduled(atom: Atom, place: int, parts: Sequence[Part]) -> Iterator[Atom]:
+def scheduled(atom: Atom, place: int, parts: Sequence[LayerPart]) -> Iterator[Atom]:
     """Keys by parts; those of groups have two numbers for one, or the number of the group alone."""
     rest, count = np.ones(len(atom.ids), bool), sum(len(part.numbers) for part in parts)
     for part in parts:
@@ -45,7 +45,7 @@ def scheduled(atom: Atom, place: int, parts: Sequence[Part]) -> Iterator[Atom]:
         yield atom.at(rest)
 
 
-def _grouped(atom: Atom, place: int, mask: Mask, part: Part, count: int) -> Atom:
+def _grouped(atom: Atom, place: int, mask: Mask, part: LayerPart, count: int) -> Atom:
     numbers = atom.numbers[mask]
     group, turn = np.divmod(numbers[:, place], part.period)
     turns, groups = np.unique(turn), np.unique(group)
@@ -60,7 +60,7 @@ def _grouped(atom: Atom, place: int, mask: Mask, part: Part, count: int) -> Atom
     return Atom(segments, numbers, atom.ids[mask], atom.info, made, part.why)
 
 
-def schedules(count: int, leaves: Sequence[Atom]) -> Iterator[list[Part]]:
+def schedules(count: int, leaves: Sequence[Atom]) -> Iterator[list[LayerPart]]:
     """The ways in which parts of the model make `count` layers."""
     for leads in _beside(leaves):
         for groups in sorted({lead[0] for lead in leads.values() if lead}):
@@ -75,7 +75,7 @@ def schedules(count: int, leaves: Sequence[Atom]) -> Iterator[list[Part]]:
                         yield found
 
 
-def _schedule(count: int, groups: int, leads: Mapping[str, Shape], turning: Sequence[str]) -> list[Part]:
+def _schedule(count: int, groups: int, leads: Mapping[str, Shape], turning: Sequence[str]) -> list[LayerPart]:
     """The layers of each part; none where they are not as many as there are."""
     each = {name: leads[name][1] if len(leads[name]) == 2 else 1 for name in turning}
     once = {name: leads[name][0] if leads[name] else 1 for name in leads if name not in each}
@@ -84,23 +84,23 @@ def _schedule(count: int, groups: int, leads: Mapping[str, Shape], turning: Sequ
         return []
     order = sorted(each, key=lambda name: (_rank(name), -each[name]))
     why = "" if len(order) < 2 or _told(order) else f"headers do not tell whose turn in each {period} layers is first"
-    found: list[Part] = []
+    found: list[LayerPart] = []
     at = 0
     for name in sorted(once, key=_rank):
         if _rank(name) < 0:
-            found.append(Part(tuple(range(at, at + once[name])), 0, ""))
+            found.append(LayerPart(tuple(range(at, at + once[name])), 0, ""))
             at += once[name]
     start = at
     for name in order:
         numbers = [at + period * group + n for group in range(groups) for n in range(each[name])]
-        found.append(Part(tuple(numbers), period, why))
+        found.append(LayerPart(tuple(numbers), period, why))
         at += each[name]
     at = start + groups * period
     behind = [name for name in once if _rank(name) >= 0]
     for name in sorted(behind, key=_rank):
         told = len(behind) == 1 and _rank(name) > 0
         unknown = "" if told else "headers do not tell where in the model these layers stand"
-        found.append(Part(tuple(range(at, at + once[name])), 0, unknown))
+        found.append(LayerPart(tuple(range(at, at + once[name])), 0, unknown))
         at += once[name]
     return found
 

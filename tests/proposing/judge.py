@@ -60,8 +60,8 @@ def moves(plan: Plan) -> dict[str, frozenset[Any]]:
 
 def _elements(index_map: IndexMap) -> tuple[Any, ...]:
     """An index map without axes of one element, which move nothing, and whatever their order."""
-    atoms = sorted(atom for atom in index_map.atoms if atom.extent != 1)
-    return index_map.key_start, index_map.leaf_start, *atoms
+    loops = sorted(tuple(loop) for loop in index_map.loops if loop.extent != 1)
+    return index_map.key_start, index_map.leaf_start, *loops
 
 
 class Verdict(NamedTuple):
