@@ -85,7 +85,7 @@ def _named(spelling: str) -> _Named:
     named = _Named(spelling, module, path)
     parts = path.split(".") if named.is_file else [*module.split("."), *path.split(".")]
     if not all(part.isidentifier() for part in parts):
-        raise named.error(f" is no 'pkg.module:make'. {HOW}")
+        raise named.error(f" is not 'pkg.module:make'. {HOW}")
     return named
 
 
@@ -155,7 +155,7 @@ def _attribute(module: Any, named: _Named) -> Callable[[], Any]:
             raise named.error(f": {owner} has no {quote(name)}. {HOW}")
         found = getattr(found, name)
     if not callable(found):
-        raise named.error(f": {quote(named.path)} is no function, but {type(found).__name__}. {HOW}")
+        raise named.error(f": {quote(named.path)} is not a function, but {type(found).__name__}. {HOW}")
     return found
 
 
