@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+import bridge
 from bridge.models.layers import Linear, Transform
 
-__all__ = ["PatchEmbedding", "TextEmbedding"]
+__all__ = ["PatchEmbedding", "TextEmbedding", "check_image"]
 
 
 class TextEmbedding(eqx.Module):
@@ -116,3 +117,26 @@ class PatchEmbedding(eqx.Module):
         tokens = patches if self.cls is None else jnp.concatenate([self.cls[None], patches])
         x = tokens + self.position
         return x if self.norm is None else jax.vmap(self.norm)(x)
+
+
+def check_image(image: jax.Array, name: str, shape: tuple[int, ...], *, least: tuple[int, int] | None = None) -> None:
+    """An image is what a model takes. **Raises:** `bridge.BridgeError` that says what that is.
+
+    **Arguments:**
+
+    - `image`: what the model was called with.
+    - `name`: of the model's class.
+    - `shape`: channels, height and width; channels alone where any size from `least` up will do.
+    - `least`: the least height and width.
+    """
+    fits = image.ndim == 3 and image.shape[: len(shape)] == shape
+    wanted = f"{shape} of floats"
+    if least is not None:
+        fits = fits and all(side >= low for side, low in zip(image.shape[1:], least, strict=True))
+        wanted = f"({shape[0]}, h, w) of floats, h from {least[0]} and w from {least[1]} up"
+    if not fits or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise bridge.BridgeError(
+            f"an image of shape {image.shape} and {image.dtype}",
+            f"is not what {name} takes: {wanted}",
+            "Prepare it as the checkpoint's preprocessor_config.json says, and batches by jax.vmap",
+        )
