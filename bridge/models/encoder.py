@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 import bridge
 from bridge.models.attention import AttentionContext
+from bridge.models.embedding import check_image
 from bridge.models.heads import Classifier, MaskedLM
 from bridge.models.layers import Linear, Transform
 from bridge.models.layers import stack as stack
@@ -251,13 +252,7 @@ class ImageEncoder(Encoder):
 
     def embedded(self, image: jax.Array) -> jax.Array:
         """What enters the first layer, `(tokens, d)`, in the model's dtype."""
-        wanted = (self.config.num_channels, *self.config.image_size)
-        if image.shape != wanted or not jnp.issubdtype(image.dtype, jnp.floating):
-            raise bridge.BridgeError(
-                f"an image of shape {image.shape} and {image.dtype}",
-                f"is not what {type(self).__name__} takes: {wanted} of floats",
-                "Prepare it as the checkpoint's preprocessor_config.json says, and batches by jax.vmap",
-            )
+        check_image(image, type(self).__name__, (self.config.num_channels, *self.config.image_size))
         return self.embed(image)
 
 

@@ -192,24 +192,32 @@ def read_head(fields: Fields) -> dict[str, Any]:
 
 
 def wanted(
-    architectures: Any, keys: Collection[str], head_keys: Mapping[str, str], *, left_behind: Iterable[str] = ()
+    architectures: Any,
+    keys: Collection[str],
+    head_keys: Mapping[str, str | Sequence[str]],
+    *,
+    left_behind: Iterable[str] = (),
 ) -> str:
     """Which head a model is to have: `""`, or one of those that `HEADS` names.
 
-    The head of pre-training is left out where its keys are not there, as in files that sentence-transformers wrote.
+    The head of pre-training is left out where none of its keys is there, as in files that sentence-transformers wrote.
+    Where some are, the others are missed, as all of any other head are.
 
     **Arguments:**
 
     - `architectures`: what config.json says, a list of names of classes.
     - `keys`: of the checkpoint.
-    - `head_keys`: for each head that the architecture has, a key of it.
+    - `head_keys`: for each head that the architecture has, a key of it, in each spelling if there are several.
     - `left_behind`: patterns of keys that the caller does without. One that matches the head's key leaves it behind.
     """
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     head = next((head for name in names for end, head in HEADS.items() if name.endswith(end)), "")
-    if head not in head_keys or (head == "masked_lm" and head_keys[head] not in keys):
+    named = head_keys.get(head, ())
+    own = [named] if isinstance(named, str) else named
+    roots = {key.partition(".")[0] for key in own}  # cls, lm_head
+    if not own or (head == "masked_lm" and not any(key.partition(".")[0] in roots for key in keys)):
         return ""
-    return "" if any(_matches(pattern, head_keys[head]) for pattern in left_behind) else head
+    return "" if any(_matches(pattern, key) for pattern in left_behind for key in own) else head
 
 
 def _matches(pattern: str, key: str) -> bool:
