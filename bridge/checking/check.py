@@ -8,8 +8,6 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import equinox as eqx
-
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.checking.alone import Alone, Outcome
@@ -22,9 +20,11 @@ from bridge.checking.products import NO_TOKEN
 from bridge.checking.recording import Recording
 from bridge.checking.report import AGREES, DEPARTS, NOT_COMPARED, Check, Layer
 from bridge.checking.whole import WholeRun, run_whole
+from bridge.checking.whole_calls import in_inference, is_pair
 from bridge.mapping.pattern import NamePatterns
 from bridge.model.template import modules_of
 from bridge.planning.plan import Plan
+from bridge.tracing.trace import Trace
 
 
 def check(
@@ -33,7 +33,7 @@ def check(
     plan: Plan,
     *,
     call: Mapping[str, Callable[..., Any]] | None = None,
-    trace: Any = None,
+    trace: Trace | Callable[..., Any] | None = None,
     skip: Sequence[str] | str = (),
 ) -> Check:
     """Hold a loaded model against a recorded run of the PyTorch model: each layer alone, and the run as a whole.
@@ -45,8 +45,9 @@ def check(
     - `plan`: the plan that it was loaded by. It says which layer is which module of PyTorch's.
     - `call`: for modules of your own, by name, a function of the module (one of its stack) and of the tensors that
         PyTorch's took, with their axis of examples; it gives what PyTorch's gave.
-    - `trace`: what `bridge.trace` gave for the recorded input, where the model is called otherwise than by
-        `jax.vmap(model)(input)`.
+    - `trace`: how the model is run, where it is called otherwise than by `jax.vmap(model)(input)`: a function of the
+        model and of what PyTorch's took, with its axis of examples, by name where that had names; or what
+        `bridge.trace` gave for the recorded input.
     - `skip`: patterns of layers that need not be compared.
 
     **Returns:** a `Check`. `print(check)` names the first layer that departs and, where one is found, the rule that
@@ -64,6 +65,10 @@ def check(
     """
     found = recording if isinstance(recording, Recording) else Recording.read(recording)
     _check_plan(plan, model)
+    if not (trace is None or isinstance(trace, Trace) or callable(trace)):
+        advice = "Give what bridge.trace(fn, model, *args) gave, or the function"
+        raise PlanError("trace=", f"is {type(trace).__name__}, neither a trace nor a function", advice)
+    model = in_inference(model)
     pairs = counterparts(found, model, plan)
     calls, patterns = dict(call or {}), NamePatterns.of(skip)
     _check_names(calls, patterns, pairs)
@@ -119,10 +124,7 @@ class _Checker:
     ) -> None:
         self.recording, self.model, self.plan, self.pairs = recording, model, plan, pairs
         self.calls, self.skip, self.trace = calls, skip, trace
-        state = (
-            model[1] if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State) else None
-        )
-        self.alone = Alone(recording, pairs, state)
+        self.alone = Alone(recording, pairs, model[1] if is_pair(model) else None)
 
     def check(self) -> Check:
         """Compare everything."""
@@ -149,6 +151,7 @@ class _Checker:
             covered=self.covered(compared),
             first=first,
             whole=whole.text,
+            ran=whole.compared,
             skipped=self.recording.skipped,
             left=frozenset(left),
         )

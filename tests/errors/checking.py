@@ -70,6 +70,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.check(_run(), {"w": 1}, _model()[1])
 
 
+@situation("check: a trace that is none")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.check(_run(), *_model(), trace=[1])  # type: ignore[arg-type]
+
+
 @situation("check: a function for no module")
 def _(patch: pytest.MonkeyPatch) -> None:
     bridge.check(_run(), *_model(), call={"mlp": print})
