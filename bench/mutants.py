@@ -37,7 +37,14 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--publish", action="store_true", help="write the table into docs/checking.md")
     parser.add_argument("--one", nargs=2, metavar=("ARCHITECTURE", "DTYPE"), help="in this process, as JSON")
+    parser.add_argument("--rounding", action="store_true", help="how far right layers are, and wrong ones")
     args = parser.parse_args()
+    if args.rounding:
+        from bench.rounding import measured
+
+        with tempfile.TemporaryDirectory() as folder:
+            measured(_record(Path(folder)), say)
+        return
     if args.one:
         say(json.dumps(one(*args.one)))
         return

@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from bridge._errors import PlanError
-from bridge._text import quote
+from bridge._errors import CheckpointError, PlanError
+from bridge._text import plural, quote
 from bridge.checking.alone import Alone, Outcome
 from bridge.checking.counterparts import Address, Counterpart, Counterparts, counterparts
 from bridge.checking.kept import tensors
@@ -21,10 +21,14 @@ from bridge.checking.recording import Recording
 from bridge.checking.report import AGREES, DEPARTS, NOT_COMPARED, Check, Layer
 from bridge.checking.whole import WholeRun, run_whole
 from bridge.checking.whole_calls import in_inference, is_pair
+from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
-from bridge.model.template import modules_of
+from bridge.model.template import modules_of, take_apart
 from bridge.planning.plan import Plan
 from bridge.tracing.trace import Trace
+
+_FEW = 2
+"""Matrices with other values, of a small model, that are told one by one."""
 
 
 def check(
@@ -53,8 +57,8 @@ def check(
     **Returns:** a `Check`. `print(check)` names the first layer that departs and, where one is found, the rule that
     makes it agree.
 
-    **Raises:** `CheckpointError` for a file that is no recording; `PlanError` where plan and model do not belong
-    together, and for names in `call` and `skip` that no layer has.
+    **Raises:** `CheckpointError` for a file that is no recording, or one of other weights; `PlanError` where plan and
+    model do not belong together, and for names in `call` and `skip` that no layer has.
 
     ```python
     plan = bridge.plan("model.safetensors", like)
@@ -70,6 +74,7 @@ def check(
         raise PlanError("trace=", f"is {type(trace).__name__}, neither a trace nor a function", advice)
     model = in_inference(model)
     pairs = counterparts(found, model, plan)
+    _check_weights(pairs, found)
     calls, patterns = dict(call or {}), NamePatterns.of(skip)
     _check_names(calls, patterns, pairs)
     return _Checker(found, model, plan, pairs, calls, patterns, trace).check()
@@ -88,6 +93,23 @@ def _check_plan(plan: Any, model: Any) -> None:
     if not names:
         raise PlanError(
             f"the model to check, {type(model).__name__},", "has no modules", "Give the loaded Equinox model"
+        )
+    leaves = take_apart(model).arrays
+    for name in filled(plan.blocks):
+        shape, wanted = leaves[name].value.shape if name in leaves else None, plan.leaves[name].shape
+        if shape != wanted:
+            problem = f"is not in {type(model).__name__}" if shape is None else f"is {shape}, the plan has {wanted}"
+            raise PlanError(f"leaf {quote(name)}", problem, "Give the plan that the model was loaded by")
+
+
+def _check_weights(pairs: Counterparts, recording: Recording) -> None:
+    """**Raises:** `CheckpointError` where the recorded model has none of the plan's matrices."""
+    if len(pairs.strange) > _FEW and not pairs.known:
+        raise CheckpointError(
+            quote(recording.source),
+            f"is a run of other weights: none of the plan's {plural(len(pairs.strange), 'matrix')} is in "
+            f"the {recording.kind} that was recorded",
+            "Record the model whose checkpoint was loaded",
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import equinox as eqx
@@ -15,12 +16,14 @@ from bridge.checking.counterparts import Address, Counterparts, counterparts
 from bridge.checking.kept import Kept
 from bridge.checking.recording import Recording
 from bridge.checking.whole_events import IN, OUT, Beside
-from bridge.checking.whole_run import Judged, judge
+from bridge.checking.whole_run import Judged, Judgement, judge
 from bridge.checking.whole_trials import Repair, Trials
-from bridge.checking.whole_try import try_run
+from bridge.checking.whole_try import runs
 from bridge.planning.plan import Plan
 from bridge.tracing.trace import Trace
 
+_WAYS = 3
+"""Ways to call a model, of those that the shapes allow, that are run."""
 _ROUNDS = 6
 """Mistakes that are repaired one after the other."""
 
@@ -55,11 +58,10 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
     """Compare a traced run with the recording. `trace` may be a function that runs the model on the recorded input;
     without it the model is called as models mostly are, if it can be.
     """
-    traced = trace if isinstance(trace, Trace) else try_run(recording, pairs, model, trace)
-    if isinstance(traced, str):
-        return WholeRun(traced)
-    beside = Beside(recording, pairs)
-    judged = judge(beside, beside.events(traced))
+    ran = _ran(recording, pairs, model, trace)
+    if isinstance(ran, str):
+        return WholeRun(ran)
+    traced, judged = ran
     if not judged.compared:
         return WholeRun("was not compared: the trace and the recording have no outputs of one shape")
     inside = judged.addresses(OUT), judged.addresses(IN), judged.order
@@ -84,6 +86,23 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
     return WholeRun(
         f"departs at {_named(next(iter(departed)))}{_not_taken(recording, traced)}", True, departed, *inside
     )
+
+
+def _ran(recording: Recording, pairs: Counterparts, model: Any, trace: Any) -> tuple[Trace, Judgement] | str:
+    """The run, and how it compares; or why there is none. Shapes may not tell examples from time: of the ways in which
+    the model can be called the one that agrees is the right one.
+    """
+    beside = Beside(recording, pairs)
+    first: tuple[Trace, Judgement] | None = None
+    for traced in islice([trace] if isinstance(trace, Trace) else runs(recording, pairs, model, trace), _WAYS):
+        if isinstance(traced, str):
+            return traced
+        judged = judge(beside, beside.events(traced))
+        first = first or (traced, judged)
+        if judged.first is None and judged.compared:
+            return traced, judged
+    assert first is not None
+    return first
 
 
 def _not_taken(recording: Recording, trace: Trace) -> str:

@@ -46,11 +46,11 @@ def is_pair(model: Any) -> bool:
 
 def ways(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[Way]:
     """The calls to try: with all that the model has parameters for, with the first argument, with all in their order;
-    each mapped over examples, and not.
+    each mapped over examples, not mapped, and mapped over the second axis where time may be the first.
     """
     dtype = _float_of(model)
     named = {f"arg{n}": value for n, value in enumerate(args)} | dict(kwargs)
-    held = {name: _array(value, dtype) for name, value in named.items() if isinstance(value, Kept)}
+    held = {name: _arrays(value, dtype) for name, value in named.items() if _has_values(value)}
     params = _params(model[0] if is_pair(model) else model)
     free = [name for name in params if name not in (*_KEYS, *_SET, "state")]
     seen: list[Mapping[str, str]] = []
@@ -62,15 +62,16 @@ def ways(model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator
             arrays = tuple(
                 held[name].astype(bool) if masks and _is_mask(held, name) else held[name] for name in given.values()
             )
-            for mapped in (True, False):
-                yield _call(params, tuple(given), pair=is_pair(model), mapped=mapped), arrays
+            time_first = all(leaf.ndim > 2 for leaf in jtu.tree_leaves(arrays))
+            for axis in (0, None, 1) if time_first else (0, None):
+                yield _call(params, tuple(given), pair=is_pair(model), axis=axis), arrays
 
 
 def given_by(fn: Callable[..., Any], model: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Way:
     """A function of the user's, of the model and of what PyTorch took: arrays, by their names where they had names."""
     dtype = _float_of(model)
-    arrays = tuple(_array(value, dtype) for value in args if isinstance(value, Kept))
-    named = {name: _array(value, dtype) for name, value in kwargs.items() if isinstance(value, Kept)}
+    arrays = tuple(_arrays(value, dtype) for value in args if _has_values(value))
+    named = {name: _arrays(value, dtype) for name, value in kwargs.items() if _has_values(value)}
     params = inspect.signature(fn).parameters.values()
     if not any(param.kind is Parameter.VAR_KEYWORD for param in params):
         taken = {param.name for param in params}
@@ -124,11 +125,15 @@ def _first(free: Sequence[str], held: Mapping[str, Any]) -> dict[str, str]:
 def _is_mask(held: Mapping[str, Any], name: str) -> bool:
     """Whether an argument is a mask of ones and zeros, which JAX's models mostly take as booleans."""
     array = held[name]
-    return "mask" in name and jnp.issubdtype(array.dtype, jnp.integer) and bool(((array == 0) | (array == 1)).all())
+    if "mask" not in name or not eqx.is_array(array) or not jnp.issubdtype(array.dtype, jnp.integer):
+        return False
+    return bool(((array == 0) | (array == 1)).all())
 
 
-def _call(params: Mapping[str, Parameter], given: tuple[str, ...], *, pair: bool, mapped: bool) -> Callable[..., Any]:
-    """A function of the model, or of the pair, and of an array for each of some parameters."""
+def _call(
+    params: Mapping[str, Parameter], given: tuple[str, ...], *, pair: bool, axis: int | None
+) -> Callable[..., Any]:
+    """A function of the model, or of the pair, and of an array for each of some parameters, mapped over an axis."""
     fixed = {name: value for name, value in _SET.items() if name in params}
     fixed |= {name: None for name in _KEYS if name in params and params[name].default is Parameter.empty}
     # By place as far as that goes, so that what is taken first comes first.
@@ -145,12 +150,34 @@ def _call(params: Mapping[str, Parameter], given: tuple[str, ...], *, pair: bool
 
     def run(model: Any, *arrays: Any) -> Any:
         model, *state = model if pair else (model,)
-        if not mapped:
+        if axis is None:
             return call(model, tuple(state), arrays)
-        axes = {"in_axes": (None, 0), "out_axes": (0, None) if pair else 0, "axis_name": "batch"}
-        return jax.vmap(lambda state, arrays: call(model, state, arrays), **axes)(tuple(state), arrays)
+        leaves, structure = jtu.tree_flatten(arrays)
+        count = leaves[0].shape[axis]
+        # What is the same for all examples has one, or no axis for them.
+        over = [axis if leaf.ndim > axis and leaf.shape[axis] == count else None for leaf in leaves]
+        leaves = [
+            leaf[0] if where is None and leaf.shape[:1] == (1,) else leaf
+            for leaf, where in zip(leaves, over, strict=True)
+        ]
+        axes = (None, jtu.tree_unflatten(structure, over))
+        mapped = jax.vmap(
+            lambda state, arrays: call(model, state, arrays), axes, (0, None) if pair else 0, axis_name="batch"
+        )
+        return mapped(tuple(state), jtu.tree_unflatten(structure, leaves))
 
     return run
+
+
+def _has_values(value: Any) -> bool:
+    """Whether an argument is tensors, alone or in tuples and dicts, and nothing else."""
+    leaves = jtu.tree_leaves(value)
+    return bool(leaves) and all(isinstance(leaf, Kept) for leaf in leaves)
+
+
+def _arrays(value: Any, dtype: Any) -> Any:
+    """A recorded argument as the model takes it."""
+    return jtu.tree_map(lambda kept: _array(kept, dtype), value)
 
 
 def _array(kept: Kept, dtype: Any) -> jax.Array:

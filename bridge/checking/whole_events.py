@@ -129,7 +129,11 @@ class Beside:
         return Wanted(kept, part.own, part.theirs) if side == OUT else Wanted(kept, None, one.taken)
 
     def _root_input(self, arrays: Sequence[Array]) -> tuple[float, np.dtype] | None:
-        """The distance of what the model was run on. It may take other arguments than PyTorch's, in another order."""
+        """The distance of what the model was run on. It may take other arguments than PyTorch's, in another order, and
+        examples in front of time where PyTorch has time in front.
+        """
+        turned = [array.values.swapaxes(0, 1) for array in arrays if len(array.shape) > 2 and not array.cut]
+        arrays = [*arrays, *(Array(values, values.shape) for values in turned)]
         calls = self.recording.calls_of("")[:1]
         taken = [Wanted(kept) for call in calls for kept in tensors((call.args, dict(call.kwargs)))]
         found = [self._compared([array], [one]) for array in arrays for one in taken]

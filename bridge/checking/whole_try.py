@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -26,7 +26,15 @@ _FAILED = (TypeError, ValueError, IndexError, KeyError, AttributeError, Assertio
 
 
 def try_run(recording: Recording, pairs: Counterparts, model: Any, fn: Callable[..., Any] | None = None) -> Trace | str:
-    """The model traced on the recorded input; or why that can not be done, after "the whole run".
+    """The first of `runs`, or why there is none, after "the whole run"."""
+    return next(runs(recording, pairs, model, fn))
+
+
+def runs(
+    recording: Recording, pairs: Counterparts, model: Any, fn: Callable[..., Any] | None = None
+) -> Iterator[Trace | str]:
+    """The model traced on the recorded input, in each way that gives what PyTorch's gave, as far as shapes tell; or why
+    that can not be done.
 
     **Arguments:**
 
@@ -35,16 +43,19 @@ def try_run(recording: Recording, pairs: Counterparts, model: Any, fn: Callable[
     """
     calls = recording.calls_of("")
     if not calls:
-        return f"was not compared: the recording has no call of the model itself: {_HELP}"
+        yield f"was not compared: the recording has no call of the model itself: {_HELP}"
+        return
     args, kwargs = calls[0].args, calls[0].kwargs
     if any(kept.values is None or not kept.whole for kept in tensors((args, dict(kwargs)))):
-        return f"was not compared: the recording does not have the model's input as a whole: {_HELP}"
+        yield f"was not compared: the recording does not have the model's input as a whole: {_HELP}"
+        return
     select = Selector(Beside(recording, pairs))
     if fn is not None:
-        return _traced(*given_by(fn, model, args, kwargs), model, select)
+        yield _traced(*given_by(fn, model, args, kwargs), model, select)
+        return
     wanted = [Wanted(kept) for kept in tensors(calls[0].output)]
     second: Way | None = None
-    why = ""
+    why, found = "", False
     for way in ways(model, args, kwargs):
         try:
             out = eqx.filter_eval_shape(way[0], model, *way[1])
@@ -53,12 +64,14 @@ def try_run(recording: Recording, pairs: Counterparts, model: Any, fn: Callable[
             continue
         shapes = [leaf.shape for leaf in jtu.tree_leaves(out) if isinstance(leaf, jax.ShapeDtypeStruct)]
         if first_fit(wanted, shapes) is not None:
-            return _traced(*way, model, select)
+            found = True
+            yield _traced(*way, model, select)
         second = second or way
-    if second is not None:
-        return _traced(*second, model, select)
-    raised = f", which raises {why[:200]}" if why else ""
-    return f"was not compared: the model is not called as jax.vmap(model)(input){raised}; {HOW}"
+    if second is not None and not found:
+        yield _traced(*second, model, select)
+    elif not found:
+        raised = f", which raises {why[:200]}" if why else ""
+        yield f"was not compared: the model is not called as jax.vmap(model)(input){raised}; {HOW}"
 
 
 _HELP = "trace the model on the input that was recorded, with bridge.trace, and give what that returns"

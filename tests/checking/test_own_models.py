@@ -155,6 +155,52 @@ def test_a_trace_of_another_input_is_told(recorded: Recorded) -> None:
         bridge.check(recorded.run, model, plan, trace=np.zeros(2))  # type: ignore[arg-type]
 
 
+class TheirRnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(8, 8), nn.Linear(8, 3)
+
+    def forward(self, pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return self.head(self.rnn(pair[0])[0][-1])
+
+
+class OurRnn(eqx.Module):
+    rnn: eqx.nn.GRUCell
+    head: eqx.nn.Linear
+
+    def __init__(self) -> None:
+        keys = jax.random.split(jax.random.key(0))
+        self.rnn, self.head = eqx.nn.GRUCell(8, 8, key=keys[0]), eqx.nn.Linear(8, 3, key=keys[1])
+
+    def __call__(self, pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        state, _ = jax.lax.scan(lambda state, x: (self.rnn(x, state), None), jnp.zeros(8), pair[0])
+        return self.head(state)
+
+
+def test_time_that_stands_before_the_examples_and_is_as_long(record: Callable[..., Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs, x = TheirRnn().eval(), torch.randn(4, 4, 8)
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    record(theirs, ((x, 2 * x),), tmp_path / "run.safetensors")
+    like = eqx.filter_eval_shape(OurRnn)
+    plan = bridge.plan(tmp_path / "model.safetensors", like)
+    check = bridge.check(tmp_path / "run.safetensors", bridge.load(tmp_path / "model.safetensors", like, plan), plan)
+    assert (check.ok, check.ran) == (True, True), str(check)
+
+
+def test_a_recording_in_float16_of_a_checkpoint_in_float32(
+    recorded: Recorded, record: Callable[..., Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    theirs = Theirs().half().eval()
+    ids = torch.randint(0, 16, (2, 5))
+    record(theirs, {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, tmp_path / "half")
+    like = eqx.filter_eval_shape(Ours)
+    plan = bridge.plan(recorded.folder / "model.safetensors", like, ["head.weight -> _"])
+    check = bridge.check(tmp_path / "half", bridge.load(recorded.folder / "model.safetensors", like, plan), plan)
+    assert (check.ok, check.ran) == (True, True), str(check)
+
+
 def test_a_model_that_no_trace_sees_through_is_compared_layer_by_layer(recorded: Recorded) -> None:
     check = recorded.check(Wandering)
     assert (check.ok, check.ran) == (True, False)
