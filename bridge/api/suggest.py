@@ -12,7 +12,7 @@ from bridge.api.load import opened
 from bridge.api.planned import planned, request_of
 from bridge.mapping.arrays import ArraySpec
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.planning.same import moves_alike
 from bridge.proposing import Proposal, propose
 from bridge.proposing.compress import compressed
@@ -168,7 +168,9 @@ def _shown(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(template_of(name)[0] for name in names))
 
 
-def _free(ckpt: Checkpoint, template: Template, request: Request) -> tuple[Mapping[str, ArraySpec], Mapping[str, Spec]]:
+def _free(
+    ckpt: Checkpoint, template: Template, request: PlanRequest
+) -> tuple[Mapping[str, ArraySpec], Mapping[str, Spec]]:
     """Keys and leaves that the given rules do not speak of, and that want a partner."""
     free, filled = set(ckpt.specs), set[str]()
     if request.rules:

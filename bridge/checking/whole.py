@@ -15,7 +15,7 @@ from bridge._text import quote
 from bridge.checking.counterparts import Address, Counterparts, counterparts
 from bridge.checking.kept import Kept
 from bridge.checking.recording import Recording
-from bridge.checking.whole_events import IN, OUT, Beside
+from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.checking.whole_run import Judged, Judgement, judge
 from bridge.checking.whole_trials import Repair, Trials
 from bridge.checking.whole_try import runs
@@ -81,7 +81,7 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
         # What else is wrong shows once this is right: the same mistake in another stack, for one.
         model, plan, traced = repair.model, repair.plan, traced.again(repair.model)
         pairs = counterparts(recording, model, plan)
-        beside = Beside(recording, pairs)
+        beside = AlignedCalls(recording, pairs)
         judged = judge(beside, beside.events(traced))
     return WholeRun(
         f"departs at {_named(next(iter(departed)))}{_not_taken(recording, traced)}", True, departed, *inside
@@ -92,11 +92,11 @@ def _ran(recording: Recording, pairs: Counterparts, model: Any, trace: Any) -> t
     """The run, and how it compares; or why there is none. Shapes may not tell examples from time: of the ways in which
     the model can be called the one that agrees is the right one.
     """
-    beside = Beside(recording, pairs)
+    beside = AlignedCalls(recording, pairs)
     first: tuple[Trace, Judgement] | None = None
     for traced in islice([trace] if isinstance(trace, Trace) else runs(recording, pairs, model, trace), _WAYS):
         if isinstance(traced, str):
-            return traced
+            return first or traced
         judged = judge(beside, beside.events(traced))
         first = first or (traced, judged)
         if judged.first is None and judged.compared:

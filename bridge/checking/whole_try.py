@@ -16,7 +16,7 @@ from bridge.checking.recording import Recording
 from bridge.checking.report import HOW
 from bridge.checking.whole_align import Wanted, first_fit
 from bridge.checking.whole_calls import Way, given_by, ways
-from bridge.checking.whole_events import IN, OUT, Beside
+from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.tracing.interpret import Mark
 from bridge.tracing.mark import Slot, Token
 from bridge.tracing.trace import Program, Trace
@@ -49,7 +49,7 @@ def runs(
     if any(kept.values is None or not kept.whole for kept in tensors((args, dict(kwargs)))):
         yield f"was not compared: the recording does not have the model's input as a whole: {_HELP}"
         return
-    select = Selector(Beside(recording, pairs))
+    select = Selector(AlignedCalls(recording, pairs))
     if fn is not None:
         yield _traced(*given_by(fn, model, args, kwargs), model, select)
         return
@@ -89,7 +89,7 @@ def _traced(fn: Callable[..., Any], args: tuple[Any, ...], model: Any, select: S
 class Selector:
     """Keeps of each traced value the rows that were recorded, inside the program: a whole run takes no more memory."""
 
-    def __init__(self, beside: Beside) -> None:
+    def __init__(self, beside: AlignedCalls) -> None:
         self.wanted: dict[tuple[str, str], list[list[Wanted]]] = {}
         for (name, _), one in beside.known.items():
             for part in one.parts:

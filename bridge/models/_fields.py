@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
@@ -56,6 +57,7 @@ class Fields:
     - `name`: what messages call the file.
     - `ignore`: fields that are known to change nothing. One inside an object is called `object.field`.
     - `parts`: which parts the model shall have, where no config.json says so and its caller does.
+    - `advice`: what messages tell to do about a value that is not taken.
 
     **Raises:** `bridge.CheckpointError`, from every method, that names file and field.
 
@@ -74,6 +76,7 @@ class Fields:
         name: str = "config.json",
         ignore: Collection[str] = (),
         parts: Mapping[str, bool | str] | None = None,
+        advice: str = "Correct the field, or load the weights into a model of your own",
     ) -> None:
         if not isinstance(data, Mapping):
             raise bridge.CheckpointError(
@@ -84,6 +87,7 @@ class Fields:
         self._prefix = ""
         self._ignore = ignore
         self._parts = dict(parts or {})
+        self._advice = advice
 
     def fill(self, defaults: Mapping[str, Any]) -> None:
         """Say what fields are that the file leaves out."""
@@ -103,14 +107,15 @@ class Fields:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
-    def numbers(self, field: str) -> tuple[float, ...]:
-        """A list of finite numbers above 0."""
+    def numbers(self, field: str, *, signed: bool = False) -> tuple[float, ...]:
+        """A list of finite numbers above 0; or, if `signed`, of any."""
         value = self._take(field, None)
+        least = -sys.float_info.max if signed else math.nextafter(0.0, 1.0)
         if not isinstance(value, list) or not all(
-            isinstance(each, int | float) and not isinstance(each, bool) and 0 < each <= sys.float_info.max
+            isinstance(each, int | float) and not isinstance(each, bool) and least <= each <= sys.float_info.max
             for each in value
         ):
-            self.refuse(field, value, "a list of numbers above 0")
+            self.refuse(field, value, "a list of numbers" if signed else "a list of numbers above 0")
         return tuple(map(float, value))
 
     def whole(self, field: str, *, default: int) -> int:
@@ -158,9 +163,13 @@ class Fields:
             return None
         if not isinstance(value, Mapping):
             self.refuse(field, value, "an object of fields")
-        inner = Fields(value, name=self._name[1:-1], ignore=self._ignore)
+        inner = Fields(value, name=self._name[1:-1], ignore=self._ignore, advice=self._advice)
         inner._prefix = f"{self._prefix}{field}."
         return inner
+
+    def object_or_none(self, field: str) -> Fields | None:
+        """As `inner` has it; `None`, and nothing taken, where the field holds something else."""
+        return self.inner(field) if isinstance(self._left.get(field), Mapping) else None
 
     def has(self, *names: str) -> bool:
         """Whether any of these fields is there."""
@@ -232,7 +241,7 @@ class Fields:
         raise bridge.CheckpointError(
             self._name,
             f": field '{self._prefix}{field}' is {_spelled(value)}, and this model takes {expected}",
-            "Correct the field, or load the weights into a model of your own",
+            self._advice,
         )
 
     def _limited(self, field: str, value: int) -> int:

@@ -190,7 +190,8 @@ def wanted(
 ) -> str:
     """Which head a model is to have: `""`, or one of those that `HEADS` names.
 
-    The head of pre-training is left out where its keys are not there, as in files that sentence-transformers wrote.
+    The head of pre-training is left out where none of its keys is there, as in files that sentence-transformers wrote.
+    Where some are, the others are missed, as all of any other head are.
 
     **Arguments:**
 
@@ -201,7 +202,10 @@ def wanted(
     """
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     head = next((head for name in names for end, head in HEADS.items() if name.endswith(end)), "")
-    if head not in head_keys or (head == "masked_lm" and head_keys[head] not in keys):
+    if head not in head_keys:
+        return ""
+    root = head_keys[head].partition(".")[0]  # cls, lm_head
+    if head == "masked_lm" and not any(key.partition(".")[0] == root for key in keys):
         return ""
     return "" if any(_matches(pattern, head_keys[head]) for pattern in left_behind) else head
 

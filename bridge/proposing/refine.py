@@ -30,7 +30,7 @@ def _refined(own: list[Atom], others: list[Atom]) -> list[Atom]:
         inside = [atom for atom in own if node in atom.nodes]
         if not inside:
             continue
-        other = _Other(others)
+        other = _OtherSide(others)
         best, gain = inside, other.met(inside)
         if gain == 1:
             continue
@@ -45,7 +45,7 @@ def _refined(own: list[Atom], others: list[Atom]) -> list[Atom]:
     return own
 
 
-class _Other:
+class _OtherSide:
     """The atoms of the other side, to see how many of some could be among them."""
 
     def __init__(self, atoms: Iterable[Atom]) -> None:

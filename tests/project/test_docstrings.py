@@ -27,7 +27,7 @@ KITS = (
     *("attention", "config", "decoder", "embedding", "encoder", "experts", "heads", "layers", "pooling", "rope"),
     "spellings",
 )
-ON_TOP = ("classify", "sentence", "text")  # what is made of models
+ON_TOP = ("classify", "images", "sentence", "text")  # what is made of models
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
 
 

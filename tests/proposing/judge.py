@@ -12,7 +12,7 @@ import numpy as np
 from bridge._text import template
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.rules.rule import Rule, rules_of
 from tests.proposing.folded import Entry
 
@@ -39,10 +39,10 @@ class Pair:
 def pair(name: str, entries: Sequence[Entry], rules: Any) -> Pair:
     """The model that the rules make of a checkpoint is the model; keys that they do not name are dropped."""
     specs, found = specs_of(entries), rules_of(rules)
-    flat = make_plan(specs, None, Request(found), source=name)
+    flat = make_plan(specs, None, PlanRequest(found), source=name)
     flat.check()
     template = Template(dict(flat.leaves), kind="dict")
-    plan = make_plan(specs, template, Request(found), source=name)
+    plan = make_plan(specs, template, PlanRequest(found), source=name)
     plan.check()
     return Pair(name, specs, found, template, plan)
 
@@ -157,7 +157,7 @@ def undecidable(plan: Plan) -> set[str]:
 
 def _followed(made: Pair, rules: Sequence[Rule]) -> dict[str, frozenset[Any]]:
     """What a plan with these rules fills, leaf by leaf, but for what is of another shape or not whole."""
-    plan = make_plan(made.specs, made.template, Request(tuple(rules)), source=made.name)
+    plan = make_plan(made.specs, made.template, PlanRequest(tuple(rules)), source=made.name)
     bad = {problem.name for problem in (*plan.problems.mismatched, *plan.problems.missing)}
     return {leaf: found for leaf, found in moves(plan).items() if leaf not in bad}
 
