@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
 
 import jax
@@ -13,7 +14,12 @@ from bridge.models._fields import Fields
 from bridge.models._json import parse_json, safe
 
 # What no array is as long as.
-UNWEIGHED = frozenset({"max_position_embeddings", "n_positions", "num_experts_per_tok", "pattern", "sliding_window"})
+UNWEIGHED = frozenset(
+    {
+        *("eos_token_id", "max_position_embeddings", "n_positions", "num_experts_per_tok", "pattern"),
+        "sliding_window",
+    }
+)
 COMPUTE = "Say in which one the model shall compute: dtype=…"
 
 
@@ -144,8 +150,9 @@ def check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
 def check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collection[str], name: str) -> None:
     """Nothing that a config counts is more than the checkpoint has bits: a few bytes would ask for all memory."""
     nbits = 8 * sum(spec.nbytes for spec in ckpt.specs.values())
-    for field in sizes:
-        value = fields.get(field)
+    objects = [fields, *(inner for inner in fields.values() if isinstance(inner, Mapping))]
+    for each, field in product(objects, sizes):
+        value = each.get(field)
         if isinstance(value, int) and value > nbits:
             raise bridge.CheckpointError(
                 f"'{name}'",
