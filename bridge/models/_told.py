@@ -20,7 +20,7 @@ UNWEIGHED = frozenset(
         "sliding_window",
     }
 )
-COMPUTE = "Say in which one the model shall compute: dtype=…"
+_COMPUTE = "Say in which one the model shall compute: dtype=…"
 
 
 def read_config(ckpt: bridge.Checkpoint, name: str) -> Mapping[str, Any]:
@@ -139,12 +139,22 @@ def tied_by_config(name: str) -> Generator[None]:
         ) from error
 
 
+def made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:
+    """The dtype of a model whose caller names none: of a quantised one that in which it was made."""
+    found = ckpt.quantized if not isinstance(quantized, Mapping) else ckpt.quantized.told(quantized)
+    dtypes = {tensor.dtype for tensor in found.values()}
+    if len(dtypes) > 1:
+        names = " and ".join(sorted(dtype.name for dtype in dtypes))
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", _COMPUTE)
+    return next(iter(dtypes), "checkpoint")
+
+
 def check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
     """A model computes in one dtype. Which of several it should be is the caller's to say."""
     floats = {spec.dtype for spec in plan.leaves.values() if jax.numpy.issubdtype(spec.dtype, jax.numpy.floating)}
     if len(floats) > 1:
         names = " and ".join(sorted(dtype.name for dtype in floats))
-        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", COMPUTE)
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", _COMPUTE)
 
 
 def check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collection[str], name: str) -> None:
