@@ -53,7 +53,7 @@ def model_type(data: Any, name: str, known: Collection[str]) -> str:
     if found not in known:
         raise bridge.CheckpointError(
             f"'{name}'",
-            f": model_type '{safe(found)}' is none of the architectures here: {', '.join(known)}",
+            f": model_type '{safe(found)}' is not one of the architectures here: {', '.join(known)}",
             "Load the weights into a model of your own, with bridge.load and rules",
         )
     return found
@@ -68,8 +68,8 @@ def check_architecture(ckpt: bridge.Checkpoint, like: Any, plan: bridge.Plan, ru
     if prefix is None:
         text = (
             f"'{name}'",
-            f": by its field 'model_type' the model is a {kind}, and none of the {len(ckpt):,} keys beside it is one "
-            f"of that; the first is '{first}'",
+            f": its field 'model_type' says that the model is a {kind}, and none of the {len(ckpt):,} keys beside it "
+            f"is one of such a model; the first is '{first}'",
             "Fetch the config.json that belongs to the weights",
         )
     else:
@@ -134,8 +134,8 @@ def tied_by_config(name: str) -> Generator[None]:
         a, b = map(safe, tied)
         raise bridge.CheckpointError(
             f"'{name}'",
-            f": by its field 'tie_word_embeddings' the head is the embeddings, but '{a}' and '{b}' differ",
-            'Say "tie_word_embeddings": false there, and the model has both',
+            f": its field 'tie_word_embeddings' says that the head is the embedding, but '{a}' and '{b}' differ",
+            'Set "tie_word_embeddings": false there, and the model has both',
         ) from error
 
 
