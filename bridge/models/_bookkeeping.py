@@ -1,11 +1,9 @@
-"""Fields of a config.json that no model of any architecture reads."""
+"""Fields of config.json that change nothing that a model computes, whatever its architecture."""
 
 from __future__ import annotations
 
-from typing import Any
-
 # What transformers writes for every architecture and what no forward pass of an encoder depends on.
-_BOOKKEEPING = frozenset(
+BOOKKEEPING = frozenset(
     {
         "architectures",
         "attn_implementation",  # which kernel computes the same
@@ -45,7 +43,7 @@ _BOOKKEEPING = frozenset(
 )
 
 # How texts were generated: transformers 4 wrote these into config.json. And leftovers of encoders with decoders.
-_GENERATION = frozenset(
+GENERATION = frozenset(
     {
         *("bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample"),
         *("early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
@@ -57,10 +55,4 @@ _GENERATION = frozenset(
 )
 
 # What a model may do without, where it is false or empty.
-_OFF = frozenset({"add_cross_attention", "attention_bias", "is_decoder", "mlp_bias", "pruned_heads", "use_mrope"})
-
-
-def changes_nothing(field: str, value: Any) -> bool:
-    """Whether a field is private, or known to change nothing in what a model computes."""
-    known = field.startswith("_") or field in _BOOKKEEPING or field in _GENERATION
-    return known or (field in _OFF and value in (False, {}))
+OFF = frozenset({"add_cross_attention", "attention_bias", "is_decoder", "mlp_bias", "pruned_heads", "use_mrope"})
