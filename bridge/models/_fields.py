@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import bridge
@@ -112,6 +112,17 @@ class Fields:
         ):
             self.refuse(field, value, "a list of numbers above 0")
         return tuple(map(float, value))
+
+    def counts(self, field: str, *, default: Sequence[int], count: int | None = None) -> tuple[int, ...]:
+        """A list of whole numbers from 1 up, `count` of them if that is given."""
+        value = self._take(field, default)
+        if (
+            not isinstance(value, list | tuple)
+            or not all(type(each) is int and each > 0 for each in value)
+            or not (len(value) == count if count else value)
+        ):
+            self.refuse(field, value, f"a list of {f'{count} ' if count else ''}whole numbers from 1 up")
+        return tuple(self._limited(field, each) for each in value)
 
     def whole(self, field: str, *, default: int) -> int:
         """A whole number from 0 up."""

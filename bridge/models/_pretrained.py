@@ -37,6 +37,7 @@ ARCHITECTURES: Mapping[str, str] = {
     "qwen2": "qwen2.Qwen2",
     "qwen3": "qwen3.Qwen3",
     "qwen3_moe": "qwen3_moe.Qwen3MoE",
+    "resnet": "resnet.ResNet",
     "roberta": "roberta.Roberta",
     "vit": "vit.ViT",
     "xlm-roberta": "xlm_roberta.XLMRoberta",

@@ -85,6 +85,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2 | {"num_register_tokens": 2},
+    "resnet": {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 2],
+        "layer_type": "basic",
+        "num_channels": 3,
+    },
     "gpt2": {
         "vocab_size": 31,
         "n_positions": 20,
