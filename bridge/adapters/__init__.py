@@ -1,7 +1,7 @@
 """Adapters: what their tensors change of a base, and the values of the tensors that are changed. Knows numpy; no files,
 no rules.
 
-    config = Config.of(document, subject="…")                     # the object in adapter_config.json
+    config = AdapterConfig.of(document, subject="…")                     # the object in adapter_config.json
     changes = peft.changes(names, config, weight=1.0, label="…")  # or pairs.changes, of a file without a config
     steps, problems = meet(changes, own, base, {}, weight=1.0, causal=config.causal)
 
@@ -15,7 +15,7 @@ over devices has the bits of one that is not.
 from __future__ import annotations
 
 from bridge.adapters import pairs, peft
-from bridge.adapters.config import Config
-from bridge.adapters.meet import Array, Base, Problem, Step, meet, told
+from bridge.adapters.config import AdapterConfig
+from bridge.adapters.meet import ArrayInfo, BaseTensors, Problem, Step, meet, told
 
-__all__ = ["Array", "Base", "Config", "Problem", "Step", "meet", "pairs", "peft", "told"]
+__all__ = ["AdapterConfig", "ArrayInfo", "BaseTensors", "Problem", "Step", "meet", "pairs", "peft", "told"]

@@ -43,7 +43,7 @@ class Replaced(NamedTuple):
     key: str
 
 
-class Rows(NamedTuple):
+class ReplacedRows(NamedTuple):
     """Some rows of a module's weight are the adapter's own."""
 
     module: str
@@ -51,4 +51,4 @@ class Rows(NamedTuple):
     indices: tuple[int, ...]
 
 
-Change: TypeAlias = LowRank | AddedBias | Replaced | Rows
+Change: TypeAlias = LowRank | AddedBias | Replaced | ReplacedRows

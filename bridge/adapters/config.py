@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.adapters.patterns import Pattern
+from bridge.adapters.patterns import ModulePattern
 
 _MERGE = "Merge it with PEFT, and load what that saves"
 
@@ -53,10 +53,10 @@ _READ = frozenset(
 # Ways to begin that leave the base as it is. Others subtract from it, and PEFT repeats that when it loads.
 _STARTS = frozenset(("true", "false", "gaussian", "orthogonal", "eva", "mica"))
 _LARGEST = 1 << 20
-_Patterns = Sequence[tuple[Pattern, float]]
+_Patterns = Sequence[tuple[ModulePattern, float]]
 
 
-class Config(NamedTuple):
+class AdapterConfig(NamedTuple):
     """What an adapter's config says of its weights.
 
     - `r`, `alpha`, `ranks`, `alphas`: rank and alpha, and those of some modules, by pattern.
@@ -81,13 +81,13 @@ class Config(NamedTuple):
     causal: bool | None = None
 
     @classmethod
-    def of(cls, document: Mapping[str, Any], *, subject: str) -> Config:
+    def of(cls, document: Mapping[str, Any], *, subject: str) -> AdapterConfig:
         """What the object in a config says.
 
         **Raises:** `CheckpointError` for a kind of adapter that is not LoRA or changed its base, and for a field that
         is not known and not empty.
         """
-        return _Reader(document, subject).config()
+        return _ConfigReader(document, subject).config()
 
     def rank(self, module: str) -> int:
         """The rank of a module's factors."""
@@ -103,13 +103,13 @@ def _first(patterns: _Patterns, module: str, default: float) -> float:
     return next((value for pattern, value in patterns if pattern.matches(module)), default)
 
 
-class _Reader:
+class _ConfigReader:
     """The fields of one config."""
 
     def __init__(self, document: Mapping[str, Any], subject: str) -> None:
         self.document, self.subject = document, subject
 
-    def config(self) -> Config:
+    def config(self) -> AdapterConfig:
         """All of it."""
         kind = self.document.get("peft_type")
         if kind != "LORA":
@@ -122,7 +122,7 @@ class _Reader:
         if self.document.get("bias", "none") not in ("none", "all", "lora_only"):
             self.refuse("bias", "is none of 'none', 'all' and 'lora_only'")
         task = self.document.get("task_type")
-        return Config(
+        return AdapterConfig(
             self.subject,
             self.whole("r", 8),
             self.number("lora_alpha", 8),
@@ -173,12 +173,12 @@ class _Reader:
         if not isinstance(value, Mapping):
             self.refuse(field, "is no object")
         said = cast("Mapping[str, Any]", value)
-        found: list[tuple[Pattern, float]] = []
+        found: list[tuple[ModulePattern, float]] = []
         for text, value in said.items():
             if not _is_number(value) or (field == "rank_pattern" and not (isinstance(value, int) and value > 0)):
                 self.refuse(field, f"gives {quote(str(text))} what is no {'rank' if 'rank' in field else 'number'}")
             try:
-                found.append((Pattern(str(text)), float(value)))
+                found.append((ModulePattern(str(text)), float(value)))
             except ValueError as error:
                 raise CheckpointError(
                     self.subject,

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from bridge._text import fold, quote
-from bridge.adapters.change import AddedBias, Change, LowRank, Replaced, Rows
+from bridge.adapters.change import AddedBias, Change, LowRank, Replaced, ReplacedRows
 from bridge.adapters.fit import fitted
 from bridge.adapters.others import Own, Patched, Shifted
 from bridge.adapters.renaming import Prefix, renaming
@@ -24,7 +24,7 @@ _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embedd
 _HEADS = ("lm_head", "embed_out", "output_projection", "decoder")
 
 
-class Array(NamedTuple):
+class ArrayInfo(NamedTuple):
     """Dtype and shape of a tensor."""
 
     dtype: np.dtype
@@ -42,7 +42,7 @@ class Step(NamedTuple):
 
     view: Merged | Own | Shifted | Patched | None
     parts: tuple[str, ...]
-    array: Array
+    array: ArrayInfo
     text: str
     alone: bool = False
 
@@ -55,10 +55,10 @@ class Problem(NamedTuple):
     reason: str
 
 
-class Base(NamedTuple):
+class BaseTensors(NamedTuple):
     """The tensors of a base. `tied`: what its config says of head and embedding, `None` where it says nothing."""
 
-    arrays: Mapping[str, Array]
+    arrays: Mapping[str, ArrayInfo]
     tied: bool | None = None
 
     @property
@@ -69,8 +69,8 @@ class Base(NamedTuple):
 
 def meet(
     changes: Sequence[Change],
-    own: Mapping[str, Array],
-    base: Base,
+    own: Mapping[str, ArrayInfo],
+    base: BaseTensors,
     before: Mapping[str, Sequence[Step]],
     *,
     weight: float,
@@ -87,7 +87,7 @@ def meet(
     """
     joining = _Joining(own, base, before, weight, causal)
     renamed = renaming(changes, base.modules)
-    order = {Replaced: 0, LowRank: 1, AddedBias: 1, Rows: 2}
+    order = {Replaced: 0, LowRank: 1, AddedBias: 1, ReplacedRows: 2}
     for change in sorted(changes, key=lambda change: order[type(change)]):
         joining.take(change, renamed)
     joining.settle()
@@ -99,8 +99,8 @@ class _Joining:
 
     def __init__(
         self,
-        own: Mapping[str, Array],
-        base: Base,
+        own: Mapping[str, ArrayInfo],
+        base: BaseTensors,
         before: Mapping[str, Sequence[Step]],
         weight: float,
         causal: bool | None,
@@ -121,7 +121,7 @@ class _Joining:
                 self.replace(change, renamed(change.target))
             case AddedBias():
                 self.shift(change, f"{renamed(change.module)}.bias")
-            case Rows():
+            case ReplacedRows():
                 self.patch(change, f"{renamed(change.module)}.weight")
             case LowRank():
                 change = change._replace(module=renamed(change.module))
@@ -205,7 +205,7 @@ class _Joining:
         if not {before.dtype, after.dtype} <= FLOATS and before.dtype != after.dtype:
             return self.problem(change.key, target, f"it is {before.dtype.name}, the adapter's is {after.dtype.name}")
         view = None if before.dtype == after.dtype else self.share(Own(len(after.shape)))
-        step = Step(view, (change.key,), Array(before.dtype, after.shape), _OWN, alone=True)
+        step = Step(view, (change.key,), ArrayInfo(before.dtype, after.shape), _OWN, alone=True)
         return self.add(target, step, target.split(".")[-2:-1] in [[name] for name in _EMBEDDINGS])
 
     def shift(self, change: AddedBias, target: str) -> None:
@@ -218,7 +218,7 @@ class _Joining:
         view = self.share(Shifted(change.scale))
         return self.add(target, Step(view, (change.key,), before, f"+= {_number(change.scale)} · b"), False)
 
-    def patch(self, change: Rows, target: str) -> None:
+    def patch(self, change: ReplacedRows, target: str) -> None:
         """Rows that are the adapter's own."""
         if not self.is_there(change.key, target) or not self.is_whole(change.key, target):
             return
@@ -235,7 +235,7 @@ class _Joining:
         count = len(change.indices)
         return self.add(target, Step(view, (change.key,), before, f"has {count} rows of the adapter's own"), True)
 
-    def array(self, target: str) -> Array:
+    def array(self, target: str) -> ArrayInfo:
         """What a tensor is by now."""
         steps = self.steps.get(target) or self.before.get(target)
         return steps[-1].array if steps else self.base.arrays[target]

@@ -8,7 +8,7 @@ from typing import NamedTuple, NoReturn
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.adapters.change import Change, LowRank
-from bridge.adapters.config import Config
+from bridge.adapters.config import AdapterConfig
 from bridge.quantized.view import Shape
 
 _DOWN = (
@@ -29,7 +29,7 @@ _KOHYA = ("lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora
 _DIFFUSERS = ("unet.", "transformer.", "text_encoder.", "text_encoder_2.", "text_encoder_3.", "prior.")
 
 
-class Pair(NamedTuple):
+class ModuleTensors(NamedTuple):
     """The tensors of one module, by role, and what the file calls it."""
 
     name: str
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
         return next((prefix for prefix in (*_KOHYA, *_DIFFUSERS) if self.name.startswith(prefix)), "")
 
 
-def pairs(names: Sequence[str], *, label: str) -> list[Pair]:
+def pairs(names: Sequence[str], *, label: str) -> list[ModuleTensors]:
     """The modules of a file without a config.
 
     **Raises:** `CheckpointError` for what is none of this, by the name of its kind where that is known.
@@ -58,7 +58,7 @@ def pairs(names: Sequence[str], *, label: str) -> list[Pair]:
             if len(missing) == 1:
                 what = f"has no {'second' if missing == ['up'] else 'first'} factor beside it for {quote(module)}"
             _refuse(label, has, what, "Fetch the adapter again: it is damaged")
-    return [Pair(module, keys) for module, keys in found.items()]
+    return [ModuleTensors(module, keys) for module, keys in found.items()]
 
 
 def _role(name: str, label: str) -> tuple[str, str]:
@@ -76,17 +76,17 @@ def _role(name: str, label: str) -> tuple[str, str]:
     _refuse(label, name, f"is no tensor of an adapter that is known: {quote(last)}", "Name a file that has LoRA alone")
 
 
-def alphas(found: Sequence[Pair]) -> list[str]:
+def alphas(found: Sequence[ModuleTensors]) -> list[str]:
     """The keys whose values decide about scales: one number each."""
     return [pair.keys["alpha"] for pair in found if "alpha" in pair.keys]
 
 
 def changes(
-    found: Sequence[Pair],
+    found: Sequence[ModuleTensors],
     shapes: Mapping[str, Shape],
     values: Mapping[str, float],
     modules: Collection[str],
-    said: Mapping[str, Config],
+    said: Mapping[str, AdapterConfig],
     *,
     weight: float,
 ) -> Iterator[Change]:
@@ -120,7 +120,7 @@ def _unprocessed(module: str) -> str:
     return module.replace(".processor.", ".").removesuffix(".processor")
 
 
-def others_aside(found: Sequence[Pair], modules: Collection[str]) -> tuple[list[Pair], list[str]]:
+def others_aside(found: Sequence[ModuleTensors], modules: Collection[str]) -> tuple[list[ModuleTensors], list[str]]:
     """Of a file for a whole pipeline the pairs of the base's own part, and which parts the rest is of.
 
     A part is another model's where none of its modules is in the base, while some of another part are.

@@ -16,7 +16,7 @@ _ANY, _DIGITS = ".", r"\d+"
 _LONGEST = 1000  # characters of a pattern, and of a name
 
 
-class _Branch(NamedTuple):
+class _Alternative(NamedTuple):
     """One alternative: tokens in order, and whether the name has to begin with it."""
 
     tokens: tuple[str, ...]
@@ -40,7 +40,7 @@ class _Branch(NamedTuple):
         return (number + 1,) if token == _ANY or token[-1] == character else ()
 
 
-class Pattern:
+class ModulePattern:
     """A pattern for the end of a module's name, from its start or a dot on, as PEFT matches it."""
 
     def __init__(self, text: str) -> None:
@@ -65,9 +65,9 @@ def _split(tokens: Sequence[str]) -> list[list[str]]:
     return branches
 
 
-def _branch(tokens: list[str]) -> _Branch:
+def _branch(tokens: list[str]) -> _Alternative:
     at_start = tokens[:1] == ["^"]
     inside = tokens[at_start : len(tokens) - (tokens[-1:] == ["$"])]
     if not inside or "^" in inside or "$" in inside:
         raise ValueError("an alternative that is empty, or '^' or '$' in the middle of one")
-    return _Branch(tuple(inside), at_start)
+    return _Alternative(tuple(inside), at_start)

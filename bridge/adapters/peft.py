@@ -7,8 +7,8 @@ from typing import NamedTuple, NoReturn
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.adapters.change import AddedBias, Change, LowRank, Replaced, Rows
-from bridge.adapters.config import Config
+from bridge.adapters.change import AddedBias, Change, LowRank, Replaced, ReplacedRows
+from bridge.adapters.config import AdapterConfig
 
 _PREFIX = "base_model.model."
 _FACTORS = ("lora_A", "lora_B", "lora_embedding_A", "lora_embedding_B", "lora_magnitude_vector")
@@ -57,7 +57,7 @@ def _unwrapped_end(segments: Sequence[str]) -> list[str]:
     return kept
 
 
-def changes(names: Sequence[str], config: Config, *, weight: float, label: str) -> list[Change]:
+def changes(names: Sequence[str], config: AdapterConfig, *, weight: float, label: str) -> list[Change]:
     """What an adapter in PEFT's layout changes.
 
     **Arguments:**
@@ -76,7 +76,7 @@ def changes(names: Sequence[str], config: Config, *, weight: float, label: str) 
         if role is None:
             found.append(_whole(name, label))
         elif role.kind == _ROWS:
-            found.append(Rows(role.module, name, _indices(role.module, name, config)))
+            found.append(ReplacedRows(role.module, name, _indices(role.module, name, config)))
         else:
             if ".base_layer.out_proj." in name:
                 advice = "Merge it with PEFT, and load what that saves"
@@ -103,7 +103,7 @@ def _whole(name: str, label: str) -> Replaced:
 
 
 def _module(
-    module: str, depth: int, of: Mapping[str, str], config: Config, weight: float, label: str
+    module: str, depth: int, of: Mapping[str, str], config: AdapterConfig, weight: float, label: str
 ) -> Iterator[Change]:
     embedding = "lora_embedding_A" in of or "lora_embedding_B" in of
     first, second = ("lora_embedding_A", "lora_embedding_B") if embedding else ("lora_A", "lora_B")
@@ -131,7 +131,7 @@ def _module(
         yield AddedBias(module, of["lora_B.bias"], scale)
 
 
-def _indices(module: str, name: str, config: Config) -> tuple[int, ...]:
+def _indices(module: str, name: str, config: AdapterConfig) -> tuple[int, ...]:
     """Which rows of an embedding a tensor has: only the config says so."""
     said = config.tokens
     if isinstance(said, Mapping):

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from bridge._errors import CheckpointError, PlanError
 from bridge._text import quote, safe
-from bridge.adapters import Array, Base, Step, meet, told
+from bridge.adapters import ArrayInfo, BaseTensors, Step, meet, told
 from bridge.mapping.problem import Conflict
 from bridge.source.adapted import Adapted
-from bridge.source.adapter import Adapter, open_adapter
+from bridge.source.adapter import OpenAdapter, open_adapter
 from bridge.source.checkpoint import Checkpoint
 from bridge.source.resolve import HubOptions
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def opened_adapters(adapters: Adapters, options: OpenOptions) -> Generator[list[Adapter]]:
+def opened_adapters(adapters: Adapters, options: OpenOptions) -> Generator[list[OpenAdapter]]:
     """The adapters that an argument means; closed afterwards, but for those that the caller opened.
 
     **Raises:** `PlanError` for what means none; `CheckpointError` for one that cannot be opened.
@@ -35,12 +35,12 @@ def opened_adapters(adapters: Adapters, options: OpenOptions) -> Generator[list[
         None, options.get("token"), None if cache is None else os.fspath(cache), bool(options.get("local_files_only"))
     )
     with ExitStack() as stack:
-        found: list[Adapter] = []
+        found: list[OpenAdapter] = []
         for source, weight in _listed(adapters):
             ckpt = open_adapter(source, hub)
             if ckpt is not source:
                 stack.callback(ckpt.close)
-            found.append(Adapter(ckpt, weight))
+            found.append(OpenAdapter(ckpt, weight))
         yield found
 
 
@@ -84,7 +84,7 @@ def check_given(before: Sequence[tuple[str, float]]) -> None:
     )
 
 
-def merged(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, Merging]:
+def merged(base: Checkpoint, adapters: Sequence[OpenAdapter]) -> tuple[Checkpoint, Merging]:
     """A checkpoint with adapters on top, and what is to be said of them.
 
     **Raises:** `CheckpointError` for an adapter that is not merged.
@@ -98,9 +98,9 @@ def merged(base: Checkpoint, adapters: Sequence[Adapter]) -> tuple[Checkpoint, M
             "Give adapters to the checkpoint that it came from, or to what bridge.revert makes of it",
         )
     table = base.specs
-    arrays = [Array(form.dtype, form.shape) for form in table.forms]
+    arrays = [ArrayInfo(form.dtype, form.shape) for form in table.forms]
     named = zip(table.names, table.kinds.tolist(), strict=True)
-    target = Base({name: arrays[kind] for name, kind in named}, _tied(base))
+    target = BaseTensors({name: arrays[kind] for name, kind in named}, _tied(base))
     modules = target.modules
     merging, steps = Merging(), dict[str, list[tuple[int, Step]]]()
     for number, adapter in enumerate(adapters):

@@ -13,7 +13,7 @@ from bridge._text import plural, quote
 from bridge.api.read import is_converted
 from bridge.mapping.template import Spec
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.gather import Piece
+from bridge.stream.gather import LeafElements
 from bridge.target.commit import numbered
 from bridge.target.existing import INDEX, SINGLE
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PART = 2 << 20  # bytes of it that are read at once
 
 
-class Base:
+class BaseCheckpoint:
     """What a checkpoint hands over to the one that is saved.
 
     - `keys`: keys that no leaf holds anything of: they come from the checkpoint, bit for bit.
@@ -33,7 +33,9 @@ class Base:
     **Raises:** `PlanError` for a key whose elements would be of two dtypes.
     """
 
-    def __init__(self, ckpt: Checkpoint, written: Mapping[str, Spec], held: Mapping[str, Sequence[Piece]]) -> None:
+    def __init__(
+        self, ckpt: Checkpoint, written: Mapping[str, Spec], held: Mapping[str, Sequence[LeafElements]]
+    ) -> None:
         self.ckpt = ckpt
         self.keys = frozenset(key for key in ckpt if key not in held)
         self.partial = frozenset(key for key in ckpt if key in held and not _is_whole(held[key]))
@@ -130,7 +132,7 @@ def check_base(ckpt: Checkpoint, plan: Plan) -> None:
             )
 
 
-def _is_whole(held: Sequence[Piece]) -> bool:
+def _is_whole(held: Sequence[LeafElements]) -> bool:
     """Whether leaves hold every element of a key."""
     return sum(piece.rows.count for piece in held) >= prod(held[0].rows.term.index_map.key_shape)
 

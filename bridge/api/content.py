@@ -10,21 +10,21 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import quote
-from bridge.api.base import Base, check_base
-from bridge.api.beside import Beside, planned
+from bridge.api.base import BaseCheckpoint, check_base
+from bridge.api.unread import UnreadKeys, planned
 from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.block import filled
 from bridge.mapping.cover import spans
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
 from bridge.planning.partly import Box
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.planning.policy import DtypePolicy, refusal
 from bridge.rules.rule import Rule
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.gather import Piece, TermRows, Whole, agrees, pieces
+from bridge.stream.gather import HostLeaf, LeafElements, TermRows, agrees, pieces
 
-Pieces = Mapping[str, Sequence[Piece]]
+Pieces = Mapping[str, Sequence[LeafElements]]
 """For every key, where the leaves have its elements."""
 
 
@@ -53,7 +53,7 @@ class Content:
         specs: Mapping[str, Spec],
         left_out: frozenset[str],
         unplanned: frozenset[str],
-        base: Base | None,
+        base: BaseCheckpoint | None,
         unsaved: Mapping[str, Sequence[Box]],
     ) -> None:
         self.plan, self.held, self.specs, self.left_out = plan, held, specs, left_out
@@ -80,7 +80,7 @@ class Content:
             plan = planned(template, rules, target, left_out)
         else:
             any_name = NamePatterns.of("**")  # what the base lacks is new, what no leaf takes it hands over
-            request = Request(rules, allow_missing=any_name, allow_unexpected=any_name)
+            request = PlanRequest(rules, allow_missing=any_name, allow_unexpected=any_name)
             plan = make_plan(ckpt.specs, template, request, source=ckpt.source)
             plan.problems.unexpected.clear()  # elements of keys are handed over too
         if ckpt is not None:
@@ -92,17 +92,17 @@ class Content:
         unplanned = frozenset(leaves.keys() if by_rules else leaves.keys() - named)
         unsaved = plan.partly if by_rules else {}
         if not by_rules and (unplanned or plan.partly):
-            beside = Beside.of(plan, template, own_rules, target, named, left_out)
+            beside = UnreadKeys.of(plan, template, own_rules, target, named, left_out)
             beside.check_apart(specs)
             own = pieces(beside.blocks)
             held |= own
             unsaved = beside.unsaved
             specs |= _specs(beside.plan, own, leaves, dtype, by_rules=True, stored=beside.stored)
         _policy(dtype).check(specs, "key")
-        base = None if ckpt is None else Base(ckpt, specs, held)
+        base = None if ckpt is None else BaseCheckpoint(ckpt, specs, held)
         return cls(plan, held, specs if base is None else base.specs(specs), left_out, unplanned, base, unsaved)
 
-    def copies(self) -> Iterator[tuple[str, Piece]]:
+    def copies(self) -> Iterator[tuple[str, LeafElements]]:
         """Leaves that were loaded from a key which is saved from another leaf: the key, and what they have of it."""
         for block in (block for block in self.plan.blocks if block.copy):
             terms = [TermRows(block, term, zero=False) for term in block.terms]
@@ -111,17 +111,17 @@ class Content:
                     key = rows.term.keys[row]
                     names = {piece.leaf for piece in self.held.get(key, ())}
                     if names and leaf not in names and leaf not in self.left_out:
-                        yield key, Piece(rows, row)
+                        yield key, LeafElements(rows, row)
 
     def check_copies(self, leaves: Mapping[str, Any]) -> None:
         """Copies have the values of the leaf that is saved, still. **Raises:** `PlanError`."""
         for key, copy in self.copies():
             names = {copy.leaf, *(piece.leaf for piece in self.held[key])}
-            whole = {name: [Whole(np.asarray(leaves[name]))] for name in names}
+            whole = {name: [HostLeaf(np.asarray(leaves[name]))] for name in names}
             if not agrees(copy, self.held[key], whole, self.specs[key].dtype):
                 raise self.drifted(key, copy)
 
-    def drifted(self, key: str, copy: Piece) -> PlanError:
+    def drifted(self, key: str, copy: LeafElements) -> PlanError:
         """What to raise where a copy has other values than are saved: one of the two would be lost."""
         return PlanError(
             f"leaf {quote(copy.leaf)}",
@@ -200,11 +200,11 @@ def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]
             raise PlanError(f"leaf {quote(name)}", f"is {shape}, the plan has {wanted}", "Make a plan for this model")
 
 
-def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[Piece]]:
+def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[LeafElements]]:
     """The keys whose elements lie in no leaf that is left out. **Raises:** `PlanError` where only some do."""
     if not left_out:
         return dict(held)
-    kept: dict[str, Sequence[Piece]] = {}
+    kept: dict[str, Sequence[LeafElements]] = {}
     for key, found in held.items():
         out = [piece.leaf for piece in found if piece.leaf in left_out]
         if not out:
@@ -235,13 +235,13 @@ def _specs(
     """What every key is written as, in the order of the checkpoint. Leaves in `stored` have keys of that dtype."""
     policy = _policy(dtype)
     specs: dict[str, Spec] = {}
-    spent = plan.spent
+    consumed = plan.consumed
     table = ArrayTable.of(plan.specs)
     dtypes = {name: np.dtype(leaf.dtype) for name, leaf in leaves.items()}
     known: dict[tuple[int, np.dtype], Spec] = {}
     for key, kind in zip(table.names, table.kinds.tolist(), strict=True):
         read = table.specs[kind]
-        if key in spent:
+        if key in consumed:
             specs[key] = Spec(read.dtype, read.shape)
         elif key in held:
             own = dtypes[held[key][0].leaf]

@@ -184,7 +184,7 @@ def _kinds(a: Table, here: Numbers, b: Table, there: Numbers) -> tuple[Numbers, 
     return respecified, stored, computed
 
 
-class _Stored:
+class _StoredKeys:
     """Keys of a checkpoint, by number, that are stored as they are."""
 
     def __init__(self, ckpt: Checkpoint, numbers: Numbers) -> None:
@@ -223,7 +223,7 @@ class _Stored:
 
 def _stored(a: Checkpoint, here: Numbers, b: Checkpoint, there: Numbers) -> Iterator[tuple[int, list[np.ndarray]]]:
     """The bytes of keys in both checkpoints, a key or a run of it at a time, where any of what was read differs."""
-    one, two = _Stored(a, here), _Stored(b, there)
+    one, two = _StoredKeys(a, here), _StoredKeys(b, there)
     memory = np.empty((2, _CHUNK), np.uint8)
     for first, start, ends in _spans(one.nbytes):
         raw = memory[:, : ends[-1]]

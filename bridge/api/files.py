@@ -16,9 +16,9 @@ from bridge.api.content import Content
 from bridge.api.progress import Progress
 from bridge.format.encode import encode_header, encode_index
 from bridge.mapping.template import Spec
-from bridge.place.held import Held
+from bridge.place.local import LocalShards
 from bridge.stream.convert import DoesNotFitError
-from bridge.stream.gather import Piece, gather, raw
+from bridge.stream.gather import LeafElements, gather, raw
 from bridge.target.commit import Target, numbered
 from bridge.target.existing import INDEX, SINGLE
 from bridge.target.files import split_into_files, stored_nbytes
@@ -27,7 +27,7 @@ from bridge.target.writer import verify_file, write_file
 
 
 @dataclass(frozen=True, slots=True)
-class Tensors:
+class TensorFile:
     """One file: the tensors in it, its first bytes, where each tensor starts, and its length."""
 
     specs: Mapping[str, Spec]
@@ -37,13 +37,13 @@ class Tensors:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class SaveFiles:
     """All files of a save, the same whoever writes them, and where the values are: pieces of `leaves`, or in `base`.
 
     The files would like to be called `wanted`, and their index `index_name`.
     """
 
-    files: Sequence[Tensors]
+    files: Sequence[TensorFile]
     wanted: Sequence[str]
     index_name: str
     content: Content
@@ -77,17 +77,17 @@ class Files:
         else:
             parts = split_into_files(content.specs, limit, metadata)
             dealt = dict(zip([SINGLE] if len(parts) == 1 else numbered(len(parts)), parts, strict=True))
-        files: list[Tensors] = []
+        files: list[TensorFile] = []
         for name, specs in dealt.items():
             tensors = {key: (spec.dtype, spec.shape) for key, spec in specs.items()}
             head, offsets = encode_header(tensors, metadata, file=name)
             last = next(reversed(specs), None)
             nbytes = len(head) if last is None else offsets[last] + stored_nbytes(specs[last])
-            files.append(Tensors(specs, head, offsets, nbytes))
+            files.append(TensorFile(specs, head, offsets, nbytes))
         return cls(files, list(dealt), index_name, content, leaves)
 
     @property
-    def held(self) -> Mapping[str, Sequence[Piece]]:
+    def held(self) -> Mapping[str, Sequence[LeafElements]]:
         """Where the leaves have the elements of each key."""
         return self.content.held
 
@@ -118,9 +118,11 @@ class Files:
         return encode_index(weight_map, self.nbytes)
 
 
-def write_alone(place: Target, files: Files, report: Progress | None, *, verify: bool) -> tuple[tuple[str, ...], int]:
+def write_alone(
+    place: Target, files: SaveFiles, report: Progress | None, *, verify: bool
+) -> tuple[tuple[str, ...], int]:
     """Write and commit all files; their names and how many bytes they have. **Raises:** `SaveError`."""
-    parts, wrote = Held(files.leaves), counting(report, files.nbytes)
+    parts, wrote = LocalShards(files.leaves), counting(report, files.nbytes)
     written = 0
     with place.staged() as stage, stage.interruptible():
         names, index = place.names(stage, files.wanted, files.index_name)
@@ -133,7 +135,7 @@ def write_alone(place: Target, files: Files, report: Progress | None, *, verify:
 
 
 def committed(
-    place: Target, stage: Stage, files: Files, names: Sequence[str], written: int, index: str | None
+    place: Target, stage: Stage, files: SaveFiles, names: Sequence[str], written: int, index: str | None
 ) -> tuple[tuple[str, ...], int]:
     """The files with their index, if they need one, at their place; their names and bytes."""
     if index is None:
@@ -157,7 +159,7 @@ def counting(report: Progress | None, total: int) -> Callable[[int], None]:
     return wrote
 
 
-def _tensors(files: Files, parts: Held, file: Tensors) -> Iterator[np.ndarray | memoryview]:
+def _tensors(files: SaveFiles, parts: LocalShards, file: TensorFile) -> Iterator[np.ndarray | memoryview]:
     """The tensors of one file, in its order, one at a time, those of the base in parts."""
     base = files.content.base
     for key, spec in file.specs.items():

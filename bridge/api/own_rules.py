@@ -5,12 +5,12 @@ from __future__ import annotations
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.converted.record import plan_of, read_record
-from bridge.planning.plan import Request
+from bridge.planning.plan import PlanRequest
 from bridge.rules.rule import Rule
 from bridge.source.checkpoint import Checkpoint
 
 
-def without_own_rules(ckpt: Checkpoint, request: Request) -> Request:
+def without_own_rules(ckpt: Checkpoint, request: PlanRequest) -> PlanRequest:
     """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
     if not all(map(_names_one, request.rules)):
         record = read_record(ckpt)

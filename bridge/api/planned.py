@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 from bridge._errors import PlanError
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import rules_of
 
 if TYPE_CHECKING:
     from bridge.api.arguments import Adapters, AllowMissing, Layouts, OpenOptions, Rules
-    from bridge.source.adapter import Adapter
+    from bridge.source.adapter import OpenAdapter
     from bridge.source.checkpoint import Checkpoint
 
 
-def also_opened(adapters: Adapters, options: OpenOptions) -> AbstractContextManager[Sequence[Adapter]]:
+def also_opened(adapters: Adapters, options: OpenOptions) -> AbstractContextManager[Sequence[OpenAdapter]]:
     """The adapters that an argument means, open."""
     if isinstance(adapters, list | tuple) and not adapters:
         return nullcontext(())
@@ -36,8 +36,8 @@ def request_of(
     allow_unexpected: Sequence[str] | str,
     sharding: Any = None,
     quantized: str | Mapping[str, Any] | None = None,
-    adapters: Sequence[Adapter] = (),
-) -> Request:
+    adapters: Sequence[OpenAdapter] = (),
+) -> PlanRequest:
     """What is asked for; a `Plan` as rules brings along what was asked when it was made, but for adapters.
 
     **Raises:** `PlanError` where such a plan merges adapters, and none are given: they are not opened by themselves.
@@ -45,7 +45,7 @@ def request_of(
     missing, unexpected = NamePatterns.of(allow_missing), NamePatterns.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
     fillers = dict(allow_missing) if isinstance(allow_missing, Mapping) else {}
-    before = rules.request if isinstance(rules, Plan) else Request()
+    before = rules.request if isinstance(rules, Plan) else PlanRequest()
     codes = before.quantized
     merged = tuple((adapter.label, adapter.weight) for adapter in adapters)
     if before.adapters and not merged:
@@ -57,8 +57,8 @@ def request_of(
 
         codes = quantized_of(quantized)
     if not isinstance(rules, Plan):
-        return Request(rules_of(rules), policy, missing, unexpected, fillers, sharding, codes, merged)
-    return Request(
+        return PlanRequest(rules_of(rules), policy, missing, unexpected, fillers, sharding, codes, merged)
+    return PlanRequest(
         before.rules,
         policy if dtype is not None else before.dtype,
         NamePatterns.of((*before.allow_missing.texts, *missing.texts)),
@@ -74,9 +74,9 @@ def planned(
     stored: Checkpoint,
     like: Any,
     rules: Rules,
-    request: Request,
+    request: PlanRequest,
     layouts: Layouts | None = None,
-    adapters: Sequence[Adapter] = (),
+    adapters: Sequence[OpenAdapter] = (),
 ) -> tuple[Checkpoint, Plan, Any]:
     """The checkpoint as it is meant, the plan for it, and the template taken apart.
 
@@ -114,7 +114,9 @@ def _told(stored: Checkpoint, ckpt: Checkpoint, made: Plan) -> Plan:
     return made
 
 
-def _planned(ckpt: Checkpoint, like: Any, rules: Rules, request: Request, layouts: Layouts | None) -> tuple[Plan, Any]:
+def _planned(
+    ckpt: Checkpoint, like: Any, rules: Rules, request: PlanRequest, layouts: Layouts | None
+) -> tuple[Plan, Any]:
     from bridge.api.read import is_converted  # these import JAX
     from bridge.model.template import take_apart
     from bridge.place.work import canonical

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any, cast
 
 from bridge._errors import CheckpointError, PlanError
 from bridge._text import quote
-from bridge.mapping.pattern import Pattern
+from bridge.mapping.pattern import NamePattern
 from bridge.mapping.problem import Conflict
 from bridge.rules.syntax import Name, Wild
 
 if TYPE_CHECKING:
-    from bridge.planning.plan import Plan, Request
+    from bridge.planning.plan import Plan, PlanRequest
     from bridge.quantized import Logical
     from bridge.rules.rule import Rule
     from bridge.source.checkpoint import Checkpoint
     from bridge.source.quantized import Quantized
 
-Wanted = str | Mapping[str, Any] | None
+QuantizedOption = str | Mapping[str, Any] | None
 """`"dequantize"`, `"keep"`, or what a config says of a quantisation; `None` where nothing is said."""
 
 
-def quantized_of(wanted: Wanted) -> str | Mapping[str, Any]:
+def quantized_of(wanted: QuantizedOption) -> str | Mapping[str, Any]:
     """What a `quantized` argument means. **Raises:** `PlanError` for what means nothing."""
     if isinstance(wanted, Mapping):
         try:
@@ -45,7 +45,7 @@ def quantized_of(wanted: Wanted) -> str | Mapping[str, Any]:
     )
 
 
-def meant(stored: Checkpoint, request: Request) -> tuple[Checkpoint, Meaning | None]:
+def meant(stored: Checkpoint, request: PlanRequest) -> tuple[Checkpoint, Meaning | None]:
     """The checkpoint with the keys that are meant, and what is to be said of them; a plain one as it is.
 
     **Raises:** `CheckpointError` for quantised tensors that are not read, or do not fit together.
@@ -108,7 +108,7 @@ def check_codes(stored: Checkpoint, made: Plan) -> None:
                 made.problems.conflicts.append(conflict)
 
 
-def _keeps(request: Request) -> bool:
+def _keeps(request: PlanRequest) -> bool:
     """Whether stored tensors are asked for."""
     asked = request.quantized
     as_stored = asked == "keep" if isinstance(asked, str) else asked.get("as") == "keep"
@@ -120,7 +120,7 @@ def _raw(tensors: Mapping[str, Logical], rules: Sequence[Rule]) -> frozenset[str
     named = [side.name for rule in rules for side in rule.keys if not _has_wildcard(side.name)]
     endings = {name.segments[-1] for name in named}
     texts = {segment[0] for segment in endings if len(segment) == 1 and isinstance(segment[0], str)}
-    others = [Pattern(Name((segment,))) for segment in endings if not (len(segment) == 1 and segment[0] in texts)]
+    others = [NamePattern(Name((segment,))) for segment in endings if not (len(segment) == 1 and segment[0] in texts)]
     parts: list[tuple[str, str]] = []
     for key, tensor in tensors.items():
         for part in (*tensor.parts, *tensor.beside):
@@ -129,7 +129,7 @@ def _raw(tensors: Mapping[str, Logical], rules: Sequence[Rule]) -> frozenset[str
                 parts.append((part, key))
     if not parts:
         return frozenset()
-    patterns = list(map(Pattern, named))
+    patterns = list(map(NamePattern, named))
     return frozenset(key for part, key in parts if any(pattern.find(part) for pattern in patterns))
 
 

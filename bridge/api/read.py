@@ -14,7 +14,7 @@ from jax.sharding import Sharding
 
 from bridge.mapping.block import Block, filled
 from bridge.mapping.template import Spec
-from bridge.place.work import Work, check_memory, in_default_memory, in_flight, taking
+from bridge.place.work import HostBuffers, check_memory, in_default_memory, in_flight, taking
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import Checkpoint
 from bridge.stream.buffers import empty, taken_nbytes
@@ -40,7 +40,7 @@ def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: i
 
     held, staged, budget = _split(made, where, max_host_bytes)
     blocks = _to_read(ckpt, made)
-    work = Work(blocks, held, where)
+    work = HostBuffers(blocks, held, where)
     # What is still on the Hub is not fetched to be looked at; it counts as if it were read.
     in_files = _mapped(ckpt, work) if ckpt.absent_nbytes(ckpt.files) == 0 else {}
     found = sizes(work.blocks, ckpt.specs)
@@ -82,7 +82,7 @@ def read_leaves(
     """
     held, staged, budget = _split(made, where, max_host_bytes)
     chosen = _to_read(ckpt, made)
-    work = Work(chosen, held | {name: made.leaves[name] for name in made.fills}, where)
+    work = HostBuffers(chosen, held | {name: made.leaves[name] for name in made.fills}, where)
     staging = _staging(chosen, staged, where, budget, ckpt.parallel, kept) if staged else None
     fetched = _fetch(ckpt, work, staging, made.nbytes, progress)
     memory = _mapped(ckpt, work) if mmap else {}
@@ -124,7 +124,7 @@ def _ties_named(made: Plan) -> AbstractContextManager[None]:
     return ties_named(made)
 
 
-def _mapped(ckpt: Checkpoint, work: Work) -> dict[str, np.ndarray]:
+def _mapped(ckpt: Checkpoint, work: HostBuffers) -> dict[str, np.ndarray]:
     """The leaves that a converted checkpoint's files are the memory of."""
     if not is_converted(ckpt):
         return {}
@@ -139,7 +139,9 @@ def _staging(*arguments: Any) -> Staging:
     return Staging(*arguments)
 
 
-def _fetch(ckpt: Checkpoint, work: Work, staging: Staging | None, after: int, progress: Progress | bool | None) -> int:
+def _fetch(
+    ckpt: Checkpoint, work: HostBuffers, staging: Staging | None, after: int, progress: Progress | bool | None
+) -> int:
     """Bring the files that this process reads, and no others, from the Hub; returns how many bytes that were."""
     if ckpt.absent_nbytes(ckpt.files) == 0:
         return 0
@@ -185,10 +187,10 @@ def _without(blocks: Sequence[Block], names: Container[str]) -> list[Block]:
     return found
 
 
-Leaves = dict[str, Spec]
+LeafSpecs = dict[str, Spec]
 
 
-def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[Leaves, Leaves, int]:
+def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[LeafSpecs, LeafSpecs, int]:
     """The leaves that are made in host memory, those that are staged, and what may be in flight for them."""
     names = set(filled(made.blocks))
     leaves = {name: spec for name, spec in made.leaves.items() if name in names}

@@ -16,14 +16,14 @@ from bridge._dtypes import DTYPES, dtype_name
 from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import Content, LeftOut
-from bridge.api.files import Files, write_alone
+from bridge.api.files import SaveFiles, write_alone
 from bridge.api.progress import reporting
 from bridge.api.stacks import stack_remarks
 from bridge.api.together import write_together
 from bridge.format.table import collector_off
 from bridge.mapping.template import Template
 from bridge.model.template import take_apart
-from bridge.place.held import processes
+from bridge.place.local import processes
 from bridge.place.save_group import SaveGroup
 from bridge.planning.plan import Plan
 from bridge.rules.rule import rules_of
@@ -127,7 +127,7 @@ def save(
             content.check_copies(leaves)
         limit = parse_nbytes(max_shard_size)
         single = Path(target).name if is_one_file(target) else None
-        files = Files.of(content, leaves, _metadata(metadata, content), limit=limit, single=single)
+        files = SaveFiles.of(content, leaves, _metadata(metadata, content), limit=limit, single=single)
         with reporting(progress, "writing") as report:
             if group is None:
                 assert place is not None

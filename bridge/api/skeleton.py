@@ -27,7 +27,7 @@ def skeleton(source: Source, quantized: str | Mapping[str, Any] | None = None, *
     with opened(source, **options) as stored:
         request = request_of(None, None, (), (), None, quantized)
         ckpt, _, _ = planned(stored, None, None, request)
-        dropped, spent = computed(ckpt.specs)
+        dropped, consumed = computed(ckpt.specs)
         return skeleton_text(
-            str(ckpt.source), {key: spec for key, spec in ckpt.specs.items() if key not in spent}, dropped
+            str(ckpt.source), {key: spec for key, spec in ckpt.specs.items() if key not in consumed}, dropped
         )

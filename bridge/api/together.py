@@ -11,11 +11,11 @@ import numpy as np
 
 from bridge._errors import CheckpointError, SaveError
 from bridge._text import quote
-from bridge.api.files import Files, Tensors, committed, counting, unwritable
+from bridge.api.files import SaveFiles, TensorFile, committed, counting, unwritable
 from bridge.api.progress import Progress
-from bridge.place.held import Held, is_whole
+from bridge.place.local import LocalShards, is_whole
 from bridge.place.save_group import SaveGroup
-from bridge.stream.gather import Piece, count, runs
+from bridge.stream.gather import LeafElements, count, runs
 from bridge.target.commit import Target, is_one_file
 from bridge.target.writer import check_length, holds, make_file, verify_ranges, write_ranges
 
@@ -24,7 +24,7 @@ VISIBLE = 30.0
 
 
 def write_together(
-    group: SaveGroup, place: Target | None, target: Path, files: Files, report: Progress | None, *, verify: bool
+    group: SaveGroup, place: Target | None, target: Path, files: SaveFiles, report: Progress | None, *, verify: bool
 ) -> tuple[tuple[str, ...], int]:
     """Write what this process has of all files; the one that leads makes them and commits them, when all have written.
 
@@ -99,14 +99,14 @@ def _write_part(
     group: SaveGroup,
     folder: Path,
     names: Sequence[str],
-    files: Files,
+    files: SaveFiles,
     whole: Sequence[str],
     report: Progress | None,
     *,
     verify: bool,
 ) -> int:
     """Everything that this process saves, into the files that stand in `folder`; returns how many bytes."""
-    parts = Held(files.leaves, whole=frozenset(whole))
+    parts = LocalShards(files.leaves, whole=frozenset(whole))
     own = sum(
         count(files.held.get(key, ()), parts) * spec.dtype.itemsize
         for file in files.files
@@ -131,7 +131,7 @@ def _write_part(
     return own
 
 
-def _of_copy(file: Tensors, key: str, copy: Piece, parts: Held) -> Iterator[tuple[int, np.ndarray]]:
+def _of_copy(file: TensorFile, key: str, copy: LeafElements, parts: LocalShards) -> Iterator[tuple[int, np.ndarray]]:
     """What this process has of a copy, each with the byte of the file where the key has it."""
     dtype = file.specs[key].dtype
     for start, values in runs([copy], parts, dtype):
@@ -151,7 +151,7 @@ def _await(folder: Path, process: int) -> None:
     )
 
 
-def _from_base(files: Files, file: Tensors) -> Iterator[tuple[int, np.ndarray]]:
+def _from_base(files: SaveFiles, file: TensorFile) -> Iterator[tuple[int, np.ndarray]]:
     """What a base has of one file."""
     base = files.content.base
     for key in file.specs if base is not None else ():
@@ -162,7 +162,7 @@ def _from_base(files: Files, file: Tensors) -> Iterator[tuple[int, np.ndarray]]:
                 start += part.nbytes
 
 
-def _ranges(files: Files, parts: Held, file: Tensors) -> Iterator[tuple[int, np.ndarray]]:
+def _ranges(files: SaveFiles, parts: LocalShards, file: TensorFile) -> Iterator[tuple[int, np.ndarray]]:
     """What this process has of one file, each with the byte where it starts. What no leaf has is zero already."""
     for key, spec in file.specs.items():
         try:

@@ -15,7 +15,7 @@ from bridge.checking.kept import Kept, common_rows, tensors
 from bridge.checking.layers import CELLS, CONVS, at_index
 from bridge.checking.measure import Compared, coarser
 from bridge.checking.products import Product, product_of
-from bridge.checking.recording import Call, Recording
+from bridge.checking.recording import RecordedCall, Recording
 from bridge.checking.recurrent import attention, cell, places
 
 Outcome = Compared | str
@@ -65,7 +65,7 @@ class Alone:
             if other.module == one.module and isinstance(layer, CELLS):
                 yield other, at_index(layer, other.index)
 
-    def call(self, one: Counterpart) -> Call | None:
+    def call(self, one: Counterpart) -> RecordedCall | None:
         """The first call of a counterpart."""
         calls = self.recording.calls_of(one.parts[0].module)
         return calls[0] if calls else None
@@ -213,7 +213,7 @@ def _size(given: Kept, rows: np.ndarray | None = None) -> np.ndarray:
     return np.full(want.shape, np.sqrt(np.mean(np.square(want))) if want.size else 0.0)
 
 
-def _ends(call: Call | None) -> tuple[Kept | None, Kept | None]:
+def _ends(call: RecordedCall | None) -> tuple[Kept | None, Kept | None]:
     """The first tensor that a call took, and the first that it gave."""
     if call is None:
         return None, None

@@ -10,16 +10,16 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from bridge.checking.columns import Part as Part
+from bridge.checking.columns import ColumnMatch as ColumnMatch
 from bridge.checking.columns import part_of
 from bridge.checking.layers import layers_of, main_leaf
 from bridge.checking.matching import Match, match
-from bridge.checking.pieces import Piece, pieces_of
+from bridge.checking.pieces import LayerElements, pieces_of
 from bridge.checking.recording import Recording
 from bridge.mapping.arrays import Numbers
 from bridge.model.template import joined, modules_of, take_apart
 from bridge.planning.plan import Plan
-from bridge.stream.gather import Whole, gather, pieces
+from bridge.stream.gather import HostLeaf, gather, pieces
 
 Address = tuple[str, tuple[int, ...]]
 """A layer: its name, and its index in the stack."""
@@ -35,9 +35,9 @@ class Counterpart:
 
     name: str
     index: tuple[int, ...]
-    parts: tuple[Part, ...]
+    parts: tuple[ColumnMatch, ...]
     reason: str = ""
-    pieces: Mapping[str, Sequence[Piece]] = field(default_factory=dict[str, "Sequence[Piece]"])
+    pieces: Mapping[str, Sequence[LayerElements]] = field(default_factory=dict[str, "Sequence[LayerElements]"])
     differs: str = ""
 
     @property
@@ -76,7 +76,7 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     - `plan`: the plan that it was loaded by.
     """
     parts = take_apart(model)
-    leaves = {name: [Whole(np.asarray(jax.device_get(leaf.value)))] for name, leaf in parts.arrays.items()}
+    leaves = {name: [HostLeaf(np.asarray(jax.device_get(leaf.value)))] for name, leaf in parts.arrays.items()}
     held = {key: found for key, found in pieces(plan.blocks).items() if all(piece.leaf in leaves for piece in found)}
     tensors = {key: gather(found, leaves, plan.specs[key].dtype) for key, found in held.items()}
     inexact = {entry.key for entry in plan.lossy} | {*plan.quantized}
@@ -138,7 +138,7 @@ def _layer(
     name: str,
     layer: Any,
     own: Mapping[str, Any],
-    found: Mapping[str, Mapping[tuple[int, ...], Sequence[Piece]]],
+    found: Mapping[str, Mapping[tuple[int, ...], Sequence[LayerElements]]],
     matched: Match,
     owners: Mapping[str, str],
     recording: Recording,
@@ -147,7 +147,7 @@ def _layer(
     inside = [leaf for leaf in found if leaf.startswith(f"{name}." if name else "")]
     if main_leaf(layer) is None:
         inside = [leaf for leaf in inside if "." not in leaf[len(name) + bool(name) :]]
-    by_index: dict[tuple[int, ...], dict[str, Sequence[Piece]]] = {}
+    by_index: dict[tuple[int, ...], dict[str, Sequence[LayerElements]]] = {}
     for leaf in inside:
         local = leaf[len(name) + 1 :] if name else leaf
         for index, held in found[leaf].items():
@@ -172,9 +172,9 @@ def _layer(
             yield Counterpart(name, index, _once(parts), "", held, differs)
 
 
-def _once(parts: Sequence[Part]) -> tuple[Part, ...]:
+def _once(parts: Sequence[ColumnMatch]) -> tuple[ColumnMatch, ...]:
     """Parts of one module that fill all of it stand once (terms of a sum)."""
-    found: list[Part] = []
+    found: list[ColumnMatch] = []
     for part in parts:
         if not any(one.module == part.module and one.own is None and part.own is None for one in found):
             found.append(part)
@@ -226,7 +226,7 @@ def composites(
             below = {name for name in counting if name == root or name.startswith(f"{root}." if root else "")}
             if parent == "" or below <= torch:
                 place = next(part.place for one in members for part in one.parts)
-                here[parent, index] = Counterpart(parent, index, (Part(root, place),))
+                here[parent, index] = Counterpart(parent, index, (ColumnMatch(root, place),))
         # Experts of one tensor are one module in PyTorch, and no module each.
         if len({one.module for one in here.values()}) == len(here):
             found |= here

@@ -10,14 +10,13 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from bridge._errors import BridgeError, RuleError
-from bridge.checking.pieces import Piece
+from bridge.checking.pieces import LayerElements
 from bridge.mapping.indexmap import IndexMap, strided
 from bridge.planning.plan import Plan, make_plan
 from bridge.rules.check import branch_count, branch_picks, picked_labels
 from bridge.rules.options import Options, rule_text
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axis, Choice, Hole, Index, Name, Parts, Rest, Side, literal
-from bridge.rules.syntax import Piece as NamePiece
+from bridge.rules.syntax import Axis, Choice, Hole, Index, JoinedParts, Name, NamePiece, Rest, Side, literal
 
 _AXES = {1: "o", 2: "oi", 3: "oiw", 4: "oihw", 5: "oidhw"}
 _OTHERS = "abcdefgh"
@@ -49,7 +48,7 @@ class Edit(NamedTuple):
     key: Name | None = None
 
 
-def branch_of(plan: Plan, piece: Piece) -> Branch | None:
+def branch_of(plan: Plan, piece: LayerElements) -> Branch | None:
     """The rule of the plan that brings a key to a leaf."""
     for rule in plan.rules:
         for branch in branches_of(rule):
@@ -109,9 +108,9 @@ def edited(branch: Branch, edit: Edit, rank: int) -> str | None:
         lead = axes[: len(axes) - rank]
         if edit.parts is not None:
             labels = [_OTHERS[n] for n in range(len(edit.parts))]
-            parts = Axis((Parts(tuple(labels)),))
+            parts = Axis((JoinedParts(tuple(labels)),))
             keys = [Side(side.name, (parts, *(side.axes or ())[1:])) for side in keys]
-            own[0] = Axis((Parts(tuple(labels[n] for n in edit.parts)),))
+            own[0] = Axis((JoinedParts(tuple(labels[n] for n in edit.parts)),))
         leaf = Side(leaf.name, (*lead, *own))
     scale, add = (new if new is not None else old for new, old in ((edit.scale, rule.scale), (edit.add, rule.add)))
     options = Options(rule.sizes, scale, add, tuple(sorted(flip)), rule.tie, rule.copy, rule.alt)
@@ -123,7 +122,7 @@ def edited(branch: Branch, edit: Edit, rank: int) -> str | None:
 
 def has_parts(rule: Rule) -> bool:
     """Whether axes tell the branches of a rule apart: then no branch stands for itself."""
-    return any(isinstance(factor, Parts) for side in (*rule.keys, rule.leaf) if side for factor in side.factors())
+    return any(isinstance(factor, JoinedParts) for side in (*rule.keys, rule.leaf) if side for factor in side.factors())
 
 
 def _with_axes(keys: Sequence[Side], leaf: Side, rank: int, anew: bool) -> tuple[list[Side], Side]:

@@ -22,7 +22,7 @@ _BF16 = np.dtype(ml_dtypes.bfloat16)
 _MANY = 200  # equal parameters: beyond that only those with the same numbers in their names are looked at
 
 
-class Place(NamedTuple):
+class KeyPlace(NamedTuple):
     """Where a key's values are in memory: a parameter; or rows of one of its matrices, from `row` on."""
 
     param: str
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 class Match(NamedTuple):
     """Where each key is, and why others are nowhere, or were found by their names only: their values differ."""
 
-    places: Mapping[str, Place]
+    places: Mapping[str, KeyPlace]
     reasons: Mapping[str, str]
 
 
@@ -47,7 +47,7 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
     """
     inexact = set(inexact)
     finder = _Finder(recording.params)
-    places: dict[str, Place] = {}
+    places: dict[str, KeyPlace] = {}
     reasons: dict[str, str] = {}
     groups: dict[tuple[int, Shape], list[str]] = {}
     for key, value in values.items():
@@ -70,9 +70,9 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
             name for name, param in left.items() if param.shape == value.shape and likeness(key, name)[:2] > (True, 0)
         ]
         if key in left and left[key].shape == value.shape:
-            places[key] = Place(key)
+            places[key] = KeyPlace(key)
         elif alike:
-            places[key] = Place(max(alike, key=lambda name: likeness(key, name)))
+            places[key] = KeyPlace(max(alike, key=lambda name: likeness(key, name)))
         else:
             reasons[key] = f"no parameter of the recorded model has the values of '{key}'"
             continue
@@ -98,13 +98,13 @@ class _Finder:
     def __init__(self, params: Mapping[str, Param]) -> None:
         self.params = params
         self.equal: dict[tuple[int, Shape], list[str]] = {}
-        self.rows: dict[tuple[int, int], list[Place]] = {}
+        self.rows: dict[tuple[int, int], list[KeyPlace]] = {}
         for name, param in params.items():
             self.equal.setdefault((param.crc, param.shape), []).append(name)
             for (matrix, row), crc in param.rows.items():
-                self.rows.setdefault((crc, param.shape[-1]), []).append(Place(name, matrix, row))
+                self.rows.setdefault((crc, param.shape[-1]), []).append(KeyPlace(name, matrix, row))
 
-    def fused(self, key: str, value: np.ndarray) -> Place | None:
+    def fused(self, key: str, value: np.ndarray) -> KeyPlace | None:
         """The rows of a larger parameter that are a key's, which has one matrix."""
         if value.ndim < 2 or 0 in value.shape:
             return None
@@ -135,10 +135,10 @@ def likeness(key: str, param: str) -> tuple[bool, int, int]:
     return template(key)[1] == template(param)[1], ends, len({*mine} & {*theirs})
 
 
-def _assigned(keys: Sequence[str], params: Sequence[str]) -> dict[str, Place]:
+def _assigned(keys: Sequence[str], params: Sequence[str]) -> dict[str, KeyPlace]:
     """Equal keys to equal parameters, each to one, those whose names are most alike first."""
     if len(keys) == len(params) == 1:
-        return {keys[0]: Place(params[0])}
+        return {keys[0]: KeyPlace(params[0])}
     if len(keys) * len(params) > _MANY * _MANY:
         by_numbers: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
         for side, names in enumerate((keys, params)):
@@ -147,11 +147,11 @@ def _assigned(keys: Sequence[str], params: Sequence[str]) -> dict[str, Place]:
         pairs = [pair for pair in by_numbers.values() if len(pair[0]) * len(pair[1]) <= _MANY * _MANY]
         return {key: place for mine, theirs in pairs for key, place in _assigned(mine, theirs).items()}
     scored = sorted(((likeness(key, param), key, param) for key in keys for param in params), reverse=True)
-    found: dict[str, Place] = {}
+    found: dict[str, KeyPlace] = {}
     taken: set[str] = set()
     for _, key, param in scored:
         if key not in found and param not in taken:
-            found[key] = Place(param)
+            found[key] = KeyPlace(param)
             taken.add(param)
     # One parameter that several keys are: what is tied in memory.
-    return {key: found.get(key) or Place(next(p for _, k, p in scored if k == key)) for key in keys}
+    return {key: found.get(key) or KeyPlace(next(p for _, k, p in scored if k == key)) for key in keys}

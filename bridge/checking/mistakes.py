@@ -15,7 +15,7 @@ from bridge.checking.counterparts import Counterpart, Counterparts
 from bridge.checking.edits import Branch, Edit, branch_of, edited, moved, proven, renamed
 from bridge.checking.layers import CELLS, CONVS, at_index
 from bridge.checking.measure import Compared
-from bridge.checking.pieces import Piece
+from bridge.checking.pieces import LayerElements
 from bridge.planning.plan import Plan
 from bridge.rules.syntax import literal
 
@@ -30,7 +30,7 @@ class Found(NamedTuple):
     rule: str | None = None
 
 
-class Trial(NamedTuple):
+class ValueTrial(NamedTuple):
     """Other values for leaves of a layer, what this is in words, and the edit of the rule that does it."""
 
     leaves: dict[str, Any]
@@ -63,7 +63,7 @@ class Mistakes:
             return Found(f"{off}; {one.differs}: the plan and the recording must be of the same checkpoint")
         return Found(f"{off}; nothing on the list of mistakes makes it agree: look at its own code")
 
-    def found(self, one: Counterpart, trial: Trial, off: str) -> Found:
+    def found(self, one: Counterpart, trial: ValueTrial, off: str) -> Found:
         """The rules that do what a trial did, if they can be said and proven."""
         if trial.edit.scale not in (None, 1.0) and not self.in_run:
             return Found(
@@ -82,14 +82,14 @@ class Mistakes:
             texts.append(text)
         return Found(f"{off}; {trial.what} it agrees: {_EVIDENCE}. The rule:", "\n".join(texts))
 
-    def keyed(self, branch: Branch | None, piece: Piece, edit: Edit) -> Edit | None:
+    def keyed(self, branch: Branch | None, piece: LayerElements, edit: Edit) -> Edit | None:
         """The edit, with the indices of the rule in the name of another key."""
         if branch is None or edit.key is None:
             return edit
         name = renamed(branch, piece.key, str(edit.key).replace("\\", ""))
         return None if name is None else edit._replace(key=name)
 
-    def trials(self, layer: Any, one: Counterpart, outcome: Compared) -> Iterator[Trial]:
+    def trials(self, layer: Any, one: Counterpart, outcome: Compared) -> Iterator[ValueTrial]:
         """The list."""
         leaves = {name: value for name in one.pieces if (value := _leaf(layer, name)) is not None}
         for name, value in leaves.items():
@@ -100,12 +100,12 @@ class Mistakes:
         for name, value in leaves.items():
             rule = one.pieces[name][0]
             for add in (1.0, -1.0):
-                yield Trial({name: value + add}, f"with {add:g} added to '{name}'", Edit(add=rule.add + add))
+                yield ValueTrial({name: value + add}, f"with {add:g} added to '{name}'", Edit(add=rule.add + add))
             yield from self.scaled(layer, one, name, value, outcome)
         for name, value in leaves.items():
             yield from self.other_keys(one, name, value)
 
-    def scaled(self, layer: Any, one: Counterpart, name: str, value: Any, outcome: Compared) -> Iterator[Trial]:
+    def scaled(self, layer: Any, one: Counterpart, name: str, value: Any, outcome: Compared) -> Iterator[ValueTrial]:
         """The factor that fits best, as a short number where one is near."""
         without = self.alone.compare(_replaced(layer, {name: jnp.zeros_like(value)}), one)
         if not isinstance(without, Compared) or without.got.shape != outcome.got.shape:
@@ -119,9 +119,9 @@ class Mistakes:
         old = one.pieces[name][0].scale
         for digits in (2, 4, 6):
             short = float(f"{factor:.{digits}g}")
-            yield Trial({name: value * short}, f"with '{name}' times {short:g}", Edit(scale=float(old * short)))
+            yield ValueTrial({name: value * short}, f"with '{name}' times {short:g}", Edit(scale=float(old * short)))
 
-    def other_keys(self, one: Counterpart, name: str, value: Any) -> Iterator[Trial]:
+    def other_keys(self, one: Counterpart, name: str, value: Any) -> Iterator[ValueTrial]:
         """The values of another key of the shape."""
         held = one.pieces[name]
         if len(held) != 1:
@@ -130,7 +130,7 @@ class Mistakes:
         others = [key for key, t in tensors.items() if t.shape == piece.index_map.key_shape and key != piece.key]
         for key in others[:_KEYS]:
             values = jnp.asarray(moved(piece.index_map, tensors[key])).astype(value.dtype) * piece.scale + piece.add
-            yield Trial({name: values}, f"with '{key}' as '{name}'", Edit(key=literal(key)))
+            yield ValueTrial({name: values}, f"with '{key}' as '{name}'", Edit(key=literal(key)))
 
 
 def epsilon(one: Counterpart, layer: Any, alone: Alone) -> str | None:
@@ -143,7 +143,7 @@ def epsilon(one: Counterpart, layer: Any, alone: Alone) -> str | None:
     return f"its epsilon is {mine:g}, PyTorch's is {theirs:g}: give the layer eps={theirs:g}"
 
 
-def _turned(name: str, value: Any, layer: Any) -> Iterator[Trial]:
+def _turned(name: str, value: Any, layer: Any) -> Iterator[ValueTrial]:
     """The axes in another order, or backwards."""
     rank = value.ndim
     orders: list[tuple[tuple[int, ...], str]] = [((1, 0), "transposed")] if rank == 2 else []
@@ -159,23 +159,23 @@ def _turned(name: str, value: Any, layer: Any) -> Iterator[Trial]:
     for order, what in orders:
         turned = jnp.transpose(value, order)
         if turned.shape == value.shape:
-            yield Trial({name: turned}, what, Edit(order=order))
+            yield ValueTrial({name: turned}, what, Edit(order=order))
     for axes in flips:
         if axes:
-            yield Trial({name: jnp.flip(value, axes)}, f"with '{name}' backwards", Edit(flip=axes))
+            yield ValueTrial({name: jnp.flip(value, axes)}, f"with '{name}' backwards", Edit(flip=axes))
     for order, what in orders if flips else ():
         turned = jnp.flip(jnp.transpose(value, order), places)
         if turned.shape == value.shape and places:
-            yield Trial({name: turned}, f"{what} and backwards", Edit(order=order, flip=places))
+            yield ValueTrial({name: turned}, f"{what} and backwards", Edit(order=order, flip=places))
 
 
-def _gates(layer: Any, leaves: dict[str, Any]) -> Iterator[Trial]:
+def _gates(layer: Any, leaves: dict[str, Any]) -> Iterator[ValueTrial]:
     """The gates of a recurrent cell in another order."""
     count = 4 if isinstance(layer, eqx.nn.LSTMCell) else 3
     names = [name for name, value in leaves.items() if value.shape[0] % count == 0 and name != "bias_n"]
     for order in list(permutations(range(count)))[1:]:
         turned = {name: jnp.concatenate([jnp.split(leaves[name], count)[n] for n in order]) for name in names}
-        yield Trial(turned, "with its gates in another order", Edit(parts=order))
+        yield ValueTrial(turned, "with its gates in another order", Edit(parts=order))
 
 
 def _with_size(repaired: Compared, outcome: Compared) -> Compared:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bridge.checking.counterparts import Part
+from bridge.checking.counterparts import ColumnMatch
 from bridge.checking.kept import Kept, common_rows, tensors
 from bridge.checking.recording import Op, Recording
 from bridge.mapping.arrays import Numbers
@@ -22,7 +22,7 @@ class Product(NamedTuple):
     dtype: np.dtype
 
 
-def product_of(recording: Recording, part: Part, width: int, height: int) -> Product | str:
+def product_of(recording: Recording, part: ColumnMatch, width: int, height: int) -> Product | str:
     """The recorded product of one part of a linear layer from `width` to `height` columns; or why there is none."""
     module = recording.modules[part.module]
     own = np.arange(height) if part.own is None else part.own
@@ -50,7 +50,7 @@ def product_of(recording: Recording, part: Part, width: int, height: int) -> Pro
     return reason
 
 
-def _is_of(recording: Recording, name: str, part: Part) -> bool:
+def _is_of(recording: Recording, name: str, part: ColumnMatch) -> bool:
     """Whether a product is one with the parameter of this part."""
     one, other = recording.params.get(name), recording.params.get(part.place.param)
     return one is not None and other is not None and one.storage[0] == other.storage[0]
@@ -68,7 +68,7 @@ def _product(
     return Product(taken, given[:, there], own[mine], bias, kept.dtype)
 
 
-def _of_op(recording: Recording, op: Op, part: Part, own: Numbers, theirs: Numbers) -> Product | str:
+def _of_op(recording: Recording, op: Op, part: ColumnMatch, own: Numbers, theirs: Numbers) -> Product | str:
     """A product outside of a layer: `taken @ view` where the view is of the parameter of this part."""
     param = recording.params[part.place.param]
     if len(op.shape) < 2 or len(param.shape) < 2 or len(op.strides) != len(op.shape):

@@ -37,7 +37,7 @@ class TorchModule(NamedTuple):
     params: Mapping[str, str]
 
 
-class Call(NamedTuple):
+class RecordedCall(NamedTuple):
     """One call of a module: when it began and ended, what it took and gave; `corner` of a small part, whole."""
 
     module: str
@@ -78,7 +78,7 @@ class Recording:
     """What a PyTorch model took and gave, module by module."""
 
     def __init__(self, source: str, content: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
-        parse = _Parser(source, content, tensors)
+        parse = _RecordingParser(source, content, tensors)
         self.source = source
         self.kind = parse.text(content, "class", "the recording")
         self.modules = parse.modules()
@@ -86,7 +86,7 @@ class Recording:
         self.params = parse.params()
         self.ops = parse.ops(self.modules)
         self.skipped = parse.skipped()
-        self._calls: dict[str, list[Call]] = {}
+        self._calls: dict[str, list[RecordedCall]] = {}
         for call in self.calls:
             self._calls.setdefault(call.module, []).append(call)
 
@@ -96,7 +96,7 @@ class Recording:
         with open_checkpoint(path) as ckpt:
             return _read(ckpt)
 
-    def calls_of(self, module: str) -> Sequence[Call]:
+    def calls_of(self, module: str) -> Sequence[RecordedCall]:
         """The calls of one module that were kept, in their order."""
         return self._calls.get(module, ())
 
@@ -113,7 +113,7 @@ def _read(ckpt: Checkpoint) -> Recording:
     return Recording(name, content, {key: ckpt[key] for key in ckpt})
 
 
-class _Parser:
+class _RecordingParser:
     """Turns JSON into what it says. Every wrong place is one and the same `CheckpointError`."""
 
     def __init__(self, source: str, content: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
@@ -224,9 +224,9 @@ class _Parser:
             found[name] = TorchModule(name, *classes, attrs, tuple(aliases), params)
         return found
 
-    def calls(self, modules: Mapping[str, TorchModule]) -> tuple[Call, ...]:
+    def calls(self, modules: Mapping[str, TorchModule]) -> tuple[RecordedCall, ...]:
         """The calls, in the order in which they began."""
-        found: list[Call] = []
+        found: list[RecordedCall] = []
         for n, entry in enumerate(self.list(self.content.get("calls"), "calls")):
             where = f"calls[{n}]"
             name = self.known(entry, where, modules)
@@ -242,7 +242,7 @@ class _Parser:
                     self.wrong(f"{where}.corner.in", pair.get("in"), "the arguments of a call")
             ticks = self.number(entry, "start", where), self.number(entry, "end", where)
             output = self.tree(entry.get("out"), f"{where}.out")
-            found.append(Call(name, *ticks, taken["args"], taken["kwargs"], output, corner))
+            found.append(RecordedCall(name, *ticks, taken["args"], taken["kwargs"], output, corner))
         return tuple(sorted(found, key=lambda call: call.start))
 
     def ops(self, modules: Mapping[str, TorchModule]) -> tuple[Op, ...]:

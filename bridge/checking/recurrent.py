@@ -13,15 +13,15 @@ import numpy as np
 from bridge.checking.counterparts import Counterpart
 from bridge.checking.kept import Kept, tensors
 from bridge.checking.measure import Compared, coarser
-from bridge.checking.recording import Call, Recording, TorchModule
+from bridge.checking.recording import RecordedCall, Recording, TorchModule
 
 Outcome = Compared | str
-Place = tuple[int, bool]
+CellPlace = tuple[int, bool]
 """Of a cell in an RNN: the number of its layer, and whether it runs backwards."""
 _NOT_WHOLE = "its input was not kept whole: record a shorter input, or raise the recorder's limit"
 
 
-def cell(layer: Any, one: Counterpart, recording: Recording, beside: Mapping[Place, Any]) -> Outcome:
+def cell(layer: Any, one: Counterpart, recording: Recording, beside: Mapping[CellPlace, Any]) -> Outcome:
     """A cell of Equinox's against `nn.GRUCell`, `nn.LSTMCell`, or `nn.GRU`, `nn.LSTM` with the cells beside it."""
     module = recording.modules[one.parts[0].module]
     call = next(iter(recording.calls_of(module.name)), None)
@@ -41,20 +41,20 @@ def cell(layer: Any, one: Counterpart, recording: Recording, beside: Mapping[Pla
     return _sequence(_place(one), {**beside, _place(one): layer}, module, call, x, given)
 
 
-def _place(one: Counterpart) -> Place:
+def _place(one: Counterpart) -> CellPlace:
     """Which layer of an `nn.GRU` or `nn.LSTM` a cell is, and whether it runs backwards."""
     key = one.parts[0].place.param.rpartition(".")[2]
     number, _, reverse = key.removeprefix("weight_ih_l").partition("_")
     return int(number) if number.isdecimal() else -1, bool(reverse)
 
 
-def places(cells: Iterable[tuple[Counterpart, Any]]) -> dict[Place, Any]:
+def places(cells: Iterable[tuple[Counterpart, Any]]) -> dict[CellPlace, Any]:
     """The cells of one module of PyTorch's, by their places in it."""
     return {_place(one): layer for one, layer in cells}
 
 
 def _sequence(
-    own: Place, cells: Mapping[Place, Any], module: TorchModule, call: Call, x: jax.Array, given: Kept
+    own: CellPlace, cells: Mapping[CellPlace, Any], module: TorchModule, call: RecordedCall, x: jax.Array, given: Kept
 ) -> Outcome:
     """All cells of an `nn.GRU` or `nn.LSTM`, over time: of those inside it only the end of all is known."""
     layers, both = module.attrs.get("num_layers", 1), bool(module.attrs.get("bidirectional", False))

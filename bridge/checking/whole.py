@@ -9,7 +9,7 @@ from typing import Any
 from bridge._text import quote
 from bridge.checking.counterparts import Address, Counterparts, counterparts
 from bridge.checking.recording import Recording
-from bridge.checking.whole_events import IN, OUT, Beside
+from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.checking.whole_run import Judged, judge
 from bridge.checking.whole_trials import Repair, Trials
 from bridge.checking.whole_try import try_run
@@ -50,7 +50,7 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
     traced = try_run(recording, pairs, model) if trace is None else trace
     if isinstance(traced, str):
         return WholeRun(traced)
-    beside = Beside(recording, pairs)
+    beside = AlignedCalls(recording, pairs)
     judged = judge(beside, beside.events(traced))
     if not judged.compared:
         return WholeRun("was not compared: the trace and the recording have no outputs of one shape")
@@ -71,7 +71,7 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
         # What else is wrong shows once this is right: the same mistake in another stack, for one.
         model, plan, traced = repair.model, repair.plan, traced.again(repair.model)
         pairs = counterparts(recording, model, plan)
-        beside = Beside(recording, pairs)
+        beside = AlignedCalls(recording, pairs)
         judged = judge(beside, beside.events(traced))
     return WholeRun(f"departs at {_named(next(iter(departed)))}", True, departed, *inside)
 

@@ -13,7 +13,7 @@ import numpy as np
 from bridge.checking.kept import Kept
 from bridge.mapping.arrays import Numbers, Shape
 
-View = Callable[[Any], Any]
+TorchView = Callable[[Any], Any]
 """An array of the run in the shape that PyTorch has it in. Takes numpy's arrays and JAX's."""
 
 
@@ -34,7 +34,7 @@ class Wanted(NamedTuple):
         else:
             yield (*self.kept.shape[:-1], len(self.theirs if self.theirs is not None else ()))
 
-    def view(self, shape: Shape) -> View | None:
+    def view(self, shape: Shape) -> TorchView | None:
         """How an array of `shape` becomes one of the tensor's; `None` where it can not."""
         for wanted in self.shapes:
             wanted = (*wanted[:-1], shape[-1]) if wanted and wanted[-1] == -1 and shape else wanted
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
         return rows[:, [mine for mine, _ in both]], matrix[:, [place for _, place in both]]
 
 
-def view(shape: Shape, wanted: Shape) -> View | None:
+def view(shape: Shape, wanted: Shape) -> TorchView | None:
     """How an array of `shape` becomes one of shape `wanted`: as it is, with axes joined or split, exchanged where
     their extents tell them apart, or the same for every example.
     """
@@ -93,7 +93,7 @@ def _regrouped(one: Shape, other: Shape) -> bool:
     return a <= b or b <= a
 
 
-class Array(NamedTuple):
+class RunArray(NamedTuple):
     """An array of the run, at one place of its stack; of one that was cut to the recorded rows those, as a matrix."""
 
     values: np.ndarray
@@ -104,7 +104,7 @@ class Array(NamedTuple):
         """Whether only rows of it are there."""
         return self.values.shape != self.shape
 
-    def rows(self, found: View, kept: Kept) -> np.ndarray:
+    def rows(self, found: TorchView, kept: Kept) -> np.ndarray:
         """The rows that are kept of the tensor, or as many of the first of them as there are."""
         if self.cut:
             return self.values
@@ -112,7 +112,7 @@ class Array(NamedTuple):
         return turned.reshape(-1, turned.shape[-1] if turned.ndim else 1)[kept.rows]
 
 
-def first_fit(wanted: Sequence[Wanted], shapes: Sequence[Shape]) -> tuple[int, int, View] | None:
+def first_fit(wanted: Sequence[Wanted], shapes: Sequence[Shape]) -> tuple[int, int, TorchView] | None:
     """The first array that fits a recorded tensor: its number, the tensor's, and how it does."""
     for number, shape in enumerate(shapes):
         for place, one in enumerate(wanted):

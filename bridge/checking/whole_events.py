@@ -10,12 +10,12 @@ import equinox as eqx
 import jax.tree_util as jtu
 import numpy as np
 
-from bridge.checking.counterparts import Address, Counterpart, Counterparts, Part
+from bridge.checking.counterparts import Address, ColumnMatch, Counterpart, Counterparts
 from bridge.checking.kept import tensors
 from bridge.checking.measure import coarser
-from bridge.checking.recording import Call as Recorded
+from bridge.checking.recording import RecordedCall as Recorded
 from bridge.checking.recording import Recording
-from bridge.checking.whole_align import Array, Wanted, distance, first_fit
+from bridge.checking.whole_align import RunArray, Wanted, distance, first_fit
 from bridge.tracing.interpret import Met
 from bridge.tracing.mark import Slot
 from bridge.tracing.trace import Call, Trace
@@ -34,7 +34,7 @@ class Event(NamedTuple):
     dtype: np.dtype
 
 
-class Beside:
+class AlignedCalls:
     """Recorded calls beside traced ones."""
 
     def __init__(self, recording: Recording, pairs: Counterparts) -> None:
@@ -64,14 +64,14 @@ class Beside:
                     error, dtype = self._error(at, side, held, index, recorded)
                     yield Event(at, side, order, error, dtype)
 
-    def _recorded(self, at: Address, number: int) -> list[tuple[Part | None, Recorded]]:
+    def _recorded(self, at: Address, number: int) -> list[tuple[ColumnMatch | None, Recorded]]:
         """The recorded calls of a layer's counterparts. The root's are the root's."""
         one = self.known.get(at)
-        parts: Sequence[Part | None] = one.parts if one is not None else ()
+        parts: Sequence[ColumnMatch | None] = one.parts if one is not None else ()
         names = [part.module for part in parts if part is not None]
         if at == ("", ()) and at not in self.pairs.layers:
             parts, names = [None, *parts], ["", *names]
-        found: list[tuple[Part | None, Recorded]] = []
+        found: list[tuple[ColumnMatch | None, Recorded]] = []
         for part, name in zip(parts, names, strict=True):
             if part is not None and at in self.pairs.layers and self._is_shared(at[0], part):
                 continue
@@ -80,7 +80,7 @@ class Beside:
                 found.append((part, calls[number]))
         return found
 
-    def _is_shared(self, name: str, part: Part) -> bool:
+    def _is_shared(self, name: str, part: ColumnMatch) -> bool:
         """Whether the torch module is more than a linear layer: it holds the matrices of many, as of experts."""
         rank = len(self.recording.params[part.place.param].shape)
         return isinstance(self.pairs.modules[name], eqx.nn.Linear) and (part.place.matrix is not None and rank > 2)
@@ -91,7 +91,7 @@ class Beside:
         side: str,
         held: Sequence[Met],
         index: tuple[int, ...],
-        recorded: Sequence[tuple[Part | None, Recorded]],
+        recorded: Sequence[tuple[ColumnMatch | None, Recorded]],
     ) -> tuple[float | None, np.dtype]:
         """The distance of one side of a call; of a layer that joins several modules the largest."""
         one, errors, dtype = self.known.get(at), list[float](), np.dtype(np.float32)
@@ -106,13 +106,13 @@ class Beside:
                     break
         return max(errors, default=None), dtype
 
-    def wanted(self, one: Counterpart | None, part: Part | None, side: str, kept: Any) -> Wanted:
+    def wanted(self, one: Counterpart | None, part: ColumnMatch | None, side: str, kept: Any) -> Wanted:
         """A recorded tensor as a layer has it."""
         if part is None or one is None or (one.name, one.index) not in self.pairs.layers:
             return Wanted(kept)
         return Wanted(kept, part.own, part.theirs) if side == OUT else Wanted(kept, None, one.taken)
 
-    def _compared(self, arrays: Sequence[Array], wanted: Sequence[Wanted]) -> tuple[float, np.dtype] | None:
+    def _compared(self, arrays: Sequence[RunArray], wanted: Sequence[Wanted]) -> tuple[float, np.dtype] | None:
         fit = first_fit(wanted, [array.shape for array in arrays])
         if fit is None:
             return None
@@ -125,11 +125,11 @@ class Beside:
             return None
         return distance(got, want), coarser(got.dtype, want.dtype)
 
-    def input_of(self, call: Call, index: tuple[int, ...]) -> list[Array]:
+    def input_of(self, call: Call, index: tuple[int, ...]) -> list[RunArray]:
         """What a module was called with, at one place of its stack."""
         return [_at(met, index) for met in _marks(call, IN)]
 
-    def same_inputs(self, arrays: Sequence[Array], limit: float) -> list[str]:
+    def same_inputs(self, arrays: Sequence[RunArray], limit: float) -> list[str]:
         """The torch modules that were called with the same."""
         found: list[str] = []
         for name in self.recording.modules:
@@ -150,15 +150,15 @@ def _marks(call: Call, side: str) -> list[Met]:
     return [call.marks[number] for number in numbers if number in call.marks]
 
 
-def _at(met: Met, index: tuple[int, ...]) -> Array:
+def _at(met: Met, index: tuple[int, ...]) -> RunArray:
     """A value at one place of the axes along which its module changes."""
     left, loops = list(index), met.mark.order.count(None)
     picks = tuple(left.pop(0) if stacked and left else slice(None) for stacked in met.mark.axes)
     values = np.asarray(met.value)
     if values.shape[loops:] != met.mark.shape:  # cut where it was made, in loops over the stack alone
-        return Array(values[picks[:loops]], met.mark.shape)
+        return RunArray(values[picks[:loops]], met.mark.shape)
     values = values[picks]
-    return Array(values, values.shape)
+    return RunArray(values, values.shape)
 
 
 def _order(met: Met, index: tuple[int, ...], side: str) -> tuple[int, ...]:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from bridge.checking.counterparts import Counterpart
 from bridge.checking.edits import Branch, branch_of, has_parts
-from bridge.checking.whole_rules import Change, spelled, with_others
+from bridge.checking.whole_rules import RuleChange, spelled, with_others
 from bridge.planning.plan import Plan
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Index, Side
 
 
-def as_they_are(plan: Plan, layers: Sequence[Counterpart]) -> Change | None:
+def as_they_are(plan: Plan, layers: Sequence[Counterpart]) -> RuleChange | None:
     """The rules of some layers without the axes that lay out their elements otherwise."""
     found: dict[str, str] = {}
     row: list[Branch] = []
@@ -36,7 +36,7 @@ def as_they_are(plan: Plan, layers: Sequence[Counterpart]) -> Change | None:
     )
 
 
-def halves(plan: Plan, layers: Sequence[Counterpart], half: int, *, to_pairs: bool) -> Change | None:
+def halves(plan: Plan, layers: Sequence[Counterpart], half: int, *, to_pairs: bool) -> RuleChange | None:
     """The rows of some layers, of heads of `2 * half` rows, from halves to pairs, or the other way."""
     row, texts, leaves = list[Branch](), list[str](), list[str]()
     for one in layers:
@@ -79,11 +79,11 @@ def _free(indices: Sequence[str]) -> tuple[str, str, str, str]:
     return left[0], left[1], left[2], left[3]
 
 
-def _change(row: Sequence[Branch], texts: Sequence[str], what: str, leaves: frozenset[str]) -> Change | None:
+def _change(row: Sequence[Branch], texts: Sequence[str], what: str, leaves: frozenset[str]) -> RuleChange | None:
     """The change that puts a text in the place of each branch."""
     held: dict[Rule, tuple[str, ...]] = {}
     for branch, text in zip(row, texts, strict=True):
         if has_parts(branch.rule):
             return None
         held[branch.rule] = (*held.get(branch.rule, ()), text)
-    return Change(with_others(held, row), what, leaves, tuple(texts))
+    return RuleChange(with_others(held, row), what, leaves, tuple(texts))

@@ -11,16 +11,15 @@ from numpy.lib.stride_tricks import as_strided
 from bridge._errors import BridgeError, RuleError
 from bridge.checking.counterparts import Counterpart
 from bridge.checking.edits import Branch, Edit, branch_of, branches_of, edited, has_parts, is_named
-from bridge.checking.pieces import Piece
+from bridge.checking.pieces import LayerElements
 from bridge.mapping.indexmap import IndexMap, strided
 from bridge.planning.plan import Plan, make_plan
 from bridge.rules.options import Options, rule_text
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axis, Choice, Hole, Index, Name, Parts, Segment, Selection, Side
-from bridge.rules.syntax import Piece as NamePiece
+from bridge.rules.syntax import Axis, Choice, Hole, Index, JoinedParts, Name, NamePiece, Segment, Selection, Side
 
 
-class Change(NamedTuple):
+class RuleChange(NamedTuple):
     """Rules in place of some of the plan's, what they do in words, and the leaves that they fill otherwise."""
 
     texts: Mapping[Rule, tuple[str, ...]]
@@ -71,7 +70,7 @@ def _put(index_map: IndexMap, tensor: np.ndarray, out: np.ndarray, *, more: bool
     place[...] = (place + source if more else source).astype(out.dtype)
 
 
-def exchanged(plan: Plan, layers: Sequence[Counterpart]) -> Iterator[Change]:
+def exchanged(plan: Plan, layers: Sequence[Counterpart]) -> Iterator[RuleChange]:
     """Changes by which each of some layers takes the keys of the next one, and the last those of the first."""
     columns = [{local: held[0] for local, held in one.pieces.items() if len(held) == 1} for one in layers]
     if not columns[0] or any(column.keys() != columns[0].keys() for column in columns):
@@ -94,7 +93,7 @@ def exchanged(plan: Plan, layers: Sequence[Counterpart]) -> Iterator[Change]:
             texts |= found[0]
             shown += found[1]
         else:
-            yield Change(texts, what, leaves, tuple(dict.fromkeys(shown)))
+            yield RuleChange(texts, what, leaves, tuple(dict.fromkeys(shown)))
 
 
 _Spelled = tuple[dict[Rule, tuple[str, ...]], list[str]] | None
@@ -178,7 +177,7 @@ def _label(branch: Branch, name: Name, picked: Name) -> str | None:
 def _part(branch: Branch) -> str | None:
     """The label of the part of an axis that is a branch's."""
     rule = branch.rule
-    parts = [factor for factor in rule.keys[0].factors() if isinstance(factor, Parts)]
+    parts = [factor for factor in rule.keys[0].factors() if isinstance(factor, JoinedParts)]
     if len(parts) != 1 or len(rule.pairing) != 1:
         return None
     pair = rule.pairing[0]
@@ -205,7 +204,7 @@ def _relabelled(side: Side, order: Mapping[str, str]) -> Side:
 def _axis(axis: Any, labels: Any) -> Any:
     if not isinstance(axis, Axis):
         return axis
-    return Axis(tuple(Parts(labels(f.labels)) if isinstance(f, Parts) else f for f in axis.factors))
+    return Axis(tuple(JoinedParts(labels(f.labels)) if isinstance(f, JoinedParts) else f for f in axis.factors))
 
 
 def _with_indices(name: Name, own: Name) -> Name | None:
@@ -235,7 +234,7 @@ def spelled(
         return None
 
 
-def edit_of(plan: Plan, piece: Piece, edit: Edit, what: str) -> Change | None:
+def edit_of(plan: Plan, piece: LayerElements, edit: Edit, what: str) -> RuleChange | None:
     """The rule of one leaf with an edit."""
     branch = branch_of(plan, piece)
     text = None if branch is None else edited(branch, edit, len(piece.index_map.leaf_shape))
@@ -243,10 +242,10 @@ def edit_of(plan: Plan, piece: Piece, edit: Edit, what: str) -> Change | None:
         return None
     held = {branch.rule: (text,)}
     alone = has_parts(branch.rule) or branch.one
-    return Change(held if alone else with_others(held, [branch]), what, frozenset([piece.leaf]), (text,))
+    return RuleChange(held if alone else with_others(held, [branch]), what, frozenset([piece.leaf]), (text,))
 
 
-def in_order(plan: Plan) -> Change | None:
+def in_order(plan: Plan) -> RuleChange | None:
     """Every list of picked indices that is not in order, in order: `{l[0,2,1]}` as `{l}`."""
     texts: dict[Rule, tuple[str, ...]] = {}
     for rule in plan.rules:
@@ -258,7 +257,7 @@ def in_order(plan: Plan) -> Change | None:
     leaves = frozenset(
         leaf for rule in texts for one in branches_of(rule) for leaf in plan.leaves if is_named(one.leaf, leaf)
     )
-    return Change(texts, "with its layers in their order", leaves, shown) if texts else None
+    return RuleChange(texts, "with its layers in their order", leaves, shown) if texts else None
 
 
 def _sorted(name: Name) -> Name:

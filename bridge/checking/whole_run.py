@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge.checking.counterparts import Address
 from bridge.checking.kept import tensors
-from bridge.checking.whole_events import IN, OUT, Beside, Event
+from bridge.checking.whole_events import IN, OUT, AlignedCalls, Event
 
 _FLOORS = {8: 1e-12, 4: 1e-5, 2: 0.03}
 _GROWTH = 6.0
@@ -50,7 +50,7 @@ class Judgement(NamedTuple):
         return any(one.agrees is not None for one in self.events if one.event.side == OUT)
 
 
-def judge(beside: Beside, events: Sequence[Event]) -> Judgement:
+def judge(beside: AlignedCalls, events: Sequence[Event]) -> Judgement:
     """Say of each event whether it agrees. What is right drifts apart as it goes on, and limits with it."""
     judged: list[Judged] = []
     largest = 0.0
@@ -71,7 +71,7 @@ def _floor(dtype: np.dtype) -> float:
     return 0.004 if dtype == np.float16 else _FLOORS.get(dtype.itemsize, 1e-5)
 
 
-def _counts(beside: Beside, judged: Sequence[Judged], place: int) -> bool:
+def _counts(beside: AlignedCalls, judged: Sequence[Judged], place: int) -> bool:
     """Whether a departure is one: modules end at different places, and what comes after them may agree again.
 
     An input always counts. An output does unless one agrees that takes it, or nothing that follows departs.
@@ -92,7 +92,7 @@ def _counts(beside: Beside, judged: Sequence[Judged], place: int) -> bool:
     return any(other.agrees is False for other in later) or not any(other.agrees for other in later)
 
 
-def _consumers(beside: Beside, at: Address) -> set[Address]:
+def _consumers(beside: AlignedCalls, at: Address) -> set[Address]:
     """The modules whose counterparts take the very tensor that this one's gives, before anything else."""
     one = beside.known.get(at)
     if one is None or one.module is None:

@@ -14,9 +14,9 @@ from bridge.checking.counterparts import Address, Counterpart, Counterparts, cou
 from bridge.checking.edits import Edit
 from bridge.checking.layers import KNOWN
 from bridge.checking.recording import Recording
-from bridge.checking.whole_events import IN, OUT, Beside
+from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.checking.whole_heads import as_they_are, halves
-from bridge.checking.whole_rules import Change, edit_of, exchanged, in_order, leaf_values
+from bridge.checking.whole_rules import RuleChange, edit_of, exchanged, in_order, leaf_values
 from bridge.checking.whole_run import Judged, Judgement, judge
 from bridge.model.template import take_apart
 from bridge.planning.plan import Plan
@@ -32,7 +32,7 @@ class Trial(NamedTuple):
     where all of them may be.
     """
 
-    change: Change
+    change: RuleChange
     at: Address
     layers: tuple[str, ...] | None
 
@@ -41,7 +41,7 @@ class Repair(NamedTuple):
     """The change that makes the run agree as far as it was tried."""
 
     at: Address
-    change: Change
+    change: RuleChange
     plan: Plan
     model: Any
 
@@ -53,7 +53,7 @@ class Trials:
         self, recording: Recording, pairs: Counterparts, model: Any, plan: Plan, trace: Trace, judgement: Judgement
     ) -> None:
         self.recording, self.pairs, self.model, self.plan, self.trace = recording, pairs, model, plan, trace
-        self.judgement, self.beside = judgement, Beside(recording, pairs)
+        self.judgement, self.beside = judgement, AlignedCalls(recording, pairs)
         self.parts, self.left = take_apart(model), _MOST
 
     def find(self, first: Judged) -> Repair | None:
@@ -89,7 +89,7 @@ class Trials:
                     return max(ends[around, index[:n]], first.event.order)
         return first.event.order
 
-    def repaired(self, change: Change) -> tuple[Plan, Any] | None:
+    def repaired(self, change: RuleChange) -> tuple[Plan, Any] | None:
         """The plan and the model with a change; `None` where there is no such plan, or the model stays the same."""
         plan = change.plan(self.plan)
         if plan is None:
@@ -112,7 +112,7 @@ class Trials:
         # Other keys are other modules of PyTorch's: what is said of the layers themselves does not count.
         beside, dropped = self.beside, trial.layers or ()
         if trial.layers is None:
-            beside = Beside(self.recording, counterparts(self.recording, model, plan))
+            beside = AlignedCalls(self.recording, counterparts(self.recording, model, plan))
         events = [e._replace(error=None) if e.at[0] in dropped else e for e in beside.events(trace)]
         found = judge(beside, events).first
         return _NONE if found is None else found.event.order

@@ -17,7 +17,7 @@ from bridge.checking.counterparts import Counterparts
 from bridge.checking.kept import Kept, tensors
 from bridge.checking.recording import Recording
 from bridge.checking.whole_align import Wanted, first_fit
-from bridge.checking.whole_events import IN, OUT, Beside
+from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.model.template import kind_of
 from bridge.tracing.interpret import Mark
 from bridge.tracing.mark import Slot, Token
@@ -46,10 +46,10 @@ def try_run(recording: Recording, pairs: Counterparts, model: Any) -> Trace | st
             continue
         shapes = [leaf.shape for leaf in jtu.tree_leaves(out) if isinstance(leaf, jax.ShapeDtypeStruct)]
         if first_fit(wanted, shapes) is not None:
-            return _traced(fn, model, args, Selector(Beside(recording, pairs)))
+            return _traced(fn, model, args, Selector(AlignedCalls(recording, pairs)))
         second = second or (fn, args)
     if second is not None:
-        return _traced(second[0], model, second[1], Selector(Beside(recording, pairs)))
+        return _traced(second[0], model, second[1], Selector(AlignedCalls(recording, pairs)))
     return f"was not compared: the model is not called as {_PLAIN}: {how}"
 
 
@@ -125,7 +125,7 @@ def _float_of(model: Any) -> Any:
 class Selector:
     """Keeps of each traced value the rows that were recorded, inside the program: a whole run takes no more memory."""
 
-    def __init__(self, beside: Beside) -> None:
+    def __init__(self, beside: AlignedCalls) -> None:
         self.wanted: dict[tuple[str, str], list[list[Wanted]]] = {}
         for (name, _), one in beside.known.items():
             for part in one.parts:

@@ -1,4 +1,4 @@
-"""`eqx-bridge classify`: what a classifier of texts, or of their tokens, says, without PyTorch."""
+"""`eqx-bridge classify`: what a classifier of texts, of their tokens, or of images says, without PyTorch."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ def add(commands: Commands) -> None:
     """Make the command known."""
     parser = commands.add_parser(
         "classify",
-        help="labels of texts, torch-free",
-        description="Loads a model that was made to classify texts, or their tokens, with its tokenizer. "
-        "Needs the 'tokenizers' library: pip install 'eqx-bridge[text]'.",
+        help="labels of texts or images, torch-free",
+        description="Loads a model that was made to classify texts, or their tokens, with its tokenizer; or images, "
+        "with what its preprocessor_config.json says. Needs 'tokenizers' for texts, 'pillow' for images: "
+        "pip install 'eqx-bridge[text,vision]'.",
     )
-    add_texts(parser)
+    add_texts(parser, more="; for a model of images: paths of images")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -26,15 +27,19 @@ def add(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Classify, and show."""
     texts = texts_of(arguments)
-    from bridge.models.classify import TextClassifier  # JAX takes a second, and a wrong spelling is told before
+    from bridge.models.classify import (
+        ImageClassifier,
+        classifier,
+    )  # JAX takes a second: a wrong spelling is told before
 
-    classifier = TextClassifier.from_pretrained(arguments.source, **model_options(arguments))
-    found = [classifier(text) for text in texts]
+    ask = classifier(arguments.source, **model_options(arguments))
+    found = [ask(text) for text in texts]
+    what = "image" if isinstance(ask, ImageClassifier) else "text"
     if arguments.json:
-        print(json.dumps([{"text": text, **each} for text, each in zip(texts, found, strict=True)]))
+        print(json.dumps([{what: text, **each} for text, each in zip(texts, found, strict=True)]))
         return 0
     console = out()
-    if classifier.of_tokens:
+    if not isinstance(ask, ImageClassifier) and ask.of_tokens:
         rows = [
             [shown(text[each["start"] : each["end"]]), each["label"], f"{each['score']:.3f}"]
             for text, one in zip(texts, found, strict=True)
@@ -45,5 +50,5 @@ def run(arguments: argparse.Namespace) -> int:
         rows = [
             [shown(text), shown(each["label"]), f"{each['score']:.3f}"] for text, each in zip(texts, found, strict=True)
         ]
-        table(console, ["text", "label", " score"], rows)
+        table(console, [what, "label", " score"], rows)
     return 0

@@ -35,7 +35,7 @@ def add(commands: Commands) -> None:
     parser.set_defaults(run=run)
 
 
-class _Leaf(NamedTuple):
+class _ListedLeaf(NamedTuple):
     """A leaf's spec, the type of the layer that has it, and the rules of that layer's layout which fill it."""
 
     spec: Spec
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _leaves(template: Template, modules: list[tuple[str, Any]]) -> dict[str, _Leaf]:
+def _leaves(template: Template, modules: list[tuple[str, Any]]) -> dict[str, _ListedLeaf]:
     """All leaves by name, in the order of the model."""
     kinds = {name: type(module).__name__ for name, module in modules}  # of several at one name the innermost
     layouts: dict[str, list[str]] = {}
@@ -67,7 +67,8 @@ def _leaves(template: Template, modules: list[tuple[str, Any]]) -> dict[str, _Le
                 texts = layouts.setdefault(placed.leaf(name), [])
                 texts += [str(rule)] if str(rule) not in texts else []
     return {
-        name: _Leaf(spec, _owner(name, kinds), tuple(layouts.get(name, ()))) for name, spec in template.leaves.items()
+        name: _ListedLeaf(spec, _owner(name, kinds), tuple(layouts.get(name, ())))
+        for name, spec in template.leaves.items()
     }
 
 
@@ -80,7 +81,7 @@ def _owner(name: str, kinds: Mapping[str, str]) -> str:
     return ""
 
 
-def _document(leaves: Mapping[str, _Leaf]) -> dict[str, object]:
+def _document(leaves: Mapping[str, _ListedLeaf]) -> dict[str, object]:
     return {
         "leaves": {
             name: {
@@ -96,7 +97,7 @@ def _document(leaves: Mapping[str, _Leaf]) -> dict[str, object]:
     }
 
 
-def _show(kind: str, leaves: Mapping[str, _Leaf]) -> None:
+def _show(kind: str, leaves: Mapping[str, _ListedLeaf]) -> None:
     console = out()
     console.print(shown(kind), style="bold", soft_wrap=True)
     count = sum(prod(leaf.spec.shape) for leaf in leaves.values())
@@ -107,7 +108,7 @@ def _show(kind: str, leaves: Mapping[str, _Leaf]) -> None:
     table(console, ("leaf", "dtype", "shape", "layer", " count", "layout"), _rows(leaves))
 
 
-def _rows(leaves: Mapping[str, _Leaf]) -> Iterator[tuple[str, ...]]:
+def _rows(leaves: Mapping[str, _ListedLeaf]) -> Iterator[tuple[str, ...]]:
     for label, names in folded(leaves.items()):
         leaf = leaves[names[0]]
         count = f"{len(names):,}" if len(names) > 1 else ""

@@ -126,7 +126,7 @@ def _from_file(named: _Named) -> Any:
     name = os.path.basename(path).removesuffix(".py").replace(".", "_")
     if getattr(sys.modules.get(name), "__file__", path) != path or name in sys.builtin_module_names:
         name = f"{name} (file)"
-    finder = _Finder(name, path)
+    finder = _ModuleFinder(name, path)
     sys.meta_path.insert(0, finder)
     try:
         return importlib.import_module(name)
@@ -136,7 +136,7 @@ def _from_file(named: _Named) -> Any:
         sys.meta_path.remove(finder)
 
 
-class _Finder(importlib.abc.MetaPathFinder):
+class _ModuleFinder(importlib.abc.MetaPathFinder):
     """Where one module is found."""
 
     def __init__(self, name: str, path: str) -> None:

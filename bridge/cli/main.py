@@ -24,7 +24,7 @@ from bridge.cli import (
     suggest,
 )
 from bridge.cli.options import spoken
-from bridge.cli.parser import Parser
+from bridge.cli.parser import CommandParser
 from bridge.cli.terminal import UsageError, complain
 
 COMMANDS = (
@@ -72,8 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> Parser:
-    parser = Parser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="eqx-bridge",
         description="PyTorch and Hugging Face checkpoints into Equinox models, without PyTorch.",
         epilog="Exit status: 0 done, 1 a problem found in the data, 2 wrong usage.",

@@ -13,7 +13,7 @@ from bridge._text import printable
 _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)", re.DOTALL)
 
 
-class Parser(argparse.ArgumentParser):
+class CommandParser(argparse.ArgumentParser):
     """`argparse`'s, with a "did you mean" behind what it says of a word that it does not know."""
 
     given: Sequence[str] = ()

@@ -12,10 +12,10 @@ from bridge.cli.mapping import add_allowed
 from bridge.cli.terminal import UsageError
 
 
-def add_texts(parser: argparse.ArgumentParser) -> None:
-    """SOURCE and TEXT …"""
+def add_texts(parser: argparse.ArgumentParser, *, more: str = "") -> None:
+    """SOURCE and TEXT …; `more` is what else TEXT may be."""
     parser.add_argument("source", metavar="SOURCE", help="a folder, or a repo on the Hub (org/name)")
-    parser.add_argument("texts", metavar="TEXT", nargs="*", help="without any: the lines of stdin")
+    parser.add_argument("texts", metavar="TEXT", nargs="*", help=f"without any: the lines of stdin{more}")
     add_open_options(parser, "SOURCE")
     add_allowed(parser, missing=False)
     add_adapters(parser)

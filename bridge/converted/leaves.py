@@ -18,7 +18,7 @@ from bridge.stream.jobs import fill
 from bridge.stream.ties import without_same_bytes
 
 Report = Callable[[int, int], None]
-Flat = tuple[str, int, np.ndarray]
+FlatElements = tuple[str, int, np.ndarray]
 """A leaf's name, the first of its elements, and they as a flat array that holds until the next one is asked for."""
 
 
@@ -30,7 +30,7 @@ def leaves_of(
     *,
     max_nbytes: int,
     report: Report | None,
-) -> Iterator[Flat]:
+) -> Iterator[FlatElements]:
     """The leaves of `order` that keys fill; `kept` is what those have that keys fill in part.
 
     What they are made in, and what readers turn and cast in, is `max_nbytes` together at most; but a sum whose terms

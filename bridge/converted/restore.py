@@ -18,7 +18,7 @@ from bridge.format.spec import TensorSpec
 from bridge.planning.plan import Plan
 from bridge.source.bytes import ByteSource, LocalFile
 from bridge.source.checkpoint import Checkpoint
-from bridge.stream.gather import Whole, gather, pieces
+from bridge.stream.gather import HostLeaf, gather, pieces
 from bridge.target.commit import Target
 from bridge.target.existing import INDEX
 from bridge.target.stage import Stage
@@ -153,15 +153,15 @@ def _check(path: Path, source: str) -> None:
         written.close()
 
 
-class _Mapped(Mapping[str, Sequence[Whole]]):
+class _Mapped(Mapping[str, Sequence[HostLeaf]]):
     """The tensors of one file as views of it: nothing is read before it is looked at."""
 
     def __init__(self, flat: np.ndarray, specs: Mapping[str, TensorSpec]) -> None:
         self.flat, self.specs = flat, specs
 
-    def __getitem__(self, name: str) -> Sequence[Whole]:
+    def __getitem__(self, name: str) -> Sequence[HostLeaf]:
         spec = self.specs[name]
-        return [Whole(self.flat[spec.offset : spec.offset + spec.nbytes].view(spec.dtype).reshape(spec.shape))]
+        return [HostLeaf(self.flat[spec.offset : spec.offset + spec.nbytes].view(spec.dtype).reshape(spec.shape))]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.specs)

@@ -13,7 +13,7 @@ from bridge.converted import COMMIT, MARK, ORIGINALS, RECORD
 from bridge.converted.leaves import Report, leaves_of
 from bridge.converted.record import VERSION, kept_keys, record_of, stale_name
 from bridge.format.encode import encode_header, encode_index
-from bridge.format.table import Form, Part, Table
+from bridge.format.table import Form, StoredTensor, Table
 from bridge.mapping import shard
 from bridge.place.kept import KeptPart
 from bridge.planning.plan import Plan
@@ -101,7 +101,7 @@ def _write_leaves(
 def _write_originals(path: Path, ckpt: Checkpoint, plan: Plan) -> dict[str, list[str]]:
     """What the leaves cannot give back; returns the keys that lie in a file though its index does not list them."""
     exact = exact_keys(plan.blocks, plan.specs, {name for name, _ in plan.lossy})
-    names: dict[str, Part] = {}
+    names: dict[str, StoredTensor] = {}
     stale: dict[str, list[str]] = {}
     for number, file in enumerate(ckpt.files):
         tensors = ckpt.header(file).tensors
@@ -134,7 +134,7 @@ def _nbytes(form: Form) -> int:
     return form.nbytes if form.is_plain else prod(form.shape) * form.dtype.itemsize
 
 
-def _raw(ckpt: Checkpoint, tensor: Part) -> Iterator[np.ndarray]:
+def _raw(ckpt: Checkpoint, tensor: StoredTensor) -> Iterator[np.ndarray]:
     """A tensor's bytes as the file has them, a part at a time; of one that has them in another order, as C has them."""
     form = tensor.form
     if not form.is_plain:

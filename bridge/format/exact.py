@@ -36,7 +36,7 @@ def parse_exact(raw: bytes | bytearray, data_nbytes: int, *, file: str) -> Colum
     if not is_object(document):
         raise CheckpointError(quote(file), f": the header must be a JSON object, got {kind(document)}", ADVICE)
     metadata = _metadata(document.pop("__metadata__", None), file)
-    rows = [_Tensor(file, key, entry) for key, entry in document.items()]
+    rows = [_HeaderEntry(file, key, entry) for key, entry in document.items()]
     _check_tiling(rows, data_nbytes, file=file, data_start=8 + len(raw))
     forms: dict[Form, int] = {}
     kinds = [forms.setdefault(Form(DTYPES[r.dtype].numpy, tuple(r.shape), r.stop - r.start), len(forms)) for r in rows]
@@ -57,7 +57,7 @@ def _metadata(value: Any, file: str) -> dict[str, str]:
     return value
 
 
-class _Tensor:
+class _HeaderEntry:
     """One entry, checked but for its place among the others."""
 
     __slots__ = ("dtype", "file", "key", "shape", "start", "stop")
@@ -125,10 +125,10 @@ def shown(shape: Sequence[int]) -> str:
     return str(tuple(shape)) if len(shape) <= 16 else f"({', '.join(map(str, shape[:16]))}, …: {len(shape)} axes)"
 
 
-def _check_tiling(rows: Sequence[_Tensor], data_nbytes: int, *, file: str, data_start: int) -> None:
+def _check_tiling(rows: Sequence[_HeaderEntry], data_nbytes: int, *, file: str, data_start: int) -> None:
     """The tensors must follow one another without hole or overlap, and end where the file ends."""
     stop = 0
-    before: _Tensor | None = None
+    before: _HeaderEntry | None = None
     for row in sorted(rows, key=lambda r: (r.start, r.stop)):
         if row.start < stop and before is not None:
             row.refuse(f"its bytes [{row.start}, {row.stop}) overlap those of {quote(before.key)}, which end at {stop}")

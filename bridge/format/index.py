@@ -19,7 +19,7 @@ _ADVICE = "Fetch the index again, or save the checkpoint again: it is damaged, o
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
-class Index(NamedTuple):
+class FileIndex(NamedTuple):
     """Which file each key lies in.
 
     - `weight_map`: key to the name of a file, relative to the index's folder and below it.
@@ -35,7 +35,7 @@ class Index(NamedTuple):
         return tuple(sorted(set(self.weight_map.values())))
 
 
-def parse_index(raw: bytes, *, name: str) -> Index:
+def parse_index(raw: bytes, *, name: str) -> FileIndex:
     """Parse and check an index.
 
     **Arguments:**
@@ -43,7 +43,7 @@ def parse_index(raw: bytes, *, name: str) -> Index:
     - `raw`: the file's bytes.
     - `name`: the file's name, for messages.
 
-    **Returns:** an `Index`. `CheckpointError` if it is no JSON, has a name twice, a wrong type in a place, or names a
+    **Returns:** a `FileIndex`. `CheckpointError` if it is no JSON, has a name twice or a wrong type, or names a
     file outside its folder.
     """
     if raw.startswith(b"version https://git-lfs"):
@@ -67,7 +67,7 @@ def parse_index(raw: bytes, *, name: str) -> Index:
         if file not in safe:
             _check_name(file, key, name)
             safe.add(file)
-    return Index(weight_map, metadata or {})
+    return FileIndex(weight_map, metadata or {})
 
 
 def _check_name(file: str, key: str, index: str) -> None:

@@ -70,12 +70,12 @@ class Form(NamedTuple):
 Numbers: TypeAlias = "npt.NDArray[np.intp]"
 
 
-class Part:
+class StoredTensor:
     """A tensor with its place, of which another one is computed; it may have parts itself. `name` is for messages."""
 
     __slots__ = ("file", "form", "name", "offset", "parts")
 
-    def __init__(self, name: str, form: Form, file: str, offset: int, parts: tuple[Part, ...] = ()) -> None:
+    def __init__(self, name: str, form: Form, file: str, offset: int, parts: tuple[StoredTensor, ...] = ()) -> None:
         self.name, self.form, self.file, self.offset, self.parts = name, form, file, offset, parts
 
     @property
@@ -117,7 +117,7 @@ class Table(Mapping[str, "TensorSpec"]):
         files: Sequence[str],
         ranks: Numbers,
         offsets: npt.NDArray[np.int64],
-        parts: Mapping[int, tuple[Part, ...]] | None = None,
+        parts: Mapping[int, tuple[StoredTensor, ...]] | None = None,
         refused: Mapping[str, tuple[str, str, str]] | None = None,
     ) -> None:
         self.names, self.kinds, self.forms = names, kinds, forms
@@ -139,7 +139,7 @@ class Table(Mapping[str, "TensorSpec"]):
         forms: dict[Form, int] = {}
         kinds: list[Numbers] = [np.empty(0, np.intp)]
         offsets: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]  # an index may list nothing
-        parts: dict[int, tuple[Part, ...]] = {}
+        parts: dict[int, tuple[StoredTensor, ...]] = {}
         refused: dict[str, tuple[str, str, str]] = {}
         for table, kept in tables:
             if table.parts:
@@ -172,10 +172,10 @@ class Table(Mapping[str, "TensorSpec"]):
         form, file = self.forms[int(self.kinds[number])], self.files[int(self.ranks[number])]
         return TensorSpec(form.dtype, form.shape, form.nbytes, file, int(self.offsets[number]))
 
-    def part(self, number: int) -> Part:
+    def part(self, number: int) -> StoredTensor:
         """One tensor, by number, as what is to be read of it depends on."""
         form, file = self.forms[int(self.kinds[number])], self.files[int(self.ranks[number])]
-        return Part(self.names[number], form, file, int(self.offsets[number]), self.parts.get(number, ()))
+        return StoredTensor(self.names[number], form, file, int(self.offsets[number]), self.parts.get(number, ()))
 
     @property
     def has_codes(self) -> bool:

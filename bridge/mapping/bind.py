@@ -11,12 +11,12 @@ from itertools import product
 
 import numpy as np
 
-from bridge.mapping.bound import FRESH, BoundRule, Rows, Settled, Taken, carried, present, resolved
-from bridge.mapping.names import Family, Match, NameIndex, matched
-from bridge.mapping.pattern import MARK, Columns, Mask, Pattern, encoded
+from bridge.mapping.bound import FRESH, BoundRule, NameChoices, NameRows, WildcardTaken, carried, present, resolved
+from bridge.mapping.names import Family, NameIndex, NameMatch, matched
+from bridge.mapping.pattern import MARK, IndexColumns, Mask, NamePattern, encoded
 from bridge.rules.check import all_indices, shaped_branch
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Hole, Index, Name, Piece, Wild
+from bridge.rules.syntax import Hole, Index, Name, NamePiece, Wild
 
 INFERENCE = Rule("** -> **")
 """What holds for keys that no rule takes: a leaf's own name is its key."""
@@ -29,7 +29,7 @@ class Binder:
         self.rule, self.number = rule, number
         self.sizes = dict(rule.sizes)
         self.keys = [side.name for side in rule.keys]
-        self.patterns = [Pattern(name) for name in self.keys]
+        self.patterns = [NamePattern(name) for name in self.keys]
         sides = rule.keys if rule.leaf is None else (*rule.keys, rule.leaf)
         taken = {index.name for side in sides for index in all_indices(side)}
         self.fresh = [name for name in FRESH if name not in taken]
@@ -71,7 +71,7 @@ class Binder:
             if all(i.selection is None or i.selection.bounded for i in name.indices()):
                 continue
             self.keys[side] = resolved(name, present(name, index, self.sizes) | self.sizes)
-            self.patterns[side] = Pattern(self.keys[side])
+            self.patterns[side] = NamePattern(self.keys[side])
 
     def take(self, family: Family, side: int) -> Mask | None:
         """Bind the names of a family that one key side matches; says which it took."""
@@ -85,7 +85,7 @@ class Binder:
         found[match.mask] = taken
         return found
 
-    def bind(self, match: Match, side: int) -> Mask | None:
+    def bind(self, match: NameMatch, side: int) -> Mask | None:
         """Bind what a key side matched, unless an index lies outside of the leaf's selection."""
         count = len(match.family.ids)
         accepted = np.ones(count, bool)
@@ -111,21 +111,26 @@ class Binder:
         return accepted
 
     def part(
-        self, match: Match, side: int, rows: Mask | None, hard: Mapping[int, int], fixed: tuple[tuple[str, int], ...]
+        self,
+        match: NameMatch,
+        side: int,
+        rows: Mask | None,
+        hard: Mapping[int, int],
+        fixed: tuple[tuple[str, int], ...],
     ) -> None:
         """Bind some rows of a match, in which the numbers that are text are the same: `hard` by column, and `fixed`."""
         family, columns = match.family, match.columns
         if rows is not None:
             family, columns = family.at(rows), {name: column[rows] for name, column in columns.items()}
         fresh = iter(self.fresh)
-        taken: list[Taken] = []
-        found: Columns = {}
+        taken: list[WildcardTaken] = []
+        found: IndexColumns = {}
         for (text, at), carries, deep in zip(match.wilds, self.carries_index[side], self.deeps[side], strict=True):
             # What `**` took ends in a dot, unless it took no segment at all; what `*` took never does.
             shown = text.removesuffix(".") if deep else text
             pieces = carried(shown, at, family, fresh, found) if carries else (_written(shown, at, hard),)
             taken.append(pieces if text else None)
-        bound = Rows(family.ids, columns | found if found else columns)
+        bound = NameRows(family.ids, columns | found if found else columns)
         for picks in self.picks(match.labels, side):
             open_ = tuple([None if pair.shaped else pick for pair, pick in zip(self.rule.pairing, picks, strict=True)])
             self.rule_for(side, tuple(taken), open_, fixed, match.labels).add(
@@ -135,7 +140,7 @@ class Binder:
     def rule_for(
         self,
         side: int,
-        taken: tuple[Taken, ...],
+        taken: tuple[WildcardTaken, ...],
         picks: tuple[int | None, ...],
         fixed: tuple[tuple[str, int], ...],
         labels: Sequence[str],
@@ -145,7 +150,7 @@ class Binder:
         key = (taken, picks, fixed, dropped)
         found = self.bound.get(key)
         if found is None:
-            settled = Settled(self.rule, self.sizes, taken, tuple(self.deeps[side]), picks, fixed, dropped)
+            settled = NameChoices(self.rule, self.sizes, taken, tuple(self.deeps[side]), picks, fixed, dropped)
             found = self.bound[key] = BoundRule(self.number, self.keys, settled)
         return found
 
@@ -165,7 +170,7 @@ def _written(text: str, at: int, numbers: Mapping[int, int]) -> str:
     return "".join(a + b for a, b in zip(parts, shown, strict=True))
 
 
-def _is_wild(piece: Piece, *, deep: bool) -> bool:
+def _is_wild(piece: NamePiece, *, deep: bool) -> bool:
     return isinstance(piece, Wild) and piece.deep is deep
 
 
@@ -189,7 +194,7 @@ class Bindings:
 
     __slots__ = ("renamed", "rules", "used")
 
-    def __init__(self, rules: list[BoundRule], renamed: list[Renamed], used: set[int]) -> None:
+    def __init__(self, rules: list[BoundRule], renamed: list[RenamedKeys], used: set[int]) -> None:
         self.rules, self.renamed, self.used = rules, renamed, used
 
 
@@ -203,7 +208,7 @@ def bind_keys(
     for binder in binders:
         binder.prepare(keys)
     numeric = any(pattern.numeric for binder in binders for pattern in binder.patterns)
-    renamed = [Renamed(binder.rule, binder.number, [], [], {}) for binder in binders]
+    renamed = [RenamedKeys(binder.rule, binder.number, [], [], {}) for binder in binders]
     used: set[int] = set()
     for family in keys.families.values():
         if not family.numbers.shape[1] and _rename(family, binders, renamed, leaf):
@@ -215,7 +220,7 @@ def bind_keys(
     return Bindings([bound for binder in binders for bound in binder.bound.values()], found, used)
 
 
-class Renamed:
+class RenamedKeys:
     """Names without numbers that a rule sends to leaves, one by one: there is nothing in them to fold.
 
     `keys` go to `leaves`; those in `lost` to names that the model does not have.
@@ -228,7 +233,7 @@ class Renamed:
 
 
 def _rename(
-    family: Family, binders: Sequence[Binder], renamed: Sequence[Renamed], leaf: Callable[[str], int | None]
+    family: Family, binders: Sequence[Binder], renamed: Sequence[RenamedKeys], leaf: Callable[[str], int | None]
 ) -> bool:
     """Send a name without numbers where the first rule that matches sends it, if that is all it does."""
     for binder, into in zip(binders, renamed, strict=True):

@@ -15,7 +15,7 @@ from bridge.mapping.template import Spec
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from bridge.mapping.shard import Grid
+    from bridge.mapping.shard import BoxGrid
 
 Matrix: TypeAlias = "npt.NDArray[np.int64]"
 
@@ -38,7 +38,7 @@ class Term:
         """The map that applies to the key of one row; `leaf_starts` are the block's."""
         one = self.index_map
         start, leaf_start = tuple(self.starts[row].tolist()), tuple(leaf_starts[row].tolist())
-        return IndexMap(one.key_shape, one.leaf_shape, start, leaf_start, one.atoms)
+        return IndexMap(one.key_shape, one.leaf_shape, start, leaf_start, one.loops)
 
 
 class Block:
@@ -76,7 +76,7 @@ class Block:
     @property
     def needs_whole(self) -> bool:
         """Whether leaves are made whole: a sum whose terms run in different orders has no common parts."""
-        return any(term.index_map.atoms != self.terms[0].index_map.atoms for term in self.terms[1:])
+        return any(term.index_map.loops != self.terms[0].index_map.loops for term in self.terms[1:])
 
     def at(self, rows: Numbers) -> Block:
         """Some rows."""
@@ -93,7 +93,7 @@ class Block:
             yield term.keys[row], term.map(row, self.starts)
 
 
-class _Columns:
+class _LeafGroups:
     """For each leaf of a table: with which others it is laid out alike, -1 where it is not held, and its place there.
 
     `layouts` says for each of these groups which boxes are held, and in which memory for each of its leaves.
@@ -101,7 +101,7 @@ class _Columns:
 
     __slots__ = ("kinds", "layouts", "places")
 
-    def __init__(self, kinds: Numbers, places: Numbers, layouts: list[list[tuple[Grid | None, Numbers]]]) -> None:
+    def __init__(self, kinds: Numbers, places: Numbers, layouts: list[list[tuple[BoxGrid | None, Numbers]]]) -> None:
         self.kinds, self.places, self.layouts = kinds, places, layouts
 
 
@@ -110,9 +110,9 @@ class MemoryMap:
 
     def __init__(self) -> None:
         self.specs: dict[str, Spec] = {}
-        self._parts: dict[str, list[tuple[int, Grid | None]]] = {}
+        self._parts: dict[str, list[tuple[int, BoxGrid | None]]] = {}
 
-    def add(self, leaf: str, name: str, spec: Spec, grid: Grid | None = None) -> None:
+    def add(self, leaf: str, name: str, spec: Spec, grid: BoxGrid | None = None) -> None:
         """Memory called `name`, of `spec`, for the boxes in `grid` of a leaf; `None` is all of it."""
         self._parts.setdefault(leaf, []).append((len(self.specs), grid))
         self.specs[name] = spec
@@ -124,7 +124,7 @@ class MemoryMap:
 
     def over(self, blocks: Iterable[Block]) -> list[Block]:
         """The blocks with memory for leaves; rows of leaves that are not held here are gone."""
-        known: dict[int, _Columns] = {}
+        known: dict[int, _LeafGroups] = {}
         found: list[Block] = []
         for block in blocks:
             table = block.leaves.table
@@ -141,9 +141,9 @@ class MemoryMap:
                         found.append(cut.over(Arrays(self.table, numbers), cut.terms, cut.starts))
         return found
 
-    def _columns(self, table: ArrayTable) -> _Columns:
+    def _columns(self, table: ArrayTable) -> _LeafGroups:
         kinds, places = np.full(len(table), -1), np.zeros(len(table), np.intp)
-        known: dict[tuple[Grid | None, ...], int] = {}
+        known: dict[tuple[BoxGrid | None, ...], int] = {}
         members: list[list[list[int]]] = []
         numbers = table.numbers
         for leaf, parts in self._parts.items():
@@ -159,10 +159,10 @@ class MemoryMap:
             list(zip(grids, np.array(found, np.intp).T, strict=True))
             for grids, found in zip(known, members, strict=True)
         ]
-        return _Columns(kinds, places, layouts)
+        return _LeafGroups(kinds, places, layouts)
 
 
-def _cut(block: Block, grid: Grid | None) -> Iterator[Block]:
+def _cut(block: Block, grid: BoxGrid | None) -> Iterator[Block]:
     if grid is None:
         yield block
         return

@@ -16,7 +16,7 @@ from bridge.mapping.pattern import Matrix, formatted
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 
 if TYPE_CHECKING:
-    from bridge.mapping.shapes import AxesSolver, Maps
+    from bridge.mapping.shapes import AxesSolver, PositionMaps
 
 
 class Filling:
@@ -58,7 +58,7 @@ class BlockBuilder:
             ]
             yield from self.joined(equation, [position for position in runs if position.branch == branch], terms)
 
-    def maps(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Maps:
+    def maps(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> PositionMaps:
         """The maps of all keys of an equation."""
         if equation.rule_axes is None or not runs:
             return {position: self.solver.plain(equation, run) for position, run in runs.items()}

@@ -11,29 +11,29 @@ import numpy as np
 from bridge._text import is_index
 from bridge.mapping.arrays import Numbers
 from bridge.mapping.names import Family, NameIndex, matched
-from bridge.mapping.pattern import MARK, Columns, Mask, Pattern, encoded
+from bridge.mapping.pattern import MARK, IndexColumns, Mask, NamePattern, encoded
 from bridge.rules.check import all_indices
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import NO_NAME, Choice, Hole, Index, Name, Piece, Segment, Selection, Wild, joined
+from bridge.rules.syntax import NO_NAME, Choice, Hole, Index, Name, NamePiece, Segment, Selection, Wild, joined
 
 FRESH = (*"ijkn", *(f"i{n}" for n in range(64)))
 """Names for the indices that wildcards carry over."""
 
 
-class Rows:
+class NameRows:
     """Names by number, and the positions of the indices in each."""
 
     __slots__ = ("columns", "ids")
 
-    def __init__(self, ids: Numbers, columns: Columns) -> None:
+    def __init__(self, ids: Numbers, columns: IndexColumns) -> None:
         self.ids, self.columns = ids, columns
 
-    def at(self, which: Mask | Numbers) -> Rows:
+    def at(self, which: Mask | Numbers) -> NameRows:
         """Some of them."""
-        return Rows(self.ids[which], {name: column[which] for name, column in self.columns.items()})
+        return NameRows(self.ids[which], {name: column[which] for name, column in self.columns.items()})
 
 
-Taken: TypeAlias = tuple[str | Hole, ...] | None
+WildcardTaken: TypeAlias = tuple[str | Hole, ...] | None
 """What a wildcard took, as texts and indices; `None` where it took nothing, and `**` no segment at all."""
 
 
@@ -44,9 +44,9 @@ class BoundRule:
     that an axis holds stay open in them.
     """
 
-    def __init__(self, number: int, names: Sequence[Name], settled: Settled) -> None:
+    def __init__(self, number: int, names: Sequence[Name], settled: NameChoices) -> None:
         self.rule, self.number, self.sizes = settled.rule, number, settled.sizes
-        self.rows: dict[tuple[int, int], list[Rows]] = {}
+        self.rows: dict[tuple[int, int], list[NameRows]] = {}
         self._names, self._settled = names, settled
         leaf = settled.rule.leaf
         self.leaf = None if leaf is None else settled.spelled(leaf.name, -1)
@@ -56,16 +56,16 @@ class BoundRule:
         """The names of the key sides."""
         return tuple(self._settled.spelled(name, side) for side, name in enumerate(self._names))
 
-    def add(self, side: int, branch: int, rows: Rows) -> None:
+    def add(self, side: int, branch: int, rows: NameRows) -> None:
         """Add names that one key side matched."""
         self.rows.setdefault((side, branch), []).append(rows)
 
-    def joined(self, side: int, branch: int) -> Rows:
+    def joined(self, side: int, branch: int) -> NameRows:
         """All rows of one side and branch."""
         parts = self.rows[side, branch]
         if len(parts) > 1:
             columns = {name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns}
-            self.rows[side, branch] = parts = [Rows(np.concatenate([part.ids for part in parts]), columns)]
+            self.rows[side, branch] = parts = [NameRows(np.concatenate([part.ids for part in parts]), columns)]
         return parts[0]
 
     @property
@@ -81,7 +81,7 @@ class BoundRule:
         return [i.name for i in self._names[side].indices() if i.name not in placed and not i.single]
 
 
-class Settled:
+class NameChoices:
     """What tells one bound rule of a rule from another.
 
     `taken` is what the wildcards took, in order, `deep` which of them are `**`; `picks` the branch of each choice,
@@ -95,7 +95,7 @@ class Settled:
         self,
         rule: Rule,
         sizes: Mapping[str, int],
-        taken: tuple[Taken, ...],
+        taken: tuple[WildcardTaken, ...],
         deep: tuple[bool, ...],
         picks: tuple[int | None, ...],
         fixed: tuple[tuple[str, int], ...],
@@ -117,7 +117,7 @@ class Settled:
                 taken = next(left[True])
                 segments += [] if taken is None else _segments(taken)
                 continue
-            pieces: list[Piece] = []
+            pieces: list[NamePiece] = []
             for piece in segment:
                 if isinstance(piece, Wild):
                     pieces += [each for each in next(left[False]) or () if each != ""]
@@ -161,7 +161,7 @@ class Settled:
 
 def _segments(pieces: Sequence[str | Hole]) -> list[Segment]:
     """Pieces with dots in their texts as segments."""
-    found: list[list[Piece]] = [[]]
+    found: list[list[NamePiece]] = [[]]
     for piece in pieces:
         if isinstance(piece, Hole):
             found[-1].append(piece)
@@ -173,7 +173,7 @@ def _segments(pieces: Sequence[str | Hole]) -> list[Segment]:
     return [tuple(segment) for segment in found]
 
 
-def carried(text: str, at: int, family: Family, fresh: Iterator[str], columns: Columns) -> tuple[str | Hole, ...]:
+def carried(text: str, at: int, family: Family, fresh: Iterator[str], columns: IndexColumns) -> tuple[str | Hole, ...]:
     """What a wildcard took, its numbers as new indices, whose columns it adds."""
     if MARK not in text and not any(map(is_index, text.split("."))):
         return (text,)
@@ -196,7 +196,7 @@ def carried(text: str, at: int, family: Family, fresh: Iterator[str], columns: C
 def present(name: Name, index: NameIndex, sizes: Mapping[str, int]) -> dict[str, int]:
     """How many there are of the first index of each hole, in the names that match whatever is selected."""
     bare = Name(tuple(tuple(_unselected(piece) for piece in segment) for segment in name.segments))
-    pattern = Pattern(bare)
+    pattern = NamePattern(bare)
     found: dict[str, int] = {}
     for family in index.families.values():
         for part in family.singles() if pattern.numeric else (family,):
@@ -208,7 +208,7 @@ def present(name: Name, index: NameIndex, sizes: Mapping[str, int]) -> dict[str,
     return found
 
 
-def _unselected(piece: Piece) -> Piece:
+def _unselected(piece: NamePiece) -> NamePiece:
     return Hole(tuple(Index(index.name) for index in piece.indices)) if isinstance(piece, Hole) else piece
 
 
@@ -220,7 +220,7 @@ def resolved(name: Name, counts: Mapping[str, int]) -> Name:
             return index
         return Index(index.name, index.selection.resolved(counts[index.name]), index.at)
 
-    def piece(piece: Piece) -> Piece:
+    def piece(piece: NamePiece) -> NamePiece:
         return Hole(tuple(map(index, piece.indices))) if isinstance(piece, Hole) else piece
 
     return Name(tuple(tuple(map(piece, segment)) for segment in name.segments))

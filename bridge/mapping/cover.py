@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Column: TypeAlias = "npt.NDArray[np.int64]"
 Matrix: TypeAlias = "npt.NDArray[np.int64]"
 Steps = tuple[tuple[int, int], ...]
-"""Extents and steps of the atoms along one axis."""
+"""Extents and steps of the loops along one axis."""
 
 
 MOST_CELLS = 1 << 22
@@ -63,16 +63,16 @@ class Boxes(NamedTuple):
 def leaf_steps(index_map: IndexMap) -> tuple[Steps, ...]:
     """How a map runs along each axis of its leaf."""
     found: list[list[tuple[int, int]]] = [[] for _ in index_map.leaf_shape]
-    for atom in index_map.atoms:
-        found[atom.leaf_axis].append((atom.extent, atom.leaf_step))
+    for loop in index_map.loops:
+        found[loop.leaf_axis].append((loop.extent, loop.leaf_step))
     return tuple(tuple(sorted(steps)) for steps in found)
 
 
 def key_steps(index_map: IndexMap) -> tuple[Steps, ...]:
     """How a map runs along each axis of its tensor."""
     found: list[list[tuple[int, int]]] = [[] for _ in index_map.key_shape]
-    for atom in index_map.atoms:
-        found[atom.key_axis].append((atom.extent, atom.key_step))
+    for loop in index_map.loops:
+        found[loop.key_axis].append((loop.extent, loop.key_step))
     return tuple(tuple(sorted(steps)) for steps in found)
 
 
@@ -161,7 +161,7 @@ def _stacked(shape: Shape, group: Boxes) -> bool:
 
 
 def _full(extent: int, steps: Steps, start: int) -> bool:
-    """Whether a run covers its whole axis: atoms that nest without gaps do."""
+    """Whether a run covers its whole axis: loops that nest without gaps do."""
     if prod(n for n, _ in steps) != extent:
         return False
     return start + sum((n - 1) * step for n, step in steps if step < 0) == 0

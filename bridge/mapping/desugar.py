@@ -13,8 +13,8 @@ import numpy as np
 
 from bridge._text import quote
 from bridge.mapping.arrays import Arrays, ArrayTable, Numbers
-from bridge.mapping.bind import INFERENCE, Renamed
-from bridge.mapping.bound import BoundRule, Rows
+from bridge.mapping.bind import INFERENCE, RenamedKeys
+from bridge.mapping.bound import BoundRule, NameRows
 from bridge.mapping.equation import (
     Arrival,
     ConcreteRule,
@@ -37,7 +37,7 @@ from bridge.mapping.landing import (
     places,
     stack_numbers,
 )
-from bridge.mapping.pattern import Column, Columns, formatted
+from bridge.mapping.pattern import Column, IndexColumns, formatted
 from bridge.mapping.problem import Problems
 from bridge.rules.options import Options
 from bridge.rules.rule import Rule
@@ -95,14 +95,14 @@ class Desugar:
         self.drops.append(Dropped(bound, bound.ids, lambda: str(rule), rule.zeros))
         self.concrete.append(ConcreteRule(bound.number, _dropping(bound)))
 
-    def lose(self, bound: BoundRule, branch: int, rows: Rows, names: ModelNames) -> None:
+    def lose(self, bound: BoundRule, branch: int, rows: NameRows, names: ModelNames) -> None:
         """Remember keys that were sent to names that the model does not have."""
         reason, hints = _sent(bound.rule, str(bound.leaf)), names.model.hints
         sent = formatted(leaf_name(bound, branch), bound.sizes, rows.columns, len(rows.ids)) if hints else ()
         for row, key in enumerate(rows.ids.tolist()):
             self.lost.setdefault(key, hints.get(sent[row], reason) if hints else reason)
 
-    def rename(self, renamed: Renamed) -> None:
+    def rename(self, renamed: RenamedKeys) -> None:
         """Keys that go one by one to the leaves that a rule names."""
         rule = renamed.rule
         hints = self.names.model.hints if self.names is not None else dict[str, str]()
@@ -278,7 +278,7 @@ def leaf_name(bound: BoundRule, branch: int) -> Name:
     return branch_name(bound.leaf, bound.rule.pairing, -1, branch)
 
 
-def stacked_columns(stacks: Sequence[Column]) -> Columns:
+def stacked_columns(stacks: Sequence[Column]) -> IndexColumns:
     """Places along leading axes, by the names of these axes."""
     return dict(zip(stack_names(len(stacks)), stacks, strict=True))
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from bridge.mapping.arrays import ArrayTable, Numbers, Shape
-from bridge.mapping.bound import BoundRule, Rows
+from bridge.mapping.bound import BoundRule, NameRows
 from bridge.mapping.indexmap import ParametricMap, oversized, stacked
 from bridge.mapping.landing import Landing, Standing
-from bridge.mapping.pattern import Column, Columns, Mask, Matrix
+from bridge.mapping.pattern import Column, IndexColumns, Mask, Matrix
 from bridge.mapping.problem import Conflict, Mismatched, Problems
 from bridge.rules.options import Options
 from bridge.rules.rule import Rule
@@ -59,7 +59,7 @@ class Landed:
 
     __slots__ = ("branch", "kept", "names", "rows", "side")
 
-    def __init__(self, side: int, branch: int, rows: Rows, kept: Sequence[Column], names: Numbers) -> None:
+    def __init__(self, side: int, branch: int, rows: NameRows, kept: Sequence[Column], names: Numbers) -> None:
         self.side, self.branch, self.rows, self.kept, self.names = side, branch, rows, kept, names
 
     def at(self, which: Mask) -> Landed:
@@ -93,7 +93,7 @@ class KeyRun:
     __slots__ = ("bound", "columns", "groups", "ids", "leaves", "side")
 
     def __init__(
-        self, bound: BoundRule | None, side: int, ids: Numbers, groups: Numbers, leaves: Numbers, columns: Columns
+        self, bound: BoundRule | None, side: int, ids: Numbers, groups: Numbers, leaves: Numbers, columns: IndexColumns
     ) -> None:
         self.bound, self.side, self.ids, self.groups = bound, side, ids, groups
         self.leaves, self.columns = leaves, columns

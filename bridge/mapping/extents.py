@@ -9,7 +9,7 @@ import numpy as np
 from bridge._errors import RuleError
 from bridge.mapping.arrays import ArrayTable, Shape
 from bridge.mapping.equation import LeafEquation, Leaves
-from bridge.mapping.solve import Extents, Place, RuleAxes, ShapeConflict, solve
+from bridge.mapping.solve import Extents, RuleAxes, ShapeConflict, SideBranch, solve
 from bridge.rules.rule import Rule
 
 
@@ -19,13 +19,13 @@ def with_extents(texts: Iterable[str], equation: LeafEquation, keys: ArrayTable,
     return list(texts) if shapes is None else [_with_extents(text, *shapes) for text in texts]
 
 
-Shapes = Mapping[Place, Shape]
+SideShapes = Mapping[SideBranch, Shape]
 
 
-def _shapes(equation: LeafEquation, keys: ArrayTable, leaves: Leaves) -> tuple[Shapes, Shapes] | None:
+def _shapes(equation: LeafEquation, keys: ArrayTable, leaves: Leaves) -> tuple[SideShapes, SideShapes] | None:
     """The shapes of keys, by side and branch, and of leaves, by branch; `None` where several are different."""
-    of_keys: dict[Place, Shape] = {}
-    of_leaves: dict[Place, Shape] = {}
+    of_keys: dict[SideBranch, Shape] = {}
+    of_leaves: dict[SideBranch, Shape] = {}
     for position, runs in equation.runs.items():
         for run in runs:
             kinds: list[int] = np.unique(keys.kinds[run.ids]).tolist()
@@ -39,7 +39,7 @@ def _shapes(equation: LeafEquation, keys: ArrayTable, leaves: Leaves) -> tuple[S
     return of_keys, of_leaves
 
 
-def _with_extents(text: str, of_keys: Shapes, of_leaves: Shapes) -> str:
+def _with_extents(text: str, of_keys: SideShapes, of_leaves: SideShapes) -> str:
     try:
         rule = Rule(text)
     except RuleError:  # of a split onto copies that share their leaves a report has one branch

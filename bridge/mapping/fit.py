@@ -10,7 +10,7 @@ from bridge.mapping.indexmap import Shape
 _SAMPLES = 256  # enough to see how keys run; more would only cost time
 
 
-class Fit:
+class IndexFit:
     """How the indices of keys follow from places: each is constant, or one number of the place, scaled and shifted."""
 
     def __init__(self, samples: Mapping[Shape, str]) -> None:

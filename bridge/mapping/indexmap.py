@@ -1,7 +1,7 @@
 """`IndexMap`: which elements of a tensor are which elements of a leaf, as numbers.
 
 The one form that everything is computed from: the proof, the bytes to read, the views to copy, the shards, the way
-back. A map is a set of *atoms*. Each runs over its extent and moves both arrays along one axis each, by a fixed step.
+back. A map is a set of *loops*. Each runs over its extent and moves both arrays along one axis each, by a fixed step.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bridge.mapping.arrays import Shape as Shape
-from bridge.mapping.pattern import Columns, Mask, Matrix
+from bridge.mapping.pattern import IndexColumns, Mask, Matrix
 
 _MAX_AXES, MAX_COUNT = 64, 2**59 - 1  # of an array, with elements of 16 bytes; an extent of 0 counts as 1
 
@@ -28,7 +28,7 @@ def oversized(shape: Shape) -> str | None:
     return None
 
 
-class Atom(NamedTuple):
+class AxisLoop(NamedTuple):
     """`extent` steps along axis `key_axis` of the tensor and along axis `leaf_axis` of the leaf."""
 
     extent: int
@@ -41,21 +41,21 @@ class Atom(NamedTuple):
 class IndexMap:
     """A bijection between a box of a tensor and a box of a leaf.
 
-    Element `a` (one number per atom, `0 <= a[i] < atoms[i].extent`) lies in the tensor at
-    `key_start[j] + sum(a[i] * key_step[i])` over the atoms of axis `j`, and in the leaf likewise.
+    Element `a` (one number per loop, `0 <= a[i] < loops[i].extent`) lies in the tensor at
+    `key_start[j] + sum(a[i] * key_step[i])` over the loops of axis `j`, and in the leaf likewise.
     """
 
-    __slots__ = ("atoms", "key_shape", "key_start", "leaf_shape", "leaf_start")
+    __slots__ = ("key_shape", "key_start", "leaf_shape", "leaf_start", "loops")
 
     def __init__(
-        self, key_shape: Shape, leaf_shape: Shape, key_start: Shape, leaf_start: Shape, atoms: tuple[Atom, ...]
+        self, key_shape: Shape, leaf_shape: Shape, key_start: Shape, leaf_start: Shape, loops: tuple[AxisLoop, ...]
     ) -> None:
         self.key_shape, self.leaf_shape = key_shape, leaf_shape
         self.key_start, self.leaf_start = key_start, leaf_start
-        self.atoms = atoms
+        self.loops = loops
 
     def _all(self) -> tuple[object, ...]:
-        return self.key_shape, self.leaf_shape, self.key_start, self.leaf_start, self.atoms
+        return self.key_shape, self.leaf_shape, self.key_start, self.leaf_start, self.loops
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, IndexMap) and self._all() == other._all()
@@ -69,13 +69,13 @@ class IndexMap:
     @property
     def count(self) -> int:
         """How many elements are mapped."""
-        return prod(atom.extent for atom in self.atoms)
+        return prod(loop.extent for loop in self.loops)
 
     @property
     def back(self) -> IndexMap:
         """The same map with tensor and leaf in each other's place."""
-        atoms = tuple(Atom(a.extent, a.leaf_axis, a.leaf_step, a.key_axis, a.key_step) for a in self.atoms)
-        return IndexMap(self.leaf_shape, self.key_shape, self.leaf_start, self.key_start, atoms)
+        loops = tuple(AxisLoop(a.extent, a.leaf_axis, a.leaf_step, a.key_axis, a.key_step) for a in self.loops)
+        return IndexMap(self.leaf_shape, self.key_shape, self.leaf_start, self.key_start, loops)
 
     @property
     def whole_key(self) -> bool:
@@ -110,13 +110,13 @@ def strided(index_map: IndexMap, key_strides: Shape | None = None) -> tuple[Shap
     key_strides = row_major(index_map.key_shape) if key_strides is None else key_strides
     key_offset = sum(a * b for a, b in zip(index_map.key_start, key_strides, strict=True))
     leaf_offset = sum(a * b for a, b in zip(index_map.leaf_start, leaf_strides, strict=True))
-    atoms = sorted(
-        (-atom.key_step * key_strides[atom.key_axis], atom.leaf_step * leaf_strides[atom.leaf_axis], atom.extent)
-        for atom in index_map.atoms
-        if atom.extent != 1
+    loops = sorted(
+        (-loop.key_step * key_strides[loop.key_axis], loop.leaf_step * leaf_strides[loop.leaf_axis], loop.extent)
+        for loop in index_map.loops
+        if loop.extent != 1
     )
     joined: list[tuple[int, int, int]] = []
-    for key_stride, leaf_stride, extent in ((-k, lf, n) for k, lf, n in atoms):
+    for key_stride, leaf_stride, extent in ((-k, lf, n) for k, lf, n in loops):
         if joined and joined[-1][0] == key_stride * extent and joined[-1][1] == leaf_stride * extent:
             joined[-1] = (key_stride, leaf_stride, joined[-1][2] * extent)
         else:
@@ -153,7 +153,7 @@ class ParametricMap:
     def __init__(self, index_map: IndexMap, bound: tuple[BoundIndex, ...]) -> None:
         self.index_map, self.bound = index_map, bound
 
-    def starts(self, columns: Columns, rows: int) -> Starts:
+    def starts(self, columns: IndexColumns, rows: int) -> Starts:
         """Where the map starts, by the positions of the indices."""
         one = self.index_map
         keys, leaves = np.empty((rows, len(one.key_start)), np.int64), np.empty((rows, len(one.leaf_start)), np.int64)
@@ -174,6 +174,6 @@ def stacked(key_shape: Shape, leaf_shape: Shape, variables: tuple[str, ...]) -> 
     depth = len(variables)
     if leaf_shape[depth:] != key_shape or len(leaf_shape) < depth:
         return None
-    atoms = tuple(Atom(n, axis, 1, axis + depth, 1) for axis, n in enumerate(key_shape))
+    loops = tuple(AxisLoop(n, axis, 1, axis + depth, 1) for axis, n in enumerate(key_shape))
     bound = tuple(BoundIndex(v, True, axis, 1, 0, leaf_shape[axis]) for axis, v in enumerate(variables))
-    return ParametricMap(IndexMap(key_shape, leaf_shape, (0,) * len(key_shape), (0,) * len(leaf_shape), atoms), bound)
+    return ParametricMap(IndexMap(key_shape, leaf_shape, (0,) * len(key_shape), (0,) * len(leaf_shape), loops), bound)

@@ -9,9 +9,21 @@ from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.arrays import Shape
 from bridge.mapping.solve import RuleAxes, solve
-from bridge.rules.check import Pair
+from bridge.rules.check import PairedChoice
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Axis, Choice, Factor, Index, Name, Part, Parts, Segment, Selection, Side
+from bridge.rules.syntax import (
+    Axes,
+    Axis,
+    Choice,
+    Factor,
+    Index,
+    JoinedParts,
+    Name,
+    PartExtent,
+    Segment,
+    Selection,
+    Side,
+)
 
 
 class PartRule(NamedTuple):
@@ -22,7 +34,7 @@ class PartRule(NamedTuple):
     sizes: Mapping[str, int]
 
 
-def joined_key(names: Sequence[Name], pair: Pair) -> tuple[Name, Mapping[str, str]] | None:
+def joined_key(names: Sequence[Name], pair: PairedChoice) -> tuple[Name, Mapping[str, str]] | None:
     """The names of all parts, in the order of the branches, as one with a choice; and parts to be called otherwise.
 
     `None` where the names differ in more than one segment, or in more than text.
@@ -88,7 +100,7 @@ def parts_apart(rule: Rule, names: Sequence[Name], shapes: Sequence[Shape | None
             ),
             "Rename them so that they differ in one segment",
         )
-    one_wide = not any(isinstance(factor, Part) for factor in key.factors())
+    one_wide = not any(isinstance(factor, PartExtent) for factor in key.factors())
     taken = {f.name for side in (key, leaf) for f in side.factors() if isinstance(f, Index)}
     taken |= {index.name for name in names for index in name.indices()}
     axis = "part"
@@ -107,6 +119,6 @@ def _filled(axes: Axes, index: Index) -> Axes:
     """The axes with an index in the place of the parts."""
 
     def one(factor: Factor) -> Factor:
-        return index if isinstance(factor, Part | Parts) else factor
+        return index if isinstance(factor, PartExtent | JoinedParts) else factor
 
     return tuple(Axis(tuple(map(one, axis.factors))) if isinstance(axis, Axis) else axis for axis in axes)

@@ -15,10 +15,10 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.arrays import Numbers, Shape
-from bridge.mapping.bound import FRESH, Rows, Settled, Taken, carried
+from bridge.mapping.bound import FRESH, NameChoices, NameRows, WildcardTaken, carried
 from bridge.mapping.landing import ModelNames, Port
-from bridge.mapping.leafnames import LeafMatcher, NamedLeaves, Target, dropped, named_hole
-from bridge.mapping.pattern import Columns, Matrix, decoded, encoded, formatted
+from bridge.mapping.leafnames import LeafMatcher, LeafPart, NamedLeaves, dropped, named_hole
+from bridge.mapping.pattern import IndexColumns, Matrix, decoded, encoded, formatted
 from bridge.mapping.solve import RuleAxes, ShapeConflict, solve
 from bridge.mapping.template import Spec
 from bridge.rules.check import all_indices, branch_count, branch_picks, shaped_branch
@@ -35,7 +35,7 @@ class SpelledKeys(NamedTuple):
 
     keys: Sequence[str]
     spec: Spec
-    targets: tuple[Target, ...]
+    targets: tuple[LeafPart, ...]
     places: Sequence[tuple[int, ...]]
     as_named: Name
 
@@ -72,26 +72,26 @@ class KeySpeller:
         """The keys for some of the names that were matched."""
         match, sizes = named.match, dict(rule.sizes)
         family = match.family.at(rows)
-        columns: Columns = {name: column[rows] for name, column in match.columns.items()}
+        columns: IndexColumns = {name: column[rows] for name, column in match.columns.items()}
         assert rule.leaf is not None
         wilds = [piece for piece in named.kept.pieces() if isinstance(piece, Wild)]
         taken_names = {i.name for side in (*rule.keys, rule.leaf) for i in all_indices(side)}
         fresh = iter([name for name in FRESH if name not in taken_names])
-        taken: list[Taken] = []
+        taken: list[WildcardTaken] = []
         for (text, at), wild in zip(match.wilds, wilds, strict=True):
             shown = text.removesuffix(".") if wild.deep else text
             taken.append(carried(shown, at, family, fresh, columns) if text else None)
         deep = tuple(wild.deep for wild in wilds)
-        leaves = self.branches(rule, named, Rows(family.ids, columns), tuple(taken), deep)
+        leaves = self.branches(rule, named, NameRows(family.ids, columns), tuple(taken), deep)
         for picks in _picks(rule, match.labels):
-            settled = Settled(rule, sizes, tuple(taken), deep, picks, (), ())
+            settled = NameChoices(rule, sizes, tuple(taken), deep, picks, (), ())
             for side in range(len(rule.keys)):
                 name = settled.spelled(rule.keys[side].name, side)
-                for part, places, shape in self.shapes(rule, named, Rows(family.ids, columns), side, picks, leaves):
+                for part, places, shape in self.shapes(rule, named, NameRows(family.ids, columns), side, picks, leaves):
                     yield from self.formatted(rule, named, name, part, places, shape)
 
     def branches(
-        self, rule: Rule, named: NamedLeaves, rows: Rows, taken: tuple[Taken, ...], deep: tuple[bool, ...]
+        self, rule: Rule, named: NamedLeaves, rows: NameRows, taken: tuple[WildcardTaken, ...], deep: tuple[bool, ...]
     ) -> list[list[int]]:
         """For each branch of the choices that axes hold, the leaf that belongs to each row, -1 where there is none."""
         shaped = [pair for pair in rule.pairing if pair.shaped]
@@ -102,14 +102,14 @@ class KeySpeller:
         for branch in range(branch_count(shaped)):
             picked = iter(branch_picks(shaped, branch))
             picks = tuple([next(picked) if p.shaped else pick for p, pick in zip(rule.pairing, own, strict=True)])
-            name = Settled(rule, dict(rule.sizes), taken, deep, picks, (), ()).spelled(named.kept, -1)
+            name = NameChoices(rule, dict(rule.sizes), taken, deep, picks, (), ()).spelled(named.kept, -1)
             texts = formatted(name, dict(rule.sizes), rows.columns, len(rows.ids))
             aliases = self.names.model.aliases
             found.append([self.names.numbers.get(aliases.get(text, text), -1) for text in texts])
         return found
 
     def formatted(
-        self, rule: Rule, named: NamedLeaves, name: Name, rows: Rows, places: Matrix, shape: Shape
+        self, rule: Rule, named: NamedLeaves, name: Name, rows: NameRows, places: Matrix, shape: Shape
     ) -> Iterator[SpelledKeys]:
         """The keys that a name spells for rows of positions."""
         assert rule.leaf is not None
@@ -136,11 +136,11 @@ class KeySpeller:
         self,
         rule: Rule,
         named: NamedLeaves,
-        rows: Rows,
+        rows: NameRows,
         side: int,
         picks: Sequence[int],
         leaves: Sequence[Sequence[int]],
-    ) -> Iterator[tuple[Rows, Matrix, Shape]]:
+    ) -> Iterator[tuple[NameRows, Matrix, Shape]]:
         """Rows for each key of one side, with their places in the leaf, those together whose keys have one shape."""
         assert rule.leaf is not None
         lead = [named_hole(rule.leaf.name, at) for at in named.axes]
@@ -166,7 +166,7 @@ class KeySpeller:
         rule: Rule,
         shapes: Sequence[Shape | None],
         ports: Sequence[Port],
-        rows: Rows,
+        rows: NameRows,
         depth: int,
         side: int,
         branch: int,
@@ -224,7 +224,13 @@ class KeySpeller:
         return found
 
     def grid(
-        self, rule: Rule, rows: Rows, extents: Shape, lead: Sequence[Hole], loose: Sequence[str], axes: Sequence[str]
+        self,
+        rule: Rule,
+        rows: NameRows,
+        extents: Shape,
+        lead: Sequence[Hole],
+        loose: Sequence[str],
+        axes: Sequence[str],
     ) -> Matrix:
         """The places of a leaf that have keys, a row for each axis: along leading axes, and those of `axes`."""
         return np.indices(extents).reshape(len(extents), -1)
@@ -232,13 +238,13 @@ class KeySpeller:
     def spread(
         self,
         rule: Rule,
-        rows: Rows,
+        rows: NameRows,
         shape: Shape,
         lead: Sequence[Hole],
         loose: Sequence[str],
         known: Mapping[str, int],
         side: int,
-    ) -> tuple[Rows, Matrix]:
+    ) -> tuple[NameRows, Matrix]:
         """A row for each place along the leading axes, and along axes whose index stands in the key's name."""
         assert rule.leaf is not None
         names = _names(rule, side)
@@ -258,7 +264,7 @@ class KeySpeller:
             name: np.tile(numbers, count) for name, numbers in zip([*loose, *axes], grid[len(lead) :], strict=True)
         }
         places = np.tile(grid[: len(lead) + len(loose)], count).T
-        return Rows(np.repeat(rows.ids, each), columns).at(inside), places[inside]
+        return NameRows(np.repeat(rows.ids, each), columns).at(inside), places[inside]
 
 
 def _names(rule: Rule, side: int) -> set[str]:

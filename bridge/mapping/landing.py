@@ -16,7 +16,7 @@ import numpy as np
 
 from bridge._text import is_index, template
 from bridge.mapping.arrays import ArrayTable, Numbers
-from bridge.mapping.bound import BoundRule, Rows
+from bridge.mapping.bound import BoundRule, NameRows
 from bridge.mapping.names import Family, NameIndex, family_text
 from bridge.mapping.pattern import Column, encoded, hole_of, located, number_of
 from bridge.mapping.template import Template, branch_names
@@ -199,7 +199,7 @@ def _readings(bound: BoundRule, branch: int, index: NameIndex) -> Iterator[Landi
                 yield axes
 
 
-def kept_numbers(bound: BoundRule, landing: Landing, branch: int, rows: Rows) -> list[Column | None]:
+def kept_numbers(bound: BoundRule, landing: Landing, branch: int, rows: NameRows) -> list[Column | None]:
     """The numbers that stay in the leaf's name, for each row; `None` where the tensor holds the index as an axis."""
     assert bound.leaf is not None
     found: list[Column | None] = []
@@ -216,7 +216,7 @@ def kept_numbers(bound: BoundRule, landing: Landing, branch: int, rows: Rows) ->
     return found
 
 
-def stack_numbers(bound: BoundRule, landing: Landing, side: int, rows: Rows) -> list[Column]:
+def stack_numbers(bound: BoundRule, landing: Landing, side: int, rows: NameRows) -> list[Column]:
     """The numbers that are leading axes, for each row: those that the name has, then those that it dropped."""
     assert bound.leaf is not None
     found: list[Column] = []
@@ -237,7 +237,7 @@ def places(kept: Sequence[Column], family: Family | None, count: int) -> Numbers
     return np.where(at < 0, -1, family.ids[at])
 
 
-def _landed(bound: BoundRule, landing: Landing, index: NameIndex) -> Iterator[tuple[int, Rows, Numbers]]:
+def _landed(bound: BoundRule, landing: Landing, index: NameIndex) -> Iterator[tuple[int, NameRows, Numbers]]:
     """The rows of each side and branch, and the names that they land on."""
     for side, branch in bound.rows:
         rows = bound.joined(side, branch)

@@ -25,9 +25,9 @@ from bridge.rules.syntax import (
     Factor,
     Hole,
     Index,
+    JoinedParts,
     Name,
-    Parts,
-    Piece,
+    NamePiece,
     Segment,
     Side,
 )
@@ -35,11 +35,11 @@ from bridge.rules.syntax import (
     literal as plain_name,
 )
 
-_Place = tuple[int, int, int]
+_VariantPlace = tuple[int, int, int]
 """A term of the user's sum, a side of the layout's rule, and which of its names (a join has several)."""
 
 
-class _Entry(NamedTuple):
+class _LayoutKey(NamedTuple):
     """A variant at one side of a layout's rule: the name of its key, where the layer stands, and the axes in front."""
 
     key: Name
@@ -53,7 +53,7 @@ class LayoutSpelling:
 
     def __init__(self, rule: Rule, user: Rule, table: ArrayTable, *, tie: bool) -> None:
         self.rule, self.user, self.table, self.tie = rule, user, table, tie
-        self.arrivals: dict[_Place, list[tuple[Port, Arrival]]] = {}
+        self.arrivals: dict[_VariantPlace, list[tuple[Port, Arrival]]] = {}
 
     def arrive(self, term: int, port: Port, arrival: Arrival) -> None:
         """Add a bound rule at a term of the user's sum and a side of the layout's rule."""
@@ -64,7 +64,7 @@ class LayoutSpelling:
 
     def texts(self) -> list[str]:
         """The concrete rules."""
-        order: list[_Place] = [
+        order: list[_VariantPlace] = [
             (term, side, name)
             for term in range(len(self.user.keys))
             for side in range(len(self.rule.keys))
@@ -86,16 +86,16 @@ class LayoutSpelling:
                 found += self.text(dict(zip(order, entries, strict=True)), there)
         return found
 
-    def entries(self, arrivals: Sequence[tuple[Port, Arrival]], *, literal: bool) -> list[_Entry]:
+    def entries(self, arrivals: Sequence[tuple[Port, Arrival]], *, literal: bool) -> list[_LayoutKey]:
         """The variants of the bound rules that came to one side."""
-        found: list[_Entry] = []
+        found: list[_LayoutKey] = []
         for port, arrival in arrivals:
             term = next(iter(arrival.bound.rows))[0]
             for variant in variants(arrival, literal=literal):
                 found.append(self.entry(port, arrival, variant, term))
         return found
 
-    def entry(self, port: Port, arrival: Arrival, variant: Variant, side: int) -> _Entry:
+    def entry(self, port: Port, arrival: Arrival, variant: Variant, side: int) -> _LayoutKey:
         """One variant, with numbers of the layout's own name, as in `parametrizations.weight.0._u`, written out."""
         bound, kept = arrival.bound, variant.kept
         tail = branch_names(port.rule, port.side)[port.branch].split(".")
@@ -108,9 +108,9 @@ class LayoutSpelling:
         if port.tied_to is not None:
             prefix = tuple((text,) for text in port.tied_to.split(".")) if port.tied_to else ()
         lead = (*variant.lead, *(Axis((Index(dropped),)) for dropped in bound.dropped(side)))
-        return _Entry(written(variant.keys[side], own, bound.sizes), prefix, lead, bound)
+        return _LayoutKey(written(variant.keys[side], own, bound.sizes), prefix, lead, bound)
 
-    def text(self, entries: Mapping[_Place, _Entry], present: Collection[_Place]) -> list[str]:
+    def text(self, entries: Mapping[_VariantPlace, _LayoutKey], present: Collection[_VariantPlace]) -> list[str]:
         """The concrete rules of one entry for each key. One that did not come is called as its sisters are."""
         rule = self.rule
         first = next(entry for place, entry in entries.items() if place in present)
@@ -137,7 +137,7 @@ class LayoutSpelling:
         return [self.one(first, [part.key], part.leaf, part.sizes, new) for part in parts]
 
     def one(
-        self, first: _Entry, keys: Sequence[Side], axes: Axes, sizes: Mapping[str, int], new: Mapping[str, str]
+        self, first: _LayoutKey, keys: Sequence[Side], axes: Axes, sizes: Mapping[str, int], new: Mapping[str, str]
     ) -> str:
         """The text of a concrete rule; `new` are axes and parts that have to be called otherwise."""
         rule, user = self.rule, self.user
@@ -167,20 +167,20 @@ def _name(port: Port) -> str:
     return branch_names(port.rule, port.side)[port.branch]
 
 
-def _places(entry: _Entry) -> list[str]:
+def _places(entry: _LayoutKey) -> list[str]:
     """The indices that say where a layer stands, in their order."""
     holes = [i.name for i in Name(entry.prefix or NO_NAME.segments).indices()]
     return holes + [f.name for axis in entry.lead for f in axis.factors if isinstance(f, Index)]
 
 
-def _aligned(key: Name, entry: _Entry, first: _Entry) -> Name:
+def _aligned(key: Name, entry: _LayoutKey, first: _LayoutKey) -> Name:
     """A key with the indices called as another entry of the same layer calls them."""
     new = dict(zip(_places(entry), _places(first), strict=True))
     return _with_names(key, new) if any(old != other for old, other in new.items()) else key
 
 
 def _with_names(name: Name, new: Mapping[str, str]) -> Name:
-    def piece(piece: Piece) -> Piece:
+    def piece(piece: NamePiece) -> NamePiece:
         if not isinstance(piece, Hole):
             return piece
         return Hole(tuple(Index(new.get(i.name, i.name), i.selection) for i in piece.indices))
@@ -188,14 +188,14 @@ def _with_names(name: Name, new: Mapping[str, str]) -> Name:
     return Name(tuple(tuple(map(piece, segment)) for segment in name.segments))
 
 
-def _where(entry: _Entry) -> str:
+def _where(entry: _LayoutKey) -> str:
     """Where the layer stands, whatever its indices are called."""
     new = {name: f"i{n}" for n, name in enumerate(dict.fromkeys(_places(entry)))}
     lead = _renamed(entry.lead, new) or ()
     return f"{_with_names(Name(entry.prefix or NO_NAME.segments), new)} {' '.join(map(str, lead))}"
 
 
-def _indices(entry: _Entry) -> Iterator[Index]:
+def _indices(entry: _LayoutKey) -> Iterator[Index]:
     yield from entry.key.indices()
     yield from Name(entry.prefix or NO_NAME.segments).indices()
     yield from (factor for axis in entry.lead for factor in axis.factors if isinstance(factor, Index))
@@ -212,8 +212,8 @@ def _renamed(axes: Axes | None, new: Mapping[str, str]) -> Axes | None:
         return axes
 
     def other(factor: Factor) -> Factor:
-        if isinstance(factor, Parts):
-            return Parts(tuple(new.get(label, label) for label in factor.labels))
+        if isinstance(factor, JoinedParts):
+            return JoinedParts(tuple(new.get(label, label) for label in factor.labels))
         return Index(new.get(factor.name, factor.name), factor.selection) if isinstance(factor, Index) else factor
 
     return tuple(Axis(tuple(map(other, axis.factors))) if isinstance(axis, Axis) else axis for axis in axes)

@@ -13,14 +13,14 @@ from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.bind import INFERENCE
 from bridge.mapping.landing import ModelNames, Port
-from bridge.mapping.names import Match, matched
-from bridge.mapping.pattern import Mask, Pattern
+from bridge.mapping.names import NameMatch, matched
+from bridge.mapping.pattern import Mask, NamePattern
 from bridge.rules.check import all_indices
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axes, Hole, Index, Name
 
 
-class Target(NamedTuple):
+class LeafPart(NamedTuple):
     """What of a leaf a key is written from: a part, by the selections of its axes, or a term of a layout's sum."""
 
     leaf: int
@@ -31,7 +31,7 @@ class Target(NamedTuple):
 class NamedLeaves(NamedTuple):
     """Names of the model that a leaf side matches, read so that `axes` of its segments are leading axes."""
 
-    match: Match
+    match: NameMatch
     axes: tuple[int, ...]
     kept: Name
 
@@ -69,7 +69,7 @@ class LeafMatcher:
             now = np.zeros(len(index.names), bool)
             for axes in combinations(holes, count):
                 kept = Name(tuple(s for n, s in enumerate(segments) if n not in axes) or ((),))
-                pattern = Pattern(kept)
+                pattern = NamePattern(kept)
                 for family in index.families.values():
                     for part in family.singles() if pattern.numeric and family.numbers.shape[1] else (family,):
                         match = matched(pattern, part, sizes)
@@ -177,17 +177,17 @@ class LeafMatcher:
                     f"Add their number to the rule, such as '; {index.name}=4'",
                 )
 
-    def targets(self, rule: Rule, name: int, depth: int) -> tuple[Target, ...]:
+    def targets(self, rule: Rule, name: int, depth: int) -> tuple[LeafPart, ...]:
         """What a rule writes at a name."""
         assert rule.leaf is not None
-        found: list[Target] = []
+        found: list[LeafPart] = []
         if rule.leaf.axes is None and self.ports(name):
             for number, port in enumerate(self.names.kinds[int(self.names.standing[name])].ports):
                 if port.rule.leaf is not None and port.depth == depth:
                     leaf = self.names.filled_by(self.names.placed[name][number], port.rule)[port.branch]
                     term = port.side if len(port.rule.keys) > 1 else None
-                    found.append(Target(leaf, part_of(port.rule.leaf.axes), term))
-        return tuple(found) or (Target(self.leaf(name), part_of(rule.leaf.axes), None),)
+                    found.append(LeafPart(leaf, part_of(port.rule.leaf.axes), term))
+        return tuple(found) or (LeafPart(self.leaf(name), part_of(rule.leaf.axes), None),)
 
 
 def part_of(axes: Axes | None) -> str:
@@ -210,12 +210,12 @@ def dropped(rule: Rule, side: int) -> list[str]:
     return [i.name for i in rule.keys[side].name.indices() if i.name not in placed and not i.single]
 
 
-def _at(match: Match, which: Mask) -> Match:
+def _at(match: NameMatch, which: Mask) -> NameMatch:
     columns = {name: column[which] for name, column in match.columns.items()}
-    return Match(match.family.at(which), None, columns, match.wilds, match.labels)
+    return NameMatch(match.family.at(which), None, columns, match.wilds, match.labels)
 
 
-def _counted_whole(rule: Rule, match: Match, leaves: Sequence[int], axes: Sequence[int], names: ModelNames) -> Mask:
+def _counted_whole(rule: Rule, match: NameMatch, leaves: Sequence[int], axes: Sequence[int], names: ModelNames) -> Mask:
     """The names for which every index that a rule counts is there as often as it says, as an axis or in names."""
     assert rule.leaf is not None
     sizes = dict(rule.sizes)

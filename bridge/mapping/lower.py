@@ -9,14 +9,14 @@ from itertools import pairwise
 import numpy as np
 
 from bridge.mapping.cover import Boxes
-from bridge.mapping.indexmap import Atom, BoundIndex, IndexMap, ParametricMap, Shape
-from bridge.mapping.solve import Extents, Place, RuleAxes, ShapeConflict, solve
+from bridge.mapping.indexmap import AxisLoop, BoundIndex, IndexMap, ParametricMap, Shape
+from bridge.mapping.solve import Extents, RuleAxes, ShapeConflict, SideBranch, solve
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axis, Index, Part, Parts, Rest
+from bridge.rules.syntax import Axis, Index, JoinedParts, PartExtent, Rest
 
 
 @dataclass(slots=True)
-class _Walk:
+class _SideSteps:
     """One side's axes as steps: where it starts, and how each free factor moves along it."""
 
     start: list[int] = field(default_factory=list[int])
@@ -27,7 +27,7 @@ class _Walk:
 def lower(
     rule_axes: RuleAxes,
     extents: Extents,
-    place: Place,
+    place: SideBranch,
     shapes: tuple[Shape, Shape],
     variables: frozenset[str],
     flip: Sequence[str],
@@ -37,7 +37,7 @@ def lower(
     side, branch = place
     key = _walk(rule_axes, extents, (side, branch), key_shape, variables, on_leaf=False)
     leaf = _walk(rule_axes, extents, (len(rule_axes.sides) - 1, branch), leaf_shape, variables, on_leaf=True)
-    atoms: list[Atom] = []
+    loops: list[AxisLoop] = []
     for name, (extent, key_axis, key_step) in key.steps.items():
         if name not in leaf.steps and extent == 1:
             continue  # a part one wide vanishes on the side that chooses it
@@ -52,16 +52,16 @@ def lower(
             key.start[key_axis] += key_step * (extent - 1)
             leaf.start[leaf_axis] += leaf_step * (extent - 1)
             key_step, leaf_step = -key_step, -leaf_step
-        atoms.append(Atom(extent, key_axis, key_step, leaf_axis, leaf_step))
-    index_map = IndexMap(key_shape, leaf_shape, tuple(key.start), tuple(leaf.start), tuple(atoms))
+        loops.append(AxisLoop(extent, key_axis, key_step, leaf_axis, leaf_step))
+    index_map = IndexMap(key_shape, leaf_shape, tuple(key.start), tuple(leaf.start), tuple(loops))
     return ParametricMap(index_map, (*key.bound, *leaf.bound))
 
 
 def _walk(
-    rule_axes: RuleAxes, extents: Extents, place: Place, shape: Shape, variables: frozenset[str], *, on_leaf: bool
-) -> _Walk:
+    rule_axes: RuleAxes, extents: Extents, place: SideBranch, shape: Shape, variables: frozenset[str], *, on_leaf: bool
+) -> _SideSteps:
     axes = rule_axes.sides[place[0]]
-    walk = _Walk()
+    walk = _SideSteps()
     for axis in axes:
         if isinstance(axis, Rest):
             for number in range(len(shape) - len(axes) + 1):
@@ -76,9 +76,9 @@ def _walk(
 def _walk_axis(
     rule_axes: RuleAxes,
     extents: Extents,
-    place: Place,
+    place: SideBranch,
     axis: Axis,
-    walk: _Walk,
+    walk: _SideSteps,
     variables: frozenset[str],
     *,
     on_leaf: bool,
@@ -96,14 +96,14 @@ def _walk_axis(
             else:
                 walk.start[number] += step * start
                 walk.steps[factor.name] = (count, number, step * stride)
-        elif isinstance(factor, Parts):
+        elif isinstance(factor, JoinedParts):
             pair = rule_axes.pair_of(place[0], factor)
             pick = rule_axes.picks(place[1])[pair]
             label = rule_axes.pairing[pair].labels[place[0]]
             before = factor.labels[: factor.labels.index(label[pick])]
             walk.start[number] += step * sum(extents.known[f"|{pair}:{label.index(other)}"] for other in before)
             walk.steps[f"|{pair}"] = (extents.known[f"|{pair}:{pick}"], number, step)
-        elif isinstance(factor, Part):
+        elif isinstance(factor, PartExtent):
             walk.steps[f"|{rule_axes.pair_of(place[0], factor)}"] = (extent, number, step)
         step *= extent
 

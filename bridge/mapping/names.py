@@ -13,7 +13,18 @@ import numpy as np
 
 from bridge._text import is_index
 from bridge.mapping.arrays import Numbers
-from bridge.mapping.pattern import DIGITS, MARK, Column, Columns, Mask, Matrix, Pattern, decoded, hole_of, number_of
+from bridge.mapping.pattern import (
+    DIGITS,
+    MARK,
+    Column,
+    IndexColumns,
+    Mask,
+    Matrix,
+    NamePattern,
+    decoded,
+    hole_of,
+    number_of,
+)
 from bridge.rules.syntax import Choice, Hole, Name
 
 _DOT, _LINE, _ZERO = b".\n0"
@@ -66,14 +77,14 @@ class NameIndex:
             self.families[text] = Family(text, ids, numbers)
             start = stop
 
-    def match(self, name: Name, sizes: Mapping[str, int]) -> tuple[Numbers, Columns]:
+    def match(self, name: Name, sizes: Mapping[str, int]) -> tuple[Numbers, IndexColumns]:
         """The names that a name of texts and indices spells, and the positions of its indices in each."""
         text = family_text(name)
         if text is not None:
             family = self.families.get(text)
             found = [] if family is None else [_rows(name, family, sizes)]
         else:
-            pattern = Pattern(name)
+            pattern = NamePattern(name)
             matches = [matched(pattern, family, sizes) for family in self.families.values()]
             found = [(match.family.ids, match.columns) for match in matches if match is not None]
         if len(found) == 1:
@@ -90,10 +101,10 @@ def _fresh(known: Mapping[bytes, int]) -> Iterator[int]:
         yield len(known)
 
 
-def _rows(name: Name, family: Family, sizes: Mapping[str, int]) -> tuple[Numbers, Columns]:
+def _rows(name: Name, family: Family, sizes: Mapping[str, int]) -> tuple[Numbers, IndexColumns]:
     """The rows of the one family that a name without parts of segments lies in."""
     mask: Mask | None = None
-    columns: Columns = {}
+    columns: IndexColumns = {}
     at = count()
     for segment in name.segments:
         hole, number = hole_of(segment), number_of(segment)
@@ -121,7 +132,7 @@ def family_text(name: Name) -> str | None:
     return ".".join(texts)
 
 
-class Match:
+class NameMatch:
     """What a pattern found in a family: the names, positions of the indices, and what the other variables took.
 
     `wilds` are the texts of the wildcards, with `MARK` for numbers, each with the column of its first number.
@@ -130,18 +141,18 @@ class Match:
     __slots__ = ("columns", "family", "labels", "mask", "wilds")
 
     def __init__(
-        self, family: Family, mask: Mask | None, columns: Columns, wilds: list[tuple[str, int]], labels: list[str]
+        self, family: Family, mask: Mask | None, columns: IndexColumns, wilds: list[tuple[str, int]], labels: list[str]
     ) -> None:
         self.family, self.mask, self.columns, self.wilds, self.labels = family, mask, columns, wilds, labels
 
 
-def matched(pattern: Pattern, family: Family, sizes: Mapping[str, int]) -> Match | None:
+def matched(pattern: NamePattern, family: Family, sizes: Mapping[str, int]) -> NameMatch | None:
     """The names of a family that a pattern matches; `mask` says which, `None` where it is all of them."""
     found = pattern.find(family.text)
     if found is None:
         return None
     mask: Mask | None = None
-    columns: Columns = {}
+    columns: IndexColumns = {}
     wilds: list[tuple[str, int]] = []
     labels: list[str] = []
     for number, group in enumerate(pattern.groups, 1):
@@ -168,7 +179,7 @@ def matched(pattern: Pattern, family: Family, sizes: Mapping[str, int]) -> Match
             mask = None
         else:
             family, columns = family.at(mask), {name: column[mask] for name, column in columns.items()}
-    return Match(family, mask, columns, wilds, labels)
+    return NameMatch(family, mask, columns, wilds, labels)
 
 
 def both(one: Mask | None, other: Mask | None) -> Mask | None:

@@ -12,7 +12,7 @@ import numpy as np
 from bridge._text import is_index
 from bridge.mapping.arrays import Numbers
 from bridge.rules.parse import parse_pattern
-from bridge.rules.syntax import Choice, Hole, Index, Name, Piece, Segment, Wild
+from bridge.rules.syntax import Choice, Hole, Index, Name, NamePiece, Segment, Wild
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,7 +28,7 @@ Variable = Hole | Choice | Wild | int
 """What a group of a pattern stands for; an int is a number that the pattern itself names."""
 
 
-class Pattern:
+class NamePattern:
     """The compiled form of a `Name`, for names and for the texts of families, which have `MARK` for each number.
 
     The first wildcard of a kind takes as little as it can, then the second, and so on.
@@ -124,7 +124,7 @@ def _is_numeric(segment: Segment) -> bool:
     return all(any(text.isdigit() for text in texts) for texts in labels)
 
 
-def _piece(piece: Piece) -> str:
+def _piece(piece: NamePiece) -> str:
     if isinstance(piece, str):
         return re.escape(piece)
     if isinstance(piece, Hole):
@@ -137,14 +137,14 @@ def _piece(piece: Piece) -> str:
 class NamePatterns:
     """A set of names given by patterns: what `allow_missing`, `allow_unexpected` and the like take."""
 
-    def __init__(self, texts: tuple[str, ...], patterns: tuple[Pattern, ...]) -> None:
+    def __init__(self, texts: tuple[str, ...], patterns: tuple[NamePattern, ...]) -> None:
         self.texts, self.patterns = texts, patterns
 
     @classmethod
     def of(cls, texts: Iterable[str] | str) -> NamePatterns:
         """Patterns such as `"head.**"` or `"**.inv_freq"`. **Raises:** `RuleError` for one that is none."""
         texts = (texts,) if isinstance(texts, str) else tuple(texts)
-        return cls(texts, tuple(Pattern(parse_pattern(text)) for text in texts))
+        return cls(texts, tuple(NamePattern(parse_pattern(text)) for text in texts))
 
     def __contains__(self, name: str) -> bool:
         return any(pattern.find(name) is not None for pattern in self.patterns)
@@ -153,7 +153,7 @@ class NamePatterns:
 Column: TypeAlias = "npt.NDArray[np.int64]"
 Matrix: TypeAlias = "npt.NDArray[np.int64]"
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
-Columns = dict[str, Column]
+IndexColumns = dict[str, Column]
 """Positions of indices by name, a row for each name."""
 
 OPEN = 1 << 62
@@ -210,7 +210,7 @@ def decoded(hole: Hole, sizes: Mapping[str, int], column: Column) -> tuple[Mask 
     return inside, positions
 
 
-def matches(pattern: Pattern, sizes: Mapping[str, int], text: str) -> bool:
+def matches(pattern: NamePattern, sizes: Mapping[str, int], text: str) -> bool:
     """Whether a pattern matches a name, selections of its indices included."""
     found = pattern.match(text)
     for variable, number in zip(pattern.variables, found or (), strict=False):

@@ -14,13 +14,13 @@ from bridge.mapping.equation import KeyRun, LeafEquation, PlainSolver, TermPosit
 from bridge.mapping.indexmap import ParametricMap
 from bridge.mapping.lower import lower
 from bridge.mapping.problem import Conflict
-from bridge.mapping.solve import Place, RuleAxes, ShapeConflict, expected, solve
+from bridge.mapping.solve import RuleAxes, ShapeConflict, SideBranch, expected, solve
 
-Maps: TypeAlias = "dict[TermPosition, list[tuple[ParametricMap, Numbers | None]]]"
+PositionMaps: TypeAlias = "dict[TermPosition, list[tuple[ParametricMap, Numbers | None]]]"
 """For each position the maps of its keys, each with the rows that it holds for (`None`: all)."""
 
 
-class Layers(NamedTuple):
+class AlikeLayers(NamedTuple):
     """Layers of an equation that are alike: the rows of each position (`None`: all), and a leaf of each branch."""
 
     rows: Mapping[TermPosition, Numbers | None]
@@ -35,11 +35,11 @@ class AxesSolver(PlainSolver):
         self.failed, self.known_holes = plain.failed, plain.known_holes
         self.solved: dict[object, dict[TermPosition, ParametricMap]] = {}
 
-    def maps(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Maps:
+    def maps(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> PositionMaps:
         """The maps of all keys of an equation."""
         rule_axes = equation.rule_axes
         assert rule_axes is not None
-        found: Maps = {position: [] for position in runs}
+        found: PositionMaps = {position: [] for position in runs}
         for layers in self.alike(equation, runs):
             part = {p: runs[p] if rows is None else runs[p].at(rows) for p, rows in layers.rows.items()}
             for position, parametric in self.layers(equation, rule_axes, part, layers.leaves).items():
@@ -56,7 +56,7 @@ class AxesSolver(PlainSolver):
         rows = [row for row in range(len(kinds)) if self.key_shape(run, row) == parametric.index_map.key_shape]
         return np.array(rows, np.intp)
 
-    def alike(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Iterator[Layers]:
+    def alike(self, equation: LeafEquation, runs: Mapping[TermPosition, KeyRun]) -> Iterator[AlikeLayers]:
         """The layers of an equation, those together whose keys and leaves have the same shapes."""
         order = list(runs)
         groups, labels = np.unique(np.concatenate([runs[p].groups for p in order]), return_inverse=True)
@@ -68,7 +68,7 @@ class AxesSolver(PlainSolver):
             table = np.array([equation.others[group] for group in groups.tolist()], np.intp)
             leaves = {branch: table[:, branch] for branch in range(table.shape[1])}
         if len(groups) == 1:
-            yield Layers(dict.fromkeys(order), {branch: int(found[0]) for branch, found in leaves.items()})
+            yield AlikeLayers(dict.fromkeys(order), {branch: int(found[0]) for branch, found in leaves.items()})
             return
         columns = [
             self.leaf_shapes.of(found) if self.leaves.given else np.arange(len(groups)) for found in leaves.values()
@@ -79,7 +79,7 @@ class AxesSolver(PlainSolver):
         for kind, layer in enumerate(first.tolist()):
             rows = {p: np.flatnonzero(kinds.ravel()[by_position[p]] == kind) for p in order}
             found = {branch: int(numbers[layer]) for branch, numbers in leaves.items() if numbers[layer] >= 0}
-            yield Layers({p: r for p, r in rows.items() if len(r)}, found)
+            yield AlikeLayers({p: r for p, r in rows.items() if len(r)}, found)
 
     def layers(
         self,
@@ -91,10 +91,10 @@ class AxesSolver(PlainSolver):
         """The maps of layers that are alike."""
         if not self.leaves.given:
             rule_axes = RuleAxes(rule_axes.sides, rule_axes.pairing, {**_counts(runs), **rule_axes.sizes})
-        positions: dict[Place, TermPosition] = {}
+        positions: dict[SideBranch, TermPosition] = {}
         for position in sorted(runs):
             positions.setdefault((position.side, position.branch), position)
-        shapes: dict[Place, Shape] = {}
+        shapes: dict[SideBranch, Shape] = {}
         if self.leaves.given:
             shapes = {(len(rule_axes.sides) - 1, branch): self.shape(leaf) for branch, leaf in leaves.items()}
         shapes |= {place: self.key_shape(runs[position], 0) for place, position in positions.items()}
@@ -142,8 +142,8 @@ class AxesSolver(PlainSolver):
         self,
         equation: LeafEquation,
         rule_axes: RuleAxes,
-        shapes: Mapping[Place, Shape],
-        positions: Mapping[Place, TermPosition],
+        shapes: Mapping[SideBranch, Shape],
+        positions: Mapping[SideBranch, TermPosition],
         leaves: Mapping[int, int],
     ) -> dict[TermPosition, ParametricMap]:
         """The maps by position. Equal rules with equal shapes are solved once."""

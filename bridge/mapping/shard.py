@@ -16,12 +16,12 @@ import numpy as np
 from bridge.mapping.arrays import Numbers, groups
 from bridge.mapping.block import Block, Term
 from bridge.mapping.cover import distinct
-from bridge.mapping.indexmap import Atom, IndexMap, Shape
+from bridge.mapping.indexmap import AxisLoop, IndexMap, Shape
 
 Box = tuple[range, ...]
 
 
-class Grid(NamedTuple):
+class BoxGrid(NamedTuple):
     """Equal boxes side by side: `counts[i]` of extent `box[i]` along axis `i`, the first at `start[i]` of the leaf."""
 
     start: Shape
@@ -42,7 +42,7 @@ class Grid(NamedTuple):
         return out
 
     @classmethod
-    def of(cls, boxes: Iterable[tuple[range, ...]]) -> list[Grid]:
+    def of(cls, boxes: Iterable[tuple[range, ...]]) -> list[BoxGrid]:
         """The grids that cover `boxes` exactly: one where they form a grid, else one for each box."""
         found = list(dict.fromkeys(tuple((r.start, r.stop) for r in box) for box in boxes))
         axes = [sorted(set(column)) for column in zip(*found, strict=True)]
@@ -59,16 +59,16 @@ class Grid(NamedTuple):
         return [cls(tuple(a for a, _ in box), ones, tuple(b - a for a, b in box)) for box in found]
 
 
-class _Cut(NamedTuple):
-    """Part of a map along one leaf axis: which values its atoms have left, as new atoms and moves of both starts."""
+class _AxisCut(NamedTuple):
+    """Part of a map along one leaf axis: which values its loops have left, as new loops and moves of both starts."""
 
     key_moves: tuple[tuple[int, int], ...]  # (key axis, elements)
     box: int
     start: int  # in the box
-    atoms: tuple[Atom, ...]
+    loops: tuple[AxisLoop, ...]
 
 
-def shard(block: Block, grid: Grid) -> list[Block] | None:
+def shard(block: Block, grid: BoxGrid) -> list[Block] | None:
     """The block over the grid's memory; `None` for a sum whose terms run through the leaf in different orders.
 
     Atoms and starts are those of a leaf of shape `grid.shape`. Places outside the grid are gone.
@@ -78,13 +78,13 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
     rank = len(grid.box)
     by_axis = _by_axis(block.terms[0].index_map, rank)
     rows = np.arange(len(block))  # one for each part of a row that is left
-    cuts: list[list[_Cut]] = []
+    cuts: list[list[_AxisCut]] = []
     chosen: list[Numbers] = []
-    for axis, atoms in enumerate(by_axis):
+    for axis, loops in enumerate(by_axis):
         # Rows share most of their starts: what becomes of a start along an axis is found once.
         extent = block.terms[0].index_map.leaf_shape[axis]
         starts, which = distinct(block.starts[rows, axis], extent) if len(rows) else _NONE
-        found = [_cut_axis(atoms, start, grid, axis) for start in starts.tolist()]
+        found = [_cut_axis(loops, start, grid, axis) for start in starts.tolist()]
         cuts.append([cut for part in found for cut in part])
         counts = np.array([len(part) for part in found], np.intp)
         times = counts[which]
@@ -94,8 +94,8 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
         chosen.append((np.cumsum(counts) - counts)[which[again]] + number)
     kinds = np.zeros(len(rows), np.intp)
     for found, column in zip(cuts, chosen, strict=True):
-        known: dict[tuple[Atom, ...], int] = {}
-        numbers = np.array([known.setdefault(cut.atoms, len(known)) for cut in found], np.intp)
+        known: dict[tuple[AxisLoop, ...], int] = {}
+        numbers = np.array([known.setdefault(cut.loops, len(known)) for cut in found], np.intp)
         kinds = kinds * len(known) + numbers[column]
     return [_block(block, grid, rows[at], cuts, [column[at] for column in chosen]) for _, at in groups(kinds)]
 
@@ -103,18 +103,20 @@ def shard(block: Block, grid: Grid) -> list[Block] | None:
 _NONE = np.empty(0, np.int64), np.empty(0, np.intp)
 
 
-def _by_axis(index_map: IndexMap, shift: int) -> list[tuple[Atom, ...]]:
-    """The atoms along each axis of the leaf, which is axis `shift + n` of the memory."""
+def _by_axis(index_map: IndexMap, shift: int) -> list[tuple[AxisLoop, ...]]:
+    """The loops along each axis of the leaf, which is axis `shift + n` of the memory."""
     rank = len(index_map.leaf_shape)
-    return [tuple([a._replace(leaf_axis=shift + n) for a in index_map.atoms if a.leaf_axis == n]) for n in range(rank)]
+    return [tuple([a._replace(leaf_axis=shift + n) for a in index_map.loops if a.leaf_axis == n]) for n in range(rank)]
 
 
-def _block(block: Block, grid: Grid, rows: Numbers, cuts: Sequence[Sequence[_Cut]], chosen: Sequence[Numbers]) -> Block:
-    """What is left of some rows of a block, by the cut of each along each axis; all have the same atoms."""
+def _block(
+    block: Block, grid: BoxGrid, rows: Numbers, cuts: Sequence[Sequence[_AxisCut]], chosen: Sequence[Numbers]
+) -> Block:
+    """What is left of some rows of a block, by the cut of each along each axis; all have the same loops."""
     columns = [np.array([cut.box for cut in found])[column] for found, column in zip(cuts, chosen, strict=True)]
     columns += [np.array([cut.start for cut in found])[column] for found, column in zip(cuts, chosen, strict=True)]
     starts = np.array(columns, np.int64).reshape(2 * len(cuts), len(rows)).T
-    atoms = tuple(chain(*(found[int(column[0])].atoms for found, column in zip(cuts, chosen, strict=True))))
+    loops = tuple(chain(*(found[int(column[0])].loops for found, column in zip(cuts, chosen, strict=True))))
     moved = np.zeros((len(rows), len(block.terms[0].index_map.key_shape)), np.int64)
     for found, column in zip(cuts, chosen, strict=True):
         moves = np.zeros((len(found), moved.shape[1]), np.int64)
@@ -126,7 +128,7 @@ def _block(block: Block, grid: Grid, rows: Numbers, cuts: Sequence[Sequence[_Cut
     for term in block.terms:
         key_starts = term.starts[rows] + moved
         first = tuple(key_starts[0].tolist()), tuple(starts[0].tolist())
-        index_map = IndexMap(term.index_map.key_shape, grid.shape, *first, atoms)
+        index_map = IndexMap(term.index_map.key_shape, grid.shape, *first, loops)
         terms.append(Term(index_map, term.keys.at(rows), key_starts))
     return block.over(block.leaves.at(rows), tuple(terms), starts)
 
@@ -135,19 +137,19 @@ def cut(index_map: IndexMap, start: Shape, shape: Shape) -> list[IndexMap]:
     """What of a map lies in a box of the leaf: maps to the box's own memory, of `shape`, which starts at `start`."""
     if shape == index_map.leaf_shape:
         return [index_map]
-    grid = Grid(start, (1,) * len(shape), shape)
+    grid = BoxGrid(start, (1,) * len(shape), shape)
     axes = [
-        _cut_axis(atoms, first, grid, axis)
-        for axis, (atoms, first) in enumerate(zip(_by_axis(index_map, 0), index_map.leaf_start, strict=True))
+        _cut_axis(loops, first, grid, axis)
+        for axis, (loops, first) in enumerate(zip(_by_axis(index_map, 0), index_map.leaf_start, strict=True))
     ]
     found: list[IndexMap] = []
     for parts in product(*axes):
         key_start = list(index_map.key_start)
         for axis, elements in chain(*(part.key_moves for part in parts)):
             key_start[axis] += elements
-        atoms = tuple(chain(*(part.atoms for part in parts)))
+        loops = tuple(chain(*(part.loops for part in parts)))
         leaf_start = tuple(part.start for part in parts)
-        found.append(IndexMap(index_map.key_shape, shape, tuple(key_start), leaf_start, atoms))
+        found.append(IndexMap(index_map.key_shape, shape, tuple(key_start), leaf_start, loops))
     return found
 
 
@@ -162,31 +164,31 @@ def parts(box: Box, limit: int) -> Iterator[Box]:
         yield from parts((*box[:axis], range(start, min(start + each, box[axis].stop)), *box[axis + 1 :]), limit)
 
 
-def _cut_axis(atoms: tuple[Atom, ...], start: int, grid: Grid, axis: int) -> list[_Cut]:
-    """The parts of a map along one leaf axis, box by box; boxes that are alike become one atom over the boxes.
+def _cut_axis(loops: tuple[AxisLoop, ...], start: int, grid: BoxGrid, axis: int) -> list[_AxisCut]:
+    """The parts of a map along one leaf axis, box by box; boxes that are alike become one loop over the boxes.
 
-    `atoms` run along that axis of the boxes, the one that is put together along that of the grid.
+    `loops` run along that axis of the boxes, the one that is put together along that of the grid.
     """
     width, count = grid.box[axis], grid.counts[axis]
-    if not atoms:  # one index of it, in one box or outside
+    if not loops:  # one index of it, in one box or outside
         box, at = divmod(start - grid.start[axis], width) if width else (-1, 0)
-        return [_Cut((), box, at, ())] if 0 <= box < count else []
-    parts: list[list[_Cut]] = []
+        return [_AxisCut((), box, at, ())] if 0 <= box < count else []
+    parts: list[list[_AxisCut]] = []
     for number in range(count):
         low = grid.start[axis] + number * width
         parts.append(
-            [_Cut(moves, number, at - low, left) for moves, at, left in _within(atoms, start, low, low + width)]
+            [_AxisCut(moves, number, at - low, left) for moves, at, left in _within(loops, start, low, low + width)]
         )
     return _joined(parts, axis) or [cut for part in parts for cut in part]
 
 
-def _joined(parts: Sequence[Sequence[_Cut]], axis: int) -> list[_Cut] | None:
+def _joined(parts: Sequence[Sequence[_AxisCut]], axis: int) -> list[_AxisCut] | None:
     """One cut for all boxes where each has one, they look alike, and the tensor steps evenly from box to box."""
     if len(parts) < 2 or any(len(part) != 1 for part in parts):
         return None
     cuts = [part[0] for part in parts]
     first = cuts[0]
-    if any((cut.atoms, cut.start) != (first.atoms, first.start) for cut in cuts):
+    if any((cut.loops, cut.start) != (first.loops, first.start) for cut in cuts):
         return None
     moves = [dict(cut.key_moves) for cut in cuts]
     changing = [key for key in moves[0].keys() | moves[-1].keys() if len({m.get(key, 0) for m in moves}) > 1]
@@ -197,23 +199,23 @@ def _joined(parts: Sequence[Sequence[_Cut]], axis: int) -> list[_Cut] | None:
     step = values[1] - values[0]
     if step <= 0 or any(b - a != step for a, b in pairwise(values)):
         return None
-    return [first._replace(atoms=(Atom(len(parts), key_axis, step, axis, 1), *first.atoms))]
+    return [first._replace(loops=(AxisLoop(len(parts), key_axis, step, axis, 1), *first.loops))]
 
 
 def _within(
-    atoms: tuple[Atom, ...], start: int, low: int, high: int
-) -> list[tuple[tuple[tuple[int, int], ...], int, tuple[Atom, ...]]]:
-    """The parts of a run of atoms from `start` that lie in `[low, high)`: moves in the tensor, new start, new atoms."""
-    if not atoms:
+    loops: tuple[AxisLoop, ...], start: int, low: int, high: int
+) -> list[tuple[tuple[tuple[int, int], ...], int, tuple[AxisLoop, ...]]]:
+    """The parts of a run of loops from `start` that lie in `[low, high)`: moves in the tensor, new start, new loops."""
+    if not loops:
         return [((), start, ())] if low <= start < high else []
-    outer = max(atoms, key=lambda atom: abs(atom.leaf_step))
-    inner = tuple(atom for atom in atoms if atom is not outer)
-    before = sum((atom.extent - 1) * min(atom.leaf_step, 0) for atom in inner)
-    behind = sum((atom.extent - 1) * max(atom.leaf_step, 0) for atom in inner)
+    outer = max(loops, key=lambda loop: abs(loop.leaf_step))
+    inner = tuple(loop for loop in loops if loop is not outer)
+    before = sum((loop.extent - 1) * min(loop.leaf_step, 0) for loop in inner)
+    behind = sum((loop.extent - 1) * max(loop.leaf_step, 0) for loop in inner)
     step = outer.leaf_step
     whole = _values(outer.extent, step, low - before - start, high - 1 - behind - start)
     touched = _values(outer.extent, step, low - behind - start, high - 1 - before - start)
-    found: list[tuple[tuple[tuple[int, int], ...], int, tuple[Atom, ...]]] = []
+    found: list[tuple[tuple[tuple[int, int], ...], int, tuple[AxisLoop, ...]]] = []
     if len(whole):
         move = ((outer.key_axis, outer.key_step * whole.start),)
         left = outer._replace(extent=len(whole))
@@ -228,7 +230,7 @@ def _within(
 
 
 def _values(extent: int, step: int, low: int, high: int) -> range:
-    """The values `a` of an atom with `low <= a * step <= high`."""
+    """The values `a` of a loop with `low <= a * step <= high`."""
     if step < 0:
         low, high, step = -high, -low, -step
     return range(max(0, -(-low // step)), min(extent, high // step + 1))

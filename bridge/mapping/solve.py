@@ -10,9 +10,9 @@ from bridge.mapping.equation import stack_names
 from bridge.mapping.indexmap import Shape
 from bridge.rules.check import Pairing, branch_count, branch_picks
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Axis, Factor, Index, Part, Parts, Rest, Unit
+from bridge.rules.syntax import Axes, Axis, Factor, Index, JoinedParts, PartExtent, Rest, UnitAxis
 
-Place = tuple[int, int]
+SideBranch = tuple[int, int]
 """A side of the rule (the leaf's is the last) and a branch of its choices."""
 
 
@@ -53,10 +53,10 @@ class RuleAxes:
         """For each pair, which of its parts this branch takes."""
         return branch_picks(self.pairing, branch)
 
-    def pair_of(self, side: int, factor: Parts | Part) -> int:
+    def pair_of(self, side: int, factor: JoinedParts | PartExtent) -> int:
         """The pair that an axis of parts belongs to, or that `_` on `side` speaks of."""
         for number, pair in enumerate(self.pairing):
-            if (pair.parts[side] is factor) if isinstance(factor, Parts) else pair.parts[side] is None:
+            if (pair.parts[side] is factor) if isinstance(factor, JoinedParts) else pair.parts[side] is None:
                 return number
         raise AssertionError("checked when the rule was made")
 
@@ -80,7 +80,7 @@ class Extents:
                 rule_axes.pair_of(s, f)
                 for s, axes in enumerate(rule_axes.sides)
                 for f in factors(axes)
-                if isinstance(f, Part)
+                if isinstance(f, PartExtent)
             }
             wide = number in spoken or None not in pair.parts
             for branch in range(pair.branches):
@@ -100,19 +100,19 @@ class Extents:
                 if isinstance(factor, Index) and factor.selection is not None:
                     self.known.pop(factor.name, None)
 
-    def symbols(self, factor: Factor, place: Place) -> tuple[str, ...] | None:
+    def symbols(self, factor: Factor, place: SideBranch) -> tuple[str, ...] | None:
         """The symbols whose sum is the extent of `factor`; `None` where it is 1."""
         side, branch = place
-        if isinstance(factor, Unit):
+        if isinstance(factor, UnitAxis):
             return None
         if isinstance(factor, Index):
             return (factor.name if factor.selection is None else f"{factor.name}@{side}",)
         number = self.rule_axes.pair_of(side, factor)
-        if isinstance(factor, Part):
+        if isinstance(factor, PartExtent):
             return (f"|{number}:{self.rule_axes.picks(branch)[number]}",)
         return tuple(f"|{number}:{other}" for other in range(self.rule_axes.pairing[number].branches))
 
-    def extent(self, factor: Factor, place: Place) -> int | None:
+    def extent(self, factor: Factor, place: SideBranch) -> int | None:
         """The extent of `factor`, as far as it is known."""
         symbols = self.symbols(factor, place)
         if symbols is None:
@@ -144,7 +144,7 @@ class Extents:
                     raise ShapeConflict(f"'{factor}' selects {count} of {whole}, not {self.known[factor.name]}")
         return learned
 
-    def equation(self, axis: Axis, place: Place, extent: int) -> bool:
+    def equation(self, axis: Axis, place: SideBranch, extent: int) -> bool:
         """Use one axis whose extent is known; whether that taught something."""
         product, unknown = 1, list[tuple[str, ...]]()
         for factor in axis.factors:
@@ -164,7 +164,7 @@ class Extents:
             raise ShapeConflict(f"axis '{axis}' is {extent} wide, which {product} does not divide")
         return self.learn(missing[0], extent // product - sum(self.known.get(s, 0) for s in unknown[0]))
 
-    def shape(self, place: Place, rest: Shape | None) -> Shape | None:
+    def shape(self, place: SideBranch, rest: Shape | None) -> Shape | None:
         """The shape that an array has at `place`, as far as it is known."""
         shape: list[int] = []
         for axis in self.rule_axes.sides[place[0]]:
@@ -189,7 +189,7 @@ class Extents:
             for factor in factors(axes):
                 for branch in range(self.rule_axes.branches):
                     if self.extent(factor, (side, branch)) is None:
-                        labels = factor.labels if isinstance(factor, Parts) else ()
+                        labels = factor.labels if isinstance(factor, JoinedParts) else ()
                         names |= dict.fromkeys((factor.name,) if isinstance(factor, Index) else labels)
         return list(names)
 
@@ -227,14 +227,14 @@ def split_rest(axes: Axes, shape: Shape, whose: str) -> tuple[list[tuple[Axis, i
     return list(zip(named, outer, strict=True)), shape[before:after]
 
 
-def solve(rule_axes: RuleAxes, shapes: Mapping[Place, Shape]) -> tuple[Extents, dict[int, Shape]]:
+def solve(rule_axes: RuleAxes, shapes: Mapping[SideBranch, Shape]) -> tuple[Extents, dict[int, Shape]]:
     """All extents, from the shapes that are known. Also what `...` stands for, by branch.
 
     **Raises:** `ShapeConflict`.
     """
     extents = Extents(rule_axes)
     rests: dict[int, Shape] = {}
-    equations: list[tuple[Axis, Place, int]] = []
+    equations: list[tuple[Axis, SideBranch, int]] = []
     for place, shape in shapes.items():
         whose = "the leaf" if place[0] == len(rule_axes.sides) - 1 else "the tensor"
         pairs, rest = split_rest(rule_axes.sides[place[0]], shape, whose)
@@ -247,7 +247,9 @@ def solve(rule_axes: RuleAxes, shapes: Mapping[Place, Shape]) -> tuple[Extents, 
     return extents, rests
 
 
-def expected(rule_axes: RuleAxes, shapes: Mapping[Place, Shape], place: Place, same: Collection[Place]) -> Shape | None:
+def expected(
+    rule_axes: RuleAxes, shapes: Mapping[SideBranch, Shape], place: SideBranch, same: Collection[SideBranch]
+) -> Shape | None:
     """The shape that the tensor at `place` must have by the other shapes; `None` where they do not tell.
 
     `same` are the places of that tensor: a split has it in each of its branches.

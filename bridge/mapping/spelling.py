@@ -25,9 +25,9 @@ from bridge.rules.syntax import (
     Choice,
     Hole,
     Index,
+    JoinedParts,
     Name,
-    Parts,
-    Piece,
+    NamePiece,
     Rest,
     Segment,
     Selection,
@@ -165,7 +165,7 @@ def _selection(values: Sequence[int]) -> Selection:
 
 
 def _with_selections(name: Name, chosen: Mapping[str, Selection]) -> Name:
-    def piece(piece: Piece) -> Piece:
+    def piece(piece: NamePiece) -> NamePiece:
         if not isinstance(piece, Hole):
             return piece
         return Hole(tuple(Index(i.name, chosen.get(i.name, i.selection)) for i in piece.indices))
@@ -176,7 +176,7 @@ def _with_selections(name: Name, chosen: Mapping[str, Selection]) -> Name:
 def written(name: Name, values: Mapping[str, int], sizes: Mapping[str, int]) -> Name:
     """A name with indices of these positions written out as numbers."""
 
-    def piece(piece: Piece) -> Piece:
+    def piece(piece: NamePiece) -> NamePiece:
         if not isinstance(piece, Hole) or not any(index.name in values for index in piece.indices):
             return piece
         if all(index.name in values for index in piece.indices):
@@ -244,6 +244,10 @@ def sizes_of(sizes: Mapping[str, int], sides: Sequence[Side]) -> tuple[tuple[str
     """The sizes that a rule with these sides can speak of."""
     words = {index.name for side in sides for index in all_indices(side)}
     words |= {
-        label for side in sides for factor in side.factors() if isinstance(factor, Parts) for label in factor.labels
+        label
+        for side in sides
+        for factor in side.factors()
+        if isinstance(factor, JoinedParts)
+        for label in factor.labels
     }
     return tuple(sorted((name, size) for name, size in sizes.items() if name in words))

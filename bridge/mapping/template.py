@@ -40,7 +40,7 @@ class Spec:
         return f"{self.dtype.name}[{', '.join(map(str, self.shape))}]"
 
 
-class Placed(NamedTuple):
+class PlacedLayout(NamedTuple):
     """A layer's layout where the layer stands in the model.
 
     `rules` speak of the layer's own names, one layer at a time: the layer stands below `prefix`, `depth` leading axes
@@ -77,7 +77,7 @@ class Template(NamedTuple):
     """
 
     leaves: Mapping[str, Spec]
-    placed: tuple[Placed, ...] = ()
+    placed: tuple[PlacedLayout, ...] = ()
     aliases: Mapping[str, str] = {}
     tied: frozenset[str] = frozenset()
     fills: Mapping[str, int] = {}

@@ -11,7 +11,7 @@ import numpy as np
 from bridge._errors import PlanError
 from bridge._text import quote
 from bridge.mapping.arrays import ArrayTable, Numbers
-from bridge.mapping.bound import BoundRule, Rows
+from bridge.mapping.bound import BoundRule, NameRows
 from bridge.mapping.pattern import Column, Matrix, decoded, hole_of, number_of
 from bridge.mapping.solve import RuleAxes, ShapeConflict, solve
 from bridge.rules.syntax import Name
@@ -19,7 +19,7 @@ from bridge.rules.syntax import Name
 _MOST = 1_000_000
 
 
-def by_shape(bound: BoundRule, side: int, branch: int, rows: Rows, table: ArrayTable) -> Rows:
+def by_shape(bound: BoundRule, side: int, branch: int, rows: NameRows, table: ArrayTable) -> NameRows:
     """A row for each index that the shape of a tensor counts, where no model says which leaves there are.
 
     **Raises:** `PlanError` where that are too many: an empty tensor may claim any extents.
@@ -51,10 +51,10 @@ def by_shape(bound: BoundRule, side: int, branch: int, rows: Rows, table: ArrayT
         positions += found
     at, matrix = np.array(numbers, np.intp), np.array(positions, np.int64).reshape(len(positions), len(only))
     columns = {name: column[at] for name, column in rows.columns.items()}
-    return Rows(rows.ids[at], columns | {name: matrix[:, n] for n, name in enumerate(only)})
+    return NameRows(rows.ids[at], columns | {name: matrix[:, n] for n, name in enumerate(only)})
 
 
-def by_leaves(bound: BoundRule, name: Name, rows: Rows, kept: Sequence[Column | None], among: Matrix) -> Rows:
+def by_leaves(bound: BoundRule, name: Name, rows: NameRows, kept: Sequence[Column | None], among: Matrix) -> NameRows:
     """A row for each leaf that a model has.
 
     **Arguments:**
@@ -81,7 +81,7 @@ def by_leaves(bound: BoundRule, name: Name, rows: Rows, kept: Sequence[Column | 
             selected, positions = decoded(hole, bound.sizes, among[to, axis])
             inside &= True if selected is None else selected
             columns |= zip((index.name for index in hole.indices), positions, strict=True)
-    return Rows(rows.ids[at], columns).at(inside)
+    return NameRows(rows.ids[at], columns).at(inside)
 
 
 def _number_before(name: Name, hole: object) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 
-from bridge.mapping.template import Placed, Spec, Template, branch_names
+from bridge.mapping.template import PlacedLayout, Spec, Template, branch_names
 from bridge.model.layouts import Layout, OwnLayout, check_fits, layout_of, own_layout_of, parsed
 from bridge.model.template import joined
 from bridge.rules.rule import Rule
@@ -81,15 +81,15 @@ class Placing:
             if tie.permutation is None and tie.kept in leaves and tie.copy not in leaves
         }
 
-    def transposed(self, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
+    def transposed(self, leaves: Mapping[str, Spec]) -> Iterator[PlacedLayout]:
         """Ties between a matrix and its transpose."""
         for copy, kept, permutation in self.ties:
             # More axes could be a stack's, which the function that transposes did not know of.
             if permutation == (1, 0) and kept in leaves and len(leaves[kept].shape) == 2:
                 rule = Rule(f"{Side(literal(copy))} [a b] -> {Side(literal(kept))} [b a]")
-                yield Placed("", (rule,), tied_at="")
+                yield PlacedLayout("", (rule,), tied_at="")
 
-    def own_copies(self, leaves: Mapping[str, Spec]) -> Iterator[Placed]:
+    def own_copies(self, leaves: Mapping[str, Spec]) -> Iterator[PlacedLayout]:
         """What the user's layouts call leaves that a `Shared` took out of their layers, as ties with what is kept."""
         owned = {at for at, _, _ in self.owned}
         rules = [(at, rule) for at, layout in self.layouts if at in owned for rule in map(parsed, layout.rules)]
@@ -108,7 +108,7 @@ class Placing:
         }
 
 
-def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec], kind: str) -> Iterator[Placed]:
+def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec], kind: str) -> Iterator[PlacedLayout]:
     """The rules of a layout whose leaves the model has, together where they see the same axes as a stack's."""
     rules: list[tuple[Rule, int | None]] = []
     for rule in map(parsed, layout.rules):
@@ -131,11 +131,11 @@ def _placed(prefix: str, layout: Layout, leaves: Mapping[str, Spec], kind: str) 
         for depth in depths if rank is not None else depths[:1] or [0]:
             by_depth.setdefault(depth, []).append(rule)
     for depth, together in by_depth.items():
-        yield Placed(prefix, tuple(together), depth, kind=kind)
+        yield PlacedLayout(prefix, tuple(together), depth, kind=kind)
     # A file may hold the stack as it is, or some of its axes: then the layout's rules leave them in front.
     least = min(by_depth, default=0)
     for depth in range(least):
-        yield Placed(prefix, tuple(map(_stacked, by_depth[least])), depth, whole=True, kind=kind)
+        yield PlacedLayout(prefix, tuple(map(_stacked, by_depth[least])), depth, whole=True, kind=kind)
 
 
 @cache
@@ -153,7 +153,7 @@ def _behind(side: Side) -> Side:
     return Side(side.name, axes if any(isinstance(axis, Rest) for axis in axes) else (Rest(), *axes))
 
 
-def _copied(at: str, rule: Rule, kept: str, rank: int, permutation: tuple[int, ...] | None) -> Iterator[Placed]:
+def _copied(at: str, rule: Rule, kept: str, rank: int, permutation: tuple[int, ...] | None) -> Iterator[PlacedLayout]:
     """A rule of the layer at `at`, whose leaf was taken out, for the leaf that is kept."""
     assert rule.leaf is not None
     key, axes, depths = rule.keys[0].axes, rule.leaf.axes or (), [rank - _axes(rule)]
@@ -168,7 +168,7 @@ def _copied(at: str, rule: Rule, kept: str, rank: int, permutation: tuple[int, .
         depths = list(range(depths[0] + 1)) or depths
     text = f"{Side(literal(joined(at, str(rule.keys[0].name))), key)} -> {Side(literal(kept), axes)}"
     for depth in depths if depths[0] >= 0 else ():
-        yield Placed("", (Rule(text, **rule.options()),), depth, tied_at="")
+        yield PlacedLayout("", (Rule(text, **rule.options()),), depth, tied_at="")
 
 
 def _axes(rule: Rule) -> int:
@@ -181,7 +181,7 @@ def _has_rest(rule: Rule) -> bool:
     return rule.leaf is not None and len(rule.leaf.axes or ()) > _axes(rule)
 
 
-def _tied_layouts(placed: Iterable[Placed], tied: Mapping[str, str]) -> Iterator[Placed]:
+def _tied_layouts(placed: Iterable[PlacedLayout], tied: Mapping[str, str]) -> Iterator[PlacedLayout]:
     """The layouts of layers whose leaves are shared, once more for the keys of each copy; one rule each."""
     for one in placed:
         for rule in one.rules:
@@ -192,7 +192,7 @@ def _tied_layouts(placed: Iterable[Placed], tied: Mapping[str, str]) -> Iterator
             yield from (one._replace(rules=(rule,), tied_at=at) for at in places[0] if all(at in p for p in places))
 
 
-def _sums(copy: Placed) -> Iterator[tuple[str, str]]:
+def _sums(copy: PlacedLayout) -> Iterator[tuple[str, str]]:
     """What to say of the terms of a shared sum."""
     (rule,) = copy.rules
     if len(rule.keys) > 1 and rule.leaf is not None:

@@ -24,7 +24,7 @@ class Tie(NamedTuple):
     permutation: tuple[int, ...] | None
 
 
-class _Mark:
+class _NodeMark:
     """Stands for the leaf at one place while `where` looks for its nodes."""
 
     __slots__ = ("place",)
@@ -36,12 +36,12 @@ class _Mark:
 def ties(shared: eqx.nn.Shared, at: str) -> Iterator[Tie]:
     """The ties of one `Shared`, which stands `at` a name of the model."""
     leaves, structure = jtu.tree_flatten(shared.pytree)
-    marked = shared.where(jtu.tree_unflatten(structure, [_Mark(place) for place in range(len(leaves))]))
-    single = isinstance(marked, _Mark)
+    marked = shared.where(jtu.tree_unflatten(structure, [_NodeMark(place) for place in range(len(leaves))]))
+    single = isinstance(marked, _NodeMark)
     names = {leaf.place: leaf.name for leaf in walk(shared.pytree).leaves}
     for number, name, place, permutation in _sources(shared, leaves, structure, single=single):
         mark = marked if single else marked[number]
-        if isinstance(mark, _Mark) and mark.place in names:
+        if isinstance(mark, _NodeMark) and mark.place in names:
             yield Tie(joined(at, joined(names[mark.place], name)), joined(at, names[place]), permutation)
 
 

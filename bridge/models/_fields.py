@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
@@ -56,6 +57,7 @@ class Fields:
     - `name`: what messages call the file.
     - `ignore`: fields that are known to change nothing. One inside an object is called `object.field`.
     - `parts`: which parts the model shall have, where no config.json says so and its caller does.
+    - `advice`: what messages tell to do about a value that is not taken.
 
     **Raises:** `bridge.CheckpointError`, from every method, that names file and field.
 
@@ -74,6 +76,7 @@ class Fields:
         name: str = "config.json",
         ignore: Collection[str] = (),
         parts: Mapping[str, bool | str] | None = None,
+        advice: str = "Correct the field, or load the weights into a model of your own",
     ) -> None:
         if not isinstance(data, Mapping):
             raise bridge.CheckpointError(
@@ -84,6 +87,7 @@ class Fields:
         self._prefix = ""
         self._ignore = ignore
         self._parts = dict(parts or {})
+        self._advice = advice
 
     def fill(self, defaults: Mapping[str, Any]) -> None:
         """Say what fields are that the file leaves out."""
@@ -96,33 +100,27 @@ class Fields:
             self.refuse(field, value, "a whole number from 1 up")
         return self._limited(field, value)
 
-    def number(self, field: str, *, default: float | None = None) -> float:
-        """A finite number above 0."""
-        value = self._take(field, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
-            self.refuse(field, value, "a number above 0")
+    def number(self, field: str, *, default: float | None = None, zero: bool = False) -> float:
+        """A finite number above 0; or, if `zero`, 0."""
+        value, least = self._take(field, default), 0.0 if zero else math.nextafter(0.0, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
+            self.refuse(field, value, "a number from 0 up" if zero else "a number above 0")
         return float(value)
 
-    def numbers(self, field: str) -> tuple[float, ...]:
-        """A list of finite numbers above 0."""
+    def optional(self, field: str) -> float | None:
+        """A finite number above 0, or null: none."""
+        return None if self._left.get(field) is None else self.number(field)
+
+    def numbers(self, field: str, *, signed: bool = False) -> tuple[float, ...]:
+        """A list of finite numbers above 0; or, if `signed`, of any."""
         value = self._take(field, None)
+        least = -sys.float_info.max if signed else math.nextafter(0.0, 1.0)
         if not isinstance(value, list) or not all(
-            isinstance(each, int | float) and not isinstance(each, bool) and 0 < each <= sys.float_info.max
+            isinstance(each, int | float) and not isinstance(each, bool) and least <= each <= sys.float_info.max
             for each in value
         ):
-            self.refuse(field, value, "a list of numbers above 0")
+            self.refuse(field, value, "a list of numbers" if signed else "a list of numbers above 0")
         return tuple(map(float, value))
-
-    def counts(self, field: str, *, default: Sequence[int], count: int | None = None) -> tuple[int, ...]:
-        """A list of whole numbers from 1 up, `count` of them if that is given."""
-        value = self._take(field, default)
-        if (
-            not isinstance(value, list | tuple)
-            or not all(type(each) is int and each > 0 for each in value)
-            or not (len(value) == count if count else value)
-        ):
-            self.refuse(field, value, f"a list of {f'{count} ' if count else ''}whole numbers from 1 up")
-        return tuple(self._limited(field, each) for each in value)
 
     def whole(self, field: str, *, default: int) -> int:
         """A whole number from 0 up."""
@@ -131,9 +129,33 @@ class Fields:
             self.refuse(field, value, "a whole number from 0 up")
         return self._limited(field, value)
 
+    def wholes(self, field: str, *, default: Sequence[int] = (), least: int = 0, count: int = 0) -> tuple[int, ...]:
+        """A list of whole numbers from `least` up, `count` of them if that is given; null for `default`."""
+        value = self._take(field, default)
+        known = isinstance(value, list | tuple) and all(type(each) is int and each >= least for each in value)
+        if not known or (count and len(value) != count):
+            self.refuse(field, value, f"a list of {f'{count} ' if count else ''}whole numbers from {least} up")
+        return tuple(self._limited(field, each) for each in value)
+
     def window(self, field: str) -> int | None:
         """A whole number from 1 up, or null: none."""
         return None if self._left.get(field) is None else self.count(field)
+
+    def limit(self, field: str) -> int | None:
+        """A whole number from 1 up; null, 0 and -1 stand for none."""
+        value = self._left.pop(field, None)
+        if value is None or (value in (0, -1) and type(value) is int):
+            return None
+        self._left[field] = value
+        return self.count(field)
+
+    def words(self, field: str, known: Collection[str]) -> frozenset[str]:
+        """Some of the texts that are implemented: a list of them, one text with `|` between them, or null."""
+        value = self._left.pop(field, None)
+        words = [word.strip().lower() for word in value.split("|")] if isinstance(value, str) else value or []
+        if not isinstance(words, list) or any(word not in known for word in words):
+            self.refuse(field, value, f"some of {', '.join(map(_spelled, known))}")
+        return frozenset(words)
 
     def nothing(self, field: str) -> None:
         """Null, or not there."""
@@ -169,9 +191,13 @@ class Fields:
             return None
         if not isinstance(value, Mapping):
             self.refuse(field, value, "an object of fields")
-        inner = Fields(value, name=self._name[1:-1], ignore=self._ignore)
+        inner = Fields(value, name=self._name[1:-1], ignore=self._ignore, advice=self._advice)
         inner._prefix = f"{self._prefix}{field}."
         return inner
+
+    def object_or_none(self, field: str) -> Fields | None:
+        """As `inner` has it; `None`, and nothing taken, where the field holds something else."""
+        return self.inner(field) if isinstance(self._left.get(field), Mapping) else None
 
     def has(self, *names: str) -> bool:
         """Whether any of these fields is there."""
@@ -243,7 +269,7 @@ class Fields:
         raise bridge.CheckpointError(
             self._name,
             f": field '{self._prefix}{field}' is {_spelled(value)}, and this model takes {expected}",
-            "Correct the field, or load the weights into a model of your own",
+            self._advice,
         )
 
     def _limited(self, field: str, value: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar, overload
 
@@ -12,36 +13,23 @@ import equinox as eqx
 import jax
 
 import bridge
-from bridge.models._json import safe
-from bridge.models._told import check_architecture, check_codes, check_head, model_type, read_config, tied_by_config
-from bridge.models.heads import wanted
+from bridge.models._architectures import ARCHITECTURES as ARCHITECTURES
+from bridge.models._parts import parts_of
+from bridge.models._told import (
+    COMPUTE,
+    UNWEIGHED,
+    check_architecture,
+    check_codes,
+    check_head,
+    check_one_dtype,
+    check_size,
+    model_type,
+    read_config,
+    tied_by_config,
+)
+from bridge.models.config import ModelConfig
 
 M = TypeVar("M")
-
-# model_type: the file in this folder, and its class. A new architecture is a file and a line.
-ARCHITECTURES: Mapping[str, str] = {
-    "albert": "albert.Albert",
-    "bert": "bert.Bert",
-    "dinov2": "dinov2.Dinov2",
-    "dinov2_with_registers": "dinov2_with_registers.Dinov2WithRegisters",
-    "distilbert": "distilbert.DistilBert",
-    "electra": "electra.Electra",
-    "esm": "esm.Esm",
-    "gemma3": "gemma3.Gemma3",
-    "gemma3_text": "gemma3.Gemma3",
-    "gpt2": "gpt2.GPT2",
-    "llama": "llama.Llama",
-    "mistral": "mistral.Mistral",
-    "mixtral": "mixtral.Mixtral",
-    "mpnet": "mpnet.MPNet",
-    "qwen2": "qwen2.Qwen2",
-    "qwen3": "qwen3.Qwen3",
-    "qwen3_moe": "qwen3_moe.Qwen3MoE",
-    "resnet": "resnet.ResNet",
-    "roberta": "roberta.Roberta",
-    "vit": "vit.ViT",
-    "xlm-roberta": "xlm_roberta.XLMRoberta",
-}
 
 
 @overload
@@ -172,7 +160,8 @@ def from_pretrained(
     )
     left_behind = [allow_unexpected] if isinstance(allow_unexpected, str) else allow_unexpected
     try:
-        module, kind, config = architecture(ckpt, ignore=ignore, left_behind=left_behind)
+        found = partial(architecture, ckpt, ignore=ignore, left_behind=left_behind, quantized=quantized)
+        module, kind, config = found()
         name = _config_name(ckpt)
         if model_class is not None and not issubclass(kind, model_class):
             raise bridge.CheckpointError(
@@ -180,11 +169,9 @@ def from_pretrained(
                 f"is a {kind.__name__} by its config.json, not a {model_class.__name__}",
                 f"Give model_class={kind.__name__}, or none",
             )
-        like, rules = eqx.filter_eval_shape(kind, config, key=jax.random.key(0)), module.rules(config)
-        plan = bridge.plan(
+        planned = partial(
+            bridge.plan,
             ckpt,
-            like,
-            rules,
             dtype=_made_in(ckpt, quantized) if dtype is None else dtype,
             sharding=sharding,
             allow_missing=allow_missing,
@@ -197,11 +184,22 @@ def from_pretrained(
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
+
+        def made() -> tuple[Any, list[str], bridge.Plan]:
+            like, rules = eqx.filter_eval_shape(kind, config, key=jax.random.key(0)), module.rules(config)
+            return like, rules, planned(like, rules)
+
+        like, rules, plan = made()
+        if not plan.merged.keys() <= ckpt.keys():  # adapters may bring a head, or a pooler, that the base does not have
+            _, _, whole = found(more=plan.merged)
+            if whole != config:
+                config = whole
+                like, rules, plan = made()
         check_architecture(ckpt, like, plan, rules, name)
         check_head(plan, config, name)
         if dtype is None:
             check_codes(ckpt, plan)
-            _check_one_dtype(ckpt, plan)
+            check_one_dtype(ckpt, plan)
         with tied_by_config(name):
             return bridge.load(
                 ckpt,
@@ -220,13 +218,18 @@ def from_pretrained(
             ckpt.close()
 
 
-_COMPUTE = "Say in which one the model shall compute: dtype=…"
-
-
-def architecture(source: Any, *, ignore: Collection[str] = (), left_behind: Sequence[str] = ()) -> tuple[Any, Any, Any]:
+def architecture(
+    source: Any,
+    *,
+    ignore: Collection[str] = (),
+    left_behind: Sequence[str] = (),
+    more: Collection[str] = (),
+    quantized: str | Mapping[str, Any] | None = None,
+) -> tuple[Any, Any, Any]:
     """What the config.json of a checkpoint names: the architecture's module, its class, and the config.
 
-    Arguments and errors as for `from_pretrained`; `left_behind`: patterns of keys of a head that is not wanted.
+    Arguments and errors as for `from_pretrained`; `left_behind`: patterns of keys of a head that is not wanted;
+    `more`: keys that adapters add.
     """
     ckpt = bridge.open(source)
     try:
@@ -235,16 +238,15 @@ def architecture(source: Any, *, ignore: Collection[str] = (), left_behind: Sequ
         found = model_type(data, name, ARCHITECTURES)
         file, _, kind = ARCHITECTURES[found].partition(".")
         module = import_module(f"bridge.models.{file}")
-        keys = {*ckpt.keys(), *ckpt.quantized}
-        parts: dict[str, bool | str] = module.parts_of(keys) if hasattr(module, "parts_of") else {}
-        if hasattr(module, "HEAD_KEYS"):
-            parts["head"] = wanted(data.get("architectures"), keys, module.HEAD_KEYS, left_behind=left_behind)
-        sizes = {field.name for field in dataclasses.fields(module.Config)} - _UNWEIGHED
-        inner = [each for each in data.values() if isinstance(each, Mapping)]
-        for fields in (data, *inner):  # before a config makes something of them
-            _check_size(ckpt, fields, sizes, name)
-        config = module.Config.from_dict(data, ignore=ignore, name=name, **parts)
-        _check_size(ckpt, vars(config), sizes, name)
+        parts = parts_of(
+            module, ckpt, data.get("architectures"), left_behind=left_behind, more=more, quantized=quantized
+        )
+        configs = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, ModelConfig)]
+        sizes = {field.name for each in configs for field in dataclasses.fields(each)} - UNWEIGHED
+        check_size(ckpt, data, sizes, name)  # before a config makes something of them
+        own = next((each for each in configs if found in getattr(each, "model_types", ())), module.Config)
+        config = own.from_dict(data, ignore=ignore, name=name, **parts)
+        check_size(ckpt, vars(config), sizes, name)
         return module, getattr(module, kind), config
     finally:
         if ckpt is not source:
@@ -257,39 +259,11 @@ def _config_name(ckpt: bridge.Checkpoint) -> str:
     return f"{os.path.dirname(source) if source.endswith(ckpt.files) else source}/config.json"
 
 
-# What no array is as long as.
-_UNWEIGHED = frozenset({"max_position_embeddings", "n_positions", "num_experts_per_tok", "pattern", "sliding_window"})
-
-
-def _check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collection[str], name: str) -> None:
-    """Nothing that a config counts is more than the checkpoint has bits: a few bytes would ask for all memory."""
-    nbits = 8 * sum(spec.nbytes for spec in ckpt.specs.values())
-    for field in sizes:
-        value = fields.get(field)
-        if isinstance(value, int) and value > nbits:
-            raise bridge.CheckpointError(
-                f"'{name}'",
-                (
-                    f": field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
-                    "bytes of weights in all"
-                ),
-                "Fetch config and weights again: they do not belong together",
-            )
-
-
 def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:
     """The dtype of a model whose caller names none: of a quantised one that in which it was made."""
     found = ckpt.quantized if not isinstance(quantized, Mapping) else ckpt.quantized.told(quantized)
     dtypes = {tensor.dtype for tensor in found.values()}
     if len(dtypes) > 1:
         names = " and ".join(sorted(dtype.name for dtype in dtypes))
-        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", _COMPUTE)
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", COMPUTE)
     return next(iter(dtypes), "checkpoint")
-
-
-def _check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
-    """A model computes in one dtype. Which of several it should be is the caller's to say."""
-    floats = {spec.dtype for spec in plan.leaves.values() if jax.numpy.issubdtype(spec.dtype, jax.numpy.floating)}
-    if len(floats) > 1:
-        names = " and ".join(sorted(dtype.name for dtype in floats))
-        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", _COMPUTE)

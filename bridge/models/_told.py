@@ -4,11 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Mapping
 from contextlib import contextmanager
+from itertools import product
 from typing import Any
+
+import jax
 
 import bridge
 from bridge.models._fields import Fields
 from bridge.models._json import parse_json, safe
+
+# What no array is as long as.
+UNWEIGHED = frozenset(
+    {
+        *("eos_token_id", "max_position_embeddings", "n_positions", "num_experts_per_tok", "pattern"),
+        "sliding_window",
+    }
+)
+COMPUTE = "Say in which one the model shall compute: dtype=…"
 
 
 def read_config(ckpt: bridge.Checkpoint, name: str) -> Mapping[str, Any]:
@@ -125,3 +137,28 @@ def tied_by_config(name: str) -> Generator[None]:
             f": by its field 'tie_word_embeddings' the head is the embeddings, but '{a}' and '{b}' differ",
             'Say "tie_word_embeddings": false there, and the model has both',
         ) from error
+
+
+def check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
+    """A model computes in one dtype. Which of several it should be is the caller's to say."""
+    floats = {spec.dtype for spec in plan.leaves.values() if jax.numpy.issubdtype(spec.dtype, jax.numpy.floating)}
+    if len(floats) > 1:
+        names = " and ".join(sorted(dtype.name for dtype in floats))
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", COMPUTE)
+
+
+def check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collection[str], name: str) -> None:
+    """Nothing that a config counts is more than the checkpoint has bits: a few bytes would ask for all memory."""
+    nbits = 8 * sum(spec.nbytes for spec in ckpt.specs.values())
+    objects = [fields, *(inner for inner in fields.values() if isinstance(inner, Mapping))]
+    for each, field in product(objects, sizes):
+        value = each.get(field)
+        if isinstance(value, int) and value > nbits:
+            raise bridge.CheckpointError(
+                f"'{name}'",
+                (
+                    f": field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
+                    "bytes of weights in all"
+                ),
+                "Fetch config and weights again: they do not belong together",
+            )

@@ -1,13 +1,16 @@
-"""Texts to labels: an encoder with a head that classifies, and its tokenizer.
+"""Texts and images to labels: an encoder with a head that classifies, and what prepares its input.
 
 classifier = TextClassifier.from_pretrained("distilbert/distilbert-base-uncased-finetuned-sst-2-english")
 classifier("a good film")  # {"label": "POSITIVE", "score": 0.99…, "scores": {…}}
+
+classifier = ImageClassifier.from_pretrained("google/vit-base-patch16-224")
+classifier("cat.jpg")  # {"label": "tabby, tabby cat", …}
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import equinox as eqx
 import jax
@@ -17,13 +20,18 @@ import numpy as np
 import bridge
 from bridge.models import from_pretrained
 from bridge.models._beside import OPENING, optional_json, tokenizer_of
+from bridge.models._pretrained import architecture
 from bridge.models.encoder import TextEncoder
-from bridge.models.heads import TokenClassifier
+from bridge.models.images import ImageProcessor
 
-__all__ = ["TextClassifier"]
+if TYPE_CHECKING:
+    import os
+
+    from PIL.Image import Image
+
+__all__ = ["ImageClassifier", "TextClassifier", "classifier"]
 
 _SHORTEST = 16  # tokens that the shortest text is padded to
-_LONGEST = 512  # tokens, where the model has no end
 
 
 class TextClassifier:
@@ -50,11 +58,11 @@ class TextClassifier:
                 ),
             )
         self.model, self.labels = model, model.config.labels
-        self.of_tokens = isinstance(model.head, TokenClassifier)
+        self.of_tokens = head == "token_classification"
         self.independent = independent or len(self.labels) == 1
         self.tokenizer = tokenizer_of(tokenizer, name="tokenizer.json")
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(model.config.max_tokens or _LONGEST)
+        self.tokenizer.enable_truncation(model.longest)
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
@@ -76,9 +84,7 @@ class TextClassifier:
         tokens, mask, types = (jnp.asarray(np.pad(np.asarray(row, np.int32), (0, seq - len(row)))) for row in rows)
         scores = np.asarray(_scores(self.model, tokens, mask, types, self.independent))
         if not self.of_tokens:
-            best = int(scores.argmax())
-            named = dict(zip(self.labels, map(float, scores), strict=True))
-            return {"label": self.labels[best], "score": float(scores[best]), "scores": named}
+            return _named(self.labels, scores)
         tokens = [
             {"start": start, "end": end, "label": self.labels[int(row.argmax())], "score": float(row.max())}
             for (start, end), row, special in zip(encoded.offsets, scores, encoded.special_tokens_mask, strict=False)
@@ -87,8 +93,87 @@ class TextClassifier:
         return {"tokens": tokens}
 
 
+class ImageClassifier:
+    """One image a call.
+
+    **Arguments:**
+
+    - `model`: a model of images of `bridge.models` with a head that classifies.
+    - `processor`: what prepares an image for it.
+    - `independent`: whether labels do not exclude each other: each has a probability of its own.
+
+    **Raises:** `bridge.CheckpointError` for a model without such a head.
+    """
+
+    def __init__(self, model: Any, processor: ImageProcessor, *, independent: bool = False) -> None:
+        _check_labels(type(model), model.config)
+        self.model, self.processor, self.labels = model, processor, model.config.labels
+        self.independent = independent or len(self.labels) == 1
+
+    @classmethod
+    def from_pretrained(cls, source: Any, **options: Any) -> Self:
+        """A classifier with what prepares its images. **Arguments:** of `bridge.models.from_pretrained`."""
+        ckpt = bridge.open(source, **{name: options[name] for name in OPENING if name in options})
+        try:
+            left = options.get("allow_unexpected", ())
+            _, kind, config = architecture(
+                ckpt, ignore=options.get("ignore", ()), left_behind=[left] if isinstance(left, str) else left
+            )
+            _check_labels(kind, config)  # before anything is read for nothing
+            said, processor = optional_json(ckpt, "config.json"), ImageProcessor.from_pretrained(ckpt)
+        finally:
+            if ckpt is not source:
+                ckpt.close()
+        several = isinstance(said, Mapping) and said.get("problem_type") == "multi_label_classification"
+        return cls(from_pretrained(source, **options), processor, independent=several)
+
+    def __call__(self, image: Image | np.ndarray | str | os.PathLike[str]) -> dict[str, Any]:
+        """Of an image `label`, `score` and `scores`, which has all labels by name."""
+        pixels = jnp.asarray(self.processor(image))
+        return _named(self.labels, np.asarray(_image_scores(self.model, pixels, self.independent)))
+
+
+def classifier(source: Any, **options: Any) -> TextClassifier | ImageClassifier:
+    """A classifier of whatever its config.json says that the model takes. **Arguments:** of
+    `bridge.models.from_pretrained`.
+    """
+    ckpt = bridge.open(source, **{name: options[name] for name in OPENING if name in options})
+    try:
+        _, kind, _ = architecture(ckpt, ignore=options.get("ignore", ()))
+    finally:
+        if ckpt is not source:
+            ckpt.close()
+    of_images = not issubclass(kind, TextEncoder) and not hasattr(kind, "prefill")
+    return (ImageClassifier if of_images else TextClassifier).from_pretrained(source, **options)
+
+
+def _check_labels(kind: type, config: Any) -> None:
+    if issubclass(kind, TextEncoder) or not getattr(config, "labels", ()):
+        raise bridge.CheckpointError(
+            f"this {kind.__name__}",
+            "has no head that classifies images",
+            "Name a checkpoint whose config.json has a class like ViTForImageClassification in 'architectures'",
+        )
+
+
+def _named(labels: tuple[str, ...], scores: np.ndarray) -> dict[str, Any]:
+    best = int(scores.argmax())
+    named = dict(zip(labels, map(float, scores), strict=True))
+    return {"label": labels[best], "score": float(scores[best]), "scores": named}
+
+
+@eqx.filter_jit
+def _image_scores(model: Any, pixels: jax.Array, independent: bool) -> jax.Array:
+    """Probabilities, `(labels,)`."""
+    return _probabilities(model.logits(model(pixels)), independent)
+
+
 @eqx.filter_jit
 def _scores(model: Any, tokens: jax.Array, mask: jax.Array, types: jax.Array, independent: bool) -> jax.Array:
     """Probabilities: `(labels,)`, or `(seq, labels)`."""
-    logits = model.logits(model(tokens, mask, types)).astype(jnp.float32)
+    return _probabilities(model.logits(model(tokens, mask, types), mask), independent)
+
+
+def _probabilities(logits: jax.Array, independent: bool) -> jax.Array:
+    logits = logits.astype(jnp.float32)
     return jax.nn.sigmoid(logits) if independent else jax.nn.softmax(logits, axis=-1)

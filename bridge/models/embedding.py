@@ -77,6 +77,7 @@ class PatchEmbedding(eqx.Module):
     - `channels`: of the image. `image_size`, `patch_size`: height and width in pixels.
     - `class_token`: whether there is one.
     - `bias`: whether the projection of patches has one.
+    - `norm`: what the sum goes through, if anything.
     - `key`: for the initial weights.
 
     ```python
@@ -88,6 +89,7 @@ class PatchEmbedding(eqx.Module):
     cls: jax.Array | None  # (d,)
     patches: eqx.nn.Conv2d
     position: jax.Array  # (tokens, d)
+    norm: Transform | None
 
     def __init__(
         self,
@@ -98,6 +100,7 @@ class PatchEmbedding(eqx.Module):
         patch_size: tuple[int, int],
         class_token: bool = True,
         bias: bool = True,
+        norm: Transform | None = None,
         key: jax.Array,
     ) -> None:
         key_cls, key_patches, key_position = jax.random.split(key, 3)
@@ -105,13 +108,15 @@ class PatchEmbedding(eqx.Module):
         self.cls = jax.random.normal(key_cls, (hidden_size,)) if class_token else None
         self.patches = eqx.nn.Conv2d(channels, hidden_size, patch_size, patch_size, use_bias=bias, key=key_patches)
         self.position = jax.random.normal(key_position, (tokens, hidden_size))
+        self.norm = norm
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """Shape `(c, h, w)` to `(tokens, d)`, in the embedding's dtype: patches row by row."""
         patches = self.patches(image.astype(self.position.dtype))
         patches = patches.reshape(patches.shape[0], -1).T
         tokens = patches if self.cls is None else jnp.concatenate([self.cls[None], patches])
-        return tokens + self.position
+        x = tokens + self.position
+        return x if self.norm is None else jax.vmap(self.norm)(x)
 
 
 def check_image(image: jax.Array, name: str, shape: tuple[int, ...], *, least: tuple[int, int] | None = None) -> None:

@@ -191,13 +191,19 @@ class TextEncoder(Encoder):
         """The embeddings and every layer's hidden states, shape `(layers + 1, seq, d)`. Arguments as for a call."""
         return self.run_every(*self._begun(tokens, mask, token_types))
 
+    @property
+    def longest(self) -> int:
+        """How many tokens a text should have at most: as many as there are positions for, or as in training."""
+        return self.config.max_tokens or self.config.max_position_embeddings
+
     def embedded(self, tokens: jax.Array, mask: jax.Array, token_types: jax.Array) -> jax.Array:
         """What enters the first layer, `(seq, d)`, of arguments `(seq,)` each; the mask is bool."""
         return self.embed(tokens, self.config.positions(tokens), token_types)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """What the head says of hidden states `(seq, d)`: `(labels,)` of the whole text, `(seq, labels)` of tokens,
-        `(seq, vocab)` of hidden words. **Raises:** `bridge.BridgeError` where there is no head.
+        `(seq, vocab)` of hidden words. `mask`: that of the call, for a head that takes the mean of all tokens.
+        **Raises:** `bridge.BridgeError` where there is no head.
         """
         if isinstance(self.head, Classifier):
             return self.head(self.pooled(hidden))

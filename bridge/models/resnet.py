@@ -62,14 +62,15 @@ class Config(ModelConfig):
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
-        sizes = fields.counts("hidden_sizes", default=(256, 512, 1024, 2048))
+        sizes = fields.wholes("hidden_sizes", default=(256, 512, 1024, 2048), least=1)
         kind = fields.one_of("layer_type", _LAYER_TYPES, default=cls.layer_type)
-        if kind == "bottleneck" and min(sizes) < 4:
-            fields.refuse("hidden_sizes", sizes, "numbers from 4 up: a bottleneck has a quarter of them")
+        least = 4 if kind == "bottleneck" else 1
+        if not sizes or min(sizes) < least:
+            fields.refuse("hidden_sizes", sizes, f"one number or more, each from {least} up")
         return {
             "embedding_size": fields.count("embedding_size", default=64),
             "hidden_sizes": sizes,
-            "depths": fields.counts("depths", default=(3, 4, 6, 3), count=len(sizes)),
+            "depths": fields.wholes("depths", default=(3, 4, 6, 3), least=1, count=len(sizes)),
             "layer_type": kind,
             "num_channels": fields.count("num_channels", default=cls.num_channels),
             "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),

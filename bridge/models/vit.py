@@ -41,7 +41,7 @@ class Config(ModelConfig):
     - `hidden_act`, `pooler_act`: the MLP's and the pooler's activation. `layer_norm_eps`: what layer norms add to the
       variance.
     - `pooler_output_size`: the width of what `ViT.pooled` gives; 0 where there is no pooler.
-    - `num_labels`: the width of what `ViT.logits` gives; 0 where there is no head. Checkpoints of
+    - `labels`: the names of what `ViT.logits` gives; `()` where there is no head. Checkpoints of
       `ViTForImageClassification` have one, and no pooler: no config.json says so.
     """
 
@@ -60,7 +60,12 @@ class Config(ModelConfig):
     layer_norm_eps: float = 1e-12
     pooler_act: str = "tanh"
     pooler_output_size: int = 0
-    num_labels: int = 0
+    labels: tuple[str, ...] = ()
+
+    @property
+    def num_labels(self) -> int:
+        """How many labels there are; 0 where there is no head."""
+        return len(self.labels)
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
@@ -85,7 +90,7 @@ class Config(ModelConfig):
             "layer_norm_eps": fields.number("layer_norm_eps", default=cls.layer_norm_eps),
             "pooler_act": fields.one_of("pooler_act", list(_POOLER_ACTIVATIONS), default=cls.pooler_act),
             "pooler_output_size": pooled if fields.part("pooler", default=True) else 0,
-            "num_labels": len(fields.labels()) if fields.part("head", default=False) else 0,
+            "labels": fields.labels() if fields.part("head", default=False) else (),
         }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from bridge._errors import CheckpointError, PlanError
 from bridge._text import quote
-from bridge.mapping.shard import Box, Grid
+from bridge.mapping.shard import Box, BoxGrid
 from bridge.mapping.template import Spec
 from bridge.planning.policy import refusal
 from bridge.stream.convert import assign
@@ -53,7 +53,7 @@ class KeptPart:
                     "Give the template the sharding that the load has",
                 )
 
-    def write_grid(self, grid: Grid | None, memory: np.ndarray) -> None:
+    def write_grid(self, grid: BoxGrid | None, memory: np.ndarray) -> None:
         """Write what lies in boxes side by side to memory that holds them so; `None` is all of the leaf."""
         if grid is None:
             self.write(tuple(map(range, self.spec.shape)), memory)

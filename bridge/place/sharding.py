@@ -126,7 +126,7 @@ def _by_prefix(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -
     like = model.like if model is not None else dict(leaves)
     try:
         spread = jtu.tree_map(
-            lambda one, below: jtu.tree_map(lambda _: _Held(one), below), sharding, like, is_leaf=stops
+            lambda one, below: jtu.tree_map(lambda _: _OpaquePlacement(one), below), sharding, like, is_leaf=stops
         )
     except (ValueError, TypeError) as error:
         raise PlanError(
@@ -134,12 +134,12 @@ def _by_prefix(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -
             f"is no prefix of the template: {error}",
             "Give a tree of shardings that begins as the template does, or (mesh, {pattern: PartitionSpec})",
         ) from error
-    flat = jtu.tree_leaves(spread, is_leaf=lambda node: isinstance(node, _Held))
+    flat = jtu.tree_leaves(spread, is_leaf=lambda node: isinstance(node, _OpaquePlacement))
     places = {name: model.arrays[name].place if model else n for n, name in enumerate(leaves)}
     return {name: _sharding(name, flat[place].value) for name, place in places.items()}
 
 
-class _Held:
+class _OpaquePlacement:
     """A placement as an opaque leaf: `None` would vanish from a tree."""
 
     def __init__(self, value: Any) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from bridge.mapping.shard import Grid
+from bridge.mapping.shard import BoxGrid
 from bridge.mapping.template import Spec
 from bridge.place.work import Device, canonical, place
 
@@ -47,7 +47,7 @@ class Shards:
 
     shape: tuple[int, ...]
     sharding: jax.sharding.Sharding
-    grids: tuple[Grid, ...]
+    grids: tuple[BoxGrid, ...]
     homes: tuple[tuple[Device, int, tuple[int, ...]], ...]
 
     @classmethod
@@ -58,7 +58,7 @@ class Shards:
             for device, index in sharding.addressable_devices_indices_map(spec.shape).items()
             if index is not None
         }
-        grids = tuple(Grid.of(boxes.values())) if boxes else ()
+        grids = tuple(BoxGrid.of(boxes.values())) if boxes else ()
         homes: list[tuple[Device, int, tuple[int, ...]]] = []
         for device, box in boxes.items():
             for number, grid in enumerate(grids):
@@ -76,7 +76,7 @@ class Shards:
         return jax.make_array_from_single_device_arrays(self.shape, self.sharding, parts, dtype=dtype)
 
 
-def _inside(grid: Grid, box: tuple[range, ...]) -> tuple[int, ...] | None:
+def _inside(grid: BoxGrid, box: tuple[range, ...]) -> tuple[int, ...] | None:
     """Which box of `grid` this one is."""
     index: list[int] = []
     for span, start, width, count in zip(box, grid.start, grid.box, grid.counts, strict=True):

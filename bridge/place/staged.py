@@ -21,7 +21,7 @@ from bridge.mapping.block import Block
 from bridge.mapping.shard import Box
 from bridge.mapping.template import Spec
 from bridge.place.work import Device
-from bridge.stream.batches import Batches, Part
+from bridge.stream.batches import Batches, LeafBox
 from bridge.stream.buffers import batches, empty, room
 
 if TYPE_CHECKING:
@@ -42,8 +42,8 @@ class Staging:
         parallel: int | None,
         kept: Mapping[str, KeptPart],
     ) -> None:
-        """**Arguments:** as for `Work`; `parallel`: how many read at once over a network, None without one; `kept`: of
-        leaves that keys fill in part the rest.
+        """**Arguments:** as for `HostBuffers`; `parallel`: how many read at once over a network, else None; `kept`: the
+        rest of leaves that keys fill in part.
         """
         self.kept = kept
         self.leaves = leaves
@@ -90,11 +90,11 @@ class Staging:
         jax.block_until_ready(sent)
         return {name: self.whole(name) for name in self.leaves}
 
-    def batches(self) -> Iterator[list[Part]]:
+    def batches(self) -> Iterator[list[LeafBox]]:
         """Parts of at most half of what may be in flight: one half is read while the other is sent."""
         return batches(self.parts(), self.max_nbytes // 2)
 
-    def parts(self) -> Iterator[Part]:
+    def parts(self) -> Iterator[LeafBox]:
         """All parts of the shards that this process holds, each box once whatever the number of its devices."""
         for name, boxes in self.devices.items():
             for box in boxes:
@@ -109,7 +109,7 @@ class Staging:
             found.setdefault(box, []).append(device)
         return found
 
-    def send(self, part: Part, memory: np.ndarray, device: Device) -> jax.Array:
+    def send(self, part: LeafBox, memory: np.ndarray, device: Device) -> jax.Array:
         """Put a part where it belongs on `device`; returns the shard as far as it is there."""
         sent = jax.device_put(memory, device)
         shards = self.shards[part.leaf]

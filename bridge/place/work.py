@@ -18,7 +18,7 @@ from bridge.mapping.block import Block, MemoryMap, filled
 from bridge.mapping.template import Spec
 
 if TYPE_CHECKING:
-    from bridge.mapping.shard import Grid
+    from bridge.mapping.shard import BoxGrid
     from bridge.place.shards import Shards
 
 DEFAULT_HOST_NBYTES = 1 << 30
@@ -113,12 +113,12 @@ def _limit() -> int | None:
     return soft - pages * resource.getpagesize()
 
 
-Memory = dict[str, np.ndarray]
+NamedBuffers = dict[str, np.ndarray]
 Device = Any
 """A `jax.Device`, which is no type that a checker knows."""
 
 
-class Work:
+class HostBuffers:
     """Leaves and where they go, as memory of this process.
 
     - `buffers`: dtype and shape of every piece of memory, by a name: the leaf's own, or one for each grid of shards.
@@ -167,17 +167,17 @@ class Work:
         """How much memory the buffers take."""
         return sum(spec.nbytes for spec in self.buffers.values())
 
-    def memory(self, name: str, memory: Memory) -> list[np.ndarray]:
+    def memory(self, name: str, memory: NamedBuffers) -> list[np.ndarray]:
         """The buffers of one leaf."""
         return [memory[part] for part in self._names[name]]
 
-    def parts(self, name: str, memory: Memory) -> list[tuple[Grid | None, np.ndarray]]:
+    def parts(self, name: str, memory: NamedBuffers) -> list[tuple[BoxGrid | None, np.ndarray]]:
         """The buffers of one leaf, each with the boxes that it holds; `None` is all of the leaf."""
         names = self._names[name]
         grids = [None] if names == [name] else self.shards[name].grids
         return [(grid, memory[part]) for grid, part in zip(grids, names, strict=True)]
 
-    def place(self, memory: Memory) -> dict[str, jax.Array]:
+    def place(self, memory: NamedBuffers) -> dict[str, jax.Array]:
         """All leaves as device arrays, of buffers that `memory` then no longer has."""
         found: dict[str, jax.Array] = {}
         alike: dict[Sharding | None, list[str]] = {}

@@ -9,9 +9,9 @@ from bridge._errors import PlanError
 from bridge._text import template
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.names import family_text
-from bridge.mapping.pattern import MARK, Pattern, matches
+from bridge.mapping.pattern import MARK, NamePattern, matches
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Axis, Index, Parts
+from bridge.rules.syntax import Axes, Axis, Index, JoinedParts
 
 if TYPE_CHECKING:
     from bridge.mapping.block import Block
@@ -30,14 +30,14 @@ class ShownAxes:
     """The axes that the concrete rules of a plan give to keys and leaves."""
 
     def __init__(self, plan: Plan) -> None:
-        self.rules: dict[str | None, list[tuple[Rule, int, Pattern, Pattern]]] = {}
+        self.rules: dict[str | None, list[tuple[Rule, int, NamePattern, NamePattern]]] = {}
         for rule in _rules(plan):
             if rule.leaf is not None and rule.leaf.axes is not None:
-                leaf = Pattern(rule.leaf.name)
+                leaf = NamePattern(rule.leaf.name)
                 for side, key in enumerate(rule.keys):
                     text = family_text(key.name)
                     family = None if text is None else text.replace(MARK, "{}")
-                    self.rules.setdefault(family, []).append((rule, side, Pattern(key.name), leaf))
+                    self.rules.setdefault(family, []).append((rule, side, NamePattern(key.name), leaf))
         self.aside = plan.set_aside
         if not self.aside and any(rule.leaf is not None and rule.leaf.axes is not None for rule in plan.request.rules):
             from bridge.planning.set_aside import set_aside  # layouts are looked at only where one may be set aside
@@ -83,8 +83,8 @@ def _is_copy(index_map: IndexMap) -> bool:
     depth = len(index_map.leaf_shape) - len(index_map.key_shape)
     if depth < 0 or index_map.leaf_shape[depth:] != index_map.key_shape or not index_map.whole_key:
         return False
-    atoms = [atom for atom in index_map.atoms if atom.extent != 1]
-    return all((a.leaf_axis, a.key_step, a.leaf_step) == (a.key_axis + depth, 1, 1) for a in atoms)
+    loops = [loop for loop in index_map.loops if loop.extent != 1]
+    return all((a.leaf_axis, a.key_step, a.leaf_step) == (a.key_axis + depth, 1, 1) for a in loops)
 
 
 def _selects(axes: Axes) -> bool:
@@ -97,7 +97,7 @@ def _composed(axes: Axes) -> set[str]:
     """The names in axes of several factors: shapes do not show how wide these are."""
     factors = [f for axis in axes if isinstance(axis, Axis) and len(axis.factors) > 1 for f in axis.factors]
     names = {factor.name for factor in factors if isinstance(factor, Index)}
-    return names.union(*(factor.labels for factor in factors if isinstance(factor, Parts)))
+    return names.union(*(factor.labels for factor in factors if isinstance(factor, JoinedParts)))
 
 
 def _spelled(axes: Axes | None) -> str:

@@ -17,12 +17,12 @@ from bridge._text import quote
 from bridge.mapping.bind import INFERENCE, bind_keys
 from bridge.mapping.keynames import KeySpeller, SpelledKeys
 from bridge.mapping.landing import ModelNames
-from bridge.mapping.leafnames import Target
+from bridge.mapping.leafnames import LeafPart
 from bridge.mapping.names import NameIndex
-from bridge.mapping.pattern import Pattern, encoded, matches
+from bridge.mapping.pattern import NamePattern, encoded, matches
 from bridge.mapping.template import Spec, Template, branch_names
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Choice, Name, Piece, Wild
+from bridge.rules.syntax import Choice, Name, NamePiece, Wild
 
 Sizes = tuple[tuple[str, int], ...]
 Place = tuple[int, ...]
@@ -47,7 +47,7 @@ class Claim(NamedTuple):
         return next(key for key, own in pairs if _part(own, place))
 
 
-Claims = dict[int, dict[Place, list[Claim]]]
+ClaimsByLeaf = dict[int, dict[Place, list[Claim]]]
 """The claims on a leaf, by place; places by how many axes they are positions along."""
 
 
@@ -147,7 +147,7 @@ class _Claims:
 
     def __init__(self, rules: Sequence[Rule], names: ModelNames) -> None:
         self.rules, self.names = rules, names
-        self.leaves: dict[int, Claims] = {}
+        self.leaves: dict[int, ClaimsByLeaf] = {}
         self.first: dict[int, int] = {}
         """Of each leaf the first rule that spells keys for it."""
 
@@ -197,13 +197,13 @@ class _Claims:
             )
 
 
-def _overlap(one: Target, other: Target) -> bool:
+def _overlap(one: LeafPart, other: LeafPart) -> bool:
     """Whether two targets are the same elements of a leaf. Terms of a sum stand side by side."""
     apart = one.term is not None and other.term is not None and one.term != other.term
     return one.leaf == other.leaf and one.part == other.part and not apart
 
 
-def _at(claims: Claims, place: Place) -> Iterator[Claim]:
+def _at(claims: ClaimsByLeaf, place: Place) -> Iterator[Claim]:
     """The claims on a place, on what it is a part of, and on parts of it."""
     for depth in sorted(claims):
         if depth <= len(place):
@@ -229,7 +229,7 @@ def more_general(name: Name, sizes: Sizes, than: Name, than_sizes: Sizes) -> boo
 
 def _covers(name: Name, sizes: Mapping[str, int], other: Name, others: Mapping[str, int]) -> bool:
     """Whether `name` matches every sample of `other`."""
-    pattern = Pattern(name)
+    pattern = NamePattern(name)
     return all(matches(pattern, sizes, text) for text in _samples(other, others))
 
 
@@ -246,7 +246,7 @@ def _samples(name: Name, sizes: Mapping[str, int]) -> Iterator[str]:
             yield _spelled(name, {**first, place: value})
 
 
-def _values(piece: Piece, sizes: Mapping[str, int]) -> list[str]:
+def _values(piece: NamePiece, sizes: Mapping[str, int]) -> list[str]:
     """Texts that a piece stands for."""
     if isinstance(piece, str):
         return [piece]

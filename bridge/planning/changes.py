@@ -16,22 +16,22 @@ _LETTERS = "ijklmnop"
 Names = tuple[str, ...]
 
 
-class Change(NamedTuple):
+class NameChange(NamedTuple):
     """A change of names as rules, most particular first, and the key template of each leaf template it explains."""
 
     rules: tuple[str, ...]
     explains: dict[str, str]
 
 
-class _Prefix(NamedTuple):
+class _PrefixChange(NamedTuple):
     key: Names
     leaf: Names
 
 
-def changes(wanted: Iterable[str], unused: Iterable[str], numbered: Numbered) -> list[Change]:
+def changes(wanted: Iterable[str], unused: Iterable[str], numbered: Numbered) -> list[NameChange]:
     """The fewest changes that explain what is missing by what is unused; none where two would do it equally well."""
     open_, free = dict.fromkeys(wanted), dict.fromkeys(unused)
-    prefixes: list[tuple[_Prefix, dict[str, str]]] = []
+    prefixes: list[tuple[_PrefixChange, dict[str, str]]] = []
     while open_ and free:
         found = _by_prefix(open_, free)
         wrapped = _by_wrapper(open_, free)
@@ -49,10 +49,10 @@ def changes(wanted: Iterable[str], unused: Iterable[str], numbered: Numbered) ->
     # A prefix may begin with another: the longer one has to be tried first, and both stand together.
     prefixes.sort(key=lambda entry: -len(entry[0].key))
     together = any(a is not b and _begins(a[0].key, b[0].key) for a in prefixes for b in prefixes)
-    made = [Change((_prefix_rule(prefix),), explains) for prefix, explains in prefixes]
+    made = [NameChange((_prefix_rule(prefix),), explains) for prefix, explains in prefixes]
     if not together:
         return made
-    return [Change(tuple(c.rules[0] for c in made), {leaf: key for c in made for leaf, key in c.explains.items()})]
+    return [NameChange(tuple(c.rules[0] for c in made), {leaf: key for c in made for leaf, key in c.explains.items()})]
 
 
 def _begins(longer: Names, shorter: Names) -> bool:
@@ -62,14 +62,14 @@ def _begins(longer: Names, shorter: Names) -> bool:
 # Prefixes
 
 
-def _by_prefix(wanted: Iterable[str], unused: Iterable[str]) -> dict[_Prefix, dict[str, str]]:
+def _by_prefix(wanted: Iterable[str], unused: Iterable[str]) -> dict[_PrefixChange, dict[str, str]]:
     """For each change of prefix what it explains."""
     ends: dict[Names, list[Names]] = {}
     for key in unused:
         segments = tuple(key.split("."))
         for depth in (1, 2):
             ends.setdefault(_end(segments, depth), []).append(segments)
-    found: dict[_Prefix, dict[str, str]] = {}
+    found: dict[_PrefixChange, dict[str, str]] = {}
     looked = 0
     for leaf in wanted:
         segments = tuple(leaf.split("."))
@@ -88,7 +88,7 @@ def _end(segments: Names, depth: int) -> Names:
     return tuple(segment for segment in segments[-4:] if segment != "{}")[-depth:]
 
 
-def _stripped(key: Names, leaf: Names) -> _Prefix:
+def _stripped(key: Names, leaf: Names) -> _PrefixChange:
     """What is left of two names without the end that they share; an index of the key may be an axis of the leaf."""
     at, to = len(key), len(leaf)
     while at and to:
@@ -98,10 +98,12 @@ def _stripped(key: Names, leaf: Names) -> _Prefix:
             at -= 1
         else:
             break
-    return _Prefix(key[:at], leaf[:to])
+    return _PrefixChange(key[:at], leaf[:to])
 
 
-def _best(found: dict[_Prefix, dict[str, str]], numbered: Numbered) -> tuple[_Prefix, dict[str, str]] | None:
+def _best(
+    found: dict[_PrefixChange, dict[str, str]], numbered: Numbered
+) -> tuple[_PrefixChange, dict[str, str]] | None:
     """The change that explains most, if no other explains the same as well."""
     ranked = sorted(found.items(), key=lambda entry: (-len(entry[1]), len(entry[0].key) + len(entry[0].leaf)))
     for prefix, explains in ranked:
@@ -114,7 +116,7 @@ def _best(found: dict[_Prefix, dict[str, str]], numbered: Numbered) -> tuple[_Pr
     return None
 
 
-def _tells(prefix: _Prefix, explains: dict[str, str]) -> bool:
+def _tells(prefix: _PrefixChange, explains: dict[str, str]) -> bool:
     """Whether a change is a wrapper's alone, or more than the name of one module."""
     if is_wrapper(prefix.key) and is_wrapper(prefix.leaf):
         return True
@@ -122,7 +124,7 @@ def _tells(prefix: _Prefix, explains: dict[str, str]) -> bool:
     return len({end for end in ends if any(segment != "{}" for segment in end)}) >= _TELLS
 
 
-def _prefix_rule(prefix: _Prefix) -> str:
+def _prefix_rule(prefix: _PrefixChange) -> str:
     letters = [*_LETTERS]
     key, leaf = _segments(prefix.key, letters), _segments(prefix.leaf, letters)
     deep = (Wild(deep=True),)
@@ -138,7 +140,7 @@ def _segments(names: Sequence[str], letters: Sequence[str]) -> tuple[Segment, ..
 # Wrappers
 
 
-def _by_wrapper(wanted: Iterable[str], unused: Iterable[str]) -> Change | None:
+def _by_wrapper(wanted: Iterable[str], unused: Iterable[str]) -> NameChange | None:
     """A segment that stands in every key that is unused and in no leaf."""
     leaves = {tuple(s for s in leaf.split(".") if s != "{}"): leaf for leaf in wanted}
     keys = {key: tuple(key.split(".")) for key in unused}
@@ -160,7 +162,7 @@ def _by_wrapper(wanted: Iterable[str], unused: Iterable[str]) -> Change | None:
     deep, text = Name(((Wild(deep=True),),)), Name(((wrapper,),))
     rules = [f"{deep}.{f'.{deep}.'.join([str(text)] * n)}.{deep} -> {'.'.join([str(deep)] * (n + 1))}"
              for n in range(deepest, 0, -1)]  # fmt: skip
-    return Change(tuple(rules), explains)
+    return NameChange(tuple(rules), explains)
 
 
 def _segments_of(names: Iterable[Names]) -> Iterator[str]:

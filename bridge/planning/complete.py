@@ -21,7 +21,7 @@ from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.problem import Conflict, Missing, Problems, Unexpected
 from bridge.mapping.solve import ShapeConflict
 from bridge.mapping.template import Template
-from bridge.planning.partly import Box, Held, held_parts, may_stay_empty
+from bridge.planning.partly import Box, FilledBoxes, held_parts, may_stay_empty
 
 _MANY = 1000  # more places than that are reported as one
 _TOO_MANY = f"is {{}} in more than {MOST_CELLS:,} different parts, too many to be checked: write rules of fewer axes"
@@ -97,7 +97,7 @@ class _Siblings:
     """Leaves whose names differ only in indices, to tell which key a missing one would have."""
 
     def __init__(self, blocks: Iterable[Block], model: Template) -> None:
-        from bridge.mapping.fit import Fit  # for reports, as below
+        from bridge.mapping.fit import IndexFit  # for reports, as below
 
         groups: dict[str, dict[Shape, str]] = {}
         for block in blocks:
@@ -105,7 +105,7 @@ class _Siblings:
                 text, indices = template(leaf)
                 if indices:
                     groups.setdefault(text, {}).setdefault(indices, key)
-        self.fits = {text: Fit(samples) for text, samples in groups.items()}
+        self.fits = {text: IndexFit(samples) for text, samples in groups.items()}
         self.keys = model.keys()
 
     def key(self, name: str) -> str:
@@ -117,7 +117,7 @@ class _Siblings:
 
 def _covers(
     suspects: Sequence[int], blocks: Sequence[Block], leaves: Leaves, problems: Problems
-) -> Iterator[tuple[int, Sequence[Held], Cover]]:
+) -> Iterator[tuple[int, Sequence[FilledBoxes], Cover]]:
     """How often keys fill the elements of leaves that are not filled whole at first sight."""
     if not suspects:
         return
@@ -141,7 +141,7 @@ def _covers(
 def _check_leaf(
     name: str,
     shape: Shape,
-    parts: Sequence[Held],
+    parts: Sequence[FilledBoxes],
     found: Cover,
     may: Sequence[bool],
     problems: Problems,
@@ -163,7 +163,7 @@ def _check_leaf(
 def _holes(
     name: str,
     shape: Shape,
-    parts: Sequence[Held],
+    parts: Sequence[FilledBoxes],
     found: Cover,
     may: Sequence[bool],
     problems: Problems,
@@ -172,12 +172,12 @@ def _holes(
     """Report what nothing fills, key by key where the keys around it tell which those would be."""
     if not found.holes:
         return
-    from bridge.mapping.fit import Fit
+    from bridge.mapping.fit import IndexFit
 
     samples = {
         tuple(start): key for part in parts for start, key in zip(part.boxes.starts.tolist(), part.keys, strict=True)
     }
-    fit, there = Fit(samples), set(samples.values())
+    fit, there = IndexFit(samples), set(samples.values())
     for hole, optional in zip(found.holes, may, strict=True):
         many = prod(len(r) for axis, r in enumerate(hole) if axis in fit.axes) > _MANY
         apart = [[range(n, n + 1) for n in r] if axis in fit.axes and not many else [r] for axis, r in enumerate(hole)]

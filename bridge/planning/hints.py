@@ -11,11 +11,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge._text import fold, plural, template
-from bridge.planning.changes import Change, changes
+from bridge.planning.changes import NameChange, changes
 from bridge.planning.likeness import Numbered, settle
-from bridge.planning.pairs import Open, Pair, Unit, pairs
-from bridge.planning.suggest import Group, grouped, listed, pasted, renaming
-from bridge.planning.trial import Proposal, proven
+from bridge.planning.pairs import AlikeNames, Open, SurePair, pairs
+from bridge.planning.suggest import NameGroup, grouped, listed, pasted, renaming
+from bridge.planning.trial import TrialRules, proven
 
 if TYPE_CHECKING:
     from bridge.mapping.arrays import ArraySpec
@@ -145,14 +145,16 @@ class _Search:
         name = next(iter(self.missing[text].names.values()))
         return template(self.ports.get(name, name))[0]
 
-    def changes(self) -> Iterator[tuple[Hint, Change]]:
+    def changes(self) -> Iterator[tuple[Hint, NameChange]]:
         """Changes of names that a plan has proven."""
         found = changes(map(self.port, self.missing), self.unused, self.keys)
-        proposals: list[Proposal] = []
+        proposals: list[TrialRules] = []
         for change in found:
             leaves = [n for t, g in self.missing.items() if self.port(t) in change.explains for n in g.names.values()]
             keys = [n for text in change.explains.values() for n in self.unused[text].names.values()]
-            proposals.append(Proposal(change.rules, frozenset(leaves), frozenset(keys), not self.sent.isdisjoint(keys)))
+            proposals.append(
+                TrialRules(change.rules, frozenset(leaves), frozenset(keys), not self.sent.isdisjoint(keys))
+            )
         for change, proposal, good in zip(found, proposals, proven(self.plan, proposals), strict=True):
             shapes = [self.plan.specs[key].shape for key in proposal.keys]
             if good and not (self.turned and any(map(is_square, shapes))):
@@ -163,15 +165,15 @@ class _Search:
 
     # Pairs
 
-    def leaf(self, group: Group) -> Iterator[Unit]:
+    def leaf(self, group: NameGroup) -> Iterator[AlikeNames]:
         """A family of missing leaves of one shape."""
         yield from _unit(group, self.template.leaves, self.leaves)
 
-    def key(self, group: Group) -> Iterator[Unit]:
+    def key(self, group: NameGroup) -> Iterator[AlikeNames]:
         """A family of unused keys of one shape."""
         yield from _unit(group, self.plan.specs, self.keys)
 
-    def places(self) -> Iterator[Unit]:
+    def places(self) -> Iterator[AlikeNames]:
         """Stacked leaves of which some places are missing, called as the keys would be."""
         found: dict[str, list[Missing]] = {}
         for problem in self.plan.problems.missing:
@@ -184,9 +186,9 @@ class _Search:
                 text = template(name)[0]
                 called = template(key)[0]
                 numbers = tuple(p for p in places if p is not None)
-                yield Unit(text, {(): name}, spec.shape, self.keys.likeness(called), numbers, called)
+                yield AlikeNames(text, {(): name}, spec.shape, self.keys.likeness(called), numbers, called)
 
-    def proven(self, sure: Sequence[Pair]) -> list[tuple[str, ...]]:
+    def proven(self, sure: Sequence[SurePair]) -> list[tuple[str, ...]]:
         """The rules of each pair: without axes where its layer's layout or its shape allows it, else with them."""
         rules: list[tuple[str, ...]] = [()] * len(sure)
         for axes in (False, True):
@@ -202,7 +204,7 @@ class _Search:
         rules = any(is_turning(rule) for rule in self.plan.request.rules)
         return rules or any(p.expected == p.got[::-1] != p.got for p in self.plan.problems.mismatched)
 
-    def turnable(self, pair: Pair) -> bool:
+    def turnable(self, pair: SurePair) -> bool:
         """Whether shapes do not tell the order of the axes, and names are no sign that it is the same."""
         shape = pair.key.shape
         if len(shape) < 2 or len(set(shape)) == len(shape):
@@ -210,24 +212,24 @@ class _Search:
         ends = {unit.text.rpartition(".")[2].lower() for unit in (pair.leaf, pair.key)}
         return len(ends) > 1 or self.turned or (is_square(shape) and self.turning)
 
-    def proposal(self, pair: Pair, axes: bool) -> Proposal:
+    def proposal(self, pair: SurePair, axes: bool) -> TrialRules:
         """The rules of one pair, and what they should do."""
         keys = frozenset(pair.key.names.values())
         port = pair.leaf.text if axes else self.port(pair.leaf.text)
         rules = _rules(pair, port, axes)
-        return Proposal(rules, frozenset(pair.leaf.names.values()), keys, not self.sent.isdisjoint(keys))
+        return TrialRules(rules, frozenset(pair.leaf.names.values()), keys, not self.sent.isdisjoint(keys))
 
-    def hint(self, pair: Pair, rules: tuple[str, ...]) -> Hint:
+    def hint(self, pair: SurePair, rules: tuple[str, ...]) -> Hint:
         """What is said of a pair."""
         shape = None if pair.fit.how == "same" else pair.key.shape
         keys = pair.key.names.values()
         return Hint(_shown(keys), len(keys) > 1, shape, rules, not self.sent.isdisjoint(keys))
 
 
-def _unit(group: Group, specs: Mapping[str, ArraySpec], numbered: Numbered) -> Iterator[Unit]:
+def _unit(group: NameGroup, specs: Mapping[str, ArraySpec], numbered: Numbered) -> Iterator[AlikeNames]:
     shapes = {specs[name].shape for name in group.names.values()}
     if len(shapes) == 1:
-        yield Unit(group.text, group.names, shapes.pop(), numbered.likeness(group.text))
+        yield AlikeNames(group.text, group.names, shapes.pop(), numbered.likeness(group.text))
 
 
 def _shown(names: Iterable[str]) -> tuple[str, ...]:
@@ -256,12 +258,12 @@ def is_turning(rule: Rule) -> bool:
     return to != [name for name in own if name in to]
 
 
-def _can(pair: Pair, axes: bool) -> bool:
+def _can(pair: SurePair, axes: bool) -> bool:
     """Whether a rule with, or without, axes may be what the pair needs."""
     return pair.fit.how != ("same" if axes else "rows")
 
 
-def _rules(pair: Pair, leaf: str, axes: bool) -> tuple[str, ...]:
+def _rules(pair: SurePair, leaf: str, axes: bool) -> tuple[str, ...]:
     if not axes:
         return (renaming(pair.key.text, leaf),)
     names = "abcdefgh"[: len(pair.key.shape)]

@@ -58,7 +58,7 @@ def lossy_of(plan: Plan) -> tuple[Lossy, ...]:
             for key in (term.keys[row] for term in block.terms) if reasons else ():
                 before = [before_steps[key]] if key in before_steps else []
                 found[key] = "; ".join(before + reasons)
-    spent = plan.spent
+    consumed = plan.consumed
     return tuple(Lossy(key, reason) for key, reason in found.items()) + tuple(
-        Lossy(key, USED_UP if key in spent else f"dropped by '{rule}'") for key, rule in plan.dropped.items()
+        Lossy(key, USED_UP if key in consumed else f"dropped by '{rule}'") for key, rule in plan.dropped.items()
     )

@@ -18,7 +18,7 @@ _MARGIN = 0.05
 _ALIKE = 0.55
 
 
-class Unit(NamedTuple):
+class AlikeNames(NamedTuple):
     """Keys, or leaves, whose names differ only in indices, of one shape.
 
     `places` are those of one stacked leaf that are missing, and `called` is what their keys would be called.
@@ -32,33 +32,33 @@ class Unit(NamedTuple):
     called: str = ""
 
 
-class Fit(NamedTuple):
+class KeyFit(NamedTuple):
     """How a key fits a leaf: the axes of a stack in front, and what else its shape needs."""
 
     depth: int
     how: str  # "same", "units", "transposed", "rows"
 
 
-class Pair(NamedTuple):
+class SurePair(NamedTuple):
     """A leaf and a key that are surely each other's."""
 
-    leaf: Unit
-    key: Unit
-    fit: Fit
+    leaf: AlikeNames
+    key: AlikeNames
+    fit: KeyFit
 
 
 class Open(NamedTuple):
     """Leaves and keys between which it is open who is whose; one of each where there is only one candidate."""
 
-    leaves: tuple[Unit, ...]
-    keys: tuple[Unit, ...]
+    leaves: tuple[AlikeNames, ...]
+    keys: tuple[AlikeNames, ...]
 
 
-def fit(leaf: Unit, key: Unit) -> Fit | None:
+def fit(leaf: AlikeNames, key: AlikeNames) -> KeyFit | None:
     """How `key` fits `leaf`, or `None`: a key for each leaf, or one for each index of each stacked leaf."""
     if leaf.places:
         depth = len(leaf.places[0])
-        return Fit(depth, "same") if key.shape == leaf.shape[depth:] and set(key.names) == {*leaf.places} else None
+        return KeyFit(depth, "same") if key.shape == leaf.shape[depth:] and set(key.names) == {*leaf.places} else None
     for depth in range(len(leaf.shape) + 1):
         lead = leaf.shape[:depth]
         how = _how(key.shape, leaf.shape[depth:])
@@ -66,7 +66,7 @@ def fit(leaf: Unit, key: Unit) -> Fit | None:
             continue
         stacks = [*product(*map(range, lead))]
         if set(key.names) == {own + stack for own in leaf.names for stack in stacks}:
-            return Fit(depth, how)
+            return KeyFit(depth, how)
     return None
 
 
@@ -86,7 +86,7 @@ def _bare(shape: Shape) -> list[int]:
     return [n for n in shape if n != 1]
 
 
-def pairs(leaves: Sequence[Unit], keys: Sequence[Unit]) -> tuple[list[Pair], list[Open]]:
+def pairs(leaves: Sequence[AlikeNames], keys: Sequence[AlikeNames]) -> tuple[list[SurePair], list[Open]]:
     """One assignment: names that say the same first, then what is left between the others."""
     sure = [*_alike(leaves, keys)]
     free = _without(leaves, (pair.leaf for pair in sure)), _without(keys, (pair.key for pair in sure))
@@ -98,14 +98,14 @@ def pairs(leaves: Sequence[Unit], keys: Sequence[Unit]) -> tuple[list[Pair], lis
     return [*sure, *more], [*_open(free[0], free[1], fits)]
 
 
-def _without(units: Iterable[Unit], gone: Iterable[Unit]) -> list[Unit]:
+def _without(units: Iterable[AlikeNames], gone: Iterable[AlikeNames]) -> list[AlikeNames]:
     taken = {unit.text for unit in gone}
     return [unit for unit in units if unit.text not in taken]
 
 
-def _alike(leaves: Sequence[Unit], keys: Sequence[Unit]) -> Iterator[Pair]:
+def _alike(leaves: Sequence[AlikeNames], keys: Sequence[AlikeNames]) -> Iterator[SurePair]:
     """Pairs whose names say the same, where no other name does."""
-    said: dict[Likeness, tuple[list[Unit], list[Unit]]] = {}
+    said: dict[Likeness, tuple[list[AlikeNames], list[AlikeNames]]] = {}
     for side, units in enumerate((leaves, keys)):
         for unit in units:
             if unit.likeness.words or unit.likeness.attribute:
@@ -114,25 +114,29 @@ def _alike(leaves: Sequence[Unit], keys: Sequence[Unit]) -> Iterator[Pair]:
         if len(own) * len(others) > _EDGES:
             continue
         found = [(l, k, how) for l in own if not l.places for k in others if (how := fit(l, k)) is not None]
-        yield from (Pair(l, k, how) for l, k, how in _mutual(found) if l.likeness.words)
+        yield from (SurePair(l, k, how) for l, k, how in _mutual(found) if l.likeness.words)
 
 
-def _only(leaves: Sequence[Unit], keys: Sequence[Unit], fits: Mapping[tuple[str, str], Fit]) -> Iterator[Pair]:
+def _only(
+    leaves: Sequence[AlikeNames], keys: Sequence[AlikeNames], fits: Mapping[tuple[str, str], KeyFit]
+) -> Iterator[SurePair]:
     """Pairs of which one name says a little more, each the other's only one."""
     fitting = [(l, k, fits[l.text, k.text]) for l in leaves for k in keys if (l.text, k.text) in fits and not l.places]
     for l, k, how in _mutual([each for each in fitting if same(each[0].likeness, each[1].likeness)]):
-        yield Pair(l, k, how)
+        yield SurePair(l, k, how)
 
 
-def _mutual(found: Sequence[tuple[Unit, Unit, Fit]]) -> list[tuple[Unit, Unit, Fit]]:
+def _mutual(found: Sequence[tuple[AlikeNames, AlikeNames, KeyFit]]) -> list[tuple[AlikeNames, AlikeNames, KeyFit]]:
     """Those of which neither side has another."""
     leaves, keys = Counter(l.text for l, _, _ in found), Counter(k.text for _, k, _ in found)
     return [(l, k, how) for l, k, how in found if leaves[l.text] == keys[k.text] == 1]
 
 
-def _open(leaves: Sequence[Unit], keys: Sequence[Unit], fits: Mapping[tuple[str, str], Fit]) -> Iterator[Open]:
+def _open(
+    leaves: Sequence[AlikeNames], keys: Sequence[AlikeNames], fits: Mapping[tuple[str, str], KeyFit]
+) -> Iterator[Open]:
     """What may be whose: by a misspelt name the one, else all that are connected by what fits."""
-    edges: list[tuple[float, Unit, Unit]] = []
+    edges: list[tuple[float, AlikeNames, AlikeNames]] = []
     ratios: dict[tuple[str, str], list[float]] = {}
     for l in leaves:
         for k in keys:
@@ -167,12 +171,12 @@ def _may(leaf: Likeness, key: Likeness, ratio: float) -> bool:
     return "" in (leaf.attribute, key.attribute) and (ratio >= _ALIKE or not leaf.words.isdisjoint(key.words))
 
 
-def _connected(edges: Sequence[tuple[Unit, Unit]]) -> Iterator[Open]:
+def _connected(edges: Sequence[tuple[AlikeNames, AlikeNames]]) -> Iterator[Open]:
     """Leaves and keys that hang together."""
-    groups: list[tuple[dict[str, Unit], dict[str, Unit]]] = []
+    groups: list[tuple[dict[str, AlikeNames], dict[str, AlikeNames]]] = []
     for leaf, key in edges:
         mine = [group for group in groups if leaf.text in group[0] or key.text in group[1]]
-        joined: tuple[dict[str, Unit], dict[str, Unit]] = ({}, {})
+        joined: tuple[dict[str, AlikeNames], dict[str, AlikeNames]] = ({}, {})
         for group in (*mine, ({leaf.text: leaf}, {key.text: key})):
             joined[0].update(group[0])
             joined[1].update(group[1])

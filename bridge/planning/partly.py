@@ -19,16 +19,16 @@ Box = tuple[range, ...]
 _MANY = 1000  # holes that are looked at one by one
 
 
-class Held(NamedTuple):
+class FilledBoxes(NamedTuple):
     """The boxes of one leaf that one block fills, and the keys that fill them."""
 
     boxes: Boxes
     keys: Sequence[str]
 
 
-def held_parts(numbers: Sequence[int], blocks: Iterable[Block], count: int) -> dict[int, list[Held]]:
+def held_parts(numbers: Sequence[int], blocks: Iterable[Block], count: int) -> dict[int, list[FilledBoxes]]:
     """What blocks fill of some leaves, by the numbers of these; `count` is how many leaves there are."""
-    held: dict[int, list[Held]] = {number: [] for number in numbers}
+    held: dict[int, list[FilledBoxes]] = {number: [] for number in numbers}
     wanted = np.zeros(count, bool)
     wanted[list(numbers)] = True
     for block in blocks:
@@ -39,11 +39,11 @@ def held_parts(numbers: Sequence[int], blocks: Iterable[Block], count: int) -> d
         steps, keys = leaf_steps(block.terms[0].index_map), block.terms[0].keys
         found, edges = np.unique(block.leaves.numbers[rows], return_index=True)
         for number, part in zip(found.tolist(), np.split(rows, edges[1:]), strict=True):
-            held[number].append(Held(Boxes(steps, block.starts[part]), keys.at(part)))
+            held[number].append(FilledBoxes(Boxes(steps, block.starts[part]), keys.at(part)))
     return held
 
 
-def is_padding(hole: Box, parts: Sequence[Held]) -> bool:
+def is_padding(hole: Box, parts: Sequence[FilledBoxes]) -> bool:
     """Whether a key has other elements at the places of a hole: these are no layers to come."""
     for part in parts:
         running = [axis for axis, steps in enumerate(part.boxes.steps) if steps]
@@ -52,14 +52,14 @@ def is_padding(hole: Box, parts: Sequence[Held]) -> bool:
     return False
 
 
-def may_stay_empty(parts: Sequence[Held], holes: Sequence[Box]) -> list[bool]:
+def may_stay_empty(parts: Sequence[FilledBoxes], holes: Sequence[Box]) -> list[bool]:
     """For each hole whether it may stay empty: no layer behind it is filled."""
     stacked = [stack_axes(part) for part in parts]
     found = [not _is_among(hole, parts, stacked) for hole in holes[:_MANY]]
     return found + [False] * (len(holes) - len(found))
 
 
-def stack_axes(part: Held) -> frozenset[int]:
+def stack_axes(part: FilledBoxes) -> frozenset[int]:
     """The axes along which the keys of one name stand one by one."""
     single = [axis for axis, steps in enumerate(part.boxes.steps) if not steps]
     if not single:
@@ -78,7 +78,7 @@ def stack_axes(part: Held) -> frozenset[int]:
     return frozenset(found)
 
 
-def _is_among(hole: Box, parts: Sequence[Held], stacked: Sequence[frozenset[int]]) -> bool:
+def _is_among(hole: Box, parts: Sequence[FilledBoxes], stacked: Sequence[frozenset[int]]) -> bool:
     """Whether a layer behind a hole is filled, in the same elements of it."""
     for part, axes in zip(parts, stacked, strict=True):
         if axes:

@@ -16,8 +16,8 @@ from bridge.mapping.problem import Problems
 from bridge.mapping.template import Spec, Template
 from bridge.planning.policy import Canonical, settled
 from bridge.planning.policy import Cast as Cast
-from bridge.planning.prove import Proof, Spelling, prove
-from bridge.planning.request import Request as Request
+from bridge.planning.prove import ConcreteRules, Proof, prove
+from bridge.planning.request import PlanRequest as PlanRequest
 from bridge.rules.rule import Rule
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Plan:
     specs: Mapping[str, ArraySpec]
     leaves: Mapping[str, Spec]
     fills: Mapping[str, int]
-    request: Request
+    request: PlanRequest
     blocks: tuple[Block, ...]
-    spelling: Spelling
-    spent: frozenset[str]
+    spelling: ConcreteRules
+    consumed: frozenset[str]
     """Keys that no leaf holds because their layer's layout uses them up; the way back writes zeros."""
     kept: tuple[str, ...]
     partly: Mapping[str, tuple[tuple[range, ...], ...]]
@@ -154,7 +154,7 @@ class Plan:
             raise PlanError(quote(self.source), self._problems(), **found)
 
     def holds_for(
-        self, specs: Mapping[str, ArraySpec], model: Template | None, request: Request, canonical: Canonical
+        self, specs: Mapping[str, ArraySpec], model: Template | None, request: PlanRequest, canonical: Canonical
     ) -> bool:
         """Whether `make_plan` would come to this plan again: the keys are the same, the model is, and what is asked."""
         return (
@@ -200,7 +200,7 @@ class Plan:
 def make_plan(
     specs: Mapping[str, ArraySpec],
     model: Template | None,
-    request: Request,
+    request: PlanRequest,
     *,
     source: str,
     canonical: Canonical = lambda dtype: dtype,
@@ -232,7 +232,7 @@ def make_plan(
         request=request,
         blocks=tuple(proof.blocks),
         spelling=proof.rules,
-        spent=proof.spent,
+        consumed=proof.consumed,
         kept=proof.kept,
         partly=proof.partly,
         dropped=proof.dropped,

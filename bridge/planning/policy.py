@@ -19,7 +19,7 @@ from bridge.mapping.problem import Conflict, Mismatched
 from bridge.mapping.template import Spec, Template
 from bridge.planning.prove import Proof
 
-Wanted = np.dtype | str | None
+WantedDtype = np.dtype | str | None
 Canonical = Callable[[np.dtype], np.dtype]
 
 # Without its scale such a value means nothing: casting it would be a wrong tensor that looks right.
@@ -42,8 +42,8 @@ _PACKED = frozenset(dtype.numpy for dtype in DTYPES.values() if dtype.packed)
 class DtypePolicy(NamedTuple):
     """What `dtype=` says: `None`, `"checkpoint"`, a dtype, or dtypes by leaf pattern (the first that matches)."""
 
-    default: Wanted = None
-    by_leaf: tuple[tuple[str, Wanted], ...] = ()
+    default: WantedDtype = None
+    by_leaf: tuple[tuple[str, WantedDtype], ...] = ()
 
     @classmethod
     def of(cls, dtype: Any) -> DtypePolicy:
@@ -64,7 +64,7 @@ class DtypePolicy(NamedTuple):
                 known = f" (the first is {quote(next(iter(names)))})" if names else ""
                 raise PlanError(f"dtype: pattern {quote(pattern)}", f"matches no {noun}{known}", "Check its spelling")
 
-    def wanted(self, leaf: str) -> Wanted:
+    def wanted(self, leaf: str) -> WantedDtype:
         """What the policy says for `leaf`."""
         for pattern, dtype in self.by_leaf:
             if leaf in _names(pattern):
@@ -100,7 +100,7 @@ _SPELLED = {
 """What people write for a dtype, and PyTorch behind `torch.`."""
 
 
-def _wanted(dtype: Any) -> Wanted:
+def _wanted(dtype: Any) -> WantedDtype:
     if dtype is None or (isinstance(dtype, str) and dtype == "checkpoint"):
         return dtype
     spelled = {"bf16": "bfloat16", "f16": "float16", "f32": "float32", "f64": "float64"}
@@ -169,7 +169,7 @@ class Cast(NamedTuple):
     dtype: np.dtype
 
 
-class _Stored:
+class _StoredDtypes:
     """For each leaf the first of its keys, -1 without one, and whether other keys of it have other dtypes."""
 
     __slots__ = ("first", "mixed")
@@ -178,7 +178,7 @@ class _Stored:
         self.first, self.mixed = first, mixed
 
     @classmethod
-    def of(cls, proof: Proof, dtypes: Numbers) -> _Stored:
+    def of(cls, proof: Proof, dtypes: Numbers) -> _StoredDtypes:
         """`dtypes` numbers the dtype of each key."""
         first = np.full(len(proof.leaves.table.names), -1, np.intp)
         mixed = np.zeros(len(first), bool)
@@ -204,7 +204,7 @@ def settled(
     known: dict[np.dtype, int] = {}
     numbered = np.array([known.setdefault(spec.dtype, len(known)) for spec in table.specs], np.intp)
     dtypes = numbered[table.kinds]
-    stored = _Stored.of(proof, dtypes)
+    stored = _StoredDtypes.of(proof, dtypes)
     settling = _Settling(proof, model, policy, canonical)
     by_kind: dict[tuple[int, int], Spec] = {}
     kinds: list[int] = dtypes[stored.first].tolist() if len(table) else []

@@ -24,13 +24,13 @@ from bridge.mapping.template import Template
 from bridge.rules.rule import Rule
 
 
-class Spelling:
+class ConcreteRules:
     """Concrete rules by the user's order; spelled when somebody asks, which a load does not."""
 
     def __init__(self, concrete: Sequence[ConcreteRule]) -> None:
         self.concrete = concrete
 
-    def __reduce__(self) -> tuple[type[Spelling], tuple[tuple[ConcreteRule, ...]]]:
+    def __reduce__(self) -> tuple[type[ConcreteRules], tuple[tuple[ConcreteRule, ...]]]:
         return type(self), (tuple(ConcreteRule(n, partial(tuple, (text,))) for n, text in enumerate(self.texts)),)
 
     @cached_property
@@ -43,18 +43,18 @@ class Spelling:
 class Proof:
     """What a mapping came to.
 
-    `dropped` are keys that no leaf gets, with the rule that says so; `spent` those of them that are saved as zeros.
+    `dropped` are keys that no leaf gets, with the rule that says so; `consumed` those of them that are saved as zeros.
     `kept` are leaves that may be missing and are, `partly` those of which keys fill a part, with the boxes that stay
     empty, `allowed` keys that may be left over, `idle` rules without a key,
     but for those that are another spelling.
     """
 
     def __init__(
-        self, blocks: list[Block], keys: ArrayTable, leaves: Leaves, rules: Spelling, problems: Problems
+        self, blocks: list[Block], keys: ArrayTable, leaves: Leaves, rules: ConcreteRules, problems: Problems
     ) -> None:
         self.blocks, self.keys, self.leaves, self.rules, self.problems = blocks, keys, leaves, rules, problems
         self.dropped: dict[str, str] = {}
-        self.spent: frozenset[str] = frozenset()
+        self.consumed: frozenset[str] = frozenset()
         self.kept: tuple[str, ...] = ()
         self.partly: dict[str, tuple[tuple[range, ...], ...]] = {}
         self.allowed: tuple[str, ...] = ()
@@ -82,13 +82,13 @@ def prove(
             desugar.rename(one)
     builder = BlockBuilder(table, desugar.leaves, problems)
     blocks = [block for equation in desugar.equations.values() for block in builder.blocks(equation)]
-    proof = Proof(settled_ties(blocks), table, desugar.leaves, Spelling(desugar.concrete), problems)
-    spent: list[str] = []
+    proof = Proof(settled_ties(blocks), table, desugar.leaves, ConcreteRules(desugar.concrete), problems)
+    consumed: list[str] = []
     for drop in desugar.drops:
         keys = list(Arrays(table, drop.ids))
         proof.dropped |= dict.fromkeys(keys, drop.text())
-        spent += keys if drop.zeros else []
-    proof.spent = frozenset(spent)
+        consumed += keys if drop.zeros else []
+    proof.consumed = frozenset(consumed)
     _report_lost(desugar, proof, allow_unexpected)
     _check_whole(desugar, builder, proof, model, allow_missing)
     idle = [rule for number, rule in enumerate(rules) if number not in bindings.used]
@@ -186,7 +186,7 @@ def _apart(block: Block) -> bool:
     """Whether no two boxes of a block overlap: each is one index or the whole of every axis, and no two are alike."""
     index_map, starts = block.terms[0].index_map, block.starts
     for axis, extent in enumerate(index_map.leaf_shape):
-        steps = [atom.extent for atom in index_map.atoms if atom.leaf_axis == axis]
+        steps = [loop.extent for loop in index_map.loops if loop.leaf_axis == axis]
         if steps and not (prod(steps) == extent and (starts[:, axis] == starts[0, axis]).all()):
             return False
     return not repeats([block.leaves.numbers, *starts.T])

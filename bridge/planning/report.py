@@ -29,20 +29,20 @@ _COMPUTED = ("inv_freq", "position_ids", "masked_bias", "relative_position_index
 
 def problems_text(plan: Plan) -> str:
     """Every problem, those of one kind that differ only in indices as one."""
-    return safe("\n".join(_Report(plan).lines()))
+    return safe("\n".join(_ProblemReport(plan).lines()))
 
 
-class _Placed(Protocol):
+class _NamedProblem(Protocol):
     @property
     def name(self) -> str: ...
     @property
     def place(self) -> str: ...
 
 
-P = TypeVar("P", bound=_Placed)
+P = TypeVar("P", bound=_NamedProblem)
 
 
-class _Report:
+class _ProblemReport:
     """The problems of one plan, written out only as far as they are shown."""
 
     def __init__(self, plan: Plan) -> None:

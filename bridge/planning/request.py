@@ -10,7 +10,7 @@ from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
 
 
-class Request(NamedTuple):
+class PlanRequest(NamedTuple):
     """What was asked for, besides the checkpoint and the model: enough to ask again."""
 
     rules: tuple[Rule, ...] = ()
@@ -25,7 +25,7 @@ class Request(NamedTuple):
     adapters: tuple[tuple[str, float], ...] = ()
     """What is merged into the checkpoint: what each is called, and its weight."""
 
-    def asks_like(self, other: Request) -> bool:
+    def asks_like(self, other: PlanRequest) -> bool:
         """Whether two requests differ in nothing but rules, and where the leaves are to go."""
         return (
             self.dtype == other.dtype

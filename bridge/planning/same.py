@@ -12,7 +12,7 @@ from bridge.planning.plan import Plan
 
 def moves_alike(one: Plan, other: Plan) -> bool:
     """As `one == other`, where both were made for the same keys and the same template, in the same order."""
-    if one.kept != other.kept or one.dropped.keys() != other.dropped.keys() or one.spent != other.spent:
+    if one.kept != other.kept or one.dropped.keys() != other.dropped.keys() or one.consumed != other.consumed:
         return False
     mine, theirs = _rows(one.blocks), _rows(other.blocks)
     return mine.keys() == theirs.keys() and all(np.array_equal(mine[kind], theirs[kind]) for kind in mine)
@@ -22,7 +22,7 @@ def _rows(blocks: Iterable[Block]) -> dict[object, Matrix]:
     """All rows of blocks, in an order of their own, by what is the same in all rows of a block."""
     found: dict[object, list[Matrix]] = {}
     for block in blocks:
-        maps = [(term.index_map.key_shape, term.index_map.leaf_shape, term.index_map.atoms) for term in block.terms]
+        maps = [(term.index_map.key_shape, term.index_map.leaf_shape, term.index_map.loops) for term in block.terms]
         kind = (*maps, block.scale, block.add, block.tie, block.copy)
         columns = [block.leaves.numbers[:, None], block.starts]
         for term in block.terms:

@@ -14,13 +14,13 @@ import numpy as np
 
 from bridge._errors import PlanError
 from bridge._text import plain_pieces, template
-from bridge.mapping.bound import Rows
+from bridge.mapping.bound import NameRows
 from bridge.mapping.indexmap import Shape
 from bridge.mapping.keynames import KeySpeller, SpelledKeys
 from bridge.mapping.landing import ModelNames, Port
 from bridge.mapping.pattern import Matrix
 from bridge.mapping.problem import Missing
-from bridge.mapping.template import Placed, Template, branch_names
+from bridge.mapping.template import PlacedLayout, Template, branch_names
 from bridge.planning.backwards import more_general
 from bridge.rules.rule import Rule
 from bridge.rules.syntax import Axis, Hole, Index
@@ -29,7 +29,7 @@ _MOST = 200_000  # leaves times rules; reading more of them backwards would take
 _ALL = 64  # places along one axis that are all spelled; of more the first and the last
 _GRID = 4096  # places of one leaf that are spelled
 
-Place = tuple[range, ...]
+PlaceRanges = tuple[range, ...]
 
 
 class Sought(NamedTuple):
@@ -39,7 +39,7 @@ class Sought(NamedTuple):
     rule: Rule
     spelled: tuple[SpelledKeys, ...]
 
-    def keys(self, place: Place) -> list[str]:
+    def keys(self, place: PlaceRanges) -> list[str]:
         """The keys at a place of the leaf, or at what it is a part of."""
         found: dict[str, None] = {}
         for spelled in self.spelled:
@@ -51,13 +51,15 @@ class Sought(NamedTuple):
 
 def sought(rules: Sequence[Rule], model: Template, missing: Iterable[Missing]) -> dict[str, Sought]:
     """For each leaf of the problems that a rule names the most particular one, the first of several."""
-    asked: dict[str, list[Place]] = {}
+    asked: dict[str, list[PlaceRanges]] = {}
     for problem in missing:
         asked.setdefault(problem.name, []).append(place_of(problem, model))
     if not rules or not asked or len(rules) * len(asked) > _MOST:
         return {}
     names = ModelNames(_only(model, asked))
-    speller = _Names(names, {names.numbers[name]: places for name, places in asked.items() if name in names.numbers})
+    speller = _SoughtSpeller(
+        names, {names.numbers[name]: places for name, places in asked.items() if name in names.numbers}
+    )
     beside = {number for name, number in names.numbers.items() if name not in asked}
     found: dict[str, Sought] = {}
     for number, rule in enumerate(rules):
@@ -72,7 +74,7 @@ def sought(rules: Sequence[Rule], model: Template, missing: Iterable[Missing]) -
 
 def _only(model: Template, wanted: Collection[str]) -> Template:
     """The model of some leaves, and of those that layouts fill together with them."""
-    placed: list[Placed] = []
+    placed: list[PlacedLayout] = []
     leaves = set(wanted)
     for layer in model.placed:
         names = {layer.leaf(n) for rule in layer.rules if rule.leaf is not None for n in branch_names(rule, -1)}
@@ -84,7 +86,7 @@ def _only(model: Template, wanted: Collection[str]) -> Template:
     return Template(found, tuple(placed), aliases, frozenset(name for name in model.tied if name in aliases))
 
 
-def place_of(problem: Missing, model: Template) -> Place:
+def place_of(problem: Missing, model: Template) -> PlaceRanges:
     """The ranges of a place: `[3, 0:2]` along all axes of its leaf."""
     spec = model.leaves.get(problem.name)
     shape = () if spec is None else spec.shape
@@ -106,15 +108,15 @@ def between(first: str, last: str) -> str | None:
     return "".join(piece + number for piece, number in zip(plain_pieces(text), [*numbers, ""], strict=True))
 
 
-def is_long(place: Place) -> bool:
+def is_long(place: PlaceRanges) -> bool:
     """Whether not all keys of a place are spelled."""
     return any(len(numbers) > _ALL for numbers in place)
 
 
-class _Names(KeySpeller):
+class _SoughtSpeller(KeySpeller):
     """Spells keys whatever their shapes are, at the places that are asked for."""
 
-    def __init__(self, names: ModelNames, asked: Mapping[int, Sequence[Place]]) -> None:
+    def __init__(self, names: ModelNames, asked: Mapping[int, Sequence[PlaceRanges]]) -> None:
         super().__init__(names)
         self.asked = asked
 
@@ -123,7 +125,7 @@ class _Names(KeySpeller):
         rule: Rule,
         shapes: Sequence[Shape | None],
         ports: Sequence[Port],
-        rows: Rows,
+        rows: NameRows,
         depth: int,
         side: int,
         branch: int,
@@ -135,7 +137,13 @@ class _Names(KeySpeller):
             return (), {}
 
     def grid(
-        self, rule: Rule, rows: Rows, extents: Shape, lead: Sequence[Hole], loose: Sequence[str], axes: Sequence[str]
+        self,
+        rule: Rule,
+        rows: NameRows,
+        extents: Shape,
+        lead: Sequence[Hole],
+        loose: Sequence[str],
+        axes: Sequence[str],
     ) -> Matrix:
         """Only the places that are asked for, of long ranges their ends."""
         depth = len(lead) + len(loose)

@@ -12,10 +12,10 @@ import numpy as np
 from bridge._dtypes import dtype_label, labelled
 from bridge._errors import BridgeError, PlanError
 from bridge._text import quote
-from bridge.mapping.pattern import NamePatterns, Pattern
+from bridge.mapping.pattern import NamePattern, NamePatterns
 from bridge.mapping.template import Spec, Template
 from bridge.planning.lossy import USED_UP, Quantization
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.planning.set_aside import set_aside
 from bridge.rules.rule import Rule
@@ -68,7 +68,7 @@ def plan_from_json(text: str) -> Plan:
             version = quote(str(document["version"]))[1:-1]
             raise PlanError("this plan", f"is of version {version}, this release reads {_VERSION}", _AGAIN)
         adapters = document.get("adapters", {})
-        request = Request(
+        request = PlanRequest(
             _rules(document),
             DtypePolicy.of(document["dtype"]),
             NamePatterns.of(document["allow_missing"]),
@@ -116,13 +116,13 @@ def _quantized(plan: Plan) -> dict[str, Any]:
 def _rules(document: Mapping[str, Any]) -> tuple[Rule, ...]:
     """The rules of a plan. Of keys that a layer uses up, 0.1 spelled only where they went."""
     rules = [Rule(text) for text in document["rules"]]
-    spent = {key for key, reason in document["lossy"] if reason == USED_UP}
+    consumed = {key for key, reason in document["lossy"] if reason == USED_UP}
     for number, rule in enumerate(rules):
-        pattern = Pattern(rule.keys[0].name)
-        found = {key for key in spent if pattern.match(key) is not None}
+        pattern = NamePattern(rule.keys[0].name)
+        found = {key for key in consumed if pattern.match(key) is not None}
         if found and rule.leaf is not None and not rule.leaf.axes:
             rules[number] = Rule(f"{rule.keys[0]} -> _ ; zeros=true")
-        spent -= found
+        consumed -= found
     return tuple(rules)
 
 

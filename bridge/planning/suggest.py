@@ -14,7 +14,7 @@ _NAMES = 3  # names in one entry
 
 
 @dataclass(slots=True)
-class Group:
+class NameGroup:
     """Names that differ only in indices."""
 
     text: str
@@ -26,16 +26,16 @@ class Group:
         return [name for name, _ in fold(self.names.values())]
 
 
-def grouped(names: Iterable[str]) -> list[Group]:
+def grouped(names: Iterable[str]) -> list[NameGroup]:
     """Names by what is left of them without their indices."""
-    groups: dict[str, Group] = {}
+    groups: dict[str, NameGroup] = {}
     for name in names:
         text, indices = template(name)
-        groups.setdefault(text, Group(text)).names[indices] = name
+        groups.setdefault(text, NameGroup(text)).names[indices] = name
     return list(groups.values())
 
 
-def rule_for(group: Group, name: str) -> str:
+def rule_for(group: NameGroup, name: str) -> str:
     """The rule that sends the keys of `group` to a leaf, or to a list of them: `h.{i}.w -> layers.w`."""
     return renaming(group.text, template(name)[0])
 
@@ -65,7 +65,7 @@ def _pattern(text: str) -> Side:
     return Side(Name(tuple(segments)))
 
 
-def pattern_for(group: Group, tails: Mapping[str, int]) -> str:
+def pattern_for(group: NameGroup, tails: Mapping[str, int]) -> str:
     """A pattern that matches these names and, by `tails`, no other key."""
     if len(group.names) == 1:
         return str(literal(next(iter(group.names.values()))))

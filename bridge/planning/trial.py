@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bridge.planning.plan import Plan
 
 
-class Proposal(NamedTuple):
+class TrialRules(NamedTuple):
     """Rules, the leaves that they should fill, the keys that they should take, and whether they have to stand first."""
 
     rules: tuple[str, ...]
@@ -21,7 +21,7 @@ class Proposal(NamedTuple):
     first: bool = False
 
 
-def proven(plan: Plan, proposals: Sequence[Proposal]) -> list[bool]:
+def proven(plan: Plan, proposals: Sequence[TrialRules]) -> list[bool]:
     """For each proposal whether its leaves are filled and its keys used up; none is good if anything else suffers."""
     from bridge.planning.plan import make_plan
 
@@ -50,5 +50,5 @@ def proven(plan: Plan, proposals: Sequence[Proposal]) -> list[bool]:
     ]
 
 
-def _rules(proposals: Iterable[Proposal]) -> list[Rule]:
+def _rules(proposals: Iterable[TrialRules]) -> list[Rule]:
     return [Rule(text) for proposal in proposals for text in proposal.rules]

@@ -21,7 +21,7 @@ _MOST = 512  # children that become names of their own
 _ENTRIES = 3  # names below `layers_0`, so that its number may be an index
 
 
-class _Names:
+class _NumberedNames:
     """Names that differ only in numbers, from `segments` on; `kinds` says what array each is."""
 
     __slots__ = ("ids", "kinds", "numbers", "segments")
@@ -29,15 +29,15 @@ class _Names:
     def __init__(self, segments: tuple[str, ...], numbers: Matrix, ids: Numbers, kinds: Numbers) -> None:
         self.segments, self.numbers, self.ids, self.kinds = segments, numbers, ids, kinds
 
-    def at(self, rows: Column, place: int, text: str, column: int) -> _Names:
+    def at(self, rows: Column, place: int, text: str, column: int) -> _NumberedNames:
         """Some of them, whose number in a column is the text of a segment."""
         segments = (*self.segments[:place], text, *self.segments[place + 1 :])
-        return _Names(segments, np.delete(self.numbers[rows], column, axis=1), self.ids[rows], self.kinds[rows])
+        return _NumberedNames(segments, np.delete(self.numbers[rows], column, axis=1), self.ids[rows], self.kinds[rows])
 
-    def marked(self, place: int, stem: str, number: int, column: int) -> _Names:
+    def marked(self, place: int, stem: str, number: int, column: int) -> _NumberedNames:
         """The same, with the number at the end of a segment as a column."""
         segments = (*self.segments[:place], stem + MARK, *self.segments[place + 1 :])
-        return _Names(segments, np.insert(self.numbers, column, number, axis=1), self.ids, self.kinds)
+        return _NumberedNames(segments, np.insert(self.numbers, column, number, axis=1), self.ids, self.kinds)
 
 
 def folded(table: ArrayTable, infos: Sequence[Info], ids: Numbers | None = None) -> list[Atom]:
@@ -55,7 +55,7 @@ def folded(table: ArrayTable, infos: Sequence[Info], ids: Numbers | None = None)
             number = numbers[id(info)] = known.setdefault(info, len(known))
         kinds[row] = number
     members = [
-        _Names(tuple(family.text.split(".")), family.numbers, family.ids, kinds[family.ids])
+        _NumberedNames(tuple(family.text.split(".")), family.numbers, family.ids, kinds[family.ids])
         for family in NameIndex(names).families.values()
     ]
     found: list[Atom] = []
@@ -77,9 +77,9 @@ def key_infos(table: ArrayTable) -> list[Info]:
     return [known[kind] for kind in kinds]
 
 
-def _visit(members: Sequence[_Names], place: int, column: int) -> Iterator[_Names]:
+def _visit(members: Sequence[_NumberedNames], place: int, column: int) -> Iterator[_NumberedNames]:
     """The names below one node, whose first `place` segments, with `column` numbers, are settled."""
-    groups: dict[str, list[_Names]] = {}
+    groups: dict[str, list[_NumberedNames]] = {}
     for one in members:
         if len(one.segments) == place:
             yield one
@@ -99,7 +99,7 @@ def _visit(members: Sequence[_Names], place: int, column: int) -> Iterator[_Name
             yield from _visit(named, place + 1, column)
 
 
-def _stems(groups: dict[str, list[_Names]], place: int, column: int) -> dict[str, list[_Names]]:
+def _stems(groups: dict[str, list[_NumberedNames]], place: int, column: int) -> dict[str, list[_NumberedNames]]:
     """The children of a node, with `layers_0`, `layers_1` as one where they are alike."""
     stems: dict[str, dict[int, str]] = {}
     for text in groups:
@@ -111,7 +111,7 @@ def _stems(groups: dict[str, list[_Names]], place: int, column: int) -> dict[str
             continue
         pairs = [(one, np.full(len(one.ids), number)) for number, text in texts.items() for one in groups[text]]
         if _alike(pairs, np.array(sorted(texts)), place):
-            joined: dict[tuple[str, ...], list[_Names]] = {}
+            joined: dict[tuple[str, ...], list[_NumberedNames]] = {}
             for number, text in texts.items():
                 for one in groups.pop(text):
                     new = one.marked(place, stem, number, column)
@@ -120,13 +120,13 @@ def _stems(groups: dict[str, list[_Names]], place: int, column: int) -> dict[str
     return groups
 
 
-def _joined(parts: Sequence[_Names]) -> _Names:
+def _joined(parts: Sequence[_NumberedNames]) -> _NumberedNames:
     arrays = [(one.numbers, one.ids, one.kinds) for one in parts]
     numbers, ids, kinds = (np.concatenate(each) for each in zip(*arrays, strict=True))
-    return _Names(parts[0].segments, numbers, ids, kinds)
+    return _NumberedNames(parts[0].segments, numbers, ids, kinds)
 
 
-def _alike(members: Sequence[tuple[_Names, Column]], values: Column, place: int) -> bool:
+def _alike(members: Sequence[tuple[_NumberedNames, Column]], values: Column, place: int) -> bool:
     """Whether numbered children are mostly alike: more than half of the names and shapes below most of them are those
     that most of them have. `members` come with the number of the child that each name is below.
     """

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from math import prod
 
 from bridge.mapping.arrays import Shape
-from bridge.mapping.template import Placed, Template, branch_names
+from bridge.mapping.template import PlacedLayout, Template, branch_names
 from bridge.proposing.atom import Info, number_of
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axis, Index, Rest, Side, Unit
+from bridge.rules.syntax import Axis, Index, Rest, Side, UnitAxis
 
 
 def leaf_infos(template: Template, kinds: Mapping[str, str]) -> list[Info]:
     """For each leaf what is known of it; leaves of one kind share one object."""
-    ports: dict[str, list[tuple[Placed, Rule, str]]] = {}
+    ports: dict[str, list[tuple[PlacedLayout, Rule, str]]] = {}
     for placed in template.placed:
         if placed.tied_at is not None or placed.whole:
             continue
@@ -82,7 +82,7 @@ def _flat(side: Side, rest: int) -> Sequence[Sequence[str]] | None:
         if isinstance(axis, Axis):
             factors: list[str] = []
             for factor in axis.factors:
-                if isinstance(factor, Unit):
+                if isinstance(factor, UnitAxis):
                     continue
                 if not isinstance(factor, Index) or factor.selection is not None:
                     return None

@@ -15,7 +15,7 @@ from bridge.mapping.arrays import ArraySpec
 from bridge.proposing.compress import briefly
 from bridge.proposing.concepts import role_of, snake
 from bridge.proposing.toml import quoted
-from bridge.proposing.tree import Array, Field, Module, Modules, Stack, field_name, module_tree
+from bridge.proposing.tree import Field, Module, Modules, Stack, TensorNode, field_name, module_tree
 from bridge.rules.syntax import escaped
 
 _WORD = re.compile(r"[a-z0-9]+")
@@ -118,7 +118,7 @@ class _Classes:
 
     def field(self, segment: str, field: Field, here: Mapping[int, str], key: str) -> tuple[str, str]:
         """The type of a field, and the expression that makes it."""
-        if isinstance(field, Array):
+        if isinstance(field, TensorNode):
             return "jax.Array", f"jnp.zeros({_tuple(here.values())}{_dtype(field)})"
         if isinstance(field, Stack):
             inner = {place - 1: name for place, name in here.items() if place}
@@ -145,7 +145,7 @@ class _Classes:
 
 def _layer(segment: str, module: Module, names: Sequence[str], key: str) -> tuple[str, str] | None:
     """The layer of `eqx.nn` that has just these arrays; `None` where none does, or several may."""
-    shapes = {name: field.shape for name, field in module.fields.items() if isinstance(field, Array)}
+    shapes = {name: field.shape for name, field in module.fields.items() if isinstance(field, TensorNode)}
     if len(shapes) < len(module.fields) or "weight" not in shapes or not shapes.keys() <= {"weight", "bias"}:
         return None
     place, extents = 0, dict[str, list[str]]()
@@ -181,19 +181,19 @@ def _is_norm(segment: str) -> bool:
 
 def _is_matrix(module: Module) -> bool:
     weight = module.fields.get("weight")
-    return isinstance(weight, Array) and len(weight.shape) == 2 and "bias" in module.fields
+    return isinstance(weight, TensorNode) and len(weight.shape) == 2 and "bias" in module.fields
 
 
 def _is_turned(module: Module) -> bool:
     """Whether a bias says that the weight's second axis is the output, as in transformers' `Conv1D`."""
     weight, bias = module.fields.get("weight"), module.fields.get("bias")
-    if not (isinstance(weight, Array) and isinstance(bias, Array) and len(weight.shape) == 2):
+    if not (isinstance(weight, TensorNode) and isinstance(bias, TensorNode) and len(weight.shape) == 2):
         return False
     return bias.shape == weight.shape[1:] and weight.shape[0] != weight.shape[1]
 
 
 def _inside(field: Field) -> Sequence[Module]:
-    if isinstance(field, Array):
+    if isinstance(field, TensorNode):
         return ()
     return [field] if isinstance(field, Module) else [field.module] if isinstance(field, Stack) else field.modules
 
@@ -224,13 +224,13 @@ def _tuple(names: Iterable[str]) -> str:
     return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
 
 
-def _dtype(field: Array) -> str:
+def _dtype(field: TensorNode) -> str:
     return f', "{field.dtype.name}"' if field.dtype.kind in "biu" else ""
 
 
 def _rules(field: Field, key: tuple[str, ...], leaf: tuple[str, ...]) -> Iterator[str]:
     """A flat rule for each array, also for those that go by their own names."""
-    if isinstance(field, Array):
+    if isinstance(field, TensorNode):
         yield f"{'.'.join(key) or chr(39) * 2} -> {'.'.join(leaf)}"
     elif isinstance(field, Stack):
         letter = next(c for c in "lijknm" if f"{{{c}}}" not in key)

@@ -18,7 +18,7 @@ _TAKEN = frozenset({"self", "key", "jax", "jnp", "eqx"})
 _NO_WORD = re.compile(r"\W")
 
 
-class Array:
+class TensorNode:
     """One tensor."""
 
     def __init__(self, spec: ArraySpec) -> None:
@@ -69,7 +69,7 @@ class Modules:
         return tuple(size for module in self.modules for size in module.sizes)
 
 
-Field: TypeAlias = "Array | Module | Stack | Modules"
+Field: TypeAlias = "TensorNode | Module | Stack | Modules"
 
 
 class Module:
@@ -89,40 +89,40 @@ class Module:
         return tuple(size for field in self.fields.values() for size in field.sizes)
 
 
-class _Names:
+class _NameTree:
     """The names below a node, and the tensor that is called like the node itself, if there is one."""
 
     __slots__ = ("below", "spec")
 
     def __init__(self) -> None:
-        self.below: dict[str, _Names] = {}
+        self.below: dict[str, _NameTree] = {}
         self.spec: ArraySpec | None = None
 
 
 def module_tree(specs: Mapping[str, ArraySpec]) -> Module:
     """The modules of all keys. A tensor whose name is also the beginning of others has the empty name there."""
-    root = _Names()
+    root = _NameTree()
     for name, spec in specs.items():
         node = root
         for segment in name.split("."):
             found = node.below.get(segment)
             if found is None:
-                found = node.below[segment] = _Names()
+                found = node.below[segment] = _NameTree()
             node = found
         node.spec = spec
     return _module((), root)
 
 
-def _module(path: tuple[str, ...], node: _Names) -> Module:
+def _module(path: tuple[str, ...], node: _NameTree) -> Module:
     fields = {segment: _field((*path, segment), below) for segment, below in node.below.items()}
     if node.spec is not None:
-        fields[""] = Array(node.spec)
+        fields[""] = TensorNode(node.spec)
     return Module(path, fields)
 
 
-def _field(path: tuple[str, ...], node: _Names) -> Field:
+def _field(path: tuple[str, ...], node: _NameTree) -> Field:
     if node.spec is not None and not node.below:
-        return Array(node.spec)
+        return TensorNode(node.spec)
     numbers = sorted(int(segment) for segment in node.below if is_index(segment))
     children = [node.below.get(str(number)) for number in range(len(numbers))]
     whole = [child for child in children if child is not None and child.spec is None]

@@ -17,7 +17,7 @@ Who reads a checkpoint so takes `found.consumed` out of its keys, and puts `foun
 
 `dequantize` is for layers that keep codes and scales on the device; it alone needs JAX.
 
-A format is one file, with a `FAMILY` and one or more views (`view.Chunked`), and a line in `families.py`. Its test
+A format is one file, with a `FORMAT` and one or more views (`view.Chunked`), and a line in `formats.py`. Its test
 subclasses the contract in `tests/quantized/contract.py`.
 """
 
@@ -27,13 +27,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from bridge.quantized.find import find, may_hold
-from bridge.quantized.form import Form, Found, Logical
-from bridge.quantized.view import Box, Shape, View
+from bridge.quantized.logical import Logical, QuantizedForm, QuantizedKeys
+from bridge.quantized.view import Box, QuantizedView, Shape
 
 if TYPE_CHECKING:
     from bridge.quantized.device import dequantize as dequantize
 
-__all__ = ["Box", "Form", "Found", "Logical", "Shape", "View", "dequantize", "find", "may_hold"]
+__all__ = [
+    "Box",
+    "Logical",
+    "QuantizedForm",
+    "QuantizedKeys",
+    "QuantizedView",
+    "Shape",
+    "dequantize",
+    "find",
+    "may_hold",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -12,9 +12,9 @@ import numpy as np
 
 from bridge._text import quote
 from bridge.quantized.affine import TILE, Scales, affine
-from bridge.quantized.config import Config
-from bridge.quantized.family import Family, Layout, Module, dtypes
-from bridge.quantized.form import Form
+from bridge.quantized.config import QuantizationConfig
+from bridge.quantized.format import QuantizedFormat, StoredModule, StoredNames, dtypes
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.unpack import nibbles, turned
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 
@@ -78,14 +78,14 @@ def _unpack(words: Array, out: Array, scratch: Scratch) -> None:
         np.copyto(rows[:, _ORDER[nibble + _EACH // 2]], high, casting="unsafe")
 
 
-def _check(config: Config) -> None:
+def _check(config: QuantizationConfig) -> None:
     for name in ("version", "format"):
         layout = config.fields.get(name)
         if layout is not None and str(layout).lower() != "gemm":
             config.refuse(f"says {name} {quote(str(layout))}, which is not read for AWQ; 'gemm' is")
 
 
-def _build(module: Module) -> Form | None:
+def _build(module: StoredModule) -> QuantizedForm | None:
     head, scale, zero = module.head, module.need("scale", "scales"), module.get("zero")
     bits = module.number("bits", module.number("w_bit", 4))
     if bits != 4 or len(head.shape) != 2 or len(scale.shape) != 2:
@@ -105,12 +105,12 @@ def _build(module: Module) -> Form | None:
         module.misfit("zero", wanted=f"{groups} groups of {rows} zero points")
     view = Awq(group, scale.dtype, zeros=zero is not None)
     roles = ("head", "scale", *(["zero"] if zero is not None else []))
-    return Form("awq int4", f"in groups of {group}", 4, (rows, columns), module.dtype("scale"), view, roles)
+    return QuantizedForm("awq int4", f"in groups of {group}", 4, (rows, columns), module.dtype("scale"), view, roles)
 
 
-FAMILY = Family(
-    layouts=(
-        Layout(
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(
             head=".qweight",
             dtypes=dtypes(np.int32),
             logical=".weight",

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from bridge.quantized.config import integers, is_object
-from bridge.quantized.family import DAMAGED, Family, Layout, Module, Wanted, dtypes
 from bridge.quantized.floats import look_up, pairs
-from bridge.quantized.form import Form
+from bridge.quantized.format import DAMAGED, MoreValues, QuantizedFormat, StoredModule, StoredNames, dtypes
 from bridge.quantized.grid import spread
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.rounding import finish
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering, rows_tile
 
@@ -26,7 +26,7 @@ _MAPS = {"nf4": "nf4", "fp4": "fp4"}
 
 
 @dataclass(frozen=True, slots=True)
-class Nested:
+class DoubleQuantization:
     """How the largest values of the blocks are themselves stored in 8 bits: `map[code] · absmax + offset`."""
 
     block: int
@@ -47,7 +47,7 @@ class Flat4(Chunked):
     block: int
     width: int
     stored_rank: int
-    nested: Nested | None = None
+    nested: DoubleQuantization | None = None
 
     @property
     def grain(self) -> Shape:
@@ -122,11 +122,11 @@ class Int8(Chunked):
         finish(values, out, scratch)
 
 
-def _state(module: Module) -> Mapping[str, Any] | Wanted:
+def _state(module: StoredModule) -> Mapping[str, Any] | MoreValues:
     """The JSON beside the codes."""
     value = module.values.get("state")
     if value is None:
-        return Wanted("state")
+        return MoreValues("state")
     try:
         state = json.loads(value.tobytes())
     except (ValueError, RecursionError):
@@ -136,28 +136,28 @@ def _state(module: Module) -> Mapping[str, Any] | Wanted:
     return state
 
 
-def _shape(module: Module, state: Mapping[str, Any]) -> Shape:
+def _shape(module: StoredModule, state: Mapping[str, Any]) -> Shape:
     shape = integers(state.get("shape"))
     if not shape:
         module.refuse(f"says the shape {state.get('shape')!r}", DAMAGED, role="state")
     return shape
 
 
-def _count(module: Module, state: Mapping[str, Any], name: str) -> int:
+def _count(module: StoredModule, state: Mapping[str, Any], name: str) -> int:
     value = state.get(name)
     if type(value) is not int or value < 1:
         module.refuse(f"says the {name} {value!r}", DAMAGED, role="state")
     return value
 
 
-def _build4(module: Module) -> Form | Wanted | None:
+def _build4(module: StoredModule) -> QuantizedForm | MoreValues | None:
     if module.get("state") is None:
         if module.get("absmax") is not None and module.get("map") is not None:
             module.need("state", "weight.quant_state.bitsandbytes__nf4")
         return None  # a plain tensor of bytes
     largest, _ = module.need("absmax", "weight.absmax"), module.need("map", "weight.quant_map")
     state = _state(module)
-    if isinstance(state, Wanted):
+    if isinstance(state, MoreValues):
         return state
     kind = state.get("quant_type")
     if kind not in _MAPS:
@@ -171,7 +171,7 @@ def _build4(module: Module) -> Form | Wanted | None:
         offset = state.get("nested_offset")
         if not isinstance(offset, int | float) or not abs(offset) < 1e300:
             module.refuse(f"says the nested_offset {offset!r}", DAMAGED, role="state")
-        nested = Nested(_count(module, state, "nested_blocksize"), float(offset))
+        nested = DoubleQuantization(_count(module, state, "nested_blocksize"), float(offset))
         outer, _ = module.need("nested", "weight.nested_absmax"), module.need("nested_map", "weight.nested_quant_map")
         if prod(outer.shape) != -(-prod(largest.shape) // nested.block):
             module.misfit("nested", wanted=f"blocks of {nested.block}")
@@ -181,22 +181,22 @@ def _build4(module: Module) -> Form | Wanted | None:
     roles = ("head", "absmax", "map", *(("nested", "nested_map") if nested is not None else ()))
     view = Flat4(shape, block, width, len(head.shape), nested)
     how = f"in blocks of {block}" + (", their scales in 8 bits" if nested is not None else "")
-    return Form(str(kind), how, 4, shape, dtype or module.dtype(), view, roles)
+    return QuantizedForm(str(kind), how, 4, shape, dtype or module.dtype(), view, roles)
 
 
-def _build8(module: Module) -> Form | None:
+def _build8(module: StoredModule) -> QuantizedForm | None:
     scale = module.get("scale")
     if scale is None or len(module.head.shape) != 2:
         return None
     if prod(scale.shape) != module.head.shape[0] or len(scale.shape) != 1:
         module.misfit(wanted="one number a row")
-    return Form("int8", "by channel", 8, tuple(module.head.shape), module.dtype(), Int8(), ("head", "scale"))
+    return QuantizedForm("int8", "by channel", 8, tuple(module.head.shape), module.dtype(), Int8(), ("head", "scale"))
 
 
 _STORED = dtypes(np.uint8, np.int8, np.float16, np.float32, "bfloat16", np.int16, np.int32)
-FAMILY = Family(
-    layouts=(
-        Layout(
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(
             head=".weight",
             dtypes=_STORED,
             logical=".weight",
@@ -215,7 +215,7 @@ FAMILY = Family(
                 ".quant_state.bitsandbytes__fp4",
             ),
         ),
-        Layout(
+        StoredNames(
             head=".weight",
             dtypes=dtypes(np.int8),
             logical=".weight",

@@ -10,11 +10,11 @@ import numpy as np
 
 from bridge._text import quote
 from bridge.quantized import mxfp4
-from bridge.quantized.config import Config, integers, is_object, texts
-from bridge.quantized.family import DAMAGED, Family, Layout, Module, Settings, Wanted, dtypes
-from bridge.quantized.form import Form
+from bridge.quantized.config import QuantizationConfig, integers, is_object, texts
+from bridge.quantized.format import DAMAGED, MoreValues, QuantizedFormat, Settings, StoredModule, StoredNames, dtypes
 from bridge.quantized.fp8 import CODES, float8
 from bridge.quantized.grid import Grid
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.nvfp4 import Nvfp4, nvfp4
 from bridge.quantized.packed import Packed
 from bridge.quantized.unpack import Packing
@@ -29,7 +29,7 @@ _REFUSED = {
 _INTEGERS = dtypes(np.int32)
 
 
-def _check(config: Config) -> None:
+def _check(config: QuantizationConfig) -> None:
     """Refuse what would be read wrongly."""
     fields = config.fields
     if fields.get("transform_config"):
@@ -51,7 +51,7 @@ def _check(config: Config) -> None:
             config.refuse(f"says {quote(name)}: {_REFUSED[name]} is not read")
 
 
-def _told(config: Config) -> Callable[[str], Settings]:
+def _told(config: QuantizationConfig) -> Callable[[str], Settings]:
     """For a module the group that names it: exactly or by regex, else by class, else the only one there is."""
     stated = config.fields.get("config_groups")
     groups = [g for g in stated.values() if is_object(g)] if is_object(stated) else []
@@ -83,7 +83,7 @@ def _group(group: Mapping[str, Any], fields: Mapping[str, Any]) -> Settings:
     return {"format": group.get("format") or fields.get("format"), **(weights if is_object(weights) else {})}
 
 
-def _block(module: Module) -> Shape:
+def _block(module: StoredModule) -> Shape:
     """What the config says about blocks, whichever way the strategy puts it."""
     size = integers(module.settings.get("block_structure"))
     if size is not None and len(size) == 2:
@@ -92,7 +92,7 @@ def _block(module: Module) -> Shape:
     return (1, group) if group is not None and group > 0 else ()
 
 
-def _packed(module: Module) -> Form | Wanted | None:
+def _packed(module: StoredModule) -> QuantizedForm | MoreValues | None:
     """Integers of 2 to 8 bits in words."""
     if module.config.method is None:
         module.refuse(
@@ -108,7 +108,7 @@ def _packed(module: Module) -> Form | Wanted | None:
     if not 2 <= bits <= 8 or len(head.shape) != 2:
         module.refuse(f"has codes of {bits} bits and {len(head.shape)} axes; 2 to 8 bits and 2 axes are read", _keep())
     columns = _columns(module, bits)
-    if isinstance(columns, Wanted):
+    if isinstance(columns, MoreValues):
         return columns
     shape = (head.shape[0], columns)
     dense, sparse = Packing(bits), Packing(bits, dense=False)
@@ -128,20 +128,20 @@ def _packed(module: Module) -> Form | Wanted | None:
     if grid is None or scale.dtype.itemsize == 1:
         module.misfit(wanted="a scale for each row, or for each group of it")
     permuted = _permuted(module, columns, grid.block[1])
-    if isinstance(permuted, Wanted):
+    if isinstance(permuted, MoreValues):
         return permuted
     zeros = _packed_zeros(module, packing, shape, tuple(scale.shape))
     view = Packed(packing, grid, scale.dtype, zeros, columns if permuted else 0)
     roles = ("head", "scale", *(["zero"] if zeros else []), *(["order"] if permuted else []))
     how = "by channel" if grid.block[1] == columns else f"in groups of {grid.block[1]}"
-    return Form(f"int{bits}", how, bits, shape, module.dtype("scale"), view, roles)
+    return QuantizedForm(f"int{bits}", how, bits, shape, module.dtype("scale"), view, roles)
 
 
 def _keep() -> str:
     return "Take the stored tensors with quantized='keep'"
 
 
-def _columns(module: Module, bits: int) -> int | Wanted:
+def _columns(module: StoredModule, bits: int) -> int | MoreValues:
     """How many codes a row has. Groups say it; else it stands in a tensor of two numbers, or in the words."""
     scale, group = module.specs["scale"], module.number("group_size")
     if group is not None and group > 0 and len(scale.shape) == 2 and module.settings.get("strategy") != "channel":
@@ -152,21 +152,21 @@ def _columns(module: Module, bits: int) -> int | Wanted:
         return module.head.shape[1] * 32 // bits
     value = module.values.get("shape")
     if value is None:
-        return Wanted("shape")
+        return MoreValues("shape")
     rows, columns = (int(n) for n in value.reshape(-1)[-2:]) if value.size >= 2 else (-1, -1)
     if rows != module.head.shape[0] or columns < 0:
         module.refuse(f"says {value.tolist()}, its codes have {module.head.shape[0]} rows", DAMAGED, role="shape")
     return columns
 
 
-def _permuted(module: Module, columns: int, group: int) -> bool | Wanted:
+def _permuted(module: StoredModule, columns: int, group: int) -> bool | MoreValues:
     """Whether columns are in another order than that of their groups. Files that have not been settled hold −1."""
     order = module.get("order")
     if order is None:
         return False
     value = module.values.get("order")
     if value is None:
-        return Wanted("order")
+        return MoreValues("order")
     if tuple(order.shape) != (columns,):
         module.misfit("order")
     if (value < 0).any():
@@ -176,7 +176,7 @@ def _permuted(module: Module, columns: int, group: int) -> bool | Wanted:
     return not np.array_equal(value, np.arange(columns) // group)
 
 
-def _packed_zeros(module: Module, packing: Packing, shape: Shape, scale: Shape) -> str | None:
+def _packed_zeros(module: StoredModule, packing: Packing, shape: Shape, scale: Shape) -> str | None:
     zero = module.get("zero")
     if zero is None:
         if module.settings.get("symmetric") is False:
@@ -189,7 +189,7 @@ def _packed_zeros(module: Module, packing: Packing, shape: Shape, scale: Shape) 
     return "words"
 
 
-def _integers(module: Module) -> Form | None:
+def _integers(module: StoredModule) -> QuantizedForm | None:
     """Integers of 8 bits, a byte each."""
     if len(module.head.shape) != 2 or (module.config.method is None):
         return None
@@ -204,17 +204,19 @@ def _integers(module: Module) -> Form | None:
         module.misfit("zero", wanted="a zero point for each scale")
     view = Packed(None, grid, scale.dtype, None if zero is None else "bytes")
     how = "by channel" if grid.block == (1, shape[1]) else f"in blocks of {grid.block[0]} x {grid.block[1]}"
-    return Form("int8", how, 8, shape, module.dtype("scale"), view, ("head", "scale", *(["zero"] if zero else [])))
+    return QuantizedForm(
+        "int8", how, 8, shape, module.dtype("scale"), view, ("head", "scale", *(["zero"] if zero else []))
+    )
 
 
-def _floats(module: Module) -> Form | None:
+def _floats(module: StoredModule) -> QuantizedForm | None:
     """Floats of 8 bits; with exponents for scales it is MXFP8."""
     if len(module.head.shape) < 2 or (module.config.method is None):
         return None
     return float8(module, scale="weight_scale", block=_block(module), rounds=True)
 
 
-def _fours(module: Module) -> Form:
+def _fours(module: StoredModule) -> QuantizedForm:
     """Floats of 4 bits: NVFP4 has a scale of the whole, MXFP4 has none."""
     whole = module.get("whole")
     scale = module.need("scale", "weight_scale")
@@ -242,12 +244,12 @@ _TELLING = (
     ".weight_shape",
     ".weight_g_idx",
 )
-FAMILY = Family(
-    layouts=(
-        Layout(".weight_packed", _INTEGERS, ".weight", _PACKED, _packed, _TELLING),
-        Layout(".weight_packed", dtypes(np.uint8), ".weight", _PACKED, _fours),
-        Layout(".weight", CODES, ".weight", _PLAIN, _floats),
-        Layout(".weight", dtypes(np.int8), ".weight", _PLAIN, _integers),
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(".weight_packed", _INTEGERS, ".weight", _PACKED, _packed, _TELLING),
+        StoredNames(".weight_packed", dtypes(np.uint8), ".weight", _PACKED, _fours),
+        StoredNames(".weight", CODES, ".weight", _PLAIN, _floats),
+        StoredNames(".weight", dtypes(np.int8), ".weight", _PLAIN, _integers),
     ),
     told=_told,
     check=_check,

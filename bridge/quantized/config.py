@@ -56,10 +56,10 @@ REFUSED: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class QuantizationConfig:
     """What is said.
 
-    - `method`: which family, as `families.py` calls it; `None` where nothing is said.
+    - `method`: which format, as `formats.py` calls it; `None` where nothing is said.
     - `fields`: the object that says how.
     - `dtype`: what the model was made in; `None` where that is not said.
     """
@@ -69,7 +69,7 @@ class Config:
     dtype: np.dtype | None
 
     @classmethod
-    def of(cls, config: Mapping[str, Any] | None, modelopt: Mapping[str, Any] | None = None) -> Config:
+    def of(cls, config: Mapping[str, Any] | None, modelopt: Mapping[str, Any] | None = None) -> QuantizationConfig:
         """Read it.
 
         **Arguments:**
@@ -148,7 +148,7 @@ def _dtype(value: Any) -> np.dtype | None:
 
 
 def _method(name: str, fields: Mapping[str, Any]) -> str | None:
-    """The family that an object speaks of."""
+    """The format that an object speaks of."""
     method = fields.get("quant_method", fields.get("quant_type") if name == "quantization" else None)
     if method is None:
         if name == "compression_config" or ("config_groups" in fields and "format" in fields):

@@ -10,14 +10,14 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.quantized.config import Config
-from bridge.quantized.families import FAMILIES
-from bridge.quantized.family import DAMAGED, Family, Layout, Module, Settings, Wanted
-from bridge.quantized.form import Form, Found, Logical, Spec
+from bridge.quantized.config import QuantizationConfig
+from bridge.quantized.format import DAMAGED, MoreValues, QuantizedFormat, Settings, StoredModule, StoredNames
+from bridge.quantized.formats import FORMATS
+from bridge.quantized.logical import Logical, QuantizedForm, QuantizedKeys, StoredSpec
 from bridge.quantized.skipped import warnings
 from bridge.quantized.view import Array
 
-Read: TypeAlias = Mapping[str, Array]
+ReadValues: TypeAlias = Mapping[str, Array]
 _CACHE_OF = ("self_attn", "k_proj", "v_proj", "q_proj", "attn", "attention")
 _CACHE_SCALES = (".k_scale", ".v_scale", ".q_scale")
 
@@ -25,12 +25,12 @@ _CACHE_SCALES = (".k_scale", ".v_scale", ".q_scale")
 def find(
     names: Sequence[str],
     kinds: Sequence[int] | np.ndarray[Any, np.dtype[np.intp]],
-    forms: Sequence[Spec],
+    forms: Sequence[StoredSpec],
     config: Mapping[str, Any] | None = None,
     *,
     modelopt: Mapping[str, Any] | None = None,
-    values: Read | None = None,
-) -> Found:
+    values: ReadValues | None = None,
+) -> QuantizedKeys:
     """Find the quantised tensors of a checkpoint.
 
     **Arguments:**
@@ -39,33 +39,33 @@ def find(
       shape of `forms[kinds[n]]`.
     - `config`: the object in `config.json`. What a caller knows better stands in it as `"quantization_config"`.
     - `modelopt`: the object in `hf_quant_config.json`.
-    - `values`: what an earlier call's `Found.needs` asked for, by key.
+    - `values`: what an earlier call's `QuantizedKeys.needs` asked for, by key.
 
-    **Returns:** `Found`. While its `needs` are not empty it is not whole: read these tensors and call again.
+    **Returns:** `QuantizedKeys`. While its `needs` are not empty it is not whole: read these tensors and call again.
 
     **Raises:** `CheckpointError` for a format that is not read, an incomplete set of tensors, shapes that do not fit.
     """
-    said = Config.of(config, modelopt)
-    search = _Search(names, np.asarray(kinds, np.intp), forms, said, values or {})
+    said = QuantizationConfig.of(config, modelopt)
+    search = _FormatSearch(names, np.asarray(kinds, np.intp), forms, said, values or {})
     if said.method is None:
-        for family in {id(family): family for family in FAMILIES.values() if family.alone}.values():
-            search.family(family)
+        for format_ in {id(format_): format_ for format_ in FORMATS.values() if format_.alone}.values():
+            search.take(format_)
         return search.found()
-    family = FAMILIES.get(said.method)
-    if family is None:
-        said.refuse(f"says {quote(said.method)}, which is not known; known are {', '.join(FAMILIES)}")
-    if family.check is not None:
-        family.check(said)
-    search.family(family)
+    format_ = FORMATS.get(said.method)
+    if format_ is None:
+        said.refuse(f"says {quote(said.method)}, which is not known; known are {', '.join(FORMATS)}")
+    if format_.check is not None:
+        format_.check(said)
+    search.take(format_)
     found = search.found()
-    return Found(found.tensors, found.beside, found.needs, warnings(found.tensors, family, said))
+    return QuantizedKeys(found.tensors, found.beside, found.needs, warnings(found.tensors, format_, said))
 
 
 def may_hold(names: Sequence[str]) -> bool:
     """Whether some key ends as a part of a quantised tensor does: without one, no config needs to be looked for."""
     last = {name.rpartition(".")[2] for name in names}
-    layouts = [layout for family in FAMILIES.values() for layout in family.layouts]
-    endings = {ending for layout in layouts for roles in layout.roles.values() for ending in roles}
+    layouts = [stored for format_ in FORMATS.values() for stored in format_.stored]
+    endings = {ending for stored in layouts for roles in stored.roles.values() for ending in roles}
     return any(_among(ending, last) for ending in endings)
 
 
@@ -75,16 +75,16 @@ def _among(ending: str, last: Collection[str]) -> bool:
     return segment in last if dot else any(name.endswith(segment) for name in last)
 
 
-class _Search:
-    """One pass over each family's heads. Modules that are alike are built once."""
+class _FormatSearch:
+    """One pass over the heads of each format. Modules that are alike are built once."""
 
     def __init__(
         self,
         names: Sequence[str],
         kinds: np.ndarray[Any, np.dtype[np.intp]],
-        forms: Sequence[Spec],
-        config: Config,
-        values: Read,
+        forms: Sequence[StoredSpec],
+        config: QuantizationConfig,
+        values: ReadValues,
     ) -> None:
         self.names, self.kinds, self.forms, self.config, self.values = names, kinds, forms, config, values
         self.last = {name.rpartition(".")[2] for name in names}
@@ -92,8 +92,8 @@ class _Search:
         self.tensors: dict[str, Logical] = {}
         self.used: set[str] = set()
         self.needs: dict[str, None] = {}
-        self.shared: dict[Form, Form] = {}
-        self.families: list[Family] = []
+        self.shared: dict[QuantizedForm, QuantizedForm] = {}
+        self.formats: list[QuantizedFormat] = []
         self.beside: tuple[str, ...] = ()
 
     @cached_property
@@ -104,39 +104,39 @@ class _Search:
     def _occurs(self, ending: str) -> bool:
         return _among(ending, self.last)
 
-    def family(self, family: Family) -> None:
-        """Take what belongs to a family."""
-        if self.config.method is None and not any(self._suits(layout).any() for layout in family.layouts):
+    def take(self, format_: QuantizedFormat) -> None:
+        """Take what belongs to a format."""
+        if self.config.method is None and not any(self._suits(stored).any() for stored in format_.stored):
             return
         before = len(self.tensors) + len(self.needs)
-        self.beside = tuple(filter(self._occurs, family.beside))
-        settings = family.told(self.config) if family.told is not None else None
-        for layout in family.layouts:
-            self._layout(layout, family, settings)
+        self.beside = tuple(filter(self._occurs, format_.beside))
+        settings = format_.told(self.config) if format_.told is not None else None
+        for stored in format_.stored:
+            self._find(stored, format_, settings)
         if self.config.method is not None or len(self.tensors) + len(self.needs) > before:
-            self.families.append(family)
-        self._complete(family)
+            self.formats.append(format_)
+        self._complete(format_)
 
-    def _heads(self, layout: Layout) -> Iterable[int]:
-        suits, head, names = self._suits(layout), layout.head, self.names
+    def _heads(self, stored: StoredNames) -> Iterable[int]:
+        suits, head, names = self._suits(stored), stored.head, self.names
         return [n for n in np.flatnonzero(suits[self.kinds]).tolist() if names[n].endswith(head)]
 
-    def _suits(self, layout: Layout) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Which forms a layout's heaviest tensor may have."""
-        return np.array([form.dtype in layout.dtypes and len(form.shape) > 0 for form in self.forms], bool)
+    def _suits(self, stored: StoredNames) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Which forms a stored's heaviest tensor may have."""
+        return np.array([form.dtype in stored.dtypes and len(form.shape) > 0 for form in self.forms], bool)
 
-    def _layout(self, layout: Layout, family: Family, settings: Callable[[str], Settings] | None) -> None:
-        roles = {role: tuple(filter(self._occurs, endings)) for role, endings in layout.roles.items()}
-        if not self._occurs(layout.head) or (self.config.method is None and not any(roles.values())):
+    def _find(self, stored: StoredNames, format_: QuantizedFormat, settings: Callable[[str], Settings] | None) -> None:
+        roles = {role: tuple(filter(self._occurs, endings)) for role, endings in stored.roles.items()}
+        if not self._occurs(stored.head) or (self.config.method is None and not any(roles.values())):
             return
         numbers, kind, names = self.numbers, self.kind, self.names
-        built: dict[Any, Form | Wanted | None] = {}
+        built: dict[Any, QuantizedForm | MoreValues | None] = {}
         common: Settings = self.config.fields
-        for number in self._heads(layout):
+        for number in self._heads(stored):
             name = names[number]
             if name in self.used:
                 continue
-            base = name[: len(name) - len(layout.head)] if layout.head else name
+            base = name[: len(name) - len(stored.head)] if stored.head else name
             keys, signature = {"head": name}, [kind[number]]
             for role, endings in roles.items():
                 place = -1
@@ -149,20 +149,26 @@ class _Search:
             told = settings(base) if settings is not None else common
             alike = (*signature, id(told))
             if alike not in built:
-                built[alike] = self._shared(layout.build(self._module(keys, told, {})))
+                built[alike] = self._shared(stored.build(self._module(keys, told, {})))
             form = built[alike]
-            if isinstance(form, Wanted):
-                form = self._settled(layout, keys, told, form, built, alike)
+            if isinstance(form, MoreValues):
+                form = self._settled(stored, keys, told, form, built, alike)
             if form is not None:
-                self._take(base + layout.logical, keys, form, family, base)
+                self._take(base + stored.logical, keys, form, format_, base)
 
     def _settled(
-        self, layout: Layout, keys: Mapping[str, str], told: Settings, wanted: Wanted, built: dict[Any, Any], alike: Any
-    ) -> Form | None:
+        self,
+        stored: StoredNames,
+        keys: Mapping[str, str],
+        told: Settings,
+        wanted: MoreValues,
+        built: dict[Any, Any],
+        alike: Any,
+    ) -> QuantizedForm | None:
         """The form, as the values of small tensors have it; `None` while these are to be read."""
         known: dict[str, Array] = {}
-        form: Form | Wanted | None = wanted
-        while isinstance(form, Wanted):
+        form: QuantizedForm | MoreValues | None = wanted
+        while isinstance(form, MoreValues):
             role, key = form.role, keys[form.role]
             if not form.each:
                 key = built.setdefault((alike, "for all"), key)
@@ -173,19 +179,21 @@ class _Search:
             known[role] = value
             alike = (alike, value.tobytes() if form.each else role)
             if alike not in built:
-                built[alike] = self._shared(layout.build(self._module(keys, told, known)))
+                built[alike] = self._shared(stored.build(self._module(keys, told, known)))
             form = built[alike]
         return form
 
-    def _shared(self, form: Form | Wanted | None) -> Form | Wanted | None:
+    def _shared(self, form: QuantizedForm | MoreValues | None) -> QuantizedForm | MoreValues | None:
         """One object for all that are equal."""
-        return self.shared.setdefault(form, form) if isinstance(form, Form) else form
+        return self.shared.setdefault(form, form) if isinstance(form, QuantizedForm) else form
 
-    def _module(self, keys: Mapping[str, str], told: Settings, values: Mapping[str, Array]) -> Module:
+    def _module(self, keys: Mapping[str, str], told: Settings, values: Mapping[str, Array]) -> StoredModule:
         specs = {role: self.forms[self.kind[self.numbers[key]]] for role, key in keys.items()}
-        return Module(keys, specs, told, self.config, values)
+        return StoredModule(keys, specs, told, self.config, values)
 
-    def _take(self, logical: str, keys: Mapping[str, str], form: Form, family: Family, base: str) -> None:
+    def _take(
+        self, logical: str, keys: Mapping[str, str], form: QuantizedForm, format_: QuantizedFormat, base: str
+    ) -> None:
         parts = tuple([keys[role] for role in form.roles])
         beside = [key for role, key in keys.items() if role not in form.roles] if len(keys) > len(parts) else []
         for ending in self.beside:
@@ -198,10 +206,10 @@ class _Search:
         self.tensors[logical] = Logical(form, parts, tuple(beside))
         self.used.update(parts, beside)
 
-    def _complete(self, family: Family) -> None:
+    def _complete(self, format_: QuantizedFormat) -> None:
         """Refuse what is left alone of a set."""
-        telling = tuple({e for layout in family.layouts for e in layout.telling if self._occurs(e)})
-        if not telling or self.needs or family not in self.families:
+        telling = tuple({e for stored in format_.stored for e in stored.telling if self._occurs(e)})
+        if not telling or self.needs or format_ not in self.formats:
             return
         for name in self.names:
             if name.endswith(telling) and name not in self.used:
@@ -214,13 +222,13 @@ class _Search:
                     DAMAGED,
                 )
 
-    def found(self) -> Found:
+    def found(self) -> QuantizedKeys:
         """All that was taken."""
-        return Found(self.tensors, tuple(self._cache_scales()), tuple(self.needs))
+        return QuantizedKeys(self.tensors, tuple(self._cache_scales()), tuple(self.needs))
 
     def _cache_scales(self) -> list[str]:
         """Scales of the attention's cache: they belong to runtimes that keep it in 8 bits."""
-        if not self.families or not any(map(self._occurs, _CACHE_SCALES)):
+        if not self.formats or not any(map(self._occurs, _CACHE_SCALES)):
             return []
         return [
             name

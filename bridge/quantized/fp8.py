@@ -14,10 +14,10 @@ import numpy as np
 
 from bridge.quantized import mxfp4
 from bridge.quantized.config import integers
-from bridge.quantized.family import Family, Layout, Module, dtypes
 from bridge.quantized.floats import E8M0, FLOAT8, has_nan, look_up, scales, shrunk, table
-from bridge.quantized.form import Form
+from bridge.quantized.format import QuantizedFormat, StoredModule, StoredNames, dtypes
 from bridge.quantized.grid import Grid, spread
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.rounding import Range, finish
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape
 
@@ -75,7 +75,9 @@ def described(grid: Grid, shape: Shape) -> str:
     return f"in groups of {columns}" if rows == 1 else f"in blocks of {rows} x {columns}"
 
 
-def float8(module: Module, *, scale: str, block: Shape = (), rounds: bool = False, name: str = "fp8") -> Form:
+def float8(
+    module: StoredModule, *, scale: str, block: Shape = (), rounds: bool = False, name: str = "fp8"
+) -> QuantizedForm:
     """The form of a tensor of codes of 8 bits and one of scales.
 
     **Arguments:**
@@ -101,10 +103,12 @@ def float8(module: Module, *, scale: str, block: Shape = (), rounds: bool = Fals
             advice="Say it: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}",
         )
     through = factors.dtype if rounds and factors.dtype.itemsize == 2 else None
-    return Form(name, described(grid, shape), 8, shape, module.dtype("scale"), Float8(grid, through), ("head", "scale"))
+    return QuantizedForm(
+        name, described(grid, shape), 8, shape, module.dtype("scale"), Float8(grid, through), ("head", "scale")
+    )
 
 
-def _block(module: Module) -> Shape:
+def _block(module: StoredModule) -> Shape:
     said = module.settings.get("weight_block_size") or module.settings.get("block_size")
     if said is None:
         return (1, 32) if module.config.method == "mxfp8" else ()
@@ -117,7 +121,7 @@ def _block(module: Module) -> Shape:
     return size
 
 
-def _usual(module: Module) -> Shape:
+def _usual(module: StoredModule) -> Shape:
     """The block that every known tool writes, where the scales fit it. Sizes alone may fit others too: two scales for
     136 rows are not blocks of 68.
     """
@@ -127,7 +131,7 @@ def _usual(module: Module) -> Shape:
     return (_USUAL, _USUAL) if fits else ()
 
 
-def _build(module: Module) -> Form | None:
+def _build(module: StoredModule) -> QuantizedForm | None:
     if len(module.head.shape) < 2:
         return None
     if module.get("scale") is None and module.config.method is None:
@@ -137,12 +141,12 @@ def _build(module: Module) -> Form | None:
     return float8(module, scale="weight_scale_inv", block=_block(module), rounds=rounds)
 
 
-def _build_parameter(module: Module) -> Form | None:
+def _build_parameter(module: StoredModule) -> QuantizedForm | None:
     """A parameter that is not called `weight`, such as fused experts."""
     return _build(module) if module.get("scale") is not None else None
 
 
-def _build_fp4(module: Module) -> Form | None:
+def _build_fp4(module: StoredModule) -> QuantizedForm | None:
     """Experts in 4 bits beside the 8 of the rest: only the scales tell them from plain integers."""
     factors = module.get("scale")
     known = (E8M0,) if module.config.method is None else (E8M0, np.dtype(np.uint8))
@@ -150,9 +154,9 @@ def _build_fp4(module: Module) -> Form | None:
 
 
 _WEIGHT_SCALES = (".weight_scale_inv", ".weight_scale", ".scale", ".qscale_weight")
-FAMILY = Family(
-    layouts=(
-        Layout(
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(
             head=".weight",
             dtypes=CODES,
             logical=".weight",
@@ -160,8 +164,10 @@ FAMILY = Family(
             build=_build,
             telling=(".weight_scale_inv", ".qscale_weight"),
         ),
-        Layout(head="", dtypes=CODES, logical="", roles={"scale": ("_scale_inv", "_scale")}, build=_build_parameter),
-        Layout(
+        StoredNames(
+            head="", dtypes=CODES, logical="", roles={"scale": ("_scale_inv", "_scale")}, build=_build_parameter
+        ),
+        StoredNames(
             head=".weight",
             dtypes=dtypes(np.int8),
             logical=".weight",

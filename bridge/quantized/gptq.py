@@ -17,9 +17,9 @@ import numpy as np
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.quantized.affine import TILE, Scales, affine
-from bridge.quantized.config import Config, is_object
-from bridge.quantized.family import DAMAGED, Family, Layout, Module, Settings, Wanted, dtypes
-from bridge.quantized.form import Form
+from bridge.quantized.config import QuantizationConfig, is_object
+from bridge.quantized.format import DAMAGED, MoreValues, QuantizedFormat, Settings, StoredModule, StoredNames, dtypes
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.unpack import Packing, turned
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 
@@ -123,7 +123,7 @@ class Gptq(Chunked):
         return order
 
 
-def _check(config: Config) -> None:
+def _check(config: QuantizationConfig) -> None:
     """Refuse layouts that other kernels have."""
     fields = config.fields
     for name in ("checkpoint_format", "format"):
@@ -134,7 +134,7 @@ def _check(config: Config) -> None:
         config.refuse("says is_marlin_format: weights in Marlin's layout are not read")
 
 
-def _told(config: Config) -> Callable[[str], Settings]:
+def _told(config: QuantizationConfig) -> Callable[[str], Settings]:
     """`dynamic`: regexes of modules with other bits or groups; the first that matches."""
     dynamic = config.fields.get("dynamic")
     if not is_object(dynamic) or not dynamic:
@@ -150,7 +150,7 @@ def _told(config: Config) -> Callable[[str], Settings]:
     return told
 
 
-def _build(module: Module) -> Form | Wanted | None:
+def _build(module: StoredModule) -> QuantizedForm | MoreValues | None:
     head, scale, zero = module.head, module.get("scale"), module.get("zero")
     if module.config.method is None:
         if scale is None or zero is None or len(head.shape) != 2:
@@ -175,7 +175,7 @@ def _build(module: Module) -> Form | Wanted | None:
     if zero is not None and (tuple(zero.shape) != (groups, -(-rows * bits // 32)) or zero.dtype != np.int32):
         module.misfit("zero", wanted=f"{groups} groups of {rows} zero points in {bits} bits")
     permuted = _permuted(module, columns, group)
-    if isinstance(permuted, Wanted):
+    if isinstance(permuted, MoreValues):
         return permuted
     order = module.get("order") is not None
     layout = module.settings.get("checkpoint_format") or module.settings.get("format") or "gptq"
@@ -192,10 +192,10 @@ def _build(module: Module) -> Form | Wanted | None:
     )
     roles = ("head", "scale", *(["zero"] if zero is not None else []), *(["order"] if order else []))
     how = f"in groups of {group}" + (", in the order of a g_idx" if permuted else "")
-    return Form(f"gptq int{bits}", how, bits, (rows, columns), module.dtype("scale"), view, roles)
+    return QuantizedForm(f"gptq int{bits}", how, bits, (rows, columns), module.dtype("scale"), view, roles)
 
 
-def _permuted(module: Module, columns: int, group: int) -> bool | Wanted:
+def _permuted(module: StoredModule, columns: int, group: int) -> bool | MoreValues:
     """Whether columns are in another order than that of their groups. One module speaks for all that are like it."""
     order = module.get("order")
     if order is None:
@@ -206,11 +206,11 @@ def _permuted(module: Module, columns: int, group: int) -> bool | Wanted:
         return True
     value = module.values.get("order")
     if value is None:
-        return Wanted("order", each=False)
+        return MoreValues("order", each=False)
     return not np.array_equal(value, np.arange(columns) // group)
 
 
-def _ask(module: Module, scale: Any) -> None:
+def _ask(module: StoredModule, scale: Any) -> None:
     """Shapes tell GPTQ from AWQ, and the bits, but neither the version nor whether zero points are all the same."""
     head, zero = module.head, module.specs["zero"]
     if len(zero.shape) != 2 or len(scale.shape) != 2 or not scale.shape[1] or not scale.shape[0]:
@@ -225,9 +225,9 @@ def _ask(module: Module, scale: Any) -> None:
     module.refuse("is quantised, but no config says how", f"Say so; by its shapes perhaps quantized={said}")
 
 
-FAMILY = Family(
-    layouts=(
-        Layout(
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(
             head=".qweight",
             dtypes=dtypes(np.int32),
             logical=".weight",

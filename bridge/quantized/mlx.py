@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from bridge.quantized import mxfp4
-from bridge.quantized.config import Config, is_object
-from bridge.quantized.family import Family, Layout, Module, Settings, dtypes
+from bridge.quantized.config import QuantizationConfig, is_object
 from bridge.quantized.floats import FLOAT8, look_up, scales, table
-from bridge.quantized.form import Form
+from bridge.quantized.format import QuantizedFormat, Settings, StoredModule, StoredNames, dtypes
 from bridge.quantized.grid import Grid, spread
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.nvfp4 import Nvfp4, nvfp4
 from bridge.quantized.rounding import finish
 from bridge.quantized.unpack import Packing
@@ -93,7 +93,7 @@ class Float8Words(Chunked):
         finish(values, out.reshape(stored.shape), scratch)
 
 
-def _told(config: Config) -> Callable[[str], Settings]:
+def _told(config: QuantizationConfig) -> Callable[[str], Settings]:
     """A module's own settings stand beside the general ones, under its name."""
     own: dict[str, Settings] = {
         name: {**config.fields, **value} for name, value in config.fields.items() if is_object(value)
@@ -101,7 +101,7 @@ def _told(config: Config) -> Callable[[str], Settings]:
     return lambda module: own.get(module, config.fields)
 
 
-def _build(module: Module) -> Form | None:
+def _build(module: StoredModule) -> QuantizedForm | None:
     head, scale = module.head, module.get("scale")
     if len(head.shape) < 2:
         return None
@@ -130,10 +130,12 @@ def _build(module: Module) -> Form | None:
     shape = (*head.shape[:-1], head.shape[-1] * 4)
     if tuple(scale.shape) != (*shape[:-1], -(-shape[-1] // 32)):
         module.misfit(wanted="one scale for 32 codes")
-    return Form("mxfp8", "in groups of 32", 8, shape, module.dtype(), Float8Words(len(shape)), ("head", "scale"))
+    return QuantizedForm(
+        "mxfp8", "in groups of 32", 8, shape, module.dtype(), Float8Words(len(shape)), ("head", "scale")
+    )
 
 
-def _affine(module: Module, scale: Any) -> Form:
+def _affine(module: StoredModule, scale: Any) -> QuantizedForm:
     head, bits, group = module.head, module.number("bits", 4), module.number("group_size", 64)
     known = (2, 4, 8) if module.config.method == "metal" else _BITS
     if bits is None or bits not in known or group is None or group < 1:
@@ -154,12 +156,12 @@ def _affine(module: Module, scale: Any) -> Form:
     shape = (*head.shape[:-1], columns)
     view = Affine(len(shape), bits, group, scale.dtype, fused=module.config.method == "metal")
     how = f"in groups of {group}"
-    return Form(f"mlx int{bits}", how, bits, shape, module.dtype("scale"), view, ("head", "scale", "bias"))
+    return QuantizedForm(f"mlx int{bits}", how, bits, shape, module.dtype("scale"), view, ("head", "scale", "bias"))
 
 
-FAMILY = Family(
-    layouts=(
-        Layout(
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(
             head=".weight",
             dtypes=dtypes(np.uint32),
             logical=".weight",

@@ -9,11 +9,11 @@ import numpy as np
 
 from bridge.quantized import mxfp4
 from bridge.quantized.affine import Scales, affine
-from bridge.quantized.family import Family, Layout, Module, dtypes
 from bridge.quantized.floats import E8M0, FLOAT8, scales
-from bridge.quantized.form import Form
+from bridge.quantized.format import QuantizedFormat, StoredModule, StoredNames, dtypes
 from bridge.quantized.fp8 import CODES, Float8, described, float8
 from bridge.quantized.grid import Grid
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.nvfp4 import Nvfp4, nvfp4
 from bridge.quantized.packed import Packed
 from bridge.quantized.rounding import finish
@@ -83,7 +83,7 @@ def _inputs(values: Array, factors: Array | None) -> None:
             np.multiply(values, factors.astype(np.float32), out=values)
 
 
-def _pre(module: Module, columns: int) -> bool:
+def _pre(module: StoredModule, columns: int) -> bool:
     """Whether there is a `pre_quant_scale`, which has to fit."""
     spec = module.get("inputs")
     if spec is not None and tuple(spec.shape) != (columns,):
@@ -91,7 +91,7 @@ def _pre(module: Module, columns: int) -> bool:
     return spec is not None
 
 
-def _floats(module: Module) -> Form | None:
+def _floats(module: StoredModule) -> QuantizedForm | None:
     if len(module.head.shape) < 2 or (module.config.method is None and module.get("inputs") is None):
         return None
     form = float8(module, scale="weight_scale")
@@ -101,7 +101,7 @@ def _floats(module: Module) -> Form | None:
     return form._replace(view=Smoothed(form.view), roles=(*form.roles, "inputs"))
 
 
-def _bytes(module: Module) -> Form | None:
+def _bytes(module: StoredModule) -> QuantizedForm | None:
     """U8: NVFP4, MXFP4 or two rows of INT4 a byte, as the scales tell."""
     scale, head = module.get("scale"), module.head
     if module.config.method is None and (module.get("whole") is None or scale is None or scale.dtype != FLOAT8):
@@ -120,7 +120,7 @@ def _bytes(module: Module) -> Form | None:
         form = mxfp4.rows(module)
         if not _pre(module, form.shape[-1]):
             return form
-        assert isinstance(form.view, mxfp4.Rows)
+        assert isinstance(form.view, mxfp4.MicroscaledRows)
         return form._replace(view=Smoothed(form.view), roles=(*form.roles, "inputs"))
     shape = (head.shape[0] * 2, head.shape[1])
     grid = Grid.fit(shape, tuple(scale.shape), (1, module.number("group_size", 128) or 128))
@@ -129,10 +129,10 @@ def _bytes(module: Module) -> Form | None:
     inputs = _pre(module, shape[1])
     roles = ("head", "scale", *(["inputs"] if inputs else []))
     how = f"in groups of {grid.block[1]}"
-    return Form("int4", how, 4, shape, module.dtype("scale"), Int4Rows(grid, inputs), roles)
+    return QuantizedForm("int4", how, 4, shape, module.dtype("scale"), Int4Rows(grid, inputs), roles)
 
 
-def _integers(module: Module) -> Form | None:
+def _integers(module: StoredModule) -> QuantizedForm | None:
     scale = module.get("scale")
     if scale is None or len(module.head.shape) != 2 or module.config.method is None:
         return None
@@ -144,7 +144,7 @@ def _integers(module: Module) -> Form | None:
     roles: tuple[str, ...] = ("head", "scale")
     if _pre(module, shape[1]):
         view, roles = Smoothed(view), (*roles, "inputs")
-    return Form("int8", described(grid, shape), 8, shape, module.dtype("scale"), view, roles)
+    return QuantizedForm("int8", described(grid, shape), 8, shape, module.dtype("scale"), view, roles)
 
 
 _ROLES = {
@@ -152,11 +152,11 @@ _ROLES = {
     "whole": (".weight_scale_2",),
     "inputs": (".pre_quant_scale", ".input_quantizer._pre_quant_scale"),
 }
-FAMILY = Family(
-    layouts=(
-        Layout(".weight", CODES, ".weight", _ROLES, _floats, (".weight_scale", ".weight_scale_2")),
-        Layout(".weight", dtypes(np.uint8), ".weight", _ROLES, _bytes),
-        Layout(".weight", dtypes(np.int8), ".weight", _ROLES, _integers),
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(".weight", CODES, ".weight", _ROLES, _floats, (".weight_scale", ".weight_scale_2")),
+        StoredNames(".weight", dtypes(np.uint8), ".weight", _ROLES, _bytes),
+        StoredNames(".weight", dtypes(np.int8), ".weight", _ROLES, _integers),
     ),
     beside=(".input_scale", ".output_scale"),
     skipped=("exclude_modules", "ignore"),

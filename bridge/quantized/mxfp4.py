@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridge.quantized.family import Family, Layout, Module, dtypes
 from bridge.quantized.floats import BFLOAT16, E8M0, scaled_pairs, widen
-from bridge.quantized.form import Form
+from bridge.quantized.format import QuantizedFormat, StoredModule, StoredNames, dtypes
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.rounding import finish
 from bridge.quantized.unpack import loose
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
@@ -55,7 +55,7 @@ def _put(halves: Array, out: Array, scratch: Scratch) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows(Chunked):
+class MicroscaledRows(Chunked):
     """Two codes a byte along the rows, the lower half first; an exponent for 32.
 
     - `rank`: how many axes there are.
@@ -86,7 +86,7 @@ class Rows(Chunked):
 
 
 @dataclass(frozen=True, slots=True)
-class Experts(Chunked):
+class MicroscaledExperts(Chunked):
     """gpt-oss's experts: `(experts, out, groups, 16)` with `(experts, out, groups)` mean `(experts, in, out)`."""
 
     largest: str = "power"
@@ -118,17 +118,17 @@ class Experts(Chunked):
         _put(near, out[0], scratch)
 
 
-def rows(module: Module, *, word: int = 1, role: str = "scale") -> Form:
+def rows(module: StoredModule, *, word: int = 1, role: str = "scale") -> QuantizedForm:
     """The form of codes in rows with a scale for 32 of them."""
     head, scale = module.head, module.need(role, "weight_scale")
     shape = (*head.shape[:-1], head.shape[-1] * 2 * word)
     if len(shape) < 2 or tuple(scale.shape) != (*shape[:-1], -(-shape[-1] // GROUP)):
         module.misfit(role, wanted="one scale for 32 codes")
-    view = Rows(len(shape), word, largest="nan" if scale.dtype == E8M0 else "inf")
-    return Form("mxfp4", "in groups of 32", 4, shape, module.dtype(), view, ("head", role))
+    view = MicroscaledRows(len(shape), word, largest="nan" if scale.dtype == E8M0 else "inf")
+    return QuantizedForm("mxfp4", "in groups of 32", 4, shape, module.dtype(), view, ("head", role))
 
 
-def _experts(module: Module) -> Form | None:
+def _experts(module: StoredModule) -> QuantizedForm | None:
     blocks, scale = module.head.shape, module.get("scale")
     if module.config.method is None and (scale is None or len(blocks) != 4 or scale.dtype not in (np.uint8, E8M0)):
         return None  # tensors that happen to be called so
@@ -138,14 +138,14 @@ def _experts(module: Module) -> Form | None:
     if scale.dtype not in (np.uint8, E8M0):
         module.misfit(wanted=f"exponents of one byte, not {scale.dtype}")
     experts, out, groups, _ = blocks
-    view = Experts(largest="nan" if scale.dtype == E8M0 else "power")
+    view = MicroscaledExperts(largest="nan" if scale.dtype == E8M0 else "power")
     shape = (experts, groups * GROUP, out)
-    return Form("mxfp4", "in groups of 32, transposed", 4, shape, module.dtype(), view, ("head", "scale"))
+    return QuantizedForm("mxfp4", "in groups of 32, transposed", 4, shape, module.dtype(), view, ("head", "scale"))
 
 
-FAMILY = Family(
-    layouts=(
-        Layout(
+FORMAT = QuantizedFormat(
+    stored=(
+        StoredNames(
             head="_blocks",
             dtypes=dtypes(np.uint8),
             logical="",

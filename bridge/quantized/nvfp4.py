@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bridge.quantized.family import Module
 from bridge.quantized.floats import FLOAT8, fp4_codes, look_up, pairs, scales
-from bridge.quantized.form import Form
+from bridge.quantized.format import StoredModule
 from bridge.quantized.grid import spread
+from bridge.quantized.logical import QuantizedForm
 from bridge.quantized.rounding import finish
 from bridge.quantized.view import Array, Box, Chunked, Scratch, Shape, covering
 
@@ -66,10 +66,10 @@ class Nvfp4(Chunked):
         finish(values, out.reshape(rows, len(columns)), scratch)
 
 
-def nvfp4(module: Module, view: Nvfp4, roles: tuple[str, ...], *, scale: str = "weight_scale") -> Form:
+def nvfp4(module: StoredModule, view: Nvfp4, roles: tuple[str, ...], *, scale: str = "weight_scale") -> QuantizedForm:
     """The form of a module in NVFP4, once its scales are seen to fit."""
     head, factors = module.head, module.need("scale", scale)
     shape = (*head.shape[:-1], head.shape[-1] * 2 * view.word)
     if len(shape) < 2 or tuple(factors.shape) != (*shape[:-1], -(-shape[-1] // GROUP)):
         module.misfit(wanted="one scale for 16 codes")
-    return Form("nvfp4", "in groups of 16", 4, shape, module.dtype(), view, roles)
+    return QuantizedForm("nvfp4", "in groups of 16", 4, shape, module.dtype(), view, roles)

@@ -10,15 +10,15 @@ import re
 from collections.abc import Callable, Mapping
 
 from bridge._text import plural, quote
-from bridge.quantized.config import Config, is_tame, texts
-from bridge.quantized.family import Family
-from bridge.quantized.form import Logical
+from bridge.quantized.config import QuantizationConfig, is_tame, texts
+from bridge.quantized.format import QuantizedFormat
+from bridge.quantized.logical import Logical
 
 
-def warnings(tensors: Mapping[str, Logical], family: Family, config: Config) -> tuple[str, ...]:
+def warnings(tensors: Mapping[str, Logical], format_: QuantizedFormat, config: QuantizationConfig) -> tuple[str, ...]:
     """A sentence for each list that names modules with quantised keys."""
     told: list[str] = []
-    for field in family.skipped:
+    for field in format_.skipped:
         entries = [e for e in texts(config.fields.get(field)) if e]
         if not entries:
             continue

@@ -21,7 +21,7 @@ SCRATCH_NBYTES = 4 << 20  # of a thread
 _SHAPES = 64  # that scratch remembers
 
 
-class View(Protocol):
+class QuantizedView(Protocol):
     """How tensors of one form come out of stored ones. It knows no file and no key; it is frozen and hashable."""
 
     @property
@@ -78,13 +78,13 @@ class Scratch:
         return sum(memory.nbytes for memory in self._memory.values())
 
 
-class _Kept(threading.local):
+class _ThreadScratch(threading.local):
     """Of each thread the scratch of its last call: fresh memory costs as much as all that is done in it."""
 
     scratch: Scratch | None = None
 
 
-_KEPT = _Kept()
+_KEPT = _ThreadScratch()
 
 
 @contextmanager
@@ -104,11 +104,11 @@ class Chunked(ABC):
     @property
     @abstractmethod
     def grain(self) -> Shape:
-        """As in `View`."""
+        """As in `QuantizedView`."""
 
     @abstractmethod
     def boxes(self, box: Box) -> Sequence[Box]:
-        """As in `View`."""
+        """As in `QuantizedView`."""
 
     @abstractmethod
     def chunk(self, box: Box, parts: Sequence[Array], out: Array, scratch: Scratch) -> None:
@@ -119,7 +119,7 @@ class Chunked(ABC):
         return rows_tile(box)
 
     def values(self, box: Box, parts: Sequence[Array], out: Array) -> None:
-        """As in `View`."""
+        """As in `QuantizedView`."""
         if out.size == 0:
             return
         tile = self.tile(box)

@@ -11,13 +11,13 @@ from typing import NoReturn
 
 from bridge.rules.options import WORDS, Options, fail
 from bridge.rules.parse import Parsed
-from bridge.rules.syntax import Choice, Hole, Index, Part, Parts, Rest, Side, Wild
+from bridge.rules.syntax import Choice, Hole, Index, JoinedParts, PartExtent, Rest, Side, Wild
 
 _MOST_BRANCHES = 10_000
 _RENAME = "Give this one another name"
 
 
-class Pair:
+class PairedChoice:
     """One choice, seen from every side: `labels[side][pick]`, the leaf side last.
 
     `parts[side]` is the axis that holds the choice there, or `None` where the name does; then `places[side]` is its
@@ -28,7 +28,7 @@ class Pair:
     __slots__ = ("labels", "parts", "places")
 
     def __init__(
-        self, labels: tuple[tuple[str, ...], ...], parts: tuple[Parts | None, ...], places: tuple[int | None, ...]
+        self, labels: tuple[tuple[str, ...], ...], parts: tuple[JoinedParts | None, ...], places: tuple[int | None, ...]
     ) -> None:
         self.labels, self.parts, self.places = labels, parts, places
 
@@ -48,7 +48,7 @@ class Pair:
         return not self.labels[-1]
 
 
-Pairing = Sequence[Pair]
+Pairing = Sequence[PairedChoice]
 
 
 def branch_count(pairing: Pairing) -> int:
@@ -81,7 +81,7 @@ def picked_labels(pairing: Pairing, side: int, picks: Sequence[int]) -> list[str
     return [labels[place] for place in sorted(place for place in labels if place is not None)]
 
 
-class _Check:
+class _RuleChecker:
     """The sides of one rule, its options, and the text that they came from."""
 
     def __init__(self, text: str, parsed: Parsed, options: Options) -> None:
@@ -98,7 +98,7 @@ class _Check:
         if len(self.keys) > 1:
             self.fail("'_' drops one key", "Write a rule for each", self.keys[1].at)
         for factor in next(iter(self.keys)).factors():
-            if isinstance(factor, Parts | Part):
+            if isinstance(factor, JoinedParts | PartExtent):
                 self.fail(
                     "a rule that drops a key has no parts", "Select elements, as in 'w [m v[8:]] -> _'", factor.at
                 )
@@ -177,7 +177,7 @@ class _Check:
     def part(self, pairs: Pairing) -> None:
         """`_` stands where exactly one other side has parts."""
         for number, side in enumerate(self.sides):
-            found = [factor for factor in side.factors() if isinstance(factor, Part)]
+            found = [factor for factor in side.factors() if isinstance(factor, PartExtent)]
             chosen = [p for p in pairs if p.parts[number] is None and p.shaped]
             if len(found) > 1:
                 self.fail("'_' stands twice on this side", "Write it once", found[1].at)
@@ -221,7 +221,7 @@ def check(text: str, parsed: Parsed, options: Options) -> Pairing:
 
     **Raises:** `RuleError`.
     """
-    found = _Check(text, parsed, options)
+    found = _RuleChecker(text, parsed, options)
     if parsed.leaf is None:
         found.drop()
     check_wildcards(text, parsed)
@@ -264,9 +264,9 @@ def check_wildcards(text: str, parsed: Parsed) -> None:
             )
 
 
-def parts_of(side: Side) -> list[Parts]:
+def parts_of(side: Side) -> list[JoinedParts]:
     """The axes of a side that are made of parts."""
-    return [factor for factor in side.factors() if isinstance(factor, Parts)]
+    return [factor for factor in side.factors() if isinstance(factor, JoinedParts)]
 
 
 def _has_choices(side: Side) -> bool:

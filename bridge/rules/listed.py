@@ -15,7 +15,7 @@ Where = tuple[str, ...]
 _PAIR = "Write rules within a rule as a pair (text, [rules])"
 
 
-class _Entry(NamedTuple):
+class _ListedRule(NamedTuple):
     """One rule: its text, options that stand beside it, and the rules within, `None` where there are none."""
 
     rule: Any
@@ -56,7 +56,7 @@ def _rules(rules: Any, where: Where, around: Outer | None, *, tables: bool) -> I
         yield from within
 
 
-def _made(entry: _Entry, around: Outer | None) -> Rule:
+def _made(entry: _ListedRule, around: Outer | None) -> Rule:
     if around is None:
         return entry.rule if isinstance(entry.rule, Rule) else Rule(entry.rule, **entry.options)
     text = _text(entry.rule)
@@ -100,7 +100,7 @@ def _expanded(item: Any, place: str, before: str) -> Iterator[tuple[str, Any]]:
     """A rule, or the rules of a dict or of a text of several lines, in which blank ones and comments say nothing."""
     if isinstance(item, Mapping):
         for number, pair in enumerate(cast("Mapping[Any, Any]", item).items(), 1):
-            yield f"{before}entry {number}", _Renamed(*pair)
+            yield f"{before}entry {number}", _NewName(*pair)
     elif isinstance(item, str) and len(lines := _lines(item)) > 1:
         for number, line in enumerate(lines, 1):
             if text := _COMMENT.sub("", line).strip():
@@ -109,7 +109,7 @@ def _expanded(item: Any, place: str, before: str) -> Iterator[tuple[str, Any]]:
         yield place, item
 
 
-class _Renamed(NamedTuple):
+class _NewName(NamedTuple):
     """What a dict says of one key."""
 
     old: Any
@@ -136,23 +136,23 @@ def _is_nested(rules: Any) -> bool:
     return len(pair) == 2 and isinstance(pair[1], list | Mapping)
 
 
-def _entry(item: Any, *, tables: bool) -> _Entry:
+def _entry(item: Any, *, tables: bool) -> _ListedRule:
     """What an entry of a list means. **Raises:** `RuleError`."""
-    if isinstance(item, _Renamed):
+    if isinstance(item, _NewName):
         if not (isinstance(item.old, str) and isinstance(item.new, str)):
             given = f"{item.old!r} to {item.new!r}"
             raise RuleError("a dict of rules", f"has {given}, and not texts, 'key' to 'leaf'", _PAIR)
-        return _Entry(f"{item.old} -> {item.new}", {})
+        return _ListedRule(f"{item.old} -> {item.new}", {})
     if isinstance(item, tuple):
         pair = cast("tuple[Any, ...]", item)
         if len(pair) != 2:
             raise RuleError("a rule with inner rules", f"is {len(pair)} in parentheses", "Write a pair (text, [rules])")
-        return _Entry(pair[0], {}, pair[1])
+        return _ListedRule(pair[0], {}, pair[1])
     if tables and isinstance(item, Mapping):
         options = dict(cast("Mapping[str, Any]", item))
         if not isinstance(options.get("rule"), str):
             raise RuleError("a table", "has no rule", 'Write rule = "key -> leaf"')
-        return _Entry(options.pop("rule"), options, options.pop("rules", None))
+        return _ListedRule(options.pop("rule"), options, options.pop("rules", None))
     if isinstance(item, list):
         raise RuleError("a list within a list", f"is no rule: {item!r}", _PAIR)
-    return _Entry(item, {})
+    return _ListedRule(item, {})

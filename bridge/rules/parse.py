@@ -18,14 +18,14 @@ from bridge.rules.syntax import (
     Factor,
     Hole,
     Index,
+    JoinedParts,
     Name,
-    Part,
-    Parts,
-    Piece,
+    NamePiece,
+    PartExtent,
     Rest,
     Segment,
     Side,
-    Unit,
+    UnitAxis,
     Wild,
     joined,
 )
@@ -40,7 +40,7 @@ def read_name(cursor: Cursor) -> Name:
         return Name(((),))
     start = cursor.at
     segments: list[Segment] = []
-    pieces: list[Piece] = []
+    pieces: list[NamePiece] = []
     while not _ends(cursor):
         if cursor.take(".") or cursor.take("\\."):
             segments.append(joined(pieces))
@@ -76,7 +76,7 @@ def _character(cursor: Cursor) -> str:
     return cursor.text[cursor.at - 1]
 
 
-def _wild(cursor: Cursor, before: Sequence[Piece]) -> Wild:
+def _wild(cursor: Cursor, before: Sequence[NamePiece]) -> Wild:
     """`*`, or `**` where that is the whole segment."""
     start = cursor.at
     while cursor.take("*"):
@@ -88,7 +88,7 @@ def _wild(cursor: Cursor, before: Sequence[Piece]) -> Wild:
     return Wild(deep=True, at=start)
 
 
-def _braces(cursor: Cursor, before: Sequence[Piece]) -> Hole | Choice:
+def _braces(cursor: Cursor, before: Sequence[NamePiece]) -> Hole | Choice:
     """What stands between braces in a name: an index, a composition of indices, or a choice."""
     start = cursor.at
     cursor.blanks()
@@ -188,7 +188,7 @@ def _group(cursor: Cursor, start: int) -> Axis:
     return Axis(tuple(factors))
 
 
-def _parts(cursor: Cursor, start: int) -> Parts:
+def _parts(cursor: Cursor, start: int) -> JoinedParts:
     """`q|k|v)`."""
     labels: list[str] = []
     while True:
@@ -204,7 +204,7 @@ def _parts(cursor: Cursor, start: int) -> Parts:
             cursor.fail("expected '|' or ')' here", "Write parts as '(q|k|v)'")
     if len(labels) < 2 or len(set(labels)) < len(labels):
         cursor.fail("these parts are not two or more different names", "Write them as '(q|k|v)'", start)
-    return Parts(tuple(labels), at=start)
+    return JoinedParts(tuple(labels), at=start)
 
 
 def _factor(cursor: Cursor) -> Factor:
@@ -212,10 +212,10 @@ def _factor(cursor: Cursor) -> Factor:
     start = cursor.at
     if _PART.match(cursor.text, cursor.at):
         cursor.at += 1
-        return Part(at=start)
+        return PartExtent(at=start)
     if _UNIT.match(cursor.text, cursor.at):
         cursor.at += 1
-        return Unit()
+        return UnitAxis()
     return read_index(cursor, "an axis", "Write a name, '(a b)', '(q|k|v)', '1', '_' or '...'")
 
 

@@ -142,8 +142,8 @@ class Wild(_Written):
         return "**" if self.deep else "*"
 
 
-Piece = str | Hole | Choice | Wild
-Segment = tuple[Piece, ...]
+NamePiece = str | Hole | Choice | Wild
+Segment = tuple[NamePiece, ...]
 
 
 class Name(_Written):
@@ -154,7 +154,7 @@ class Name(_Written):
     def __init__(self, segments: tuple[Segment, ...]) -> None:
         self.segments = segments
 
-    def pieces(self) -> Iterator[Piece]:
+    def pieces(self) -> Iterator[NamePiece]:
         """Every piece, from left to right."""
         for segment in self.segments:
             yield from segment
@@ -190,7 +190,7 @@ NO_NAME = Name(((),))
 """The empty name, `''`."""
 
 
-class Parts(_Written):
+class JoinedParts(_Written):
     """`(q|k|v)`: an axis that is these parts, one after the other."""
 
     __slots__ = ("at", "labels")
@@ -202,7 +202,7 @@ class Parts(_Written):
         return "(" + "|".join(self.labels) + ")"
 
 
-class Part(_Written):
+class PartExtent(_Written):
     """`_`: as wide as the part that the other side chooses."""
 
     __slots__ = ("at",)
@@ -214,7 +214,7 @@ class Part(_Written):
         return "_"
 
 
-class Unit(_Written):
+class UnitAxis(_Written):
     """`1`: an axis of one."""
 
     __slots__ = ()
@@ -235,7 +235,7 @@ class Rest(_Written):
         return "..."
 
 
-Factor = Index | Parts | Part | Unit
+Factor = Index | JoinedParts | PartExtent | UnitAxis
 
 
 class Axis(_Written):
@@ -280,9 +280,9 @@ def escaped(text: str) -> str:
     return shown.replace("->", "\\->")
 
 
-def joined(pieces: Sequence[Piece]) -> Segment:
+def joined(pieces: Sequence[NamePiece]) -> Segment:
     """Pieces as a segment, neighbouring texts as one, so that one spelling has one form."""
-    out: list[Piece] = []
+    out: list[NamePiece] = []
     for piece in pieces:
         if isinstance(piece, str) and out and isinstance(out[-1], str):
             out[-1] += piece

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from bridge.adapters import Step
-from bridge.format.table import Form, Part, Table
+from bridge.format.table import Form, StoredTensor, Table
 from bridge.source.checkpoint import Checkpoint
 from bridge.source.memory import InMemory
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bridge.source.bytes import ByteSource
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-Steps = Sequence[tuple[int, Step]]
+AdapterSteps = Sequence[tuple[int, Step]]
 """What becomes of one tensor: of each step also which adapter it is of."""
 
 
@@ -28,7 +28,7 @@ class Adapted(Checkpoint):
     `files` and all that was written with them are the base's. An adapter's file is called by the adapter's name too.
     """
 
-    def __init__(self, base: Checkpoint, adapters: Sequence[Checkpoint], steps: Mapping[str, Steps]) -> None:
+    def __init__(self, base: Checkpoint, adapters: Sequence[Checkpoint], steps: Mapping[str, AdapterSteps]) -> None:
         self.__dict__.update(base.__dict__)
         self._others: dict[str, tuple[Checkpoint, str]] = {}
         self._held: dict[str, InMemory] = {}
@@ -38,7 +38,7 @@ class Adapted(Checkpoint):
             called = {file: self._called(adapter, file, number) for file in adapter.files}
             self._others |= {name: (adapter, file) for file, name in called.items()}
             names.append(called)
-        self.specs = _Build(base.specs, adapters, names).table(steps)
+        self.specs = _TableBuilder(base.specs, adapters, names).table(steps)
 
     def _called(self, adapter: Checkpoint, file: str, number: int) -> str:
         name = f"{adapter.source.rstrip('/')}/{file}" if not adapter.source.endswith(file) else adapter.source
@@ -93,7 +93,7 @@ class Adapted(Checkpoint):
         ]
 
 
-class _Build:
+class _TableBuilder:
     """The table of a base with some tensors computed."""
 
     def __init__(self, base: Table, adapters: Sequence[Checkpoint], names: Sequence[Mapping[str, str]]) -> None:
@@ -101,7 +101,7 @@ class _Build:
         self.files = [*base.files, *(name for called in names for name in called.values())]
         self.rank = {file: rank for rank, file in enumerate(self.files)}
 
-    def table(self, steps: Mapping[str, Steps]) -> Table:
+    def table(self, steps: Mapping[str, AdapterSteps]) -> Table:
         """The keys of the base in their order, then those that only an adapter has."""
         base = self.base
         new = [key for key in steps if key not in base.numbers]
@@ -111,7 +111,7 @@ class _Build:
         )
         forms = list(base.forms)
         made: dict[object, int] = {}
-        parts: dict[int, tuple[Part, ...]] = {}
+        parts: dict[int, tuple[StoredTensor, ...]] = {}
         for key, several in steps.items():
             number = base.numbers.get(key)
             part = self.computed(key, None if number is None else base.part(number), several)
@@ -126,25 +126,28 @@ class _Build:
         if others and not steps.keys().isdisjoint(base.names):
             gone = {base.numbers[key] for key in steps if key in base.numbers} - parts.keys()
             others = {number: others[number] for number in others if number not in gone} if gone else others
-        every = cast("Mapping[int, tuple[Part, ...]]", ChainMap(parts, cast("dict[int, tuple[Part, ...]]", others)))
+        every = cast(
+            "Mapping[int, tuple[StoredTensor, ...]]",
+            ChainMap(parts, cast("dict[int, tuple[StoredTensor, ...]]", others)),
+        )
         refused = {key: problem for key, problem in base.refused.items() if key not in steps}
         return Table([*base.names, *new], kinds, forms, self.files, ranks, offsets, every, refused)
 
-    def computed(self, key: str, part: Part | None, steps: Steps) -> Part:
+    def computed(self, key: str, part: StoredTensor | None, steps: AdapterSteps) -> StoredTensor:
         """One tensor, as its steps leave it. Between two of them it is wider: only the last one rounds."""
         for place, (number, step) in enumerate(steps):
             own = [self.own(number, name) for name in step.parts]
             if step.view is None:
                 (only,) = own
-                part = Part(key, only.form, only.file, only.offset, only.parts)
+                part = StoredTensor(key, only.form, only.file, only.offset, only.parts)
                 continue
             parts = tuple(own) if step.alone or part is None else (_wider(part), *own)
             form = self.form(step, parts, last=place == len(steps) - 1)
-            part = Part(key, form, parts[0].file, parts[0].offset, parts)
+            part = StoredTensor(key, form, parts[0].file, parts[0].offset, parts)
         assert part is not None, "a tensor without a step is none that is computed"
         return part
 
-    def form(self, step: Step, parts: Sequence[Part], *, last: bool) -> Form:
+    def form(self, step: Step, parts: Sequence[StoredTensor], *, last: bool) -> Form:
         """What is known of a tensor after a step."""
         dtype, shape = step.array
         nbytes = sum(part.form.nbytes for part in parts)
@@ -154,24 +157,26 @@ class _Build:
         # A float32 is rounded on its way to the model, where it is seen whether it fits.
         return Form(dtype, shape, nbytes, None, step.view, frozenset((_FLOAT32, dtype)) if narrow else frozenset())
 
-    def own(self, number: int, name: str) -> Part:
+    def own(self, number: int, name: str) -> StoredTensor:
         """An adapter's tensor, in a file that is called as here."""
         table = self.adapters[number].specs
         return _moved(table.part(table.numbers[name]), self.names[number])
 
 
-def _moved(part: Part, files: Mapping[str, str]) -> Part:
-    return Part(part.name, part.form, files[part.file], part.offset, tuple(_moved(each, files) for each in part.parts))
+def _moved(part: StoredTensor, files: Mapping[str, str]) -> StoredTensor:
+    return StoredTensor(
+        part.name, part.form, files[part.file], part.offset, tuple(_moved(each, files) for each in part.parts)
+    )
 
 
-def _wider(part: Part) -> Part:
+def _wider(part: StoredTensor) -> StoredTensor:
     """A tensor that is computed, such as one of codes: in float32, where it can be."""
     if _FLOAT32 not in part.form.computed_in:
         return part
     form = part.form._replace(dtype=_FLOAT32, computed_in=frozenset())
-    return Part(part.name, form, part.file, part.offset, part.parts)
+    return StoredTensor(part.name, form, part.file, part.offset, part.parts)
 
 
-def _alike(part: Part) -> object:
+def _alike(part: StoredTensor) -> object:
     """What tensors that are computed alike have in common."""
     return part.form, tuple(_alike(each) for each in part.parts)

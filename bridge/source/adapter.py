@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
-from bridge.adapters import Array, Config, pairs, peft
+from bridge.adapters import AdapterConfig, ArrayInfo, pairs, peft
 from bridge.adapters.change import Change
 from bridge.format.strict_json import is_object, loads
 from bridge.source.adapterfolder import adapter_in_folder
@@ -46,7 +46,7 @@ class Meant(NamedTuple):
     aside: tuple[str, ...] = ()
 
 
-class Adapter:
+class OpenAdapter:
     """An open adapter and its weight."""
 
     def __init__(self, ckpt: Checkpoint, weight: float) -> None:
@@ -58,10 +58,10 @@ class Adapter:
         return self.ckpt.source
 
     @cached_property
-    def own(self) -> dict[str, Array]:
+    def own(self) -> dict[str, ArrayInfo]:
         """Dtype and shape of its tensors."""
         specs = self.ckpt.specs
-        arrays = [Array(form.dtype, form.shape) for form in specs.forms]
+        arrays = [ArrayInfo(form.dtype, form.shape) for form in specs.forms]
         return {name: arrays[kind] for name, kind in zip(specs.names, specs.kinds.tolist(), strict=True)}
 
     def meant(self, modules: Collection[str]) -> Meant:
@@ -100,7 +100,7 @@ class Adapter:
             raise CheckpointError(quote(self.label), f": {quote(key)} {found}, and should be a number", _ADVICE)
         return float(value.reshape(-1)[0])
 
-    def _config(self) -> Config | None:
+    def _config(self) -> AdapterConfig | None:
         """What PEFT's config says; `None` where there is none."""
         try:
             raw = self.ckpt.beside(CONFIG)
@@ -112,9 +112,9 @@ class Adapter:
         document = loads(raw, subject=subject, advice=_ADVICE)
         if not is_object(document):
             raise CheckpointError(subject, "is no JSON object", _ADVICE)
-        return Config.of(document, subject=subject)
+        return AdapterConfig.of(document, subject=subject)
 
-    def _said_by_diffusers(self) -> Mapping[str, Config]:
+    def _said_by_diffusers(self) -> Mapping[str, AdapterConfig]:
         """PEFT's configs of a pipeline's models, which newer files of diffusers have in their metadata."""
         text = self.ckpt.metadata.get(_DIFFUSERS)
         if text is None:
@@ -125,4 +125,6 @@ class Adapter:
         for field, value in (document if is_object(document) else {}).items():
             part, _, name = field.partition(".")
             found.setdefault(f"{part}.", {"peft_type": "LORA"})[name] = value
-        return {part: Config.of(fields, subject=f"{subject} for {quote(part)}") for part, fields in found.items()}
+        return {
+            part: AdapterConfig.of(fields, subject=f"{subject} for {quote(part)}") for part, fields in found.items()
+        }

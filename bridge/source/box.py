@@ -11,10 +11,10 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.source.bytes import Files, worth_skipping
+from bridge.source.bytes import FileSource, worth_skipping
 
 if TYPE_CHECKING:
-    from bridge.format.table import Part
+    from bridge.format.table import StoredTensor
     from bridge.format.view import Box, View
 
 Shape = tuple[int, ...]
@@ -27,7 +27,7 @@ _PAGE = 4 << 10  # a disk reads no less
 _FEW = 256
 
 
-class Source(NamedTuple):
+class FileRun(NamedTuple):
     """A run of a file, of elements of `dtype`. `key` is the one whose bytes it starts with."""
 
     file: str
@@ -50,10 +50,10 @@ class StoredBox(NamedTuple):
     strides: Shape
     dtype: np.dtype
 
-    def sources(self, tensor: Part) -> list[Source]:
+    def sources(self, tensor: StoredTensor) -> list[FileRun]:
         """What is read for it of one tensor."""
         file, offset, name = tensor.file, tensor.offset, tensor.name
-        return [Source(file, offset + start, self.nbytes, name, self.dtype) for start in self.starts]
+        return [FileRun(file, offset + start, self.nbytes, name, self.dtype) for start in self.starts]
 
     @property
     def read_nbytes(self) -> int:
@@ -81,7 +81,7 @@ class ComputedBox(NamedTuple):
     dtype: np.dtype
     parts: tuple[StoredBox | ComputedBox, ...]
 
-    def sources(self, tensor: Part) -> list[Source]:
+    def sources(self, tensor: StoredTensor) -> list[FileRun]:
         """What is read for it of one tensor, part by part."""
         return [one for box, part in zip(self.parts, tensor.parts, strict=True) for one in box.sources(part)]
 
@@ -124,7 +124,7 @@ def within(inner: Box, outer: Box) -> tuple[slice, ...]:
     return tuple([slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)])
 
 
-def box_of(tensor: Part, box: Box, dtype: np.dtype | None = None) -> StoredBox | ComputedBox:
+def box_of(tensor: StoredTensor, box: Box, dtype: np.dtype | None = None) -> StoredBox | ComputedBox:
     """What is read for a box of a tensor that has elements. `dtype`: one it is `computed_in`, if not its own."""
     form = tensor.form
     if form.view is not None:
@@ -162,7 +162,7 @@ def _is_wide(gap_nbytes: int, run_nbytes: int, runs: int) -> bool:
     return gap_nbytes > (_PAGE if runs > _FEW else _PAGE // 4) or worth_skipping(gap_nbytes, run_nbytes)
 
 
-def _cost(tensor: Part, box: Box) -> int:
+def _cost(tensor: StoredTensor, box: Box) -> int:
     """Bytes that are read for a box, and what it takes to ask for each run of them."""
     form = tensor.form
     if form.view is not None:
@@ -178,13 +178,13 @@ def stored_strides(shape: Shape, strides: Shape | None) -> Shape:
     return tuple([prod(shape[axis + 1 :]) for axis in range(len(shape))])
 
 
-def bands(tensor: Part, box: Box) -> Iterator[Box]:
+def bands(tensor: StoredTensor, box: Box) -> Iterator[Box]:
     """A box of a tensor cut into boxes that are computed at a time, at multiples of the grain as far as it goes."""
     levels = max(_levels(tensor), 1)
     return _cut(tensor, box, max(BAND_NBYTES // (max(tensor.form.dtype.itemsize, 4) * levels), 1))
 
 
-def reads(tensor: Part, box: Box) -> Iterator[Box]:
+def reads(tensor: StoredTensor, box: Box) -> Iterator[Box]:
     """A box of a tensor cut into boxes that are read at a time, to be computed by `ComputedBox.banded`."""
     form = tensor.form
     if _levels(tensor) != 1 or not form.nbytes:
@@ -210,13 +210,13 @@ def reads(tensor: Part, box: Box) -> Iterator[Box]:
     return (one for r in spans for one in _cut(tensor, (*box[:axis], r, *box[axis + 1 :]), each))
 
 
-def _has_room(tensor: Part, box: Box) -> bool:
+def _has_room(tensor: StoredTensor, box: Box) -> bool:
     """Whether a thread may read and compute a box at once."""
     made = box_of(tensor, box)
     return made.read_nbytes + made.scratch_nbytes <= _THREAD_NBYTES
 
 
-def _cut(tensor: Part, box: Box, limit: int) -> Iterator[Box]:
+def _cut(tensor: StoredTensor, box: Box, limit: int) -> Iterator[Box]:
     form = tensor.form
     if 0 in form.shape:
         return iter(())
@@ -229,7 +229,7 @@ def _cut(tensor: Part, box: Box, limit: int) -> Iterator[Box]:
     return _bands(box, grain, limit, axes)
 
 
-def _levels(tensor: Part) -> int:
+def _levels(tensor: StoredTensor) -> int:
     """How many tensors are computed, one of the other."""
     return (tensor.form.view is not None) + max(map(_levels, tensor.parts), default=0)
 
@@ -244,7 +244,7 @@ def _step(box: Box, axis: int, grain: int, limit: int) -> tuple[int, int]:
     return max(limit // (beside * grain), 1) * grain, grain
 
 
-def _cost_of_bands(tensor: Part, box: Box, axis: int, grain: int, limit: int) -> float:
+def _cost_of_bands(tensor: StoredTensor, box: Box, axis: int, grain: int, limit: int) -> float:
     """What it takes to read all of a box by bands along an axis, as the first one tells."""
     r, (width, unit) = box[axis], _step(box, axis, grain, limit)
     first = range(r.start, min(r.stop, r.start // unit * unit + width))
@@ -262,12 +262,12 @@ def _bands(box: Box, grain: Shape, limit: int, axes: Sequence[int]) -> Iterator[
         yield from _bands((*box[:axis], part, *box[axis + 1 :]), grain, limit, axes[1:])
 
 
-def read_box(files: Files, tensor: Part, box: StoredBox | ComputedBox) -> np.ndarray:
+def read_box(files: FileSource, tensor: StoredTensor, box: StoredBox | ComputedBox) -> np.ndarray:
     """The values of a box of a tensor. **Raises:** `CheckpointError` that names key and file."""
     return box.values(iter([_read(files, source) for source in box.sources(tensor)]))
 
 
-def _read(files: Files, source: Source) -> np.ndarray:
+def _read(files: FileSource, source: FileRun) -> np.ndarray:
     raw = np.empty(source.nbytes, np.uint8)
     try:
         files.byte_source(source.file).readinto([raw.data], source.offset)
@@ -276,7 +276,7 @@ def _read(files: Files, source: Source) -> np.ndarray:
     return raw.view(source.dtype)
 
 
-def banded(files: Files, tensor: Part, dtype: np.dtype | None = None) -> Iterator[tuple[Box, np.ndarray]]:
+def banded(files: FileSource, tensor: StoredTensor, dtype: np.dtype | None = None) -> Iterator[tuple[Box, np.ndarray]]:
     """All values of a tensor, a box at a time. **Raises:** `CheckpointError`, also where its parts contradict it."""
     for box in bands(tensor, tuple(map(range, tensor.form.shape))):
         made = box_of(tensor, box, dtype)

@@ -77,7 +77,7 @@ class ByteSource(Protocol):
         ...
 
 
-class Files(Protocol):
+class FileSource(Protocol):
     """What hands out the bytes of a file by its name."""
 
     def byte_source(self, file: str) -> ByteSource:
@@ -199,14 +199,14 @@ class LocalFile:
     def __repr__(self) -> str:
         return f"LocalFile({self.name!r}, nbytes={self.nbytes})"
 
-    def _acquire(self) -> _Descriptor:
+    def _acquire(self) -> _SharedDescriptor:
         descriptor = self._descriptor
         if self._closed:
             raise CheckpointError(quote(self.name), "is closed", "Open the checkpoint again")
         # Who holds the object holds the descriptor open, so close() in another thread cannot pull it from under a read.
         return _open(self.path, self.name)[0] if descriptor is None else descriptor
 
-    def _check_unchanged(self, descriptor: _Descriptor) -> None:
+    def _check_unchanged(self, descriptor: _SharedDescriptor) -> None:
         status = os.fstat(descriptor.number)
         if _identity(status) == self._identity and (status.st_ctime_ns == self._change[0] or self._is_only(status)):
             return
@@ -218,7 +218,7 @@ class LocalFile:
         )
 
 
-class _Descriptor:
+class _SharedDescriptor:
     """A file descriptor that closes with the last reference to it."""
 
     __slots__ = ("number",)
@@ -230,11 +230,11 @@ class _Descriptor:
         close(self.number)  # at the interpreter's end the module's own names are gone already
 
 
-def _open(path: str, name: str) -> tuple[_Descriptor, os.stat_result]:
+def _open(path: str, name: str) -> tuple[_SharedDescriptor, os.stat_result]:
     try:
         found = _irregular(os.stat(path))  # opening a device can already do something
         if found is None:
-            descriptor = _Descriptor(os.open(path, _OPEN_FLAGS))
+            descriptor = _SharedDescriptor(os.open(path, _OPEN_FLAGS))
             status = os.fstat(descriptor.number)
             found = _irregular(status)
             if found is None:

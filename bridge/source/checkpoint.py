@@ -18,7 +18,7 @@ from bridge.source.folder import LocalFiles, LocalFolder
 from bridge.source.resolve import HubOptions, Located, locate, remedied
 
 if TYPE_CHECKING:
-    from bridge.format.index import Index
+    from bridge.format.index import FileIndex
     from bridge.source.hubfolder import HubFile
     from bridge.source.quantized import Quantized
 
@@ -53,7 +53,7 @@ class Checkpoint:
         self, located: Located, *, verify: bool = False, root: str | None = None, modules: bool = False
     ) -> None:
         self.source, self.files, self.commit = located.text, located.files, located.commit
-        self.index: Index | None = located.parsed_index
+        self.index: FileIndex | None = located.parsed_index
         self.index_name = located.index_name
         self._folder = located.folder
         self._root, self._modules = root, modules

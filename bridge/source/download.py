@@ -49,7 +49,7 @@ class Fetchable(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RepoFile:
     """A file of a repo by its path."""
 
     repo: Repo
@@ -95,7 +95,7 @@ def fetch_all(files: Sequence[Fetchable], report: Report | None = None) -> list[
     **Raises:** `CheckpointError`: the first error of any file, once the others have stopped; or where for
     `STALL_SECONDS` no byte has come, neither here nor in another process that fetches the same files.
     """
-    work = _Work(files)
+    work = _DownloadQueue(files)
     threads = [
         threading.Thread(target=work.drain, name=f"bridge-fetch-{n}", daemon=True)
         for n in range(min(AT_ONCE, len(files)))
@@ -122,7 +122,7 @@ def fetch_all(files: Sequence[Fetchable], report: Report | None = None) -> list[
     return [work.found[file.name] for file in files]
 
 
-class _Work:
+class _DownloadQueue:
     """The files that are left, and how far the others have got."""
 
     def __init__(self, files: Sequence[Fetchable]) -> None:

@@ -22,7 +22,7 @@ _LATER = "Try again later; who is logged in may ask more often: `hf auth login`,
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedFile:
     """A file of a repo, as the Hub lists it: its length in bytes and its sha256, each None where it does not say."""
 
     nbytes: int | None = None
@@ -42,7 +42,7 @@ class Repo:
     id: str
     kind: str
     commit: str
-    files: Mapping[str, Listed]
+    files: Mapping[str, ListedFile]
     options: HubOptions
     cache: HubCache
     online: bool
@@ -82,7 +82,7 @@ def find_repo(repo: str, options: HubOptions, *, kind: str = "model", subject: s
             raise huggingface_hub.errors.LocalEntryNotFoundError(repo)
 
     def cached(commit: str) -> Repo:
-        files = {name: Listed() for name in cache.names(commit)}
+        files = {name: ListedFile() for name in cache.names(commit)}
         return Repo(repo, kind, commit, files, options, cache, online=False)
 
     def ask() -> Repo:
@@ -96,7 +96,7 @@ def find_repo(repo: str, options: HubOptions, *, kind: str = "model", subject: s
             )
         if info.sha is None:
             raise CheckpointError(subject, "does not say which commit it is at", "Name one: `revision=`")
-        files = {s.rfilename: Listed(s.size, None if s.lfs is None else s.lfs.sha256) for s in info.siblings or ()}
+        files = {s.rfilename: ListedFile(s.size, None if s.lfs is None else s.lfs.sha256) for s in info.siblings or ()}
         return Repo(repo, kind, info.sha, files, options, cache, online=True)
 
     if known is not None and offline:

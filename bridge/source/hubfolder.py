@@ -10,7 +10,7 @@ from urllib.parse import urljoin, urlsplit
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.source.bytes import ByteSource, LocalFile
-from bridge.source.download import AGENT, Wanted, fetch_all
+from bridge.source.download import AGENT, RepoFile, fetch_all
 from bridge.source.folder import cached_sha256
 from bridge.source.hub import Repo, explained
 from bridge.source.ranged import HEAD_NBYTES, RangedFile, Scattered, check_range, first_bytes
@@ -70,7 +70,7 @@ class HubFolder:
             return HubFile(self._repo, path, name=shown)
         if not self._repo.online:
             raise CheckpointError(quote(shown), *_ABSENT)
-        (found,) = fetch_all([Wanted(self._repo, path, shown, self._repo.files[path].nbytes or 0)])
+        (found,) = fetch_all([RepoFile(self._repo, path, shown, self._repo.files[path].nbytes or 0)])
         return found
 
     def remedy(self, name: str, otherwise: str | None) -> str | None:
@@ -200,7 +200,7 @@ class HubFile(StreamedHubFile):
         """
         if not self._repo.online:
             raise CheckpointError(quote(self.name), *_ABSENT)
-        local = Wanted(self._repo, self._path, self.name, self.nbytes).fetch(bar)
+        local = RepoFile(self._repo, self._path, self.name, self.nbytes).fetch(bar)
         head = bytearray(min(len(self._head), local.nbytes))
         local.readinto([memoryview(head)], 0)
         if local.nbytes != self.nbytes or bytes(head) != self._head:

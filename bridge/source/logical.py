@@ -8,13 +8,13 @@ from itertools import chain
 import ml_dtypes
 import numpy as np
 
-from bridge.format.table import Form, Part, Table, collector_off
-from bridge.quantized import Found, Logical
+from bridge.format.table import Form, StoredTensor, Table, collector_off
+from bridge.quantized import Logical, QuantizedKeys
 
 _COMPUTED_IN = frozenset(map(np.dtype, (np.float32, np.float16, ml_dtypes.bfloat16)))
 
 
-def logical(stored: Table, found: Found, raw: Collection[str] = ()) -> Table:
+def logical(stored: Table, found: QuantizedKeys, raw: Collection[str] = ()) -> Table:
     """The table that plans and reads see.
 
     **Arguments:**
@@ -30,7 +30,7 @@ def logical(stored: Table, found: Found, raw: Collection[str] = ()) -> Table:
         return _logical(stored, found, raw)
 
 
-def _logical(stored: Table, found: Found, raw: Collection[str]) -> Table:
+def _logical(stored: Table, found: QuantizedKeys, raw: Collection[str]) -> Table:
     used, heads = set(found.beside), dict[str, tuple[str, Logical]]()
     for key, tensor in found.tensors.items():
         if key not in raw:
@@ -64,10 +64,10 @@ def _logical(stored: Table, found: Found, raw: Collection[str]) -> Table:
     rows = np.array(kept, np.intp)
     columns = stored.files, stored.ranks[rows], stored.offsets[rows]
     refused = {key: problem for key, problem in stored.refused.items() if key not in used}
-    return Table(names, np.array(own, np.intp), forms, *columns, _Parts(stored, parts, others), refused)
+    return Table(names, np.array(own, np.intp), forms, *columns, _StoredParts(stored, parts, others), refused)
 
 
-class _Parts(Mapping[int, tuple[Part, ...]]):
+class _StoredParts(Mapping[int, tuple[StoredTensor, ...]]):
     """The parts of each computed key, by its number; a plan asks for none of them.
 
     `numbers` are those of a quantised key, `others` what is computed as it is stored.
@@ -76,7 +76,7 @@ class _Parts(Mapping[int, tuple[Part, ...]]):
     def __init__(self, stored: Table, numbers: Mapping[int, tuple[int, ...]], others: Mapping[int, int]) -> None:
         self._stored, self._numbers, self._others = stored, numbers, others
 
-    def __getitem__(self, number: int) -> tuple[Part, ...]:
+    def __getitem__(self, number: int) -> tuple[StoredTensor, ...]:
         if number in self._others:
             return self._stored.parts[self._others[number]]
         return tuple([self._stored.part(part) for part in self._numbers[number]])

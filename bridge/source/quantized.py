@@ -13,7 +13,7 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
-from bridge.quantized import Found, find, may_hold
+from bridge.quantized import QuantizedKeys, find, may_hold
 from bridge.source.logical import logical
 from bridge.source.small import read_small
 from bridge.source.tensor import read_key
@@ -86,11 +86,11 @@ class Quantized(Mapping[str, QuantizedTensor]):
         return Quantized(self._ckpt, self._peek, said)
 
     @cached_property
-    def found(self) -> Found:
+    def found(self) -> QuantizedKeys:
         """All quantised tensors. **Raises:** `CheckpointError` for what is not read, or does not fit together."""
         stored = self._ckpt.specs
         if not stored.has_codes or (self._said is None and not may_hold(stored.names)):
-            return Found({})
+            return QuantizedKeys({})
         config, modelopt = self._config("config.json"), self._config("hf_quant_config.json")
         if self._said is not None:
             config, modelopt = {**(config or {}), "quantization_config": self._said}, None

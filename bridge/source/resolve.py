@@ -13,7 +13,7 @@ from bridge._text import quote
 from bridge.source.folder import Folder, LocalFiles, LocalFolder
 
 if TYPE_CHECKING:
-    from bridge.format.index import Index
+    from bridge.format.index import FileIndex
 
 _SHORT = 60  # characters; of longer values the type is told
 _SUFFIX = ".safetensors"
@@ -55,7 +55,7 @@ class Located:
         text: str,
         folder: Folder,
         files: tuple[str, ...],
-        parsed_index: Index | None = None,
+        parsed_index: FileIndex | None = None,
         index_name: str = "",
         commit: str | None = None,
     ) -> None:
@@ -253,7 +253,7 @@ def remedied(folder: Folder, name: str) -> Generator[None]:
         raise CheckpointError(error.subject, error.problem, advice) from error
 
 
-def _read_index(folder: Folder, name: str) -> Index:
+def _read_index(folder: Folder, name: str) -> FileIndex:
     from bridge.format.index import MAX_INDEX_NBYTES, parse_index  # for checkpoints of several files
 
     source = folder.open(name)

@@ -11,7 +11,7 @@ from bridge._errors import CheckpointError
 from bridge._text import human_nbytes, quote
 from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
-from bridge.source.bytes import ByteSource, Files
+from bridge.source.bytes import ByteSource, FileSource
 
 _ALIGNMENT = 64  # what JAX asks for before it takes a buffer over without a copy
 
@@ -22,7 +22,7 @@ def check_readable(specs: Table, key: str) -> None:
         raise CheckpointError(*specs.refused[key])
 
 
-def read_key(files: Files, specs: Table, key: str, dtype: np.dtype | None = None) -> np.ndarray:
+def read_key(files: FileSource, specs: Table, key: str, dtype: np.dtype | None = None) -> np.ndarray:
     """All values of a key of `specs`, which must have it, as `read_tensor` returns them.
 
     `dtype`: of a key that is computed, if not its own.

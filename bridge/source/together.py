@@ -13,7 +13,7 @@ from bridge.format.header import Header
 from bridge.format.table import Numbers, Table
 
 if TYPE_CHECKING:
-    from bridge.format.index import Index
+    from bridge.format.index import FileIndex
     from bridge.source.resolve import Located
 
 
@@ -38,7 +38,7 @@ def joined(located: Located, headers: Mapping[str, Header]) -> Table:
     return found
 
 
-def _indexed(located: Located, index: Index, headers: Mapping[str, Header]) -> Table:
+def _indexed(located: Located, index: FileIndex, headers: Mapping[str, Header]) -> Table:
     listed = index.weight_map
     kept: list[tuple[Table, Numbers]] = []
     for file, header in headers.items():

@@ -8,10 +8,10 @@ from math import prod
 import numpy as np
 
 from bridge.format.header import Header
-from bridge.format.table import Form, Part, Table
+from bridge.format.table import Form, StoredTensor, Table
 from bridge.source.bytes import ByteSource
-from bridge.torchfile import Entry, Inline, Tensors, read_torch_file
-from bridge.torchfile.view import Held, Swapped
+from bridge.torchfile import Entry, Inline, RootTensors, read_torch_file
+from bridge.torchfile.view import ArrayView, ByteSwappedView
 
 _OURS = "eqx-bridge."  # what we write into metadata ourselves: a pickle has no say in it
 _VOID = Form(np.dtype("V"), (), 0)
@@ -37,9 +37,9 @@ def read_torch_header(source: ByteSource, *, file: str, root: str | None, module
     return Header(metadata, table_of(tensors, file), 0, tensors.skipped)
 
 
-def table_of(tensors: Tensors, file: str) -> Table:
+def table_of(tensors: RootTensors, file: str) -> Table:
     """The tensors as columns."""
-    rows = _Rows(file)
+    rows = _ColumnsBuilder(file)
     for key, entry in tensors.entries.items():
         if isinstance(entry, Entry):
             rows.add(key, entry)
@@ -50,15 +50,15 @@ def table_of(tensors: Tensors, file: str) -> Table:
     return rows.table(tensors.refused)
 
 
-class _Rows:
+class _ColumnsBuilder:
     """Columns in the making."""
 
     def __init__(self, file: str) -> None:
         self.file = file
         self.names, self.kinds, self.offsets = list[str](), list[int](), list[int]()
         self.forms: dict[Form, int] = {}
-        self.parts: dict[int, tuple[Part, ...]] = {}
-        self.swapping: dict[int, Swapped] = {}
+        self.parts: dict[int, tuple[StoredTensor, ...]] = {}
+        self.swapping: dict[int, ByteSwappedView] = {}
         self.known: dict[tuple[int, Shape, Shape], tuple[int, Form]] = {}
 
     def add(self, key: str, entry: Entry) -> None:
@@ -72,14 +72,14 @@ class _Rows:
         kind, stored = found
         offset = entry.offset + entry.start * entry.dtype.itemsize
         if entry.swapped and entry.dtype.itemsize > 1:
-            self.parts[len(self.names)] = (Part(key, stored, self.file, offset),)
+            self.parts[len(self.names)] = (StoredTensor(key, stored, self.file, offset),)
         self.put(key, kind, offset)
 
     def hold(self, key: str, inline: Inline) -> None:
         """An array that the pickle itself holds."""
         values = np.ascontiguousarray(inline.values, inline.values.dtype.newbyteorder("<")).reshape(inline.values.shape)
-        form = Form(np.dtype(values.dtype), values.shape, values.nbytes, None, Held(values))
-        self.parts[len(self.names)] = (Part(key, _BYTE, self.file, 0),)
+        form = Form(np.dtype(values.dtype), values.shape, values.nbytes, None, ArrayView(values))
+        self.parts[len(self.names)] = (StoredTensor(key, _BYTE, self.file, 0),)
         self.put(key, self.kind(form), 0)
 
     def put(self, key: str, kind: int, offset: int) -> None:
@@ -99,7 +99,7 @@ class _Rows:
         return Table(self.names, kinds, list(self.forms), [self.file], ranks, offsets, self.parts, refused)
 
     def _swapped(self, stored: Form) -> Form:
-        view = self.swapping.setdefault(len(stored.shape), Swapped(len(stored.shape)))
+        view = self.swapping.setdefault(len(stored.shape), ByteSwappedView(len(stored.shape)))
         return Form(stored.dtype, stored.shape, stored.nbytes, None, view)
 
 

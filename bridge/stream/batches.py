@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from bridge.mapping.block import Block, MemoryMap
 from bridge.mapping.indexmap import Shape
-from bridge.mapping.shard import Box, Grid, parts
+from bridge.mapping.shard import Box, BoxGrid, parts
 from bridge.mapping.template import Spec
 from bridge.stream.buffers import part_nbytes
 
 _ALIGNED = 64
 
 
-class Part(NamedTuple):
+class LeafBox(NamedTuple):
     """A box of a leaf, and the box that it was cut from."""
 
     leaf: str
@@ -50,22 +50,22 @@ class Batches:
                 if leaf in self.blocks:
                     self.blocks[leaf].append(block)
 
-    def parts(self, leaf: str, box: Box, limit: int) -> Iterator[Part]:
+    def parts(self, leaf: str, box: Box, limit: int) -> Iterator[LeafBox]:
         """A box of a leaf in parts of at most `limit` bytes; all of it where it has to be made whole."""
         spec, blocks = self.leaves[leaf], self.blocks[leaf]
         most = max(part_nbytes(blocks, limit) // spec.dtype.itemsize, 1)
         if any(block.needs_whole for block in blocks):
             most = prod(spec.shape)
         for part in parts(box, most):
-            yield Part(leaf, spec, part, box)
+            yield LeafBox(leaf, spec, part, box)
 
-    def of(self, batch: Sequence[Part]) -> list[Block]:
+    def of(self, batch: Sequence[LeafBox]) -> list[Block]:
         """The blocks that fill some parts, over memory of their names."""
         memory = MemoryMap()
         blocks: dict[int, Block] = {}
         for part in batch:
             whole = part.shape == part.spec.shape
-            grid = None if whole else Grid(tuple(r.start for r in part.box), (1,) * len(part.box), part.shape)
+            grid = None if whole else BoxGrid(tuple(r.start for r in part.box), (1,) * len(part.box), part.shape)
             shape = part.shape if grid is None else grid.shape
             memory.add(part.leaf, part.name, Spec(part.spec.dtype, shape), grid)
             blocks |= {id(block): block for block in self.blocks[part.leaf]}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from bridge.stream.buffers import CHUNK, batches
 from bridge.stream.direct import Read
-from bridge.stream.jobs import Files, Job
+from bridge.stream.jobs import FileSource, Job
 
 _UNWANTED_SHARE = 0.04
 """Bytes that may be read and thrown away, as a share of those that are needed."""
@@ -24,7 +24,7 @@ class Run(NamedTuple):
     source: int
 
 
-class Request(NamedTuple):
+class ReadRange(NamedTuple):
     """Neighbouring runs of a file, read at once; `gaps` are unwanted bytes before each, none before the first."""
 
     runs: tuple[Run, ...]
@@ -35,7 +35,7 @@ class CoalescedRead(NamedTuple):
     """Jobs whose runs are read by as few requests as serve them."""
 
     jobs: tuple[Job, ...]
-    requests: tuple[Request, ...]
+    requests: tuple[ReadRange, ...]
 
     @property
     def file(self) -> str:
@@ -58,7 +58,7 @@ class CoalescedRead(NamedTuple):
         return max(max(request.gaps) for request in self.requests)
 
 
-def coalesced(jobs: Sequence[Job], files: Files) -> list[Job | CoalescedRead]:
+def coalesced(jobs: Sequence[Job], files: FileSource) -> list[Job | CoalescedRead]:
     """`jobs`, which are in the order of the files, with neighbours joined into reads of a chunk at most.
 
     What lies between two may be read with them where it is short, the shortest gaps first, as long as all of it is no
@@ -71,7 +71,7 @@ def coalesced(jobs: Sequence[Job], files: Files) -> list[Job | CoalescedRead]:
     found: list[Job | CoalescedRead] = []
     for runs, gaps in _requests([run for n, job in enumerate(single) for run in _runs(job, n)], limits):
         members = tuple([single[run.job] for run in runs])
-        request = Request(tuple([run._replace(job=n) for n, run in enumerate(runs)]), gaps)
+        request = ReadRange(tuple([run._replace(job=n) for n, run in enumerate(runs)]), gaps)
         found.append(members[0] if len(members) == 1 else CoalescedRead(members, (request,)))
     for group in batches(several, CHUNK):
         wanted = sorted(run for n, job in enumerate(group) for run in _runs(job, n))
@@ -86,7 +86,7 @@ def _runs(job: Job, number: int) -> list[Run]:
     return [Run(source.file, source.offset, source.nbytes, number, n) for n, source in enumerate(job.sources)]
 
 
-def _requests(runs: Sequence[Run], limits: Mapping[str, int]) -> Iterator[Request]:
+def _requests(runs: Sequence[Run], limits: Mapping[str, int]) -> Iterator[ReadRange]:
     """Runs in the order of the files, neighbours joined as far as a chunk goes."""
     gaps = [_gap(one, two, limits[one.file]) for one, two in pairwise(runs)]
     left = int(_UNWANTED_SHARE * sum(run.nbytes for run in runs))
@@ -105,12 +105,12 @@ def _requests(runs: Sequence[Run], limits: Mapping[str, int]) -> Iterator[Reques
             nbytes += gap + run.nbytes
         else:
             if group:
-                yield Request(tuple(group), tuple(before))
+                yield ReadRange(tuple(group), tuple(before))
             group, before, gap, nbytes = [], [], 0, run.nbytes
         group.append(run)
         before.append(gap)
     if group:
-        yield Request(tuple(group), tuple(before))
+        yield ReadRange(tuple(group), tuple(before))
 
 
 def _gap(one: Run, two: Run, limit: int) -> int | None:

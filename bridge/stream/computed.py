@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from bridge.format.table import Part, Table
+from bridge.format.table import StoredTensor, Table
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap, Shape, row_major, strided
 from bridge.mapping.shard import cut
 from bridge.source.box import ComputedBox, bands, box_of, reads, within
 from bridge.stream.convert import assign, check_equal, combine
-from bridge.stream.direct import Change, Rows, view
+from bridge.stream.direct import KeyRows, ScaleAdd, view
 from bridge.stream.sourced import SourcedRead
 from bridge.stream.summed import ComputedSum, box_behind, made_in, sums
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from bridge.format.view import Box
 
 
-class Piece(NamedTuple):
+class BoxCopy(NamedTuple):
     """What of a box goes to a leaf, over flat memory; what is `None` has the axes of the box.
 
     - `use`: which of the places that the tensor goes to.
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
     """
 
     use: int
-    change: Change
+    change: ScaleAdd
     extents: Shape
     start: int | None
     strides: Shape
@@ -49,7 +49,7 @@ class ComputedRead(SourcedRead):
     __slots__ = ("box", "pieces", "places")
 
     def __init__(
-        self, tensor: Part, box: ComputedBox, pieces: tuple[Piece, ...], places: Sequence[tuple[str, int]]
+        self, tensor: StoredTensor, box: ComputedBox, pieces: tuple[BoxCopy, ...], places: Sequence[tuple[str, int]]
     ) -> None:
         super().__init__(tensor.name, tuple(box.sources(tensor)))
         self.box, self.pieces, self.places = box, pieces, places
@@ -72,11 +72,11 @@ class ComputedRead(SourcedRead):
         for piece in self.pieces:
             _put(piece.change, self._out(piece, leaves), view(values, piece.start or 0, piece.extents, piece.strides))
 
-    def _out(self, piece: Piece, leaves: Mapping[str, np.ndarray]) -> np.ndarray:
+    def _out(self, piece: BoxCopy, leaves: Mapping[str, np.ndarray]) -> np.ndarray:
         leaf, start = self.places[piece.use]
         return view(leaves[leaf].reshape(-1), start + piece.leaf_start, piece.extents, piece.leaf_strides)
 
-    def _whole(self, piece: Piece, read: Sequence[np.ndarray], out: np.ndarray) -> None:
+    def _whole(self, piece: BoxCopy, read: Sequence[np.ndarray], out: np.ndarray) -> None:
         """All of the box, to `out` of its shape: computed there where it may be."""
         dtype, axes = self.box.dtype, np.argsort([-stride for stride in piece.leaf_strides])
         there = piece.change.is_none and out.dtype == dtype and (not out.ndim or piece.leaf_strides[-1] == 1)
@@ -93,7 +93,7 @@ class ComputedRead(SourcedRead):
             _put(piece.change, place, values)
 
 
-def _put(change: Change, out: np.ndarray, values: np.ndarray) -> None:
+def _put(change: ScaleAdd, out: np.ndarray, values: np.ndarray) -> None:
     if change.is_none:
         assign(out, values)
     elif change.tie:
@@ -102,7 +102,7 @@ def _put(change: Change, out: np.ndarray, values: np.ndarray) -> None:
         combine([values], change.scale, change.add, out)
 
 
-def scratch_nbytes(box: ComputedBox, pieces: Sequence[Piece]) -> int:
+def scratch_nbytes(box: ComputedBox, pieces: Sequence[BoxCopy]) -> int:
     """What it takes to carry a read out: what is read, what is computed of it, and, where it changes, wider forms."""
     changed = max(0 if piece.change.is_none else 16 * prod(piece.extents) for piece in pieces)
     return box.read_nbytes + box.scratch_nbytes + changed
@@ -112,15 +112,15 @@ class _Use(NamedTuple):
     """How some tensors go to leaves: the map starts at 0 in the leaf. `box` of the tensor holds what it takes."""
 
     box: Box
-    change: Change
+    change: ScaleAdd
     index_map: IndexMap
 
 
-class _Cut(NamedTuple):
+class _BoxRead(NamedTuple):
     """A box of a tensor and what of it goes where."""
 
     box: ComputedBox
-    pieces: tuple[Piece, ...]
+    pieces: tuple[BoxCopy, ...]
 
 
 class Alike(NamedTuple):
@@ -130,7 +130,7 @@ class Alike(NamedTuple):
     - `numbers`: of the tensors; `places`: of each tensor, for each use, the leaf and where in it.
     """
 
-    cuts: Sequence[_Cut]
+    cuts: Sequence[_BoxRead]
     numbers: list[int]
     places: list[list[tuple[str, int]]]
 
@@ -152,7 +152,7 @@ class Alike(NamedTuple):
                 yield ComputedRead(tensor, box, pieces, places)
 
 
-Computing = Sequence[tuple[Block, Sequence[Rows], np.dtype]]
+Computing = Sequence[tuple[Block, Sequence[KeyRows], np.dtype]]
 """Blocks, the rows of their terms, and the dtype of the leaves."""
 
 
@@ -188,7 +188,7 @@ def grouped(changing: Computing, specs: Table, leaves: Sequence[str]) -> list[Al
         index_map, rows = block.terms[0].index_map, terms[0]
         if not index_map.count or not len(rows.keys):
             continue
-        change = Change(block.scale, block.add, block.tie)
+        change = ScaleAdd(block.scale, block.add, block.tie)
         computed_in = made_in(specs.forms[int(specs.kinds[rows.keys[0]])], dtype, change)
         starts: list[int] = (rows.leaf_starts @ np.array(row_major(index_map.leaf_shape), np.int64)).tolist()
         columns = rows.keys.tolist(), rows.leaves.tolist(), rows.key_starts.tolist(), starts
@@ -210,19 +210,19 @@ def grouped(changing: Computing, specs: Table, leaves: Sequence[str]) -> list[Al
     return list(found.values())
 
 
-def _use(index_map: IndexMap, key_start: Shape, change: Change) -> _Use:
+def _use(index_map: IndexMap, key_start: Shape, change: ScaleAdd) -> _Use:
     start = (0,) * len(index_map.leaf_shape)
-    placed = IndexMap(index_map.key_shape, index_map.leaf_shape, key_start, start, index_map.atoms)
+    placed = IndexMap(index_map.key_shape, index_map.leaf_shape, key_start, start, index_map.loops)
     return _Use(box_behind([placed]), change, placed)
 
 
-def _cuts(tensor: Part, members: Sequence[_Use], dtype: np.dtype) -> Iterator[_Cut]:
+def _cuts(tensor: StoredTensor, members: Sequence[_Use], dtype: np.dtype) -> Iterator[_BoxRead]:
     """What is taken from one tensor, band by band."""
     if len(members) == 1 and (steps := _steps(members[0])) is not None:
         whole, change, _ = members[0]
         for box in reads(tensor, whole):
             at = sum((r.start - w.start) * step for r, w, step in zip(box, whole, steps, strict=True))
-            yield _Cut(_box(tensor, box, dtype), (Piece(0, change, tuple(map(len, box)), None, (), at, steps),))
+            yield _BoxRead(_box(tensor, box, dtype), (BoxCopy(0, change, tuple(map(len, box)), None, (), at, steps),))
         return
     grain = (1,) * len(tensor.form.shape) if tensor.form.view is None else tensor.form.view.grain
     for group in _near(list(enumerate(members)), grain):
@@ -233,10 +233,10 @@ def _cuts(tensor: Part, members: Sequence[_Use], dtype: np.dtype) -> Iterator[_C
             box = hull([part for _, _, part in inside])
             pieces = tuple([piece for n, use, _ in inside for piece in _pieces(n, use, box)])
             if pieces:
-                yield _Cut(_box(tensor, box, dtype), pieces)
+                yield _BoxRead(_box(tensor, box, dtype), pieces)
 
 
-def _box(tensor: Part, box: Box, dtype: np.dtype) -> ComputedBox:
+def _box(tensor: StoredTensor, box: Box, dtype: np.dtype) -> ComputedBox:
     made = box_of(tensor, box, dtype)
     assert isinstance(made, ComputedBox), "a tensor that is stored is no business of this module"
     return made
@@ -245,20 +245,20 @@ def _box(tensor: Part, box: Box, dtype: np.dtype) -> ComputedBox:
 def _steps(use: _Use) -> Shape | None:
     """The strides in the leaf of each axis of the tensor, where a use takes all of its box, axis by axis."""
     strides, steps = row_major(use.index_map.leaf_shape), [0] * len(use.box)
-    for atom in use.index_map.atoms:
-        if atom.extent == 1:
+    for loop in use.index_map.loops:
+        if loop.extent == 1:
             continue
-        if atom.key_step != 1 or steps[atom.key_axis] or len(use.box[atom.key_axis]) != atom.extent:
+        if loop.key_step != 1 or steps[loop.key_axis] or len(use.box[loop.key_axis]) != loop.extent:
             return None
-        steps[atom.key_axis] = atom.leaf_step * strides[atom.leaf_axis]
+        steps[loop.key_axis] = loop.leaf_step * strides[loop.leaf_axis]
     return tuple(steps) if prod(map(len, use.box)) == use.index_map.count else None
 
 
-def _pieces(number: int, use: _Use, box: Box) -> Iterator[Piece]:
+def _pieces(number: int, use: _Use, box: Box) -> Iterator[BoxCopy]:
     start, shape = tuple(r.start for r in box), tuple(map(len, box))
     for found in cut(use.index_map.back, start, shape):
         extents, key, place = strided(found.back)
-        yield Piece(number, use.change, extents, key.offset, key.strides, place.offset, place.strides)
+        yield BoxCopy(number, use.change, extents, key.offset, key.strides, place.offset, place.strides)
 
 
 def hull(boxes: Sequence[Box]) -> Box:

@@ -60,7 +60,7 @@ class Moves:
         return count
 
 
-class Change:
+class ScaleAdd:
     """What becomes of values on their way: `values * scale + add`, or nothing where a tie compares them."""
 
     __slots__ = ("add", "scale", "tie")
@@ -74,7 +74,7 @@ class Change:
         return self.scale == 1 and self.add == 0 and not self.tie
 
 
-class Rows:
+class KeyRows:
     """Rows of one term of a block: keys and leaves by number, and where the map starts in each."""
 
     __slots__ = ("key_starts", "keys", "leaf_starts", "leaves")
@@ -83,19 +83,19 @@ class Rows:
         self.keys, self.leaves, self.key_starts, self.leaf_starts = keys, leaves, key_starts, leaf_starts
 
     @classmethod
-    def joined(cls, parts: Sequence[Rows]) -> Rows:
+    def joined(cls, parts: Sequence[KeyRows]) -> KeyRows:
         """One part after the other."""
         if len(parts) == 1:
             return parts[0]
         columns = ([part.keys, part.leaves, part.key_starts, part.leaf_starts] for part in parts)
         return cls(*map(np.concatenate, zip(*columns, strict=True)))
 
-    def at(self, rows: Numbers) -> Rows:
+    def at(self, rows: Numbers) -> KeyRows:
         """Some of them."""
-        return Rows(self.keys[rows], self.leaves[rows], self.key_starts[rows], self.leaf_starts[rows])
+        return KeyRows(self.keys[rows], self.leaves[rows], self.key_starts[rows], self.leaf_starts[rows])
 
 
-def moves(index_map: IndexMap, rows: Rows, key_strides: Shape | None = None) -> Moves:
+def moves(index_map: IndexMap, rows: KeyRows, key_strides: Shape | None = None) -> Moves:
     """Rows that all have one map, over C-contiguous memory; `key_strides` are the tensors', stored otherwise."""
     extents, key, leaf = strided(index_map, key_strides)
     in_key = _offsets(rows.key_starts, row_major(index_map.key_shape) if key_strides is None else key_strides)
@@ -127,7 +127,7 @@ class Read:
         self.file, self.offset, self.key, self.parts, self.nbytes = file, offset, key, parts, nbytes
 
 
-class Runs:
+class ByteRuns:
     """Runs of bytes, column by column; leaves, files and keys by number.
 
     Run `n` is `lengths[n]` bytes of a key, from `offsets[n]` on in its file, and goes to `starts[n]` of its leaf.
@@ -141,20 +141,20 @@ class Runs:
         self.leaves, self.files, self.offsets, self.starts = leaves, files, offsets, starts
         self.lengths, self.keys = lengths, keys
 
-    def at(self, chosen: Column | npt.NDArray[np.bool_] | slice) -> Runs:
+    def at(self, chosen: Column | npt.NDArray[np.bool_] | slice) -> ByteRuns:
         """Some of them."""
-        return Runs(*[column[chosen] for column in self.columns()])
+        return ByteRuns(*[column[chosen] for column in self.columns()])
 
     def rows(self) -> Iterator[tuple[int, int, int, int, int, int]]:
         """One by one."""
         return zip(*[column.tolist() for column in self.columns()], strict=True)
 
     def columns(self) -> tuple[Column, Column, Column, Column, Column, Column]:
-        """All columns, as `Runs` takes them."""
+        """All columns, as `ByteRuns` takes them."""
         return self.leaves, self.files, self.offsets, self.starts, self.lengths, self.keys
 
 
-def runs(moves: Moves, itemsize: int, specs: Table, ranks: Numbers) -> Runs:
+def runs(moves: Moves, itemsize: int, specs: Table, ranks: Numbers) -> ByteRuns:
     """Contiguous moves as runs; `ranks` are those of the files among all read."""
     numbers = moves.keys
     outer, length = _split(moves)
@@ -162,7 +162,7 @@ def runs(moves: Moves, itemsize: int, specs: Table, ranks: Numbers) -> Runs:
     in_key = np.array(moves.key_strides[: len(outer)], np.int64) @ grid
     in_leaf = np.array(moves.leaf_strides[: len(outer)], np.int64) @ grid
     each, count = grid.shape[1], len(numbers)
-    return Runs(
+    return ByteRuns(
         np.repeat(moves.leaves, each),
         np.repeat(ranks[specs.ranks[numbers]], each),
         (specs.offsets[numbers][:, None] + (moves.key_starts[:, None] + in_key) * itemsize).ravel(),
@@ -192,13 +192,13 @@ def _split(moves: Moves) -> tuple[tuple[int, ...], int]:
 
 
 def reads(
-    found: Sequence[Runs], leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int
+    found: Sequence[ByteRuns], leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int
 ) -> Iterator[Read | Scatter]:
     """All runs in the order of the files, neighbours read together, `most` bytes at once; names by number."""
     runs = (
         found[0]
         if len(found) == 1
-        else Runs(*map(np.concatenate, zip(*[each.columns() for each in found], strict=True)))
+        else ByteRuns(*map(np.concatenate, zip(*[each.columns() for each in found], strict=True)))
     )
     if not _sorted(runs):
         runs = runs.at(np.lexsort((runs.offsets, runs.files)))
@@ -214,14 +214,14 @@ def reads(
     yield from _singly(runs if alone.all() else runs.at(alone), leaves, keys, files, most)
 
 
-def _sorted(runs: Runs) -> bool:
+def _sorted(runs: ByteRuns) -> bool:
     """Whether runs stand in the order of the files already, as those of one leaf mostly do."""
     rank, offset = runs.files, runs.offsets
     later = (rank[1:] > rank[:-1]) | ((rank[1:] == rank[:-1]) & (offset[1:] >= offset[:-1]))
     return bool(later.all())
 
 
-def _merged(runs: Runs) -> Runs:
+def _merged(runs: ByteRuns) -> ByteRuns:
     """Runs that touch both in the file and in the leaf, as one."""
     new = np.ones(len(runs.leaves), bool)
     new[1:] = (
@@ -233,12 +233,12 @@ def _merged(runs: Runs) -> Runs:
     return merged
 
 
-def _apart(runs: Runs) -> npt.NDArray[np.bool_]:
+def _apart(runs: ByteRuns) -> npt.NDArray[np.bool_]:
     """Whether each run but the first does not follow the one before it in the file."""
     return (runs.files[1:] != runs.files[:-1]) | (runs.offsets[1:] != runs.offsets[:-1] + runs.lengths[:-1])
 
 
-def _dense(runs: Runs) -> Iterator[tuple[int, int]]:
+def _dense(runs: ByteRuns) -> Iterator[tuple[int, int]]:
     """Stretches of many short runs that follow one another in a file, each of about a chunk: first and stop."""
     short = runs.lengths < _RUN
     if not short.any():
@@ -258,7 +258,9 @@ def _dense(runs: Runs) -> Iterator[tuple[int, int]]:
             yield first, stop
 
 
-def _singly(runs: Runs, leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int) -> Iterator[Read]:
+def _singly(
+    runs: ByteRuns, leaves: Sequence[str], keys: Sequence[str], files: Sequence[str], most: int
+) -> Iterator[Read]:
     """Runs that are read into their places, one by one or several as the buffers of one read."""
     pending: list[tuple[str, int, int]] = []
     file, first, stop, nbytes, key = -1, 0, -1, 0, -1

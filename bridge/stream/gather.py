@@ -15,12 +15,12 @@ from bridge.mapping.indexmap import IndexMap, Shape, Strided, strided
 from bridge.mapping.shard import cut
 from bridge.mapping.template import ArraySpec
 from bridge.stream.convert import restore
-from bridge.stream.direct import Rows, moves
+from bridge.stream.direct import KeyRows, moves
 
 _CHUNK = 8 << 20
 
 
-class Part(Protocol):
+class Shard(Protocol):
     """A box of a leaf that this process has: all of the leaf, or a device's shard."""
 
     start: Shape
@@ -32,7 +32,7 @@ class Part(Protocol):
         ...
 
 
-class Whole:
+class HostLeaf:
     """A leaf that is an array in the host's memory."""
 
     def __init__(self, array: np.ndarray, start: Shape | None = None) -> None:
@@ -74,13 +74,13 @@ class TermRows:
         block, term = self.block, self.term
         if self.zero or block.scale != 1 or block.add != 0 or not term.index_map.whole_key:
             return None
-        found = moves(term.index_map, Rows(term.keys.numbers, block.leaves.numbers, term.starts, block.starts))
+        found = moves(term.index_map, KeyRows(term.keys.numbers, block.leaves.numbers, term.starts, block.starts))
         if len(found.extents) > 1 or not {*found.key_strides, *found.leaf_strides} <= {1}:
             return None
         return found.leaf_starts.tolist()
 
 
-class Piece:
+class LeafElements:
     """Elements of a key that a leaf holds: one row of many."""
 
     __slots__ = ("row", "rows")
@@ -104,20 +104,20 @@ class Piece:
         return self.rows.zero
 
 
-def pieces(blocks: Iterable[Block]) -> dict[str, list[Piece]]:
+def pieces(blocks: Iterable[Block]) -> dict[str, list[LeafElements]]:
     """For every key that a plan reads, where its elements are. A copy is where they come from if nothing else is."""
-    found: dict[str, list[Piece]] = {}
-    copies: dict[str, list[Piece]] = {}
+    found: dict[str, list[LeafElements]] = {}
+    copies: dict[str, list[LeafElements]] = {}
     for block in blocks:
         into = copies if block.copy else found
         terms = [(list(term.keys), TermRows(block, term, zero=n > 0)) for n, term in enumerate(block.terms)]
         for row in range(len(block)):
             for keys, rows in terms:
-                into.setdefault(keys[row], []).append(Piece(rows, row))
+                into.setdefault(keys[row], []).append(LeafElements(rows, row))
     return {key: _enough(held) for key, held in copies.items()} | found
 
 
-def _enough(held: Sequence[Piece]) -> list[Piece]:
+def _enough(held: Sequence[LeafElements]) -> list[LeafElements]:
     """As many pieces, of copies that hold the same elements, as it takes to have all of them: the first count."""
     wanted, count = prod(held[0].index_map.key_shape), 0
     for number, piece in enumerate(held):
@@ -137,7 +137,9 @@ def exact_keys(blocks: Iterable[Block], specs: Mapping[str, ArraySpec], lossy: C
     return found
 
 
-def raw(held: Sequence[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype) -> np.ndarray | memoryview:
+def raw(
+    held: Sequence[LeafElements], leaves: Mapping[str, Sequence[Shard]], dtype: np.dtype
+) -> np.ndarray | memoryview:
     """One key's tensor in `dtype`, to be written: its bytes where they lie in the host's memory, else as `gather`.
 
     **Raises:** `CheckpointError` where a value does not fit into `dtype`.
@@ -147,14 +149,14 @@ def raw(held: Sequence[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.d
         row, rows = held[0].row, held[0].rows
         parts = leaves[rows.leaves[row]]
         whole = parts[0] if len(parts) == 1 else None
-        if isinstance(whole, Whole) and whole.dtype == dtype and whole.shape == rows.term.index_map.leaf_shape:
+        if isinstance(whole, HostLeaf) and whole.dtype == dtype and whole.shape == rows.term.index_map.leaf_shape:
             start = starts[row] * dtype.itemsize
             return whole.raw[start : start + rows.count * dtype.itemsize]
     return gather(held, leaves, dtype)
 
 
 def gather(
-    held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype, into: np.ndarray | None = None
+    held: Iterable[LeafElements], leaves: Mapping[str, Sequence[Shard]], dtype: np.dtype, into: np.ndarray | None = None
 ) -> np.ndarray:
     """One key's tensor in `dtype`: a view of a leaf where it is one, else an array of its own.
 
@@ -171,7 +173,9 @@ def gather(
     return out
 
 
-def agrees(copy: Piece, held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype) -> bool:
+def agrees(
+    copy: LeafElements, held: Iterable[LeafElements], leaves: Mapping[str, Sequence[Shard]], dtype: np.dtype
+) -> bool:
     """Whether a copy has, in `dtype`, the very bits of one key's tensor that other leaves hold."""
     tensor = gather(held, leaves, dtype)
     written = tensor.copy()
@@ -181,7 +185,7 @@ def agrees(copy: Piece, held: Iterable[Piece], leaves: Mapping[str, Sequence[Par
 
 
 def runs(
-    held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]], dtype: np.dtype
+    held: Iterable[LeafElements], leaves: Mapping[str, Sequence[Shard]], dtype: np.dtype
 ) -> Iterator[tuple[int, np.ndarray]]:
     """What `leaves` have of one key's tensor in `dtype`, where other processes have the rest.
 
@@ -213,7 +217,7 @@ def runs(
                 yield first * row + low, flat[low:high]
 
 
-def count(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]]) -> int:
+def count(held: Iterable[LeafElements], leaves: Mapping[str, Sequence[Shard]]) -> int:
     """How many elements of one key's tensor `leaves` have."""
     return sum(move.index_map.count for move in _moves(held, leaves))
 
@@ -221,8 +225,8 @@ def count(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]]) -> int:
 class _Move(NamedTuple):
     """Elements of a key's tensor, or of a box of it, that a part of a leaf has."""
 
-    piece: Piece
-    part: Part
+    piece: LeafElements
+    part: Shard
     index_map: IndexMap
 
     def within(self, start: Shape, shape: Shape) -> list[_Move]:
@@ -245,7 +249,7 @@ class _Move(NamedTuple):
             _strided(there.reshape(-1), key, extents)[...] = True
 
 
-def _moves(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]]) -> Iterator[_Move]:
+def _moves(held: Iterable[LeafElements], leaves: Mapping[str, Sequence[Shard]]) -> Iterator[_Move]:
     """The elements of a key's tensor, leaf by leaf and part by part; zeros are in no leaf."""
     for piece in held:
         if not piece.zero:
@@ -255,7 +259,7 @@ def _moves(held: Iterable[Piece], leaves: Mapping[str, Sequence[Part]]) -> Itera
                     yield _Move(piece, part, index_map)
 
 
-def _view(piece: Piece, parts: Sequence[Part], dtype: np.dtype) -> np.ndarray | None:
+def _view(piece: LeafElements, parts: Sequence[Shard], dtype: np.dtype) -> np.ndarray | None:
     """The tensor as it lies in the leaf, where it lies there as one run and unchanged."""
     block, index_map = piece.rows.block, piece.index_map
     if piece.zero or block.scale != 1 or block.add != 0 or not index_map.whole_key or len(parts) != 1:

@@ -11,10 +11,10 @@ from bridge.format.table import Form, Table, collector_off
 from bridge.mapping.arrays import Arrays, ArrayTable, Numbers, groups
 from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap
-from bridge.source.bytes import Files as Files
+from bridge.source.bytes import FileSource as FileSource
 from bridge.source.bytes import LocalFile
 from bridge.stream.buffers import CHUNK, CONTIGUOUS, THREADS
-from bridge.stream.direct import Change, Moves, Read, Rows, Runs, is_contiguous, moves, reads, runs
+from bridge.stream.direct import ByteRuns, KeyRows, Moves, Read, ScaleAdd, is_contiguous, moves, reads, runs
 from bridge.stream.run import Progress, run
 
 if TYPE_CHECKING:
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 Job: TypeAlias = "Read | Scatter | TransformRead | ComputedRead | ComputedSum"
 
 
-class Group:
+class RowGroup:
     """Rows of a block whose tensors are stored alike for each term, and whose leaves have one dtype."""
 
     __slots__ = ("block", "dtype", "stored", "terms")
 
-    def __init__(self, block: Block, terms: tuple[Rows, ...], stored: tuple[Form, ...], dtype: np.dtype) -> None:
+    def __init__(self, block: Block, terms: tuple[KeyRows, ...], stored: tuple[Form, ...], dtype: np.dtype) -> None:
         self.block, self.terms, self.stored, self.dtype = block, terms, stored, dtype
 
     @property
@@ -63,7 +63,7 @@ def jobs(blocks: Sequence[Block], specs: Table, *, contiguous: int = CHUNK) -> l
     return made
 
 
-class Sizes(NamedTuple):
+class ReadSizes(NamedTuple):
     """What reads come to: how many bytes they read, and what each of the largest takes besides; not those of alike
     tensors one by one.
     """
@@ -73,10 +73,10 @@ class Sizes(NamedTuple):
 
 
 @collector_off(many=True)
-def sizes(blocks: Sequence[Block], specs: Table) -> Sizes:
+def sizes(blocks: Sequence[Block], specs: Table) -> ReadSizes:
     """The sizes of `jobs`, of which a checkpoint of 100,000 computed tensors has a million."""
     if not blocks:
-        return Sizes(0, ())
+        return ReadSizes(0, ())
     made, computing = _jobs(blocks, specs, CHUNK)
     nbytes, scratch = sum(job.nbytes for job in made), [job.scratch_nbytes for job in made if not isinstance(job, Read)]
     if computing:
@@ -85,10 +85,10 @@ def sizes(blocks: Sequence[Block], specs: Table) -> Sizes:
         for count, total, largest in computed_sizes(computing, specs, blocks[0].leaves.table.names):
             nbytes += total
             scratch += [largest] * min(count, THREADS)
-    return Sizes(nbytes, tuple(sorted(scratch, reverse=True)[:THREADS]))
+    return ReadSizes(nbytes, tuple(sorted(scratch, reverse=True)[:THREADS]))
 
 
-_Computing = list[tuple[Block, Sequence[Rows], np.dtype]]
+_Computing = list[tuple[Block, Sequence[KeyRows], np.dtype]]
 
 
 def _jobs(blocks: Sequence[Block], specs: Table, contiguous: int) -> tuple[list[Job], _Computing]:
@@ -96,8 +96,8 @@ def _jobs(blocks: Sequence[Block], specs: Table, contiguous: int) -> tuple[list[
     files, leaves = sorted(specs.files), blocks[0].leaves.table
     order = {file: rank for rank, file in enumerate(files)}
     ranks = np.array([order[file] for file in specs.files], np.intp)
-    alike: dict[tuple[object, ...], tuple[IndexMap, Form, list[Rows]]] = {}
-    changing: list[tuple[Change, list[Moves]]] = []
+    alike: dict[tuple[object, ...], tuple[IndexMap, Form, list[KeyRows]]] = {}
+    changing: list[tuple[ScaleAdd, list[Moves]]] = []
     computing: _Computing = []
     for group in _groups(blocks, specs, leaves):
         block, maps = group.block, [term.index_map for term in group.block.terms]
@@ -109,15 +109,15 @@ def _jobs(blocks: Sequence[Block], specs: Table, contiguous: int) -> tuple[list[
             alike.setdefault(key, (maps[0], group.stored[0], []))[2].append(group.terms[0])
         else:
             terms = zip(maps, group.terms, group.stored, strict=True)
-            change = Change(block.scale, block.add, block.tie)
+            change = ScaleAdd(block.scale, block.add, block.tie)
             changing.append((change, [moves(index_map, rows, form.strides) for index_map, rows, form in terms]))
-    found: list[Runs] = []
+    found: list[ByteRuns] = []
     for index_map, form, parts in alike.values():
-        together = moves(index_map, Rows.joined(parts), form.strides)
+        together = moves(index_map, KeyRows.joined(parts), form.strides)
         if is_contiguous(together, form.dtype.itemsize):
             found.append(runs(together, form.dtype.itemsize, specs, ranks))
         else:
-            changing.append((Change(), [together]))
+            changing.append((ScaleAdd(), [together]))
     made: list[Job] = list(reads(found, leaves.names, specs.names, files, contiguous)) if found else []
     # The dtype that is stored, its axes in order: most loads change nothing.
     if changing:
@@ -127,7 +127,7 @@ def _jobs(blocks: Sequence[Block], specs: Table, contiguous: int) -> tuple[list[
     return made, computing
 
 
-def _groups(blocks: Sequence[Block], specs: Table, leaves: ArrayTable) -> Iterator[Group]:
+def _groups(blocks: Sequence[Block], specs: Table, leaves: ArrayTable) -> Iterator[RowGroup]:
     """The rows of all blocks, by how they are stored and what is wanted."""
     storages: dict[tuple[object, ...], int] = {}
     first: list[Form] = []
@@ -140,7 +140,7 @@ def _groups(blocks: Sequence[Block], specs: Table, leaves: ArrayTable) -> Iterat
     of_leaf = np.array([dtypes.setdefault(spec.dtype, len(dtypes)) for spec in leaves.specs], np.intp)
     known, count, numbers = list(dtypes), len(first), located(specs)
     for block in blocks:
-        terms = [Rows(numbers(t.keys), block.leaves.numbers, t.starts, block.starts) for t in block.terms]
+        terms = [KeyRows(numbers(t.keys), block.leaves.numbers, t.starts, block.starts) for t in block.terms]
         labels = of_leaf[leaves.kinds[block.leaves.numbers]]
         for rows in terms:
             labels = labels * count + of_form[specs.kinds[rows.keys]]
@@ -150,7 +150,7 @@ def _groups(blocks: Sequence[Block], specs: Table, leaves: ArrayTable) -> Iterat
                 label, storage = divmod(label, count)
                 stored.insert(0, first[storage])
             part = terms if len(at) == len(block) else [rows.at(at) for rows in terms]
-            yield Group(block, tuple(part), tuple(stored), known[label])
+            yield RowGroup(block, tuple(part), tuple(stored), known[label])
 
 
 def located(specs: Table) -> Callable[[Arrays], Numbers]:
@@ -174,7 +174,7 @@ _PROBES = 8  # each makes a cold disk read ahead at its place: 32 of them cost a
 def fill(
     blocks: Sequence[Block],
     specs: Table,
-    files: Files,
+    files: FileSource,
     leaves: Mapping[str, np.ndarray],
     *,
     progress: Progress | None = None,
@@ -207,13 +207,13 @@ def fill(
     run(ties, files, leaves, threads=distant or THREADS)
 
 
-def reads_at_once(jobs: Sequence[Job], files: Files) -> int | None:
+def reads_at_once(jobs: Sequence[Job], files: FileSource) -> int | None:
     """How many reads at once serve the files of `jobs` best; None where all are at hand, and it makes no difference."""
     found = [files.byte_source(file).parallel for file in dict.fromkeys(job.file for job in jobs)]
     return max((count for count in found if count is not None), default=None)
 
 
-def is_cold(jobs: Sequence[Job], files: Files) -> bool:
+def is_cold(jobs: Sequence[Job], files: FileSource) -> bool:
     """Whether most of what `jobs` read has to come from a local disk, by probes spread evenly over them.
 
     A disk serves one sequential reader best: a second one breaks its read-ahead (0.37 s where one takes 0.28), while

@@ -15,12 +15,14 @@ from bridge.mapping.block import Block
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.template import Spec
 from bridge.source.bytes import LocalFile
-from bridge.stream.jobs import Files, located
+from bridge.stream.jobs import FileSource, located
 
 _ALIGNED = 64  # where JAX takes memory over without a copy
 
 
-def mapped(blocks: Sequence[Block], specs: Table, files: Files, leaves: Mapping[str, Spec]) -> dict[str, np.ndarray]:
+def mapped(
+    blocks: Sequence[Block], specs: Table, files: FileSource, leaves: Mapping[str, Spec]
+) -> dict[str, np.ndarray]:
     """The leaves that can be mapped, as read-only arrays over the files.
 
     **Arguments:** as for `bridge.stream.fill.fill`, with the leaves' specs instead of their memory.
@@ -51,4 +53,4 @@ def mapped(blocks: Sequence[Block], specs: Table, files: Files, leaves: Mapping[
 def _in_order(index_map: IndexMap) -> bool:
     """Whether a tensor is the leaf as it is: every axis of the one is the same axis of the other, forwards."""
     alike = index_map.key_shape == index_map.leaf_shape and index_map.whole_key
-    return alike and all((a.key_axis, a.key_step, a.leaf_step) == (a.leaf_axis, 1, 1) for a in index_map.atoms)
+    return alike and all((a.key_axis, a.key_step, a.leaf_step) == (a.leaf_axis, 1, 1) for a in index_map.loops)

@@ -16,7 +16,7 @@ from bridge.stream.direct import Read
 if TYPE_CHECKING:
     from bridge.stream.coalesce import CoalescedRead
     from bridge.stream.computed import ComputedRead, ComputedSum
-    from bridge.stream.jobs import Files, Job
+    from bridge.stream.jobs import FileSource, Job
     from bridge.stream.scatter import Scatter
     from bridge.stream.transform import TransformRead
 
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 def run(
     jobs: Sequence[Job | CoalescedRead],
-    files: Files,
+    files: FileSource,
     leaves: Mapping[str, np.ndarray],
     *,
     threads: int = THREADS,
@@ -37,7 +37,7 @@ def run(
 
     **Raises:** the first error of any thread, once all have stopped; nothing is left running.
     """
-    work = _Work(jobs, files, leaves)
+    work = _JobQueue(jobs, files, leaves)
     count = min(threads, len(jobs)) - 1
     workers = [threading.Thread(target=work.guarded, name=f"bridge-read-{n}", daemon=True) for n in range(count)]
     try:
@@ -72,10 +72,12 @@ def _join(workers: Sequence[threading.Thread]) -> None:
         raise
 
 
-class _Work:
+class _JobQueue:
     """The jobs that are left, handed out one at a time."""
 
-    def __init__(self, jobs: Sequence[Job | CoalescedRead], files: Files, leaves: Mapping[str, np.ndarray]) -> None:
+    def __init__(
+        self, jobs: Sequence[Job | CoalescedRead], files: FileSource, leaves: Mapping[str, np.ndarray]
+    ) -> None:
         self.files = files
         self.leaves = leaves
         self.memory = {name: as_bytes(leaf) for name, leaf in leaves.items() if leaf.flags.writeable}
@@ -98,7 +100,7 @@ class _Work:
 
     def drain(self, progress: Progress | None) -> None:
         """Take and carry out jobs until none is left or an error has stopped the work."""
-        scratch = _Scratch()
+        scratch = _CacheScratch()
         while not self.stopped:
             with self.lock:
                 job = next(self.jobs, None)
@@ -117,7 +119,7 @@ class _Work:
             if progress is not None:
                 progress(done, self.total)
 
-    def change(self, job: Changing, scratch: _Scratch) -> None:
+    def change(self, job: Changing, scratch: _CacheScratch) -> None:
         """Read the sources of a job into scratch and let it finish."""
         arrays: list[np.ndarray] = []
         for source, part in zip(job.sources, scratch.parts([source.nbytes for source in job.sources]), strict=True):
@@ -141,7 +143,7 @@ class _Work:
                 raise UntiedError(subject, error.problem, advice, key=job.key) from error
             raise CheckpointError(subject, error.problem, advice) from error
 
-    def several(self, coalesced: CoalescedRead, scratch: _Scratch) -> None:
+    def several(self, coalesced: CoalescedRead, scratch: _CacheScratch) -> None:
         """A few reads for several jobs, and then what there is left to do for each."""
         changing = [job for job in coalesced.jobs if not isinstance(job, Read)]
         parts = iter(scratch.parts([source.nbytes for job in changing for source in job.sources]))
@@ -171,7 +173,7 @@ class _Work:
             raise CheckpointError(f"key {quote(key)}", f": {error.statement}", error.advice) from error
 
 
-class _Scratch:
+class _CacheScratch:
     """Memory of one thread that stays in the processor's cache from job to job."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
-from bridge.source.box import Source
+from bridge.source.box import FileRun
 from bridge.stream.buffers import as_bytes
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Column: TypeAlias = "npt.NDArray[np.int64]"
 
 
-class Runs(NamedTuple):
+class LeafRuns(NamedTuple):
     """Runs of one length for one leaf, in bytes: where they start in what was read, and where in the leaf."""
 
     leaf: str
@@ -28,11 +28,11 @@ class Runs(NamedTuple):
 class Scatter(NamedTuple):
     """A stretch of a file and the runs in it. A copy by numpy costs less than a buffer of its own for each run."""
 
-    source: Source
-    runs: Sequence[Runs]
+    source: FileRun
+    runs: Sequence[LeafRuns]
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[FileRun, ...]:
         """The stretch."""
         return (self.source,)
 
@@ -81,14 +81,14 @@ def scattered(
     file, first, key = at
     step = int(length.max()) + 1
     kind = owner * step + length
-    found: list[Runs] = []
+    found: list[LeafRuns] = []
     order = np.argsort(kind, kind="stable")
     heads = np.flatnonzero(np.diff(kind[order], prepend=-1))
     kinds: list[int] = kind[order[heads]].tolist()
     for each, members in zip(kinds, np.split(order, heads[1:]), strict=True):
-        found.append(Runs(leaves[each // step], each % step, offset[members] - first, start[members]))
+        found.append(LeafRuns(leaves[each // step], each % step, offset[members] - first, start[members]))
     nbytes = int(offset[-1] + length[-1] - first)
-    return Scatter(Source(file, first, nbytes, key, np.dtype(np.uint8)), found)
+    return Scatter(FileRun(file, first, nbytes, key, np.dtype(np.uint8)), found)
 
 
 def _windows(flat: np.ndarray, length: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.source.box import Source
+from bridge.source.box import FileRun
 
 
 class SourcedRead:
@@ -10,7 +10,7 @@ class SourcedRead:
 
     __slots__ = ("key", "nbytes", "sources")
 
-    def __init__(self, key: str, sources: tuple[Source, ...]) -> None:
+    def __init__(self, key: str, sources: tuple[FileRun, ...]) -> None:
         self.key, self.sources = key, sources
         self.nbytes = sum([source.nbytes for source in sources])
 

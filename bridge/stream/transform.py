@@ -10,11 +10,11 @@ import numpy as np
 
 from bridge.format.spec import TensorSpec
 from bridge.format.table import Table
-from bridge.source.box import Source
+from bridge.source.box import FileRun
 from bridge.source.bytes import worth_skipping
 from bridge.stream.buffers import CHUNK
 from bridge.stream.convert import assign, check_equal, combine
-from bridge.stream.direct import Change, Moves, view
+from bridge.stream.direct import Moves, ScaleAdd, view
 from bridge.stream.sourced import SourcedRead
 
 Shape = tuple[int, ...]
@@ -23,11 +23,11 @@ _COMPUTED = CHUNK // 8
 """Bytes of a chunk that is computed with, or compared: its values are there a few times over, and widened."""
 
 
-class Piece(NamedTuple):
+class RunCopy(NamedTuple):
     """Elements of a run in scratch and their place in a leaf, all in elements."""
 
     leaf: str
-    change: Change
+    change: ScaleAdd
     extents: Shape
     start: int
     strides: Shape
@@ -35,7 +35,7 @@ class Piece(NamedTuple):
     leaf_strides: Shape
 
 
-Cut: TypeAlias = tuple[int, int, list[Piece]]
+Cut: TypeAlias = tuple[int, int, list[RunCopy]]
 """Elements `[low, high)` of a tensor, and its pieces there, which count their start from `low`."""
 
 
@@ -44,7 +44,7 @@ class TransformRead(SourcedRead):
 
     __slots__ = ("pieces",)
 
-    def __init__(self, sources: tuple[Source, ...], pieces: tuple[Piece, ...]) -> None:
+    def __init__(self, sources: tuple[FileRun, ...], pieces: tuple[RunCopy, ...]) -> None:
         super().__init__(sources[0].key, sources)
         self.pieces = pieces
 
@@ -80,11 +80,11 @@ class TransformRead(SourcedRead):
 
 
 def transformed(
-    changing: Sequence[tuple[Change, list[Moves]]], specs: Table, leaves: Sequence[str]
+    changing: Sequence[tuple[ScaleAdd, list[Moves]]], specs: Table, leaves: Sequence[str]
 ) -> list[TransformRead]:
     """Rows whose bytes change; leaves by number. What several of them take from one tensor is read once."""
     found: list[TransformRead] = []
-    single: list[tuple[Change, Moves]] = []
+    single: list[tuple[ScaleAdd, Moves]] = []
     uses = np.zeros(len(specs), np.intp)
     for change, terms in changing:
         if len(terms) > 1:
@@ -94,9 +94,9 @@ def transformed(
             np.add.at(uses, terms[0].keys, 1)
     # Tensors of one form are cut alike, and most have a form in common with others.
     cuts: dict[tuple[object, ...], list[Cut]] = {}
-    shared: dict[tuple[int, object], list[Piece]] = {}
+    shared: dict[tuple[int, object], list[RunCopy]] = {}
     for change, term in single:
-        whole = Piece("", change, term.extents, 0, term.key_strides, 0, term.leaf_strides)
+        whole = RunCopy("", change, term.extents, 0, term.key_strides, 0, term.leaf_strides)
         columns = term.keys.tolist(), term.leaves.tolist(), term.key_starts.tolist(), term.leaf_starts.tolist()
         rows: Iterator[tuple[int, int, int, int]] = zip(*columns, strict=True)
         for number, leaf, start, leaf_start in rows:
@@ -111,7 +111,7 @@ def transformed(
             if form not in cuts:
                 cuts[form] = list(_cuts([whole], spec.dtype.itemsize))
             for low, high, ((_, _, extents, _, strides, at, leaf_strides),) in cuts[form]:
-                piece = Piece(leaves[leaf], change, extents, 0, strides, leaf_start + at, leaf_strides)
+                piece = RunCopy(leaves[leaf], change, extents, 0, strides, leaf_start + at, leaf_strides)
                 found.append(TransformRead((_source(key, spec, start + low, start + high),), (piece,)))
     for (number, _), members in shared.items():
         spec, key = specs.spec(number), specs.names[number]
@@ -121,7 +121,7 @@ def transformed(
 
 
 def _sums(
-    change: Change, terms: Sequence[Moves], row: int, specs: Table, leaves: Sequence[str]
+    change: ScaleAdd, terms: Sequence[Moves], row: int, specs: Table, leaves: Sequence[str]
 ) -> Iterator[TransformRead]:
     """One row of a sum, with all of its terms, since none alone is what the leaf holds.
 
@@ -129,7 +129,7 @@ def _sums(
     """
     keys, leaf = [specs.names[int(term.keys[row])] for term in terms], leaves[int(terms[0].leaves[row])]
     whole = [
-        Piece(leaf, change, t.extents, int(t.key_starts[row]), t.key_strides, int(t.leaf_starts[row]), t.leaf_strides)
+        RunCopy(leaf, change, t.extents, int(t.key_starts[row]), t.key_strides, int(t.leaf_starts[row]), t.leaf_strides)
         for t in terms
     ]
     alike = len({(piece.extents, piece.leaf_strides) for piece in whole}) == 1
@@ -147,7 +147,7 @@ def _sums(
         pending += [[_part(piece, axis, n, each) for piece in group] for n in reversed(range(0, extent, each))]
 
 
-def _reordered(array: np.ndarray, piece: Piece, first: Piece) -> np.ndarray:
+def _reordered(array: np.ndarray, piece: RunCopy, first: RunCopy) -> np.ndarray:
     """A term of a sum in the order of the first one: terms may run through the leaf in different orders."""
     values = view(array, piece.start, piece.extents, piece.strides)
     if (piece.extents, piece.leaf_strides) == (first.extents, first.leaf_strides):
@@ -159,10 +159,10 @@ def _reordered(array: np.ndarray, piece: Piece, first: Piece) -> np.ndarray:
     return view(box, first.leaf_start - low, first.extents, first.leaf_strides)
 
 
-def _source(key: str, spec: TensorSpec, start: int, stop: int) -> Source:
+def _source(key: str, spec: TensorSpec, start: int, stop: int) -> FileRun:
     """Elements `[start, stop)` of a tensor."""
     itemsize = spec.dtype.itemsize
-    return Source(spec.file, spec.offset + start * itemsize, (stop - start) * itemsize, key, spec.dtype)
+    return FileRun(spec.file, spec.offset + start * itemsize, (stop - start) * itemsize, key, spec.dtype)
 
 
 def _span(extents: Shape, strides: Shape) -> int:
@@ -170,7 +170,7 @@ def _span(extents: Shape, strides: Shape) -> int:
     return 1 + sum((n - 1) * stride for n, stride in zip(extents, strides, strict=True)) if prod(extents) else 0
 
 
-def _cuts(parts: Sequence[Piece], itemsize: int) -> Iterator[Cut]:
+def _cuts(parts: Sequence[RunCopy], itemsize: int) -> Iterator[Cut]:
     """What is taken from one tensor, cut along its outermost axes into sources of at most one chunk."""
     limit = max((_COMPUTED if not all(piece.change.is_none for piece in parts) else CHUNK) // itemsize, 1)
     pending = [list(parts)]
@@ -194,14 +194,14 @@ def _cuts(parts: Sequence[Piece], itemsize: int) -> Iterator[Cut]:
             pending.append([_part(piece, axis, first, each) for piece in group])
 
 
-def _gapped(group: Sequence[Piece], axis: int, itemsize: int) -> bool:
+def _gapped(group: Sequence[RunCopy], axis: int, itemsize: int) -> bool:
     """Whether what the tensor holds between two steps along `axis` is worth skipping."""
     low = min(piece.start for piece in group)
     run = max(piece.start + _span(piece.extents[axis + 1 :], piece.strides[axis + 1 :]) for piece in group) - low
     return worth_skipping((group[0].strides[axis] - run) * itemsize, run * itemsize)
 
 
-def _part(piece: Piece, axis: int, first: int, count: int) -> Piece:
+def _part(piece: RunCopy, axis: int, first: int, count: int) -> RunCopy:
     """Values `[first, first + count)` of one axis of a piece."""
     extents = (*piece.extents[:axis], min(count, piece.extents[axis] - first), *piece.extents[axis + 1 :])
     start, leaf_start = piece.start + first * piece.strides[axis], piece.leaf_start + first * piece.leaf_strides[axis]

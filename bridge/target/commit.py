@@ -23,7 +23,7 @@ from bridge._errors import SaveError
 from bridge._text import quote
 from bridge.target.existing import INDEX, SINGLE, ExistingCheckpoint, existing_checkpoint, indices, inside, tensor_files
 from bridge.target.explain import explained, sync
-from bridge.target.interrupts import Held
+from bridge.target.interrupts import DeferredInterrupts
 from bridge.target.journal import recover, write_journal
 from bridge.target.stage import Stage, folder_lock, staged, sweep
 
@@ -60,7 +60,7 @@ class Target:
         self.overwrite = overwrite
         self.single = is_one_file(target)
         self.folder = self.path.parent if self.single else self.path
-        with Held(), explained(self.path, "cannot be looked at"):
+        with DeferredInterrupts(), explained(self.path, "cannot be looked at"):
             if self.path.exists() and self.single == self.path.is_dir():
                 kind = "a folder" if self.single else "a file"
                 raise SaveError(
@@ -91,7 +91,7 @@ class Target:
 
         `wanted` is what they would like to be called, `index` their index, if a reader finds them by that.
         """
-        with Held():
+        with DeferredInterrupts():
             if self.single:
                 return [self.path.name], None
             found = set(indices(self.folder))
@@ -124,7 +124,7 @@ class Target:
         with explained(self.path, "cannot be written to"):
             for name in (*files, deciding):
                 sync(stage.path / name)
-        with Held(), explained(self.path, "cannot be written to"), folder_lock(self.folder):
+        with DeferredInterrupts(), explained(self.path, "cannot be written to"), folder_lock(self.folder):
             self.check_free()
             self._check_fresh(files, deciding)
             old = ExistingCheckpoint() if self.single else existing_checkpoint(self.folder)

@@ -15,11 +15,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class Held:
+class DeferredInterrupts:
     """Interrupts that come inside wait for the end. Interrupts reach the main thread alone; in others nothing changes.
 
     ```python
-    with Held() as interrupts:
+    with DeferredInterrupts() as interrupts:
         ...  # they wait
         with interrupts.let_through():
             ...  # they arrive at once
@@ -68,9 +68,9 @@ class Held:
 
 
 class LetThrough:
-    """See `Held.let_through`. A class, since a generator that is cut short would run its end at any time."""
+    """What `DeferredInterrupts.let_through` returns. A generator that is cut short would run its end at any time."""
 
-    def __init__(self, held: Held) -> None:
+    def __init__(self, held: DeferredInterrupts) -> None:
         self._held = held
 
     def __enter__(self) -> None:
@@ -91,7 +91,7 @@ class Descriptor:
     def __init__(self, path: Path, flags: int) -> None:
         self.number = -1
         try:
-            with Held():  # else the number could be lost before it is known
+            with DeferredInterrupts():  # else the number could be lost before it is known
                 self.number = os.open(path, flags | os.O_CLOEXEC, 0o666)
         except BaseException:  # an interrupt that has waited: nobody else knows of this yet
             self.close()
@@ -99,7 +99,7 @@ class Descriptor:
 
     def close(self) -> None:
         """Give it back; twice is no error."""
-        with Held():
+        with DeferredInterrupts():
             number, self.number = self.number, -1
             if number >= 0:
                 os.close(number)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.target.explain import explained
-from bridge.target.interrupts import Held, LetThrough
+from bridge.target.interrupts import DeferredInterrupts, LetThrough
 from bridge.target.journal import recover
 
 _PREFIX = ".eqx-bridge-"
@@ -32,7 +32,7 @@ class Stage:
 
     path: Path
     token: str
-    interrupts: Held
+    interrupts: DeferredInterrupts
 
     def interruptible(self) -> LetThrough:
         """Where the long work is done: an interrupt arrives at once, and then all is cleared."""
@@ -57,7 +57,7 @@ def staged(folder: Path) -> Iterator[Stage]:
 
     **Raises:** `SaveError`.
     """
-    with Held() as interrupts:
+    with DeferredInterrupts() as interrupts:
         made = [path for path in (folder, *folder.parents) if not path.exists()]
         try:
             with explained(folder, "cannot be written to"):
@@ -77,7 +77,7 @@ def staged(folder: Path) -> Iterator[Stage]:
             raise
 
 
-def _make(folder: Path, interrupts: Held) -> tuple[Stage, int]:
+def _make(folder: Path, interrupts: DeferredInterrupts) -> tuple[Stage, int]:
     token = secrets.token_hex(8)
     path = folder / f"{_PREFIX}{token}"
     with folder_lock(folder):
@@ -108,7 +108,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 def sweep(folder: Path) -> None:
     """Remove what writers left in `folder` that are no more. **Raises:** `SaveError`."""
     if folder.is_dir() and any(folder.glob(f"{_PREFIX}*")):
-        with Held(), explained(folder, "cannot be tidied up"), folder_lock(folder):
+        with DeferredInterrupts(), explained(folder, "cannot be tidied up"), folder_lock(folder):
             _sweep(folder)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bridge.torchfile.dtypes import ML_DTYPES, NUMPY_CODES
 from bridge.torchfile.limits import MAX_AXES, MAX_ELEMENTS
-from bridge.torchfile.tokens import Array, Global, NumpyType, Object, Plain
+from bridge.torchfile.tokens import Global, NumpyArray, NumpyType, Object, Plain
 
 if TYPE_CHECKING:
     from bridge.torchfile.machine import Machine
@@ -22,7 +22,7 @@ def new_array(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
     """`_reconstruct(ndarray, (0,), b"b")`: an array that gets its data by BUILD."""
     match args:
         case (Global(path="numpy.ndarray"), _, _):
-            return Array()
+            return NumpyArray()
     return Object(path, called=True)
 
 
@@ -30,7 +30,7 @@ def array_of_bytes(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
     """`_frombuffer(data, dtype, shape, order)`, as protocol 5 has it."""
     match args:
         case (data, dtype, shape, "C" | "F" as order):
-            array = Array()
+            array = NumpyArray()
             _fill(m, array, shape, dtype, order == "F", data)
             return array
     return Object(path, called=True)
@@ -60,7 +60,7 @@ def set_dtype_state(dtype: NumpyType, state: Any) -> None:
             dtype.code = "a structure"
 
 
-def set_array_state(m: Machine, array: Array, state: Any) -> None:
+def set_array_state(m: Machine, array: NumpyArray, state: Any) -> None:
     """`(version, shape, dtype, whether in Fortran's order, data)`."""
     match state:
         case (int(), shape, dtype, bool() as fortran, data):
@@ -69,7 +69,7 @@ def set_array_state(m: Machine, array: Array, state: Any) -> None:
             array.values, array.problem = None, "is a numpy array whose state is none"
 
 
-def _fill(m: Machine, array: Array, shape: Any, dtype: Any, fortran: bool, data: Any) -> None:
+def _fill(m: Machine, array: NumpyArray, shape: Any, dtype: Any, fortran: bool, data: Any) -> None:
     array.values = None
     if not isinstance(dtype, NumpyType):
         array.problem = "is a numpy array without a dtype"

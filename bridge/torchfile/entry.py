@@ -46,7 +46,7 @@ class Refused(NamedTuple):
     advice: str
 
 
-class Tensors(NamedTuple):
+class RootTensors(NamedTuple):
     """The tensors of one root.
 
     - `root`: its path, dots between the keys; empty for the whole file.

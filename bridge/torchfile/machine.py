@@ -39,14 +39,14 @@ class Machine:
         self.stack, self.below, self.memo = [], [], {}
         data = self.data
         try:
-            for spent in range(self._left):
+            for used in range(self._left):
                 position = self.position
                 if position >= self.held:
                     self.held = self.tape.reach(position + 1)
                 opcode = data[position]
                 self.position = position + 1
                 if opcode == _STOP:
-                    self._left -= spent
+                    self._left -= used
                     return self.stack.pop()
                 handler = OPCODES[opcode]
                 if handler is None:

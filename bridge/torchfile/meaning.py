@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from bridge.torchfile.arrays import array_of_bytes, dtype_of, new_array, scalar, set_array_state, set_dtype_state
 from bridge.torchfile.limits import PAIR_NBYTES
-from bridge.torchfile.tokens import Array, Dict, Global, NumpyType, Object, OldText, Plain, Set, Tensor
+from bridge.torchfile.tokens import Dict, Global, NumpyArray, NumpyType, Object, OldText, PickledTensor, Plain, Set
 
 if TYPE_CHECKING:
     from bridge.torchfile.machine import Machine
 
-Meaning = Callable[["Machine", str, tuple[Any, ...]], Any]
+RebuildFunction = Callable[["Machine", str, tuple[Any, ...]], Any]
 
 
 def call(m: Machine, function: Any, args: Any) -> Any:
@@ -47,11 +47,11 @@ def build(m: Machine, value: Any, state: Any) -> None:
     """Give `value` its state, as unpickling does with attributes."""
     if isinstance(value, Object):
         value.state = state
-    elif isinstance(value, Array):
+    elif isinstance(value, NumpyArray):
         set_array_state(m, value, state)
     elif isinstance(value, NumpyType):
         set_dtype_state(value, state)
-    elif isinstance(value, Tensor):
+    elif isinstance(value, PickledTensor):
         value.stated = True
     elif not isinstance(value, (Dict, Set, Plain)):  # attributes of these, such as `_metadata`, are of no use
         m.damaged("attributes for what has none")
@@ -130,7 +130,7 @@ def _size(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
     return Object(path, called=True)
 
 
-def _plain(what: str) -> Meaning:
+def _plain(what: str) -> RebuildFunction:
     def token(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
         return Plain(what)
 
@@ -149,17 +149,17 @@ def _instance(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
 
 
 def _tensor(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
-    return Tensor(path.rpartition(".")[2], args)
+    return PickledTensor(path.rpartition(".")[2], args)
 
 
 def _parameter(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
-    return Tensor("_rebuild_parameter", args) if args else Object(path, called=True)
+    return PickledTensor("_rebuild_parameter", args) if args else Object(path, called=True)
 
 
 _NUMPY = ("numpy.core", "numpy._core")
 _BUILTINS = ("builtins", "__builtin__")
 
-_CLASSES: Mapping[str, Meaning] = MappingProxyType(
+_CLASSES: Mapping[str, RebuildFunction] = MappingProxyType(
     {
         "collections.OrderedDict": _dict,
         "collections.Counter": _dict,
@@ -190,7 +190,7 @@ TRAMPOLINES = (
 )
 """Functions that are given one of those to call."""
 
-CALLS: Mapping[str, Meaning] = MappingProxyType(
+CALLS: Mapping[str, RebuildFunction] = MappingProxyType(
     {
         **_CLASSES,
         "_codecs.encode": _encoded,

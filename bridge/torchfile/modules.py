@@ -9,7 +9,7 @@ from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.torchfile.script import Lists
 from bridge.torchfile.tokens import Dict, Object, Set
-from bridge.torchfile.walk import Walk
+from bridge.torchfile.walk import WalkLimit
 
 _HOOKS = ("_state_dict_hooks", "_state_dict_pre_hooks")
 
@@ -22,7 +22,7 @@ def is_module(value: Any) -> bool:
     )
 
 
-def module_values(name: str, module: Object, walk: Walk) -> Dict | None:
+def module_values(name: str, module: Object, walk: WalkLimit) -> Dict | None:
     """The tensors of an `nn.Module` by the names that `state_dict()` gives them; None for another object.
 
     Modules that change their state dict by hooks are refused. What a class overrides (`state_dict`,
@@ -57,7 +57,7 @@ def module_values(name: str, module: Object, walk: Walk) -> Dict | None:
     return _flattened(module, own, walk) if is_module(module) else None
 
 
-def script_values(name: str, module: Object, lists: Lists, walk: Walk) -> Dict | None:
+def script_values(name: str, module: Object, lists: Lists, walk: WalkLimit) -> Dict | None:
     """The same of a TorchScript module; which of its attributes count stands in `lists`, by class."""
 
     def own(module: Object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -79,7 +79,7 @@ def script_values(name: str, module: Object, lists: Lists, walk: Walk) -> Dict |
 
 
 def _flattened(
-    module: Object, own: Callable[[Object], tuple[Mapping[str, Any], Mapping[str, Any]]], walk: Walk
+    module: Object, own: Callable[[Object], tuple[Mapping[str, Any], Mapping[str, Any]]], walk: WalkLimit
 ) -> Dict:
     """All tensors by their full names: a module's own, then those of its modules, as `state_dict()` orders them."""
     values = Dict()

@@ -13,7 +13,7 @@ from bridge.format.header import Readable
 from bridge.format.table import collector_off
 from bridge.torchfile.archive import Archive, read_archive
 from bridge.torchfile.dtypes import itemsize
-from bridge.torchfile.entry import Tensors
+from bridge.torchfile.entry import RootTensors
 from bridge.torchfile.limits import MAX_PICKLE_NBYTES
 from bridge.torchfile.machine import Machine
 from bridge.torchfile.modules import is_module, module_values, script_values
@@ -21,9 +21,9 @@ from bridge.torchfile.roots import chosen, refuse_rootless, roots, tensors_of
 from bridge.torchfile.script import script_lists
 from bridge.torchfile.stream import MAGIC, read_stream
 from bridge.torchfile.tape import Tape
-from bridge.torchfile.tensors import Place, Reader
+from bridge.torchfile.tensors import EntryReader, LocateStorage
 from bridge.torchfile.tokens import Dict, Object, Storage
-from bridge.torchfile.walk import Found, Walk
+from bridge.torchfile.walk import TensorDict, WalkLimit
 
 HEAD_NBYTES = 512
 """How much of a file's beginning `is_torch_file` wants to see."""
@@ -58,10 +58,10 @@ class TorchFile:
     name: str
     roots: Mapping[str, int]
     metadata: Mapping[str, str]
-    _found: tuple[Found, ...]
-    _reader: Reader
+    _found: tuple[TensorDict, ...]
+    _reader: EntryReader
 
-    def entries(self, root: str | None = None) -> Tensors:
+    def entries(self, root: str | None = None) -> RootTensors:
         """The tensors of one root. The source must still be open: where records lie is asked for here.
 
         **Arguments:**
@@ -69,7 +69,7 @@ class TorchFile:
         - `root`: its path; the dicts below it are flattened, with dots between the keys. None for the one dict that
           holds tensors, where there is only one.
 
-        **Returns:** `Tensors`. `CheckpointError` if the root is not there or not clear, or if the file says of a
+        **Returns:** `RootTensors`. `CheckpointError` if the root is not there or not clear, or if the file says of a
         tensor what cannot be, or has objects of unknown classes among the tensors.
         """
         path = chosen(self.name, self.roots, self._found, root)
@@ -101,7 +101,7 @@ def _read(source: Readable, file: str, *, modules: bool, distant: bool) -> Torch
     raw = bytearray(min(HEAD_NBYTES, source.nbytes))
     source.readinto([memoryview(raw)], 0)
     head = bytes(raw)
-    walk, lists = Walk(source.name), None
+    walk, lists = WalkLimit(source.name), None
     if head[:4] == _ZIP:
         archive = read_archive(source)
         saved, swapped, place = _unpickled(archive), _is_big(archive), _zip_place(archive, distant=distant)
@@ -127,7 +127,7 @@ def _read(source: Readable, file: str, *, modules: bool, distant: bool) -> Torch
     counts = roots(found)
     if not counts:
         refuse_rootless(source.name, saved, None if modules else _module_in(saved))
-    reader = Reader(source.name, file, place, swapped=swapped)
+    reader = EntryReader(source.name, file, place, swapped=swapped)
     return TorchFile(source.name, counts, _metadata(saved), tuple(found), reader)
 
 
@@ -169,11 +169,11 @@ def _is_big(archive: Archive) -> bool:
     return order == b"big"
 
 
-def _stream_place(places: Mapping[str, tuple[int, int]]) -> Place:
+def _stream_place(places: Mapping[str, tuple[int, int]]) -> LocateStorage:
     return lambda storage: places[storage.key]
 
 
-def _zip_place(archive: Archive, *, distant: bool) -> Place:
+def _zip_place(archive: Archive, *, distant: bool) -> LocateStorage:
     def place(storage: Storage) -> tuple[int, int]:
         name, held = f"data/{storage.key}", itemsize(storage.kind)
         promised = storage.numel * held

@@ -10,15 +10,15 @@ from typing import Any, NoReturn
 
 from bridge._errors import CheckpointError
 from bridge._text import plural, quote
-from bridge.torchfile.entry import Entry, Inline, Refused, Tensors
-from bridge.torchfile.tensors import Reader
-from bridge.torchfile.tokens import Array, Dict, Global, Object, Set, Storage, Tensor
-from bridge.torchfile.walk import Found
+from bridge.torchfile.entry import Entry, Inline, Refused, RootTensors
+from bridge.torchfile.tensors import EntryReader
+from bridge.torchfile.tokens import Dict, Global, NumpyArray, Object, PickledTensor, Set, Storage
+from bridge.torchfile.walk import TensorDict
 
 _SHOWN = 20  # roots that a message lists
 
 
-def roots(found: Sequence[Found]) -> dict[str, int]:
+def roots(found: Sequence[TensorDict]) -> dict[str, int]:
     """The dicts that may be meant, by their paths, and how many tensors each holds.
 
     Those with tensors; where there are none, those with numpy arrays. A dict under two names counts once.
@@ -33,7 +33,7 @@ def roots(found: Sequence[Found]) -> dict[str, int]:
     return counts
 
 
-def chosen(name: str, counts: Mapping[str, int], found: Sequence[Found], root: str | None) -> str:
+def chosen(name: str, counts: Mapping[str, int], found: Sequence[TensorDict], root: str | None) -> str:
     """The path of the root that is meant; an error that lists all where that is not clear."""
     if root is None and len(counts) == 1:
         return next(iter(counts))
@@ -52,16 +52,16 @@ def chosen(name: str, counts: Mapping[str, int], found: Sequence[Found], root: s
     )
 
 
-def _below(found: Found, root: str) -> bool:
+def _below(found: TensorDict, root: str) -> bool:
     return root in ("", found.name) or found.name.startswith(f"{root}.")
 
 
-def tensors_of(name: str, found: Sequence[Found], root: str, reader: Reader, *, alone: bool) -> Tensors:
+def tensors_of(name: str, found: Sequence[TensorDict], root: str, reader: EntryReader, *, alone: bool) -> RootTensors:
     """All tensors in the dicts below `root`, dots between the keys, and what else lies beside them.
 
     `alone`: those of the dict at `root` itself, not of the dicts in it.
     """
-    made = Tensors(root, {}, {}, {})
+    made = RootTensors(root, {}, {}, {})
     below = [each for each in found if (each.name == root if alone else _below(each, root))]
     parents = {each.path[:depth] for each in found for depth in range(len(each.path) + 1)}
     for each in below:
@@ -78,15 +78,15 @@ def tensors_of(name: str, found: Sequence[Found], root: str, reader: Reader, *, 
     return made
 
 
-def _take(name: str, key: str, value: Any, made: Tensors, reader: Reader, *, walked: bool) -> None:
+def _take(name: str, key: str, value: Any, made: RootTensors, reader: EntryReader, *, walked: bool) -> None:
     """Put one value where it belongs."""
-    if isinstance(value, Tensor):
+    if isinstance(value, PickledTensor):
         entry = reader.entry(key, value)
         if isinstance(entry, Entry):
             made.entries[key] = entry
         else:
             made.refused[key] = entry
-    elif isinstance(value, Array):
+    elif isinstance(value, NumpyArray):
         if value.values is not None:
             made.entries[key] = Inline(value.values)
         else:
@@ -149,10 +149,10 @@ def described(value: Any) -> str:
         int: "a number",
         float: "a number",
         Set: "a set",
-        Tensor: "a single tensor",
+        PickledTensor: "a single tensor",
         Storage: "a storage",
     }
-    kinds |= {Array: "a single numpy array", Global: "the name of a class or function"}
+    kinds |= {NumpyArray: "a single numpy array", Global: "the name of a class or function"}
     return kinds.get(type(value), getattr(value, "what", "something else"))
 
 

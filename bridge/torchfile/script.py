@@ -22,17 +22,17 @@ _NAME = re.compile(r'"([^"\\]*)"')
 def script_lists(archive: Archive) -> Lists:
     """The lists of an archive's classes, each file of code read when one of its classes is asked for."""
     files: dict[str, dict[str, list[str]]] = {}
-    spent = 0
+    used = 0
 
     def lists(cls: str) -> list[str] | None:
-        nonlocal spent
+        nonlocal used
         module, _, name = cls.rpartition(".")
         record = f"code/{module.replace('.', '/')}.py"
         if record not in archive.records:
             return None
         if record not in files:
-            text = _inflated(archive, record, MAX_CODE_NBYTES - spent)
-            spent += len(text)
+            text = _inflated(archive, record, MAX_CODE_NBYTES - used)
+            used += len(text)
             files[record] = _parsed(text)
         return files[record].get(name)
 

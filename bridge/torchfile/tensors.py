@@ -17,9 +17,9 @@ from bridge.torchfile.dtypes import DTYPES, itemsize
 from bridge.torchfile.entry import Entry, Refused
 from bridge.torchfile.limits import MAX_AXES, MAX_DEPTH, MAX_ELEMENTS, MAX_EXPANDED_NBYTES
 from bridge.torchfile.meaning import TENSORS, TRAMPOLINES
-from bridge.torchfile.tokens import Global, Storage, Tensor
+from bridge.torchfile.tokens import Global, PickledTensor, Storage
 
-Place = Callable[[Storage], tuple[int, int]]
+LocateStorage = Callable[[Storage], tuple[int, int]]
 """Where the bytes of a storage lie, as (offset, nbytes). A `CheckpointError` if they do not."""
 
 _CANNOT = {
@@ -37,10 +37,10 @@ _TYPES = ("torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter"
 _RESAVE = "Save it as a plain tensor, of another dtype"
 
 
-class Reader:
+class EntryReader:
     """Makes the entries of one file."""
 
-    def __init__(self, name: str, file: str, place: Place, *, swapped: bool) -> None:
+    def __init__(self, name: str, file: str, place: LocateStorage, *, swapped: bool) -> None:
         """**Arguments:**
 
         - `name`: of the file, for messages.
@@ -51,7 +51,7 @@ class Reader:
         self._name, self._file, self._place, self._swapped = quote(name), file, place, swapped
         self._places: dict[str, tuple[int, int]] = {}
 
-    def entry(self, key: str, tensor: Tensor) -> Entry | Refused:
+    def entry(self, key: str, tensor: PickledTensor) -> Entry | Refused:
         """Where a tensor lies, or that it is of a kind that cannot be read; an error if it is not sound."""
         found = self._plain(key, tensor)
         if isinstance(found, Refused):
@@ -67,7 +67,7 @@ class Reader:
             case _:
                 self._unsound(key, "is not made as torch.save makes tensors")
 
-    def _plain(self, key: str, tensor: Tensor) -> Tensor | Refused:
+    def _plain(self, key: str, tensor: PickledTensor) -> PickledTensor | Refused:
         """What parameters and tensors with attributes are made of."""
         for _ in range(MAX_DEPTH):
             if tensor.stated:
@@ -75,7 +75,7 @@ class Reader:
             if tensor.how in _CANNOT:
                 return self._refused(key, *_CANNOT[tensor.how])
             match tensor.how, tensor.args:
-                case "_rebuild_parameter" | "_rebuild_parameter_with_state", (Tensor() as inner, *_):
+                case "_rebuild_parameter" | "_rebuild_parameter_with_state", (PickledTensor() as inner, *_):
                     tensor = inner
                 case "_rebuild_from_type_v2" | "_rebuild_from_type", (
                     Global() as function,
@@ -89,7 +89,7 @@ class Reader:
                     module, _, how = function.path.rpartition(".")
                     if not ((module == "torch._utils" and how in TENSORS) or function.path in TRAMPOLINES):
                         self._unsound(key, f"is made by {quote(function.path)}, which bridge does not call")
-                    tensor = Tensor(how, args)
+                    tensor = PickledTensor(how, args)
                 case _:
                     return tensor
         self._unsound(key, "is nested without end")

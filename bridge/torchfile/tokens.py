@@ -86,7 +86,7 @@ class Storage:
         self.key, self.kind, self.numel, self.window = key, kind, numel, window
 
 
-class Tensor:
+class PickledTensor:
     """A tensor as the pickle makes it: `how` is the function's name, `args` its arguments, unchecked.
 
     `stated`: attributes were set on it afterwards, which can change what it is.
@@ -108,7 +108,7 @@ class NumpyType:
         self.code, self.big = code, False
 
 
-class Array:
+class NumpyArray:
     """A numpy array whose data lies in the pickle; `values` once they have come, or `problem`: why they cannot be."""
 
     __slots__ = ("problem", "values")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from bridge.format.view import Box
 
 
-class Swapped:
+class ByteSwappedView:
     """Numbers whose bytes stand in the other order; of a complex number those of each half."""
 
     def __init__(self, rank: int) -> None:
@@ -28,7 +28,7 @@ class Swapped:
         bits.byteswap(inplace=True)
 
 
-class Held:
+class ArrayView:
     """An array that is in memory since the pickle was read. A byte of the file stands for it among the reads."""
 
     def __init__(self, values: np.ndarray) -> None:

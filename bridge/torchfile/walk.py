@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 from bridge._errors import CheckpointError
 from bridge._text import quote
 from bridge.torchfile.limits import MAX_DEPTH, MAX_NODES
-from bridge.torchfile.tokens import Array, Dict, Object, Tensor
+from bridge.torchfile.tokens import Dict, NumpyArray, Object, PickledTensor
 
 
-class Found(NamedTuple):
+class TensorDict(NamedTuple):
     """A dict that holds `tensors` tensors and `arrays` numpy arrays directly, and the keys that lead to it."""
 
     path: tuple[str, ...]
@@ -28,7 +28,7 @@ class Found(NamedTuple):
         return ".".join(self.path)
 
 
-class Walk:
+class WalkLimit:
     """Counts what is looked at in one file, so that values nested in themselves come to an end."""
 
     def __init__(self, name: str) -> None:
@@ -45,7 +45,7 @@ class Walk:
                 "Do not load it anywhere: it is made by hand",
             )
 
-    def dicts(self, saved: Any, module: Callable[[Object], Dict | None]) -> list[Found]:
+    def dicts(self, saved: Any, module: Callable[[Object], Dict | None]) -> list[TensorDict]:
         """Every dict with tensors or arrays that text keys lead to, in the order of the file.
 
         **Arguments:**
@@ -53,7 +53,7 @@ class Walk:
         - `saved`: what the file holds.
         - `module`: the tensors of an object that is a module, all of them by their full names; None for others.
         """
-        found: list[Found] = []
+        found: list[TensorDict] = []
         waiting: list[tuple[tuple[str, ...], Any]] = [((), saved)]
         while waiting:
             path, value = waiting.pop()
@@ -62,9 +62,9 @@ class Walk:
                 continue
             self.step(len(path), len(values))
             kinds = [type(inner) for inner in values.values()]
-            tensors, arrays = kinds.count(Tensor), kinds.count(Array)
+            tensors, arrays = kinds.count(PickledTensor), kinds.count(NumpyArray)
             if tensors or arrays:
-                found.append(Found(path, values, tensors, arrays))
+                found.append(TensorDict(path, values, tensors, arrays))
             if values is value and (Dict in kinds or Object in kinds):
                 inner = [((*path, key), v) for key, v in values.items() if isinstance(v, (Dict, Object))]
                 waiting += reversed(inner)

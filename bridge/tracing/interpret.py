@@ -55,20 +55,20 @@ Select = Callable[[Mark, jax.Array], jax.Array | None]
 """What to keep of a marked value, inside the loops that the module changes with; `None` for nothing."""
 
 
-class _Held(NamedTuple):
+class _LoopValue(NamedTuple):
     """A value, and the loops with whose steps it changes."""
 
     value: Any
     loops: frozenset[int]
 
 
-class _Place(NamedTuple):
+class _ProgramPoint(NamedTuple):
     """Where in the program a jaxpr is run: the order of its marks begins with `order`; `loops` are around it."""
 
     order: tuple[int | None, ...]
     loops: tuple[int, ...]
 
-    def at(self, *more: int | None) -> _Place:
+    def at(self, *more: int | None) -> _ProgramPoint:
         """A place within."""
         return self._replace(order=self.order + more)
 
@@ -82,17 +82,19 @@ class Interpreter:
 
     def __call__(self, jaxpr: ClosedJaxpr, args: Sequence[Any]) -> tuple[list[Any], list[Met]]:
         """The results of the jaxpr, and what was met, in the order of the program."""
-        held, met = self._run(jaxpr, [_Held(arg, frozenset()) for arg in args], _Place((), ()))
+        held, met = self._run(jaxpr, [_LoopValue(arg, frozenset()) for arg in args], _ProgramPoint((), ()))
         return [one.value for one in held], met
 
-    def _run(self, closed: ClosedJaxpr, args: Sequence[_Held], place: _Place) -> tuple[list[_Held], list[Met]]:
-        jaxpr, consts = closed.jaxpr, [_Held(const, frozenset()) for const in closed.consts]
+    def _run(
+        self, closed: ClosedJaxpr, args: Sequence[_LoopValue], place: _ProgramPoint
+    ) -> tuple[list[_LoopValue], list[Met]]:
+        jaxpr, consts = closed.jaxpr, [_LoopValue(const, frozenset()) for const in closed.consts]
         known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args), strict=True))
         calls: dict[Token, CallOf] = {}
         met: list[Met] = []
 
-        def read(atom: Any) -> _Held:
-            return _Held(atom.val, frozenset()) if isinstance(atom, Literal) else known[atom]
+        def read(atom: Any) -> _LoopValue:
+            return _LoopValue(atom.val, frozenset()) if isinstance(atom, Literal) else known[atom]
 
         for number, equation in enumerate(jaxpr.eqns):
             inputs = [read(atom) for atom in equation.invars]
@@ -105,11 +107,11 @@ class Interpreter:
                 met += found
             else:
                 loops = frozenset[int]().union(*(one.loops for one in inputs))
-                outputs = [_Held(value, loops) for value in self._bound(jaxpr, equation, inputs)]
+                outputs = [_LoopValue(value, loops) for value in self._bound(jaxpr, equation, inputs)]
             known |= dict(zip(equation.outvars, outputs, strict=True))
         return [read(atom) for atom in jaxpr.outvars], met
 
-    def _bound(self, around: Jaxpr, equation: JaxprEqn, inputs: list[_Held]) -> list[Any]:
+    def _bound(self, around: Jaxpr, equation: JaxprEqn, inputs: list[_LoopValue]) -> list[Any]:
         """What one equation gives."""
         atoms = zip(equation.invars, inputs, strict=True)
         values = {atom: one.value for atom, one in atoms if not isinstance(atom, Literal)}
@@ -124,7 +126,7 @@ class Interpreter:
         )
         return jaxpr_as_fun(ClosedJaxpr(one, ()))(*values.values())
 
-    def _mark(self, equation: JaxprEqn, call: CallOf, inputs: list[_Held], place: _Place) -> Iterator[Met]:
+    def _mark(self, equation: JaxprEqn, call: CallOf, inputs: list[_LoopValue], place: _ProgramPoint) -> Iterator[Met]:
         value, *own = inputs
         loops = tuple(any(loop in one.loops for one in own) for loop in place.loops)
         axes = loops + equation.params["axes"]
@@ -133,7 +135,9 @@ class Interpreter:
         if kept is not None:
             yield Met(mark, kept)
 
-    def _equation(self, equation: JaxprEqn, inputs: list[_Held], place: _Place) -> tuple[list[_Held], list[Met]]:
+    def _equation(
+        self, equation: JaxprEqn, inputs: list[_LoopValue], place: _ProgramPoint
+    ) -> tuple[list[_LoopValue], list[Met]]:
         name = equation.primitive.name
         if name == "scan":
             return self._scan(equation, inputs, place)
@@ -144,12 +148,14 @@ class Interpreter:
             _refuse(equation)
         return self._run(inner, inputs, place)
 
-    def _scan(self, equation: JaxprEqn, inputs: list[_Held], place: _Place) -> tuple[list[_Held], list[Met]]:
+    def _scan(
+        self, equation: JaxprEqn, inputs: list[_LoopValue], place: _ProgramPoint
+    ) -> tuple[list[_LoopValue], list[Met]]:
         params, inner = equation.params, equation.params["jaxpr"]
         consts, carried = params["num_consts"], params["num_carry"]
         self.loops += 1
         loop, marks = self.loops, list[Mark]()
-        within = _Place(place.at(None).order, (*place.loops, loop))
+        within = _ProgramPoint(place.at(None).order, (*place.loops, loop))
         changing = [
             frozenset() if n < consts else frozenset() if _is_handed_on(inner.jaxpr, n, consts, carried) else {loop}
             for n in range(len(inputs))
@@ -157,7 +163,7 @@ class Interpreter:
 
         def step(carry: list[Any], xs: list[Any]) -> tuple[list[Any], Any]:
             values = [*(one.value for one in inputs[:consts]), *carry, *xs]
-            held = [_Held(v, i.loops | c) for v, i, c in zip(values, inputs, changing, strict=True)]
+            held = [_LoopValue(v, i.loops | c) for v, i, c in zip(values, inputs, changing, strict=True)]
             outputs, met = self._run(inner, held, within)
             marks[:] = [one.mark for one in met]
             results = [one.value for one in outputs]
@@ -170,15 +176,17 @@ class Interpreter:
             step, start, xs, length=params["length"], reverse=params["reverse"], unroll=params["unroll"]
         )
         loops = frozenset[int]().union(*(one.loops for one in inputs))
-        return [_Held(value, loops) for value in (*carry, *results)], list(map(Met, marks, values))
+        return [_LoopValue(value, loops) for value in (*carry, *results)], list(map(Met, marks, values))
 
-    def _cond(self, equation: JaxprEqn, inputs: list[_Held], place: _Place) -> tuple[list[_Held], list[Met]]:
+    def _cond(
+        self, equation: JaxprEqn, inputs: list[_LoopValue], place: _ProgramPoint
+    ) -> tuple[list[_LoopValue], list[Met]]:
         which, *operands = inputs
         branches, loops = equation.params["branches"], [one.loops for one in operands]
         marks: list[list[Mark]] = []
 
         def run(number: int, values: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-            held = list(map(_Held, values, loops))
+            held = list(map(_LoopValue, values, loops))
             outputs, met = self._run(branches[number], held, place.at(number))
             marks.append([one.mark for one in met])
             return [one.value for one in outputs], [one.value for one in met]
@@ -198,7 +206,7 @@ class Interpreter:
         outputs, kept = jax.lax.switch(which.value, [branch(n) for n in range(len(branches))], *values)
         together = frozenset[int]().union(*(one.loops for one in inputs))
         met = list(map(Met, (mark for part in found for mark in part), kept))
-        return [_Held(value, together) for value in outputs], met
+        return [_LoopValue(value, together) for value in outputs], met
 
 
 def _absent(spec: Any) -> jax.Array:

@@ -24,7 +24,7 @@ _LABEL = "_bridge_label"
 _PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-class Other:
+class OpaqueValue:
     """Stands for what is no array and no plain value: a module, a state, a key, a function."""
 
     __slots__ = ("kind",)
@@ -144,9 +144,9 @@ def _marked(tree: Any, own: tuple[jax.Array, ...], token: Token, start: int) -> 
         if isinstance(leaf, _PLAIN):
             slots.append(leaf)
         elif _is_whole(leaf) or not eqx.is_array(leaf):
-            slots.append(Other(type(leaf).__name__))
+            slots.append(OpaqueValue(type(leaf).__name__))
         elif jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
-            slots.append(Other("key"))
+            slots.append(OpaqueValue("key"))
         else:
             value = mark(jnp.asarray(leaf), own, token=token, slot=start)
             if isinstance(leaf, jax.core.Tracer):  # what is known while tracing stays known

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import bridge
-from bridge.adapters.config import Config
-from bridge.adapters.patterns import Pattern
+from bridge.adapters.config import AdapterConfig
+from bridge.adapters.patterns import ModulePattern
 from tests.adapters.write import adapter, config, peft
 
 CASES = Path(__file__).parent / "cases"
 
 
-def read(**fields: Any) -> Config:
-    return Config.of(config(**fields), subject="'adapter_config.json'")
+def read(**fields: Any) -> AdapterConfig:
+    return AdapterConfig.of(config(**fields), subject="'adapter_config.json'")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ NAMES = st.lists(st.sampled_from(["a", "ab", "q_proj", "1", "12", ".", "b", "x-y
 @given(st.lists(st.lists(PIECES, min_size=1, max_size=4), min_size=1, max_size=3), st.booleans(), st.booleans(), NAMES)
 def test_patterns_match_as_the_expression_would(branches: list[list[str]], start: bool, end: bool, name: str) -> None:
     text = "|".join("^" * start + "".join(pieces) + "$" * end for pieces in branches)
-    assert Pattern(text).matches(name) == (re.match(rf"(.*\.)?({text})$", name) is not None)
+    assert ModulePattern(text).matches(name) == (re.match(rf"(.*\.)?({text})$", name) is not None)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +120,14 @@ def test_patterns_match_as_the_expression_would(branches: list[list[str]], start
 )
 def test_other_expressions_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
-        Pattern(text)
+        ModulePattern(text)
     with pytest.raises(bridge.CheckpointError, match="expressions of strangers are not run"):
         read(rank_pattern={text: 2})
 
 
 def test_no_pattern_takes_long() -> None:
     """What an engine of expressions would try for longer than anybody lives."""
-    pattern, name = Pattern(r"\d+." * 200 + "x"), "1" * 1000
+    pattern, name = ModulePattern(r"\d+." * 200 + "x"), "1" * 1000
     began = time.process_time()
     assert not pattern.matches(name)
     assert time.process_time() - began < 5

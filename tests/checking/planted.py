@@ -12,7 +12,7 @@ import numpy as np
 import bridge
 from bridge.checking.counterparts import counterparts
 from bridge.checking.recording import Recording
-from bridge.checking.whole_events import Beside
+from bridge.checking.whole_events import AlignedCalls
 from bridge.checking.whole_run import judge
 from bridge.checking.whole_try import try_run
 from tests.checking.ports import Mistake, Port, inner, like_of
@@ -60,7 +60,7 @@ def moves(port: Port, mistake: Mistake) -> bool:
 def _last(port: Port, model: Any, plan: bridge.Plan) -> Any:
     recording = Recording.read(port.folder / "run.safetensors")
     pairs = counterparts(recording, model, plan)
-    beside, trace = Beside(recording, pairs), try_run(recording, pairs, model)
+    beside, trace = AlignedCalls(recording, pairs), try_run(recording, pairs, model)
     assert not isinstance(trace, str)
     return [one for one in judge(beside, beside.events(trace)).events if one.event.error is not None][-1]
 

@@ -13,8 +13,8 @@ import bridge
 from bridge.checking.counterparts import Counterparts, counterparts
 from bridge.checking.kept import Kept
 from bridge.checking.recording import Recording
-from bridge.checking.whole_align import Array, Wanted, distance, view
-from bridge.checking.whole_events import Beside
+from bridge.checking.whole_align import RunArray, Wanted, distance, view
+from bridge.checking.whole_events import AlignedCalls
 from bridge.checking.whole_try import try_run
 from bridge.tracing.trace import Trace
 from tests.checking.mistakes import mistakes
@@ -56,7 +56,7 @@ def test_the_run_is_compared_in_rows_and_with_a_trace_of_ones_own_too(
     full = bridge.trace(own.fn, own.model, *own.args)
     sizes = [sum(met.value.size for call in trace.calls for met in call.marks.values()) for trace in (own, full)]
     assert sizes[0] < sizes[1]
-    beside = Beside(recording, pairs)
+    beside = AlignedCalls(recording, pairs)
     mine, theirs = ([(e.at, e.side, e.error is None) for e in beside.events(trace)] for trace in (own, full))
     assert mine == theirs
     (errors, others) = ([e.error for e in beside.events(trace) if e.error is not None] for trace in (own, full))
@@ -101,7 +101,7 @@ def test_columns_of_a_module_are_those_of_a_layer() -> None:
     layer = theirs[..., [4, 1]]
     found = wanted.view(layer.shape)
     assert found is not None
-    got, want = wanted.pair(Array(layer, layer.shape).rows(found, kept))
+    got, want = wanted.pair(RunArray(layer, layer.shape).rows(found, kept))
     np.testing.assert_array_equal(got, want)
     assert got.shape == (3, 2)
 

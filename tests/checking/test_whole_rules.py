@@ -15,7 +15,7 @@ import bridge
 from bridge.checking.counterparts import Counterpart
 from bridge.checking.pieces import pieces_of
 from bridge.checking.whole_heads import as_they_are, halves
-from bridge.checking.whole_rules import Change, exchanged, in_order, leaf_values
+from bridge.checking.whole_rules import RuleChange, exchanged, in_order, leaf_values
 
 RNG = np.random.default_rng(0)
 
@@ -157,4 +157,4 @@ def test_values_are_those_of_a_load(rule: str, tmp_path: Path) -> None:
 def test_a_change_that_makes_no_plan_is_none(tmp_path: Path) -> None:
     plan = planned(tmp_path, layers(x=(4,)), stack(a=(4,)), "h.{l}.x.weight -> a.weight")
     (rule,) = plan.rules
-    assert Change({rule: ("h.{l}.z.weight -> a.weight",)}, "", frozenset(), ()).plan(plan) is None
+    assert RuleChange({rule: ("h.{l}.z.weight -> a.weight",)}, "", frozenset(), ()).plan(plan) is None

@@ -32,7 +32,9 @@ DECODER = SMALL | {"num_key_value_heads": 3}
 FIELDS: dict[str, dict[str, Any]] = {
     "bert": SMALL,
     "roberta": SMALL,
+    "deberta_v2": SMALL | {"relative_attention": True},
     "llama": DECODER,
+    "qwen3_moe": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": DECODER,
     "mixtral": DECODER | {"num_local_experts": 4},
     "gemma3": DECODER | {"head_dim": 8, "sliding_window": 5},
@@ -40,6 +42,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "vit": {name: SMALL[name] for name in SMALL if "max" not in name and "vocab" not in name}
     | {"image_size": 8, "patch_size": 4},
 }
+FIELDS["dinov2"] = {name: FIELDS["vit"][name] for name in FIELDS["vit"] if name != "intermediate_size"}
+FIELDS["resnet"] = {"hidden_sizes": [4, 8], "depths": [1, 1]}
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "a count that is none": ("llama", {"vocab_size": 0}),
     "a number that is none": ("llama", {"rms_norm_eps": "1e-5"}),
@@ -62,14 +66,23 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "heads of BERT": ("bert", {"num_attention_heads": 5}),
     "heads of GPT-2": ("gpt2", {"n_head": 5}),
     "heads of ViT": ("vit", {"num_attention_heads": 5}),
+    "heads of DINOv2": ("dinov2", {"num_attention_heads": 5}),
+    "patches that are no square": ("dinov2", {"patch_size": [4, 2]}),
+    "an MLP without end": ("dinov2", {"mlp_ratio": 1e300}),
+    "a bottleneck too narrow": ("resnet", {"hidden_sizes": [4, 3]}),
     "a patch larger than the image": ("vit", {"patch_size": 9}),
     "layers without order": (
         "gemma3",
         {"num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
     ),
     "two words for tied": ("gemma3", {"text_config": FIELDS["gemma3"], "tie_word_embeddings": False}),
+    "layers that are no numbers": ("qwen3_moe", {"mlp_only_layers": ["0"]}),
     "more experts than there are": ("mixtral", {"num_experts_per_tok": 5}),
     "windows that are not used": ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}),
+    "rows for more distances than there are": ("deberta_v2", {"position_buckets": 40}),
+    "a word that nobody knows": ("deberta_v2", {"pos_att_type": "p2p|c2p"}),
+    "a convolution without a middle": ("deberta_v2", {"conv_kernel_size": 4}),
+    "groups of a convolution": ("deberta_v2", {"conv_groups": 5}),
     "padding without a row": ("roberta", {"pad_token_id": 40}),
 }
 
@@ -231,6 +244,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @situation("models: ViT without a head")
 def _(patch: pytest.MonkeyPatch) -> None:
     abstract("vit", "ViT").logits(jnp.zeros((5, 24)))
+
+
+@situation("models: ResNet without a head")
+def _(patch: pytest.MonkeyPatch) -> None:
+    abstract("resnet", "ResNet").logits(jnp.zeros((8, 1, 1)))
 
 
 @situation("models: ViT and an image of another shape")

@@ -1,4 +1,4 @@
-"""Texts in and out: tokenizers, chat templates, heads, pooling, prompts."""
+"""Texts and images in and out: tokenizers, chat templates, heads, pooling, prompts, pixels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tokenizers.models import WordLevel
 import bridge
 from bridge.models import bert, distilbert, esm, llama
 from bridge.models._chat import rendered
-from bridge.models.classify import TextClassifier
+from bridge.models.classify import ImageClassifier, TextClassifier
 from bridge.models.config import Fields
+from bridge.models.images import ImageProcessor
 from bridge.models.pooling import Pooling
 from bridge.models.rope import Rope
 from bridge.models.sentence import SentenceEncoder
@@ -127,3 +128,60 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     said = {"rope_type": "longrope", "short_factor": ["1"], "long_factor": [2.0]}
     Rope.of(Fields({"rope_scaling": said}), theta=10_000.0, positions=64)
+
+
+@situation("images: a model that classifies none")
+def _(patch: pytest.MonkeyPatch) -> None:
+    ImageClassifier(encoder(), ImageProcessor())
+
+
+@situation("images: without the library")
+def _(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(sys.modules, "PIL", None)
+    ImageProcessor()("a.png")
+
+
+@situation("images: nothing that says how they are prepared")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("m").mkdir()
+    write(Path("m/model.safetensors"), {"a": np.zeros(1, np.float32)})
+    ImageProcessor.from_pretrained("m")
+
+
+@situation("images: a number")
+def _(patch: pytest.MonkeyPatch) -> None:
+    ImageProcessor()(3)  # pyright: ignore[reportArgumentType]
+
+
+@situation("images: an array of floats")
+def _(patch: pytest.MonkeyPatch) -> None:
+    ImageProcessor()(np.zeros((4, 5, 3), np.float32))
+
+
+@situation("images: a file that is none", until="that can be read: ")
+def _(patch: pytest.MonkeyPatch) -> None:
+    Path("a.png").write_bytes(b"no image")
+    ImageProcessor()("a.png")
+
+
+@situation("images: grey where red, green and blue are asked for")
+def _(patch: pytest.MonkeyPatch) -> None:
+    ImageProcessor(rgb=False)(np.zeros((4, 5), np.uint8))
+
+
+def _prepared(what: str, **fields: Any) -> None:
+    @situation(f"images: {what}")
+    def _(patch: pytest.MonkeyPatch) -> None:
+        ImageProcessor.from_dict({"image_processor_type": "ConvNextImageProcessor", **fields})
+
+
+_prepared("a processor that is not known", image_processor_type="DetrImageProcessor")
+_prepared("a size that is too large", size=100_000)
+_prepared("ConvNeXt's height and width", size={"height": 9, "width": 9})
+_prepared("a mean of one channel", image_mean=[0.5])
+
+
+@situation("images: a shorter edge to cut out")
+def _(patch: pytest.MonkeyPatch) -> None:
+    data = {"image_processor_type": "CLIPImageProcessor", "crop_size": {"shortest_edge": 9}}
+    ImageProcessor.from_dict(data)

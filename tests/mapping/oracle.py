@@ -10,7 +10,7 @@ import numpy as np
 
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.rules.rule import Rule, rules_of
 
 Shape = tuple[int, ...]
@@ -52,18 +52,18 @@ def planned(arrays: Mapping[str, np.ndarray], leaves: Mapping[str, np.ndarray] |
         model = Template({name: Spec(leaf.dtype, leaf.shape) for name, leaf in leaves.items()})
     assert model is None or isinstance(model, Template)
     specs = {key: Spec(array.dtype, array.shape) for key, array in arrays.items()}
-    return make_plan(specs, model, Request(rules_of(rules)), source="ckpt/")
+    return make_plan(specs, model, PlanRequest(rules_of(rules)), source="ckpt/")
 
 
 def elements(index_map: IndexMap) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
     """The indices into the tensor, and the same elements' indices into the leaf."""
-    extents = [atom.extent for atom in index_map.atoms]
+    extents = [loop.extent for loop in index_map.loops]
     steps = np.indices(extents) if extents else np.zeros((0,), int)
     key = [np.full(extents, start) for start in index_map.key_start]
     leaf = [np.full(extents, start) for start in index_map.leaf_start]
-    for step, atom in zip(steps, index_map.atoms, strict=True):
-        key[atom.key_axis] = key[atom.key_axis] + step * atom.key_step
-        leaf[atom.leaf_axis] = leaf[atom.leaf_axis] + step * atom.leaf_step
+    for step, loop in zip(steps, index_map.loops, strict=True):
+        key[loop.key_axis] = key[loop.key_axis] + step * loop.key_step
+        leaf[loop.leaf_axis] = leaf[loop.leaf_axis] + step * loop.leaf_step
     return tuple(key), tuple(leaf)
 
 

@@ -15,7 +15,7 @@ def matrix(starts: list[tuple[int, ...]]) -> np.ndarray:
 
 @st.composite
 def coverings(draw: st.DrawFn) -> tuple[tuple[int, ...], list[Boxes]]:
-    """An array of up to three axes, and boxes of one or two atoms along each axis."""
+    """An array of up to three axes, and boxes of one or two loops along each axis."""
     shape = tuple(draw(st.lists(st.integers(0, 6), max_size=3)))
     groups: list[Boxes] = []
     for _ in range(draw(st.integers(0, 3))):
@@ -36,12 +36,12 @@ def _runs(draw: st.DrawFn, extent: int) -> list[tuple[int, int]]:
         return []
     step = draw(st.integers(1, extent - 1))
     count = draw(st.integers(1, (extent - 1) // step + 1))
-    atoms = [(count, draw(st.sampled_from((step, -step))))]
+    loops = [(count, draw(st.sampled_from((step, -step))))]
     if step > 1 and draw(st.booleans()):
         inner = draw(st.integers(1, step))
         if (count - 1) * step + inner <= extent:
-            atoms.append((inner, 1))
-    return atoms
+            loops.append((inner, 1))
+    return loops
 
 
 def _bounds(extent: int, run: tuple[tuple[int, int], ...]) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bridge._text import template
 from bridge.mapping.arrays import repeats
 from bridge.mapping.names import NameIndex, family_text
-from bridge.mapping.pattern import MARK, Pattern, formatted, located
+from bridge.mapping.pattern import MARK, NamePattern, formatted, located
 from bridge.rules.parse import parse_pattern
 from bridge.rules.syntax import Hole
 
@@ -65,7 +65,7 @@ def test_names_are_found_and_written_back(text: str):
     found = [KEYS[number] for number in ids.tolist()]
     assert formatted(name, sizes, columns, len(ids)) == found
     assert len(set(found)) == len(found)
-    assert all(Pattern(name).match(key) is not None for key in found)
+    assert all(NamePattern(name).match(key) is not None for key in found)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge._errors import PlanError, RuleError
-from bridge.mapping.template import Placed, Spec, Template
-from bridge.planning.plan import Request, make_plan
+from bridge.mapping.template import PlacedLayout, Spec, Template
+from bridge.planning.plan import PlanRequest, make_plan
 from bridge.rules.rule import Rule
 
 NAMES = st.sampled_from(
@@ -88,13 +88,13 @@ LAYOUT = (Rule("q [(a|k) x] -> {a|k} [_ x]"), Rule("x + y -> w"), Rule("h -> _")
     st.lists(rules(), max_size=3),
     st.dictionaries(st.sampled_from(KEYS), SHAPES, max_size=6),
     st.none() | st.dictionaries(st.sampled_from([*KEYS, "h.w", "w", "v", "l.w"]), SHAPES, max_size=5),
-    st.sampled_from([(), (Placed("", LAYOUT),), (Placed("h", LAYOUT[:1], 1),)]),
+    st.sampled_from([(), (PlacedLayout("", LAYOUT),), (PlacedLayout("h", LAYOUT[:1], 1),)]),
 )
 def test_a_plan_comes_out(
     texts: list[str],
     keys: dict[str, tuple[int, ...]],
     leaves: dict[str, tuple[int, ...]] | None,
-    placed: tuple[Placed, ...],
+    placed: tuple[PlacedLayout, ...],
 ):
     dtype = np.dtype("f4")
     made: list[Rule] = []
@@ -106,14 +106,15 @@ def test_a_plan_comes_out(
     model = None
     if leaves is not None:
         there = tuple(
-            Placed(p.prefix, tuple(r for r in p.rules if r.leaf is None or _has(p, r, leaves)), p.depth) for p in placed
+            PlacedLayout(p.prefix, tuple(r for r in p.rules if r.leaf is None or _has(p, r, leaves)), p.depth)
+            for p in placed
         )
         model = Template({name: Spec(dtype, shape) for name, shape in leaves.items()}, there)
     specs = {key: Spec(dtype, shape) for key, shape in keys.items()}
-    plan = make_plan(specs, model, Request(tuple(made)), source="ckpt/")
+    plan = make_plan(specs, model, PlanRequest(tuple(made)), source="ckpt/")
     assert str(plan)
     if plan.ok:
-        again = make_plan(specs, model, Request(plan.rules), source="ckpt/")
+        again = make_plan(specs, model, PlanRequest(plan.rules), source="ckpt/")
         assert again == plan, f"{[*map(str, plan.rules)]}\n{plan}\n{again}"
         read = {*plan.keys, *plan.dropped}
         assert read == set(keys)
@@ -122,7 +123,7 @@ def test_a_plan_comes_out(
             plan.check()
 
 
-def _has(placed: Placed, rule: Rule, leaves: dict[str, tuple[int, ...]]) -> bool:
+def _has(placed: PlacedLayout, rule: Rule, leaves: dict[str, tuple[int, ...]]) -> bool:
     assert rule.leaf is not None
     names = ("a", "k") if "{" in str(rule.leaf.name) else (str(rule.leaf.name),)
     return all(placed.leaf(name) in leaves for name in names)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.rules.rule import Rule
 from tests.mapping.oracle import Arrays, Shape, again, loaded, planned, same, saved, tensors
 
@@ -174,7 +174,7 @@ def test_an_alias_is_a_name_too():
 
     def plan(rules: list[str], *names: str) -> Plan:
         return make_plan(
-            {name: Spec(F4, (2,)) for name in names}, model, Request(tuple(map(Rule, rules))), source="ckpt/"
+            {name: Spec(F4, (2,)) for name in names}, model, PlanRequest(tuple(map(Rule, rules))), source="ckpt/"
         )
 
     one = plan([], "seq.0.w", "seq.1.w")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.mapping.pattern import NamePatterns, Pattern, decoded, encoded
+from bridge.mapping.pattern import NamePattern, NamePatterns, decoded, encoded
 from bridge.rules.parse import parse_pattern
 from bridge.rules.syntax import Hole
 
@@ -58,7 +58,7 @@ from bridge.rules.syntax import Hole
     ],
 )
 def test_match(pattern: str, name: str, texts: tuple[str, ...] | None):
-    assert Pattern(parse_pattern(pattern)).match(name) == texts
+    assert NamePattern(parse_pattern(pattern)).match(name) == texts
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from bridge.mapping.block import Block
 from bridge.mapping.pattern import NamePatterns
-from bridge.mapping.shard import Grid, shard
+from bridge.mapping.shard import BoxGrid, shard
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.rules.rule import Rule
-from bridge.stream.direct import Rows, moves, view
+from bridge.stream.direct import KeyRows, moves, view
 
 F4 = np.dtype("f4")
 CASES = {
@@ -34,7 +34,9 @@ CASES = {
 def plan_of(name: str) -> Plan:
     rules, keys, leaves = CASES[name]
     model = Template({leaf: Spec(F4, shape) for leaf, shape in leaves.items()})
-    request = Request(tuple(map(Rule, rules)), allow_missing=NamePatterns.of(()), allow_unexpected=NamePatterns.of(()))
+    request = PlanRequest(
+        tuple(map(Rule, rules)), allow_missing=NamePatterns.of(()), allow_unexpected=NamePatterns.of(())
+    )
     plan = make_plan({key: Spec(F4, shape) for key, shape in keys.items()}, model, request, source="test")
     assert plan.ok, str(plan)
     return plan
@@ -45,7 +47,7 @@ def apply(blocks: list[Block], tensors: dict[str, np.ndarray], out: np.ndarray) 
     written = np.zeros(out.shape, int)
     for block in blocks:
         (one,) = block.terms
-        term = moves(one.index_map, Rows(one.keys.numbers, block.leaves.numbers, one.starts, block.starts))
+        term = moves(one.index_map, KeyRows(one.keys.numbers, block.leaves.numbers, one.starts, block.starts))
         for place, key in enumerate(one.keys):
             values = view(tensors[key].reshape(-1), int(term.key_starts[place]), term.extents, term.key_strides)
             for memory, source in ((out, values), (written, 1)):
@@ -81,7 +83,7 @@ def test_any_grid_of_any_mapping(data: st.DataObject, name: str):
         counts = tuple(data.draw(st.sampled_from([c for c in (1, 2, 3, 4, 6) if n % c == 0])) for n in spec.shape)
         tiles = boxes(spec.shape, counts)
         chosen = data.draw(st.lists(st.sampled_from(tiles), min_size=1, unique=True))
-        for grid in Grid.of(chosen):
+        for grid in BoxGrid.of(chosen):
             cut = [part for block in blocks for part in shard(block, grid) or []]
             memory = apply(cut, tensors, np.zeros(grid.shape, F4))
             for index in np.ndindex(*grid.counts):
@@ -95,21 +97,21 @@ def test_the_whole_leaf_is_one_box(name: str):
     plan, tensors = plan_of(name), tensors_of(name)
     for leaf, spec in plan.leaves.items():
         blocks = [block for block in plan.blocks if set(block.leaves) == {leaf}]
-        grid = Grid((0,) * len(spec.shape), (1,) * len(spec.shape), spec.shape)
+        grid = BoxGrid((0,) * len(spec.shape), (1,) * len(spec.shape), spec.shape)
         cut = [part for block in blocks for part in shard(block, grid) or []]
         whole = apply(blocks, tensors, np.zeros(spec.shape, F4))
         np.testing.assert_array_equal(apply(cut, tensors, np.zeros(grid.shape, F4)).reshape(spec.shape), whole)
 
 
 def test_boxes_side_by_side_are_read_as_one():
-    """Rows over four devices: one map with an atom over the devices, not four maps."""
+    """Rows over four devices: one map with a loop over the devices, not four maps."""
     (block,) = plan_of("stack").blocks
-    grids = Grid.of(boxes((4, 4, 6), (1, 4, 1)))
-    assert grids == [Grid((0, 0, 0), (1, 4, 1), (4, 1, 6))]
+    grids = BoxGrid.of(boxes((4, 4, 6), (1, 4, 1)))
+    assert grids == [BoxGrid((0, 0, 0), (1, 4, 1), (4, 1, 6))]
     assert len(shard(block, grids[0]) or []) == 1
 
 
 def test_boxes_that_form_no_grid_stand_alone():
     tiles = boxes((4, 6), (2, 2))
-    assert len(Grid.of([tiles[0], tiles[3]])) == 2
-    assert len(Grid.of([tiles[0], tiles[1], tiles[0]])) == 1
+    assert len(BoxGrid.of([tiles[0], tiles[3]])) == 2
+    assert len(BoxGrid.of([tiles[0], tiles[1], tiles[0]])) == 1

@@ -44,7 +44,14 @@ class TestBert(EncoderContract):
     prefix = "bert"
     variants = {
         "odd": ODD,
-        "heads of one, relu": ODD | {"hidden_size": 8, "num_attention_heads": 8, "hidden_act": "relu"},
+        "heads of one, three types, relu": ODD
+        | {
+            "hidden_size": 8,
+            "num_attention_heads": 8,
+            "type_vocab_size": 3,
+            "layer_norm_eps": 1e-5,
+            "hidden_act": "relu",
+        },
         "square": ODD | {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 12, "num_attention_heads": 2},
         "types, eps, gelu_new": ODD | {"type_vocab_size": 5, "layer_norm_eps": 1e-3, "hidden_act": "gelu_new"},
     }

@@ -22,7 +22,7 @@ import bridge
 from bridge.cli.memory import forget_peak, peak_nbytes, resident_nbytes
 from bridge.place import staged
 from bridge.place.staged import Staging
-from bridge.stream.batches import Part
+from bridge.stream.batches import LeafBox
 
 MIB = 1 << 20
 BUDGET = 32 * MIB
@@ -49,7 +49,7 @@ class Watched(Staging):
     written = 0
     most = 0
 
-    def send(self, part: Part, memory: np.ndarray, device: Any) -> jax.Array:
+    def send(self, part: LeafBox, memory: np.ndarray, device: Any) -> jax.Array:
         """As it is, and what it must be: copied, and written into the shard that is there."""
         before = self.shards[part.leaf].get(device)
         where = None if before is None else before.unsafe_buffer_pointer()

@@ -12,7 +12,7 @@ import pytest
 from bridge._errors import PlanError
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.planning.policy import DtypePolicy
 from bridge.rules.rule import Rule
 
@@ -37,7 +37,7 @@ def plan(
     **more: Any,
 ) -> Plan:
     model = None if leaves is None else Template({n: spec(s) for n, s in leaves.items()}, kind="Llama", **more)
-    request = Request(tuple(map(Rule, rules)), DtypePolicy.of(dtype), allow_unexpected=NamePatterns.of(allow))
+    request = PlanRequest(tuple(map(Rule, rules)), DtypePolicy.of(dtype), allow_unexpected=NamePatterns.of(allow))
     return make_plan({key: spec(shape) for key, shape in keys.items()}, model, request, source="my-model/")
 
 

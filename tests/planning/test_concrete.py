@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.rules.rule import Rule
 
 LAYERS = 32
@@ -62,7 +62,7 @@ def llama(kind: str) -> tuple[Plan, Template]:
         inner = {f"layers.{n}.{listed(m)}": Spec(F4, s) for n in range(LAYERS) for m, s in SHAPES.items()}
         rules = [rule.replace("-> layers.", "-> layers.{l}.") for rule in RULES]
     model = Template(outer | inner)
-    return make_plan(specs(), model, Request(tuple(map(Rule, rules))), source="llama"), model
+    return make_plan(specs(), model, PlanRequest(tuple(map(Rule, rules))), source="llama"), model
 
 
 @pytest.mark.parametrize("kind", ["stack", "list"])
@@ -71,7 +71,7 @@ def test_a_llama_of_32_layers_has_few_of_them(kind: str):
     assert plan.ok, plan
     assert len(plan.rules) <= 14
     assert not any("*" in str(rule) for rule in plan.rules)
-    assert make_plan(specs(), model, Request(plan.rules), source="llama") == plan
+    assert make_plan(specs(), model, PlanRequest(plan.rules), source="llama") == plan
     assert Plan.from_json(plan.to_json()) == plan
 
 
@@ -85,7 +85,7 @@ def test_a_family_of_leaves_is_few_blocks(kind: str):
 def test_a_number_that_is_a_place_of_a_stack_is_spelled():
     keys = {"a.0.w": Spec(F4, (2,)), "b.w": Spec(F4, (2,))}
     model = Template({"w": Spec(F4, (2, 2))})
-    plan = make_plan(keys, model, Request((Rule("a.{l}.w -> w.{l}"), Rule("b.w -> w.1"))), source="x")
+    plan = make_plan(keys, model, PlanRequest((Rule("a.{l}.w -> w.{l}"), Rule("b.w -> w.1"))), source="x")
     assert plan.ok, plan
-    assert make_plan(keys, model, Request(plan.rules), source="x") == plan
+    assert make_plan(keys, model, PlanRequest(plan.rules), source="x") == plan
     assert any("[1] ..." in str(rule) for rule in plan.rules)

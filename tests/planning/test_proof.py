@@ -9,7 +9,7 @@ import pytest
 
 from bridge.mapping.pattern import NamePatterns
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.planning.policy import DtypePolicy, narrows, refusal
 from bridge.rules.rule import Rule
 from tests.mapping.oracle import planned, tensors
@@ -21,7 +21,7 @@ Shapes = dict[str, tuple[int, ...]]
 def plan(keys: Shapes, leaves: Shapes | None, rules: list[str] = [], **request: object) -> Plan:  # noqa: B006
     model = None if leaves is None else Template({name: Spec(F4, shape) for name, shape in leaves.items()})
     specs = {key: Spec(F4, shape) for key, shape in keys.items()}
-    return make_plan(specs, model, Request(tuple(map(Rule, rules)), **request), source="ckpt/")  # type: ignore[arg-type]
+    return make_plan(specs, model, PlanRequest(tuple(map(Rule, rules)), **request), source="ckpt/")  # type: ignore[arg-type]
 
 
 def test_what_may_be_missing_is_kept():

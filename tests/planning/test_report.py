@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bridge.mapping.template import Placed
+from bridge.mapping.template import PlacedLayout
 from bridge.rules.rule import Rule
 from tests.planning.reports import plan, report, shows
 
@@ -143,7 +143,7 @@ def test_a_layer_too_many():
 
 
 def test_a_layout_s_key():
-    cell = Placed("cell", (Rule("bias_ih [x] + bias_hh [x] -> bias [x]"),))
+    cell = PlacedLayout("cell", (Rule("bias_ih [x] + bias_hh [x] -> bias [x]"),))
     shows(
         report({"cell.bias_ih": (8,)}, {"cell.bias": (8,)}, placed=(cell,)),
         """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge.mapping.template import Placed
+from bridge.mapping.template import PlacedLayout
 from bridge.rules.rule import Rule
 from tests.planning.reports import Shapes, plan, report
 from tests.save.files import write
@@ -82,7 +82,7 @@ def test_rules_that_cannot_be_read_backwards_are_passed_over():
 
 
 def test_the_key_of_a_layout():
-    cell = Placed("cell", (Rule("bias_ih [x] + bias_hh [x] -> bias [x]"),))
+    cell = PlacedLayout("cell", (Rule("bias_ih [x] + bias_hh [x] -> bias [x]"),))
     keys, leaves = {"rnn.bias_ih": (8,)}, {"cell.bias": (8,)}
     assert absent(keys, leaves, "rnn.** -> cell.**", placed=(cell,)) == ["cell.bias   no key 'rnn.bias_hh'"]
 

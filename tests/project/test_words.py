@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,7 @@ IN_NAMES = {
     "relation": "LeafEquation",
     "sender": "BoundRule",
     "serialise": "save",
+    "spent": "consumed",
     "tmp": "what it is for",
     "uncut": "whole",
 }
@@ -39,6 +41,8 @@ IN_TEXTS = {
 }
 # Whose word it is.
 THEIRS = {"scale_attn_by_inverse_layer_idx": "config.json of GPT-2"}
+# A class of one of these names could be anything: say what it is a part of, what holds, what runs.
+NO_CLASS = {"Held", "Part", "Parts", "Piece", "Pieces", "Rows", "Runs"}
 
 
 def tokens(source: str) -> Iterator[tuple[int, str, str]]:
@@ -65,10 +69,33 @@ def wrong(source: str) -> list[str]:
     return found
 
 
+def classes(sources: Mapping[str, str]) -> dict[str, list[str]]:
+    """Where each class is defined, by its name without leading underscores."""
+    found: dict[str, list[str]] = {}
+    for path, source in sources.items():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), []).append(path)
+    return found
+
+
+def ambiguous(found: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Names of several classes, and names that could be anything."""
+    return {name: paths for name, paths in found.items() if len(paths) > 1 or name in NO_CLASS}
+
+
 def test_one_thing_has_one_word() -> None:
     found = {p.relative_to(ROOT).as_posix(): wrong(p.read_text()) for p in sorted((ROOT / "bridge").rglob("*.py"))}
     assert "bridge/mapping/solve.py" in found
     assert {path: each for path, each in found.items() if each} == {}
+
+
+def test_the_name_of_a_class_means_one_thing() -> None:
+    """Each port has its own `Config` and `Block`: `bridge/models` is left out."""
+    paths = {p.relative_to(ROOT).as_posix(): p for p in sorted((ROOT / "bridge").rglob("*.py"))}
+    sources = {path: p.read_text() for path, p in paths.items() if not path.startswith("bridge/models/")}
+    assert len(classes(sources)) > 300
+    assert ambiguous(classes(sources)) == {}
 
 
 @pytest.mark.parametrize(
@@ -77,6 +104,11 @@ def test_one_thing_has_one_word() -> None:
 )
 def test_that_test_can_fail(source: str) -> None:
     assert len(wrong(source)) == 1
+
+
+def test_classes_of_one_name_are_found() -> None:
+    sources = {"a.py": "class Leaf: ...\nclass One: ...", "b.py": "class _Leaf: ...", "c.py": "class _Runs: ..."}
+    assert ambiguous(classes(sources)) == {"Leaf": ["a.py", "b.py"], "Runs": ["c.py"]}
 
 
 def test_the_glossary_is_short() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from bridge._text import template
 from bridge.mapping.indexmap import IndexMap
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.rules.rule import Rule, rules_of
 from tests.proposing.folded import Entry
 
@@ -39,10 +39,10 @@ class Pair:
 def pair(name: str, entries: Sequence[Entry], rules: Any) -> Pair:
     """The model that the rules make of a checkpoint is the model; keys that they do not name are dropped."""
     specs, found = specs_of(entries), rules_of(rules)
-    flat = make_plan(specs, None, Request(found), source=name)
+    flat = make_plan(specs, None, PlanRequest(found), source=name)
     flat.check()
     template = Template(dict(flat.leaves), kind="dict")
-    plan = make_plan(specs, template, Request(found), source=name)
+    plan = make_plan(specs, template, PlanRequest(found), source=name)
     plan.check()
     return Pair(name, specs, found, template, plan)
 
@@ -60,8 +60,8 @@ def moves(plan: Plan) -> dict[str, frozenset[Any]]:
 
 def _elements(index_map: IndexMap) -> tuple[Any, ...]:
     """An index map without axes of one element, which move nothing, and whatever their order."""
-    atoms = sorted(atom for atom in index_map.atoms if atom.extent != 1)
-    return index_map.key_start, index_map.leaf_start, *atoms
+    loops = sorted(tuple(loop) for loop in index_map.loops if loop.extent != 1)
+    return index_map.key_start, index_map.leaf_start, *loops
 
 
 class Verdict(NamedTuple):
@@ -142,22 +142,31 @@ def judged(made: Pair, proposed: Proposed) -> Verdict:
 
 
 def undecidable(plan: Plan) -> set[str]:
-    """Leaves of which headers do not tell all: parts of fused arrays, and arrays that a transposition leaves in shape."""
+    """Leaves of which headers do not tell all: parts of fused arrays, arrays that a transposition leaves in shape, and
+    layers that take turns with others.
+    """
     found: set[str] = set()
-    families: dict[str, set[str]] = {}
+    families: dict[str, dict[str, set[tuple[int, ...]]]] = {}
     for block in plan.blocks:
         for row, leaf in enumerate(block.leaves):
             for key, index_map in block.maps(row):
-                families.setdefault(leaf, set()).add(template(key)[0])
+                text, numbers = template(key)
+                families.setdefault(leaf, {}).setdefault(text, set()).add(numbers)
                 extents = [extent for extent in index_map.key_shape if extent > 1]
                 if not index_map.whole_key or len({*extents}) < len(extents):
                     found.add(leaf)
-    return found | {leaf for leaf, texts in families.items() if len(texts) > 1}
+    found |= {leaf for leaf, texts in families.items() if len(texts) > 1}
+    return found | {leaf for leaf, texts in families.items() if any(map(_apart, texts.values()))}
+
+
+def _apart(numbers: set[tuple[int, ...]]) -> bool:
+    """Whether between numbers others are left out."""
+    return any(max(column) - min(column) >= len(set(column)) for column in zip(*numbers, strict=True))
 
 
 def _followed(made: Pair, rules: Sequence[Rule]) -> dict[str, frozenset[Any]]:
     """What a plan with these rules fills, leaf by leaf, but for what is of another shape or not whole."""
-    plan = make_plan(made.specs, made.template, Request(tuple(rules)), source=made.name)
+    plan = make_plan(made.specs, made.template, PlanRequest(tuple(rules)), source=made.name)
     bad = {problem.name for problem in (*plan.problems.mismatched, *plan.problems.missing)}
     return {leaf: found for leaf, found in moves(plan).items() if leaf not in bad}
 

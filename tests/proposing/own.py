@@ -12,7 +12,7 @@ import jax
 
 from bridge.model.template import take_apart
 from bridge.models._pretrained import ARCHITECTURES
-from bridge.planning.plan import Request, make_plan
+from bridge.planning.plan import PlanRequest, make_plan
 from bridge.rules.rule import rules_of
 from tests.proposing.folded import FOLDER, checkpoint
 from tests.proposing.judge import Pair, specs_of
@@ -34,6 +34,6 @@ def own(name: str) -> tuple[Pair, Any]:
     like = eqx.filter_eval_shape(getattr(module, kind), config, key=jax.random.key(0))
     template, rules = take_apart(like).template, rules_of(module.rules(config))
     specs = specs_of(entries)
-    plan = make_plan(specs, template, Request(rules), source=name)
+    plan = make_plan(specs, template, PlanRequest(rules), source=name)
     plan.check()
     return Pair(name, specs, rules, template, plan), like

@@ -13,7 +13,7 @@ import pytest
 from bridge.mapping.template import Spec
 from bridge.model.kinds import kinds_of
 from bridge.model.template import take_apart
-from bridge.planning.plan import Request, make_plan
+from bridge.planning.plan import PlanRequest, make_plan
 from bridge.proposing import propose
 from bridge.rules.rule import rules_of
 from tests.proposing.trees import Shapes
@@ -46,7 +46,7 @@ def test_layers(make: Callable[[], Any], keys: Shapes) -> None:
     rules = [pair.rule for pair in proposal.pairs] + [drop.rule for drop in proposal.drops]
     assert (proposal.unmatched, proposal.left) == ((), ())
     assert not any("[" in rule for rule in rules)
-    made = make_plan(specs, template, Request(rules_of(rules)), source="the test's")
+    made = make_plan(specs, template, PlanRequest(rules_of(rules)), source="the test's")
     assert made.ok, str(made)
     assert [pair.rule for pair in proposal.pairs if pair.doubt] == []
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import bridge
 from bridge.api.skeleton import skeleton
-from bridge.proposing.tree import Array, Modules, Stack, field_name, module_tree
+from bridge.proposing.tree import Modules, Stack, TensorNode, field_name, module_tree
 from tests.proposing.trees import Shapes, layers, specs
 
 ATTENTION = {f"self.{name}.{part}": (8, 8)[: 2 if part == "weight" else 1] for name in ("query", "key") for part in ("weight", "bias")}  # fmt: skip
@@ -80,7 +80,7 @@ def test_trees() -> None:
     assert isinstance(first, Stack)
     assert (first.count, first.module.path) == (2, ("s", "0", "b", "{}"))
     assert stages.modules[1].sizes == (3, 8, 8, 3, 3)
-    assert isinstance(module_tree(specs({"a": (2,)})).fields["a"], Array)
+    assert isinstance(module_tree(specs({"a": (2,)})).fields["a"], TensorNode)
 
 
 @pytest.mark.parametrize(("segment", "name"), [("q", "q"), ("self", "self_"), ("class", "class_"), ("1x1", "n1x1"), ("x y", "x_y"), ("", "value")])  # fmt: skip

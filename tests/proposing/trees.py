@@ -11,7 +11,7 @@ import numpy as np
 from bridge.mapping.template import Spec, Template
 from bridge.model.kinds import kinds_of
 from bridge.model.template import take_apart
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.proposing import Proposal, propose
 from bridge.rules.rule import rules_of
 
@@ -62,7 +62,7 @@ def guessed(proposal: Proposal) -> dict[str, str]:
 
 def plan(keys: Shapes, leaves: Shapes, rules: Sequence[str]) -> Plan:
     """The plan of rules."""
-    return make_plan(specs(keys), Template(specs(leaves)), Request(rules_of(list(rules))), source="the test's")
+    return make_plan(specs(keys), Template(specs(leaves)), PlanRequest(rules_of(list(rules))), source="the test's")
 
 
 def check(keys: Shapes, leaves: Shapes, rules: Sequence[str]) -> Proposal:

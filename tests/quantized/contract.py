@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.quantized import Form
+from bridge.quantized import QuantizedForm
 from tests.quantized.stored import Tensors, assert_same, found_in, read, whole
 
 DTYPES = (np.dtype(np.float32), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
@@ -114,7 +114,7 @@ class FormatContract:
         found = found_in(two, case.config, modelopt=case.modelopt)
         first, second = found.tensors.values()
         assert first.form is second.form
-        assert isinstance(first.form, Form)
+        assert isinstance(first.form, QuantizedForm)
         assert hash(first.form.view) == hash(self.made(case, first.form.shape)[1].form.view)
 
     def test_scratch_is_bounded(self, case: Case):

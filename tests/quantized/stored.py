@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bridge import CheckpointError
-from bridge.quantized import Found, find
-from bridge.quantized.form import Logical
+from bridge.quantized import QuantizedKeys, find
+from bridge.quantized.logical import Logical
 from bridge.quantized.view import Box
 
 Tensors = Mapping[str, np.ndarray]
@@ -27,7 +27,7 @@ def columns(tensors: Tensors) -> tuple[list[str], list[int], list[Spec]]:
     return list(tensors), [forms.index(spec) for spec in specs], forms
 
 
-def found_in(tensors: Tensors, config: Mapping[str, Any] | None = None, **kwargs: Any) -> Found:
+def found_in(tensors: Tensors, config: Mapping[str, Any] | None = None, **kwargs: Any) -> QuantizedKeys:
     """What is found, with what it needs read for it."""
     found = find(*columns(tensors), config, **kwargs)
     if found.needs:

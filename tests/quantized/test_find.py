@@ -14,7 +14,7 @@ import pytest
 from bridge import CheckpointError
 from bridge.quantized import find
 from bridge.quantized.config import REFUSED
-from bridge.quantized.families import FAMILIES
+from bridge.quantized.formats import FORMATS
 from tests.quantized.stored import Spec, found_in
 
 E4M3, BF16, F32 = np.dtype(ml_dtypes.float8_e4m3fn), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32)
@@ -55,7 +55,7 @@ def test_a_plain_model_is_left_alone(config: Any):
 def test_modules_that_a_quantised_model_left_plain():
     """Without their companions, or without codes, they are plain in a quantised checkpoint too."""
     plain = {key: array for key, array in PLAIN.items() if key.startswith(("norm", "mask", "table", "layer.weight"))}
-    for method in FAMILIES:
+    for method in FORMATS:
         if method in ("gptq", "awq", "mlx", "metal"):
             continue  # a `scales` of theirs says that something is missing
         found = found_in(plain, {"quantization_config": {"quant_method": method, **CONFIGS.get(method, {})}})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bridge import CheckpointError
 from bridge.quantized import find
-from bridge.quantized.families import FAMILIES
+from bridge.quantized.formats import FORMATS
 from tests.quantized.stored import Spec, whole
 
 DTYPES = [
@@ -75,11 +75,11 @@ SENSIBLE = {
 @st.composite
 def checkpoints(draw: st.DrawFn) -> tuple[dict[str, Spec], dict[str, Any]]:
     """Modules that nearly are of one format, and a config that nearly says so."""
-    method = draw(st.sampled_from(sorted(FAMILIES)))
+    method = draw(st.sampled_from(sorted(FORMATS)))
     tensors: dict[str, Spec] = {}
     for base in draw(st.lists(st.sampled_from(["m", "n", "m.self_attn"]), max_size=2, unique=True)):
-        family = FAMILIES[draw(st.just(method) | st.sampled_from(sorted(FAMILIES)))]
-        layout = draw(st.sampled_from(family.layouts))
+        chosen = FORMATS[draw(st.just(method) | st.sampled_from(sorted(FORMATS)))]
+        stored = draw(st.sampled_from(chosen.stored))
         rows, columns = draw(st.sampled_from([(8, 64), (64, 8), (0, 8), (32, 32)]))
         likely = [
             (),
@@ -95,8 +95,8 @@ def checkpoints(draw: st.DrawFn) -> tuple[dict[str, Spec], dict[str, Any]]:
             (1, rows),
         ]
         shapes = st.sampled_from(likely) | SHAPES
-        tensors[base + layout.head] = Spec(draw(st.sampled_from(sorted(layout.dtypes, key=str))), draw(shapes))
-        for endings in layout.roles.values():
+        tensors[base + stored.head] = Spec(draw(st.sampled_from(sorted(stored.dtypes, key=str))), draw(shapes))
+        for endings in stored.roles.values():
             if draw(st.integers(0, 3)):
                 tensors[base + draw(st.sampled_from(endings))] = Spec(draw(st.sampled_from(DTYPES)), draw(shapes))
     fields: dict[str, Any] = {"quant_method": draw(st.just(method) | JUNK)}

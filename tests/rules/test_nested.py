@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge._errors import RuleError
-from bridge.mapping.pattern import Pattern
+from bridge.mapping.pattern import NamePattern
 from bridge.rules.rule import Rule, rules_of
 from tests.errors.promised import text_of
 
@@ -156,4 +156,4 @@ def test_a_key_matches_where_its_rest_matches_within(
     around, within = ".".join((*outer, "**")), ".".join(inner) or "''"
     (flat,) = rules_of((f"{around} -> **", [f"{within} -> x"]))
     key = ".".join((*outer, *rest))
-    assert (Pattern(flat.keys[0].name).match(key) is not None) == (rest == inner)
+    assert (NamePattern(flat.keys[0].name).match(key) is not None) == (rest == inner)

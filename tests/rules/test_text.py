@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bridge._errors import RuleError
 from bridge.mapping.pattern import NamePatterns
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axis, Choice, Hole, Index, Parts, Rest, Selection, Unit, Wild, literal
+from bridge.rules.syntax import Axis, Choice, Hole, Index, JoinedParts, Rest, Selection, UnitAxis, Wild, literal
 
 CANONICAL = [
     "bert.** -> **",
@@ -101,7 +101,7 @@ def test_what_a_rule_is_read_as():
     rule = Rule("h.{(g i[:5])}.*_x [(q|k) ... 1] -> x.{g}.{i}.* [(k|q) 1 ...] ; i=6")
     (key,) = rule.keys
     assert key.name.segments == (("h",), (Hole((Index("g"), Index("i", Selection(stop=5)))),), (Wild(), "_x"))
-    assert key.axes == (Axis((Parts(("q", "k")),)), Rest(), Axis((Unit(),)))
+    assert key.axes == (Axis((JoinedParts(("q", "k")),)), Rest(), Axis((UnitAxis(),)))
     assert rule.leaf is not None
     assert rule.leaf.name.segments == (("x",), (Hole((Index("g"),)),), (Hole((Index("i"),)),), (Wild(),))
     assert rule.sizes == (("i", 6),)

@@ -15,14 +15,14 @@ from safetensors.numpy import save_file
 import bridge
 from bridge.mapping.arrays import Arrays, ArrayTable
 from bridge.mapping.block import Block, MemoryMap, Term
-from bridge.mapping.indexmap import Atom, IndexMap
-from bridge.mapping.shard import Grid
+from bridge.mapping.indexmap import AxisLoop, IndexMap
+from bridge.mapping.shard import BoxGrid
 from bridge.mapping.template import Spec
-from bridge.place.work import Work
+from bridge.place.work import HostBuffers
 from bridge.source.checkpoint import Checkpoint, open_checkpoint
 from bridge.stream.batches import Batches
 from bridge.stream.buffers import batches
-from bridge.stream.gather import Whole, gather, pieces
+from bridge.stream.gather import HostLeaf, gather, pieces
 from bridge.stream.jobs import fill, jobs
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
@@ -35,17 +35,17 @@ RNG = np.random.default_rng(0)
 
 def transposed(key: tuple[int, int]) -> IndexMap:
     rows, columns = key
-    return IndexMap(key, (columns, rows), (0, 0), (0, 0), (Atom(rows, 0, 1, 1, 1), Atom(columns, 1, 1, 0, 1)))
+    return IndexMap(key, (columns, rows), (0, 0), (0, 0), (AxisLoop(rows, 0, 1, 1, 1), AxisLoop(columns, 1, 1, 0, 1)))
 
 
 def straight(key: tuple[int, int]) -> IndexMap:
-    return IndexMap(key, key, (0, 0), (0, 0), tuple(Atom(n, axis, 1, axis, 1) for axis, n in enumerate(key)))
+    return IndexMap(key, key, (0, 0), (0, 0), tuple(AxisLoop(n, axis, 1, axis, 1) for axis, n in enumerate(key)))
 
 
 def halves(key: tuple[int, int]) -> IndexMap:
     """Half of the rows of a tensor, as leaves of their own."""
     half = (key[0] // 2, key[1])
-    return IndexMap(key, half, (0, 0), (0, 0), tuple(Atom(n, axis, 1, axis, 1) for axis, n in enumerate(half)))
+    return IndexMap(key, half, (0, 0), (0, 0), tuple(AxisLoop(n, axis, 1, axis, 1) for axis, n in enumerate(half)))
 
 
 class Case:
@@ -70,7 +70,7 @@ class Case:
         self.expected: dict[str, np.ndarray] = {}
         for n in range(LAYERS):
             tensor = self.tensors[f"h.{n}.w"]
-            parts = np.split(tensor, 2) if half else [tensor if index_map.atoms[0].leaf_axis == 0 else tensor.T]
+            parts = np.split(tensor, 2) if half else [tensor if index_map.loops[0].leaf_axis == 0 else tensor.T]
             for part, values in enumerate(parts):
                 self.expected[f"out.{n}.{part}"] = values.astype(WANTED[n % 5])
 
@@ -83,7 +83,7 @@ def case(request: pytest.FixtureRequest, tmp_path: Path):
 
 
 def test_every_leaf_gets_its_bits(case: Case):
-    work = Work([case.block], case.leaves, {})
+    work = HostBuffers([case.block], case.leaves, {})
     memory = {name: np.empty(spec.shape, spec.dtype) for name, spec in work.buffers.items()}
     fill(work.blocks, case.ckpt.specs, case.ckpt, memory)
     for name, expected in case.expected.items():
@@ -92,7 +92,7 @@ def test_every_leaf_gets_its_bits(case: Case):
 
 
 def test_each_byte_is_read_once(case: Case):
-    work = Work([case.block], case.leaves, {})
+    work = HostBuffers([case.block], case.leaves, {})
     found = jobs(work.blocks, case.ckpt.specs)
     assert sum(job.nbytes for job in found) == sum(tensor.nbytes for tensor in case.tensors.values())
 
@@ -103,7 +103,7 @@ def test_shards_of_some_leaves(case: Case):
     for n, (name, spec) in enumerate(case.leaves.items()):
         box = (spec.shape[0] // 2, spec.shape[1] // 5)
         if n % 3 == 0:
-            grid = Grid((0, box[1]), (1, 3), box)
+            grid = BoxGrid((0, box[1]), (1, 3), box)
             memory.add(name, f"{name}@", Spec(spec.dtype, grid.shape), grid)
         elif n % 3 == 1:
             memory.add(name, name, spec)
@@ -122,7 +122,7 @@ def test_shardings_that_differ_from_leaf_to_leaf(case: Case):
     mesh = Mesh(np.array(jax.devices()[:1]), "x")
     kinds = [None, NamedSharding(mesh, P("x")), NamedSharding(mesh, P(None, "x"))]
     where = {name: kinds[n % 3] for n, name in enumerate(case.leaves)}
-    work = Work([case.block], case.leaves, where)
+    work = HostBuffers([case.block], case.leaves, where)
     memory = {name: np.empty(spec.shape, spec.dtype) for name, spec in work.buffers.items()}
     fill(work.blocks, case.ckpt.specs, case.ckpt, memory)
     for name, array in work.place(memory).items():
@@ -145,7 +145,7 @@ def test_parts_of_a_bounded_size(case: Case, limit: int):
 
 
 def test_the_way_back(case: Case):
-    leaves = {name: [Whole(values)] for name, values in case.expected.items()}
+    leaves = {name: [HostLeaf(values)] for name, values in case.expected.items()}
     for key, held in pieces([case.block]).items():
         tensor = case.tensors[key]
         assert gather(held, leaves, tensor.dtype).tobytes() == tensor.tobytes()

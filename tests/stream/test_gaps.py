@@ -9,9 +9,9 @@ import pytest
 
 from bridge.format.table import Columns, Form, Table
 from bridge.mapping.pattern import NamePatterns
-from bridge.mapping.shard import Grid, shard
+from bridge.mapping.shard import BoxGrid, shard
 from bridge.mapping.template import Spec, Template
-from bridge.planning.plan import Request, make_plan
+from bridge.planning.plan import PlanRequest, make_plan
 from bridge.rules.rule import Rule
 from bridge.stream.jobs import jobs
 
@@ -22,10 +22,10 @@ def read_nbytes(rule: str, key: tuple[int, ...], leaf: tuple[int, ...], box: tup
     """Bytes that are read for one box of the leaf, of which no job is longer than what it saves."""
     forms = [Form(F4, key, math.prod(key) * 4)]
     specs = Table.of(Columns({}, ["w"], np.zeros(1, np.intp), forms, np.zeros(1, np.int64)), file="f", data_start=0)
-    request = Request((Rule(rule),), allow_missing=NamePatterns.of(()), allow_unexpected=NamePatterns.of(()))
+    request = PlanRequest((Rule(rule),), allow_missing=NamePatterns.of(()), allow_unexpected=NamePatterns.of(()))
     plan = make_plan(specs, Template({"w": Spec(dtype, leaf)}), request, source="test")
     assert plan.ok, str(plan)
-    grid = Grid(tuple(r.start for r in box), (1,) * len(box), tuple(map(len, box)))
+    grid = BoxGrid(tuple(r.start for r in box), (1,) * len(box), tuple(map(len, box)))
     cut = [part for block in plan.blocks for part in shard(block, grid) or []]
     return sum(job.nbytes for job in jobs(cut, specs))
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 import bridge
 from bridge.format.table import Table
-from bridge.place.work import Work
+from bridge.place.work import HostBuffers
 from bridge.planning.plan import Plan
 from bridge.source.checkpoint import open_checkpoint
 from bridge.stream.buffers import CHUNK
@@ -27,7 +27,7 @@ def kinds(path: Path, plan: Plan) -> list[type]:
     with open_checkpoint(path) as ckpt:
         assert isinstance(ckpt.specs, Table)
         again = bridge.plan(ckpt, None, plan)
-        return [type(job) for job in jobs(Work(again.blocks, again.leaves, {}).blocks, ckpt.specs)]
+        return [type(job) for job in jobs(HostBuffers(again.blocks, again.leaves, {}).blocks, ckpt.specs)]
 
 
 @pytest.mark.parametrize("layers", [5, 15, 16, 400])
@@ -54,7 +54,7 @@ def test_leaves_of_their_own_are_read_into_their_places(tmp_path: Path):
     loaded = bridge.load(path, like, plan)["h"]
     assert all(np.asarray(loaded[n]["b"]).tobytes() == made[f"h.{n}.b"].tobytes() for n in range(400))
     with open_checkpoint(path) as ckpt:
-        assert Scatter not in [type(job) for job in jobs(Work(plan.blocks, plan.leaves, {}).blocks, ckpt.specs)]
+        assert Scatter not in [type(job) for job in jobs(HostBuffers(plan.blocks, plan.leaves, {}).blocks, ckpt.specs)]
 
 
 def test_a_stretch_longer_than_a_chunk_in_two_axes(tmp_path: Path):

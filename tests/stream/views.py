@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import bridge
-from bridge.format.table import Form, Part, Table
+from bridge.format.table import Form, StoredTensor, Table
 from bridge.format.view import Box, View
 from bridge.source.bytes import LocalFile
 from bridge.source.checkpoint import Checkpoint
@@ -134,9 +134,9 @@ class Made:
     def table(self, stored: Table) -> Table:
         """The keys, over the stored tensors."""
 
-        def part(name: str, form: Form, parts: tuple[Any, ...]) -> Part:
+        def part(name: str, form: Form, parts: tuple[Any, ...]) -> StoredTensor:
             found = tuple(part(*inner) for inner in parts)
-            return Part(name, form, stored[name].file, stored[name].offset, found)
+            return StoredTensor(name, form, stored[name].file, stored[name].offset, found)
 
         forms = {id(form): form for form, _, _, _ in self.tensors.values()}
         kinds = [list(forms).index(id(form)) for form, _, _, _ in self.tensors.values()]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bridge.target import commit, stage
-from bridge.target.interrupts import Held
+from bridge.target.interrupts import DeferredInterrupts
 from tests.save.files import read
 from tests.target.interrupting import descriptors, left, save
 
@@ -79,19 +79,19 @@ def test_interrupts_wait_and_then_arrive():
     done: list[str] = []
 
     def waits() -> None:
-        with Held():
+        with DeferredInterrupts():
             signal.raise_signal(signal.SIGINT)
             done.append("waited")
 
     def is_let_through() -> None:
-        with Held() as interrupts:
+        with DeferredInterrupts() as interrupts:
             signal.raise_signal(signal.SIGINT)
             done.append("waited too")
             with interrupts.let_through():
                 done.append("never")
 
     def arrives() -> None:
-        with Held() as interrupts, interrupts.let_through():
+        with DeferredInterrupts() as interrupts, interrupts.let_through():
             signal.raise_signal(signal.SIGINT)
             done.append("never")
 
@@ -106,12 +106,12 @@ def test_what_a_program_does_with_interrupts_is_its_own(monkeypatch: pytest.Monk
     came: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     try:
-        with Held(), Held():
+        with DeferredInterrupts(), DeferredInterrupts():
             signal.raise_signal(signal.SIGINT)
             assert not came
         assert came == [signal.SIGINT]
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        with Held():
+        with DeferredInterrupts():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bridge.source import LocalFile
-from bridge.torchfile import Entry, Inline, Tensors, TorchFile, read_torch_file
+from bridge.torchfile import Entry, Inline, RootTensors, TorchFile, read_torch_file
 
 
 def opened(path: Path, *, modules: bool = False) -> TorchFile:
@@ -19,7 +19,7 @@ def opened(path: Path, *, modules: bool = False) -> TorchFile:
         source.close()
 
 
-def tensors(path: Path, root: str | None = None, *, modules: bool = False) -> Tensors:
+def tensors(path: Path, root: str | None = None, *, modules: bool = False) -> RootTensors:
     source = LocalFile(path, path.name)
     try:
         return read_torch_file(source, modules=modules).entries(root)

@@ -13,7 +13,7 @@ import equinox as eqx
 
 from bridge.model.layouts.layout import Layout, parsed, spatial
 from bridge.rules.rule import Rule
-from bridge.rules.syntax import Axes, Axis, Name, Rest, Side, Unit, literal
+from bridge.rules.syntax import Axes, Axis, Name, Rest, Side, UnitAxis, literal
 
 
 def weight_norm(layer: eqx.nn.WeightNorm[Any], inner: Layout) -> Layout:
@@ -98,4 +98,4 @@ def _norm_axes(weight: Rule, axis: int | None) -> tuple[str, str] | None:
 
 
 def _only(axes: Axes, kept: Any) -> str:
-    return f"[{' '.join(str(axis if axis == kept else Axis((Unit(),))) for axis in axes)}]"
+    return f"[{' '.join(str(axis if axis == kept else Axis((UnitAxis(),))) for axis in axes)}]"

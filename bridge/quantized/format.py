@@ -1,6 +1,6 @@
 """What a format has to say about itself: how its stored tensors are called, and what they come to.
 
-A format is one file with a `FAMILY`, and a line in `families.py`.
+A format is one file with a `FORMAT`, and a line in `formats.py`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.quantized.config import Config
+from bridge.quantized.config import QuantizationConfig
 from bridge.quantized.floats import BFLOAT16
-from bridge.quantized.form import Form, Spec
+from bridge.quantized.logical import QuantizedForm, StoredSpec
 from bridge.quantized.view import Array
 
 Settings: TypeAlias = Mapping[str, Any]
 DAMAGED = "Fetch the file again: it is incomplete, or was written by a faulty tool"
 
 
-class Wanted(NamedTuple):
+class MoreValues(NamedTuple):
     """`build` cannot go on without the values of a small tensor.
 
     - `role`: which one.
@@ -34,7 +34,7 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class StoredModule:
     """The stored tensors that belong together, as `build` sees them.
 
     - `keys`: each stored key, by role; `"head"` is the heaviest.
@@ -45,21 +45,21 @@ class Module:
     """
 
     keys: Mapping[str, str]
-    specs: Mapping[str, Spec]
+    specs: Mapping[str, StoredSpec]
     settings: Settings
-    config: Config
+    config: QuantizationConfig
     values: Mapping[str, Array]
 
     @property
-    def head(self) -> Spec:
+    def head(self) -> StoredSpec:
         """The heaviest tensor."""
         return self.specs["head"]
 
-    def get(self, role: str) -> Spec | None:
+    def get(self, role: str) -> StoredSpec | None:
         """The spec of a role, `None` where the module has no such tensor."""
         return self.specs.get(role)
 
-    def need(self, role: str, called: str) -> Spec:
+    def need(self, role: str, called: str) -> StoredSpec:
         """The spec of a role, or a refusal: the set is incomplete."""
         found = self.specs.get(role)
         if found is None:
@@ -106,11 +106,11 @@ class Module:
         return value
 
 
-Build: TypeAlias = "Callable[[Module], Form | Wanted | None]"
+BuildForm: TypeAlias = "Callable[[StoredModule], QuantizedForm | MoreValues | None]"
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class StoredNames:
     """How the stored tensors of one module are called.
 
     - `head`: how the key of the heaviest ends; what is before is the base.
@@ -125,24 +125,24 @@ class Layout:
     dtypes: frozenset[np.dtype]
     logical: str
     roles: Mapping[str, tuple[str, ...]]
-    build: Build
+    build: BuildForm
     telling: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class QuantizedFormat:
     """A format.
 
-    - `layouts`: the sets of tensors that it knows.
+    - `stored`: the sets of tensors that it knows.
     - `told`: what the config says about a module, where it differs from module to module.
     - `beside`: endings of keys in a quantised module that change no weight.
     - `skipped`: which fields of the config list modules that were left alone.
     - `alone`: whether to look for it where there is no config.
     """
 
-    layouts: tuple[Layout, ...]
-    told: Callable[[Config], Callable[[str], Settings]] | None = None
-    check: Callable[[Config], None] | None = None
+    stored: tuple[StoredNames, ...]
+    told: Callable[[QuantizationConfig], Callable[[str], Settings]] | None = None
+    check: Callable[[QuantizationConfig], None] | None = None
     beside: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ("modules_to_not_convert",)
     alone: bool = False

@@ -10,10 +10,10 @@ import numpy as np
 
 from bridge._errors import CheckpointError
 from bridge._text import quote
-from bridge.quantized.view import Shape, View
+from bridge.quantized.view import QuantizedView, Shape
 
 
-class Spec(Protocol):
+class StoredSpec(Protocol):
     """dtype and shape of a stored tensor; `bridge.format.table.Form` is one."""
 
     @property
@@ -27,7 +27,7 @@ class Spec(Protocol):
         ...
 
 
-class Form(NamedTuple):
+class QuantizedForm(NamedTuple):
     """What many quantised tensors have in common: one object for all that are alike.
 
     - `format`: what it is called, such as `"fp8"`.
@@ -43,7 +43,7 @@ class Form(NamedTuple):
     bits: int
     shape: Shape
     dtype: np.dtype
-    view: View
+    view: QuantizedView
     roles: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class Logical(NamedTuple):
     - `beside`: keys that are used up with it, although no value depends on them.
     """
 
-    form: Form
+    form: QuantizedForm
     parts: tuple[str, ...]
     beside: tuple[str, ...]
 
@@ -68,7 +68,7 @@ class Logical(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class QuantizedKeys:
     """What a checkpoint's keys and config come to.
 
     - `tensors`: each tensor that is meant, by its key. Its stored keys are keys no longer.

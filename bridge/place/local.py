@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from bridge.mapping.indexmap import IndexMap, Shape
-from bridge.stream.gather import Part, Whole
+from bridge.stream.gather import HostLeaf, Shard
 
 
 def processes(leaves: Mapping[str, Any]) -> tuple[int, ...]:
@@ -25,7 +25,7 @@ def is_whole(leaf: Any) -> bool:
     return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
 
 
-class Held(Mapping[str, Sequence[Part]]):
+class LocalShards(Mapping[str, Sequence[Shard]]):
     """The parts of every leaf that this process saves: of those that several devices have, the first replica.
 
     `whole` are the names of leaves that it has whole and saves; `None` is all of them.
@@ -33,10 +33,10 @@ class Held(Mapping[str, Sequence[Part]]):
 
     def __init__(self, leaves: Mapping[str, Any], *, whole: Container[str] | None = None) -> None:
         self.leaves, self.whole = leaves, whole
-        self.parts: dict[str, list[Part]] = {}
+        self.parts: dict[str, list[Shard]] = {}
         self.alone: dict[jax.sharding.Sharding, bool] = {}
 
-    def __getitem__(self, name: str) -> Sequence[Part]:
+    def __getitem__(self, name: str) -> Sequence[Shard]:
         parts = self.parts.get(name)
         if parts is None:
             leaf = self.leaves[name]
@@ -54,14 +54,14 @@ class Held(Mapping[str, Sequence[Part]]):
             found = self.alone[sharding] = here and not others and device.platform == "cpu"
         return found
 
-    def _parts(self, leaf: Any) -> Iterator[Part]:
+    def _parts(self, leaf: Any) -> Iterator[Shard]:
         if not isinstance(leaf, jax.Array) or self._is_alone(leaf.sharding):
-            yield Whole(np.asarray(leaf))
+            yield HostLeaf(np.asarray(leaf))
             return
         for shard in leaf.addressable_shards:
             if shard.replica_id == 0:
                 start = tuple(part.indices(n)[0] for part, n in zip(shard.index, leaf.shape, strict=True))
-                yield Whole(np.asarray(shard.data), start) if _on_host(shard.data) else OnDevice(shard.data, start)
+                yield HostLeaf(np.asarray(shard.data), start) if _on_host(shard.data) else OnDevice(shard.data, start)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.leaves)
@@ -85,13 +85,13 @@ class OnDevice:
     def read(self, index_map: IndexMap) -> tuple[IndexMap, np.ndarray]:
         """The smallest box that holds what the map says."""
         low, high = list(index_map.leaf_start), list(index_map.leaf_start)
-        for atom in index_map.atoms:
-            reach = (atom.extent - 1) * atom.leaf_step
-            low[atom.leaf_axis] += min(reach, 0)
-            high[atom.leaf_axis] += max(reach, 0)
+        for loop in index_map.loops:
+            reach = (loop.extent - 1) * loop.leaf_step
+            low[loop.leaf_axis] += min(reach, 0)
+            high[loop.leaf_axis] += max(reach, 0)
         sizes = tuple(b - a + 1 for a, b in zip(low, high, strict=True)) if index_map.count else (0,) * len(low)
         # Compiled once for all boxes of a size: where they start is an argument.
         box = self.shard if sizes == self.shape else jax.lax.dynamic_slice(self.shard, low, sizes)
         start = tuple(a - b for a, b in zip(index_map.leaf_start, low, strict=True))
-        inside = IndexMap(index_map.key_shape, sizes, index_map.key_start, start, index_map.atoms)
+        inside = IndexMap(index_map.key_shape, sizes, index_map.key_start, start, index_map.loops)
         return inside, np.ascontiguousarray(box).reshape(sizes)

@@ -16,13 +16,13 @@ from bridge.mapping.problem import Missing
 from bridge.mapping.template import Spec, Template
 from bridge.planning.backwards import COUNTER, saved_specs
 from bridge.planning.partly import Box, held_parts, is_padding
-from bridge.planning.plan import Plan, Request, make_plan
+from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.rules.rule import Rule
 
 _ANY = NamePatterns.of("**")
 
 
-class Beside:
+class UnreadKeys:
     """The keys that a plan did not read, of leaves that it does not fill, or not whole.
 
     - `plan`, `blocks`: how they would be read.
@@ -44,7 +44,7 @@ class Beside:
         target: str | os.PathLike[str],
         named: set[str],
         left_out: frozenset[str],
-    ) -> Beside:
+    ) -> UnreadKeys:
         """Decide it. `named` are leaves that the plan speaks of; `rules` are the caller's, if he gave rules.
 
         **Raises:** `PlanError` where the leaves do not tell their keys.
@@ -86,7 +86,7 @@ def planned(
     Padding is in no key, and of the leaves in `partly` nothing has to be. **Raises:** `PlanError`.
     """
     specs = saved_specs(rules, template, left_out)
-    request = Request(rules, allow_missing=_ANY)
+    request = PlanRequest(rules, allow_missing=_ANY)
     plan = make_plan(specs, template, request, source=str(target))
     lost = {problem.key for problem in plan.problems.unexpected if specs[problem.key] is COUNTER}
     if lost:  # by these rules PyTorch's layer is called otherwise than the others of its keys
