@@ -15,6 +15,7 @@ from bridge.models._json import safe
 _BOOKKEEPING = frozenset(
     {
         "architectures",
+        "attn_implementation",  # which kernel computes the same
         "auto_map",
         "bos_token_id",
         *("compression_config", "quantization", "quantization_config"),  # how weights are stored: bridge.plan reads it
@@ -42,10 +43,28 @@ _BOOKKEEPING = frozenset(
         "tokenizer_class",
         "torch_dtype",
         "torchscript",
+        "transformers.js_config",
         "transformers_version",
+        *("unsloth_fixed", "unsloth_version"),
+        "use_bfloat16",
         "use_cache",
     }
 )
+
+# How texts were generated: transformers 4 wrote these into config.json. And leftovers of encoders with decoders.
+_GENERATION = frozenset(
+    {
+        *("bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample"),
+        *("early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
+        *("forced_eos_token_id", "length_penalty", "max_length", "max_new_tokens", "min_length"),
+        *("no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "prefix"),
+        *("remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "suppress_tokens"),
+        *("temperature", "tf_legacy_loss", "tie_encoder_decoder", "top_k", "top_p", "typical_p"),
+    }
+)
+
+# What a model may do without, where it is false or empty.
+_OFF = frozenset({"add_cross_attention", "attention_bias", "is_decoder", "mlp_bias", "pruned_heads", "use_mrope"})
 
 
 class Fields:
@@ -253,7 +272,8 @@ class Fields:
         architecture does not have.
         """
         for field, value in self._left.items():
-            known = field.startswith("_") or field in _BOOKKEEPING or field in unused
+            known = field.startswith("_") or field in _BOOKKEEPING | _GENERATION or field in unused
+            known = known or (field in _OFF and value in (False, {}))
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
                 raise bridge.CheckpointError(
