@@ -15,6 +15,7 @@ from bridge.models._json import safe
 _BOOKKEEPING = frozenset(
     {
         "architectures",
+        "attn_implementation",  # which kernel computes the same
         "auto_map",
         "bos_token_id",
         *("compression_config", "quantization", "quantization_config"),  # how weights are stored: bridge.plan reads it
@@ -42,10 +43,28 @@ _BOOKKEEPING = frozenset(
         "tokenizer_class",
         "torch_dtype",
         "torchscript",
+        "transformers.js_config",
         "transformers_version",
+        *("unsloth_fixed", "unsloth_version"),
+        "use_bfloat16",
         "use_cache",
     }
 )
+
+# How texts were generated: transformers 4 wrote these into config.json. And leftovers of encoders with decoders.
+_GENERATION = frozenset(
+    {
+        *("bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample"),
+        *("early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
+        *("forced_eos_token_id", "length_penalty", "max_length", "max_new_tokens", "min_length"),
+        *("no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "prefix"),
+        *("remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "suppress_tokens"),
+        *("temperature", "tf_legacy_loss", "tie_encoder_decoder", "top_k", "top_p", "typical_p"),
+    }
+)
+
+# What a model may do without, where it is false or empty.
+_OFF = frozenset({"add_cross_attention", "attention_bias", "is_decoder", "mlp_bias", "pruned_heads", "use_mrope"})
 
 
 class Fields:
@@ -107,6 +126,10 @@ class Fields:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
+    def optional(self, field: str) -> float | None:
+        """A finite number above 0, or null: none."""
+        return None if self._left.get(field) is None else self.number(field)
+
     def numbers(self, field: str, *, signed: bool = False) -> tuple[float, ...]:
         """A list of finite numbers above 0; or, if `signed`, of any."""
         value = self._take(field, None)
@@ -135,6 +158,22 @@ class Fields:
     def window(self, field: str) -> int | None:
         """A whole number from 1 up, or null: none."""
         return None if self._left.get(field) is None else self.count(field)
+
+    def limit(self, field: str) -> int | None:
+        """A whole number from 1 up; null, 0 and -1 stand for none."""
+        value = self._left.pop(field, None)
+        if value is None or (value in (0, -1) and type(value) is int):
+            return None
+        self._left[field] = value
+        return self.count(field)
+
+    def words(self, field: str, known: Collection[str]) -> frozenset[str]:
+        """Some of the texts that are implemented: a list of them, one text with `|` between them, or null."""
+        value = self._left.pop(field, None)
+        words = [word.strip().lower() for word in value.split("|")] if isinstance(value, str) else value or []
+        if not isinstance(words, list) or any(word not in known for word in words):
+            self.refuse(field, value, f"some of {', '.join(map(_spelled, known))}")
+        return frozenset(words)
 
     def nothing(self, field: str) -> None:
         """Null, or not there."""
@@ -232,7 +271,8 @@ class Fields:
         architecture does not have.
         """
         for field, value in self._left.items():
-            known = field.startswith("_") or field in _BOOKKEEPING or field in unused
+            known = field.startswith("_") or field in _BOOKKEEPING | _GENERATION or field in unused
+            known = known or (field in _OFF and value in (False, {}))
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
                 raise bridge.CheckpointError(

@@ -93,8 +93,8 @@ class EncoderContract(Contract):
         theirs = cls.saved(folder, kind, **next(iter(cls.variants.values())), **named)
         ours = bridge.models.from_pretrained(folder)
         example = cls.example(theirs.config)
-        logits = compiled(lambda model, *each: {"logits": model.logits(model(*each))}, ours, *example)["logits"]
-        return theirs, ours, np.asarray(logits), cls.judge_head(theirs, *example)
+        run = compiled(lambda model, *each: {"logits": model.logits(model(*each), *each[1:2])}, ours, *example)
+        return theirs, ours, np.asarray(run["logits"]), cls.judge_head(theirs, *example)
 
     def test_a_head_says_what_transformers_says(self, tmp_path: Path, head: str):
         theirs, ours, logits, expected = self.head_case(head, tmp_path / "theirs")
