@@ -89,12 +89,12 @@ class Config(ModelConfig):
     def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
         fields.one_of("position_embedding_type", ["absolute"], default="absolute")
-        for flag in ("is_decoder", "add_cross_attention"):
-            fields.one_of(flag, [False], default=False)
-        fields.one_of("pruned_heads", [{}], default={})
+        fields.one_of("is_decoder", [False], default=False)
         width, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
         if width % heads:
             fields.refuse("num_attention_heads", heads, f"a divisor of {width}")
+        head = read_head(fields)
+        by_pooler = head["head"] == "sequence_classification" and cls.classifier_activation is None
         return {
             "vocab_size": fields.count("vocab_size"),
             "hidden_size": width,
@@ -105,8 +105,8 @@ class Config(ModelConfig):
             "type_vocab_size": fields.count("type_vocab_size", default=cls.type_vocab_size),
             "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
             "layer_norm_eps": fields.number("layer_norm_eps", default=cls.layer_norm_eps),
-            "pooler": fields.part("pooler", default=True),
-            **read_head(fields),
+            "pooler": fields.part("pooler", default=True) or by_pooler,
+            **head,
         }
 
 

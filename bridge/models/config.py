@@ -72,7 +72,9 @@ class ModelConfig:
         """The config of fields, of which none is left over."""
         fields.fill(cls.defaults)
         fields.one_of("model_type", cls.model_types, default=cls.model_types[0])
-        fields.one_of("is_encoder_decoder", [False], default=False)
+        for field in ("is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder"):
+            fields.one_of(field, [False], default=False)
+        fields.one_of("pruned_heads", [{}], default={})
         config = cls(**cls.read(fields))
         fields.done(cls.unused)
         return config
@@ -86,7 +88,7 @@ class ModelConfig:
 # Fields that only training reads, or that older releases of transformers read and computed the same.
 _UNUSED = frozenset(
     {
-        *("attention_dropout", "cache_implementation", "hidden_dropout", "pretraining_tp"),
+        *("attention_dropout", "cache_implementation", "hidden_dropout", "is_decoder", "pretraining_tp"),
         *("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
     }
 )

@@ -28,7 +28,7 @@ _UNUSED = frozenset(
     {
         *("attn_pdrop", "embd_pdrop", "resid_pdrop"),
         *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"),
-        *("n_ctx", "predict_special_tokens"),
+        *("is_decoder", "n_ctx", "predict_special_tokens"),
     }
 )
 
@@ -79,7 +79,6 @@ class Config(ModelConfig):
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
-        fields.one_of("add_cross_attention", [False], default=False)
         fields.flag("reorder_and_upcast_attn", default=False)  # the same scores, in float32; here they always are
         width, heads = fields.count("n_embd"), fields.count("n_head")
         if width % heads:
