@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from bridge._errors import PlanError
 from bridge._text import template as template_of
-from bridge.api.load import opened
-from bridge.api.planned import planned, request_of
+from bridge.api.load import open_keywords, opened
+from bridge.api.planned import also_opened, planned, request_of
 from bridge.mapping.arrays import ArraySpec
 from bridge.mapping.template import Spec, Template
 from bridge.planning.plan import Plan, PlanRequest, make_plan
 from bridge.planning.same import moves_alike
 from bridge.proposing import Proposal, propose
-from bridge.proposing.compress import compressed
+from bridge.proposing.compress import compressed, key_side
 from bridge.proposing.toml import reason, toml_text
 from bridge.rules.rule import Rule, rules_of
+from bridge.rules.syntax import escaped
 
 if TYPE_CHECKING:
-    from bridge.api.arguments import AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, Rules, Source
     from bridge.source.checkpoint import Checkpoint
+
+Guesses = Mapping[str, Sequence[str]]
+"""Rules that are guesses, by why they are."""
 
 
 class Suggestion:
@@ -39,20 +43,21 @@ class Suggestion:
     ```
     """
 
-    def __init__(
-        self, given: Sequence[str], certain: Sequence[str], guesses: Sequence[str], proposal: Proposal
-    ) -> None:
-        self._given, self._certain, self._guesses, self._proposal = given, certain, guesses, proposal
+    def __init__(self, certain: Sequence[str], held: Sequence[str], guesses: Guesses, proposal: Proposal) -> None:
+        self._certain, self._held, self._guesses, self._proposal = certain, held, guesses, proposal
 
     @property
     def rules(self) -> list[Rule]:
         """What `plan` takes: certain ones first, then guesses."""
-        return [*self.certain, *map(Rule, self._guesses)]
+        return [*self._sure(), *(Rule(rule) for rules in self._guesses.values() for rule in rules)]
 
     @property
     def certain(self) -> list[Rule]:
-        """The rules of which nothing is a guess."""
-        return [*map(Rule, (*self._given, *self._certain)), *(Rule(drop.rule) for drop in self._proposal.drops)]
+        """Those of which nothing is a guess. Here keys are dropped that a doubtful leaf would take by its own name."""
+        return [*self._sure(), *map(Rule, self._held)]
+
+    def _sure(self) -> list[Rule]:
+        return [*map(Rule, self._certain), *(Rule(drop.rule) for drop in self._proposal.drops)]
 
     @property
     def doubtful(self) -> dict[str, str]:
@@ -70,7 +75,7 @@ class Suggestion:
         return self._proposal.left
 
     def __str__(self) -> str:
-        return toml_text(self._given, self._certain, self._proposal)
+        return toml_text(self._certain, self._held, self._guesses, self._proposal)
 
 
 def suggest(
@@ -82,6 +87,7 @@ def suggest(
     allow_missing: AllowMissing = (),
     allow_unexpected: Sequence[str] | str = (),
     quantized: str | Mapping[str, Any] | None = None,
+    adapters: Adapters = (),
     layouts: Layouts | None = None,
     revision: str | None = None,
     subfolder: str | None = None,
@@ -103,8 +109,8 @@ def suggest(
         `modules`: as `bridge.open` has them.
     - `like`: the model to fill, as `bridge.plan` takes it.
     - `rules`: those that are known already. What they speak of is left alone.
-    - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `layouts`: as `bridge.plan` has them. Leaves that may
-        be missing and keys that may be left over get no proposal.
+    - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `adapters`, `layouts`: as `bridge.plan` has them.
+        Leaves that may be missing and keys that may be left over get no proposal.
 
     **Returns:** a `Suggestion`: `.rules`, `.certain`, `.doubtful`, `.unmatched`, `.left`; its text is TOML.
 
@@ -116,22 +122,12 @@ def suggest(
     plan = bridge.plan("model.safetensors", like, proposed.rules)
     ```
     """
-    options: OpenOptions = {
-        "revision": revision,
-        "subfolder": subfolder,
-        "variant": variant,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "verify": verify,
-        "root": root,
-        "modules": modules,
-    }
+    options = open_keywords(revision, subfolder, variant, token, cache_dir, local_files_only, verify, root, modules)
     if like is None:
         raise PlanError("like", "is None, and suggest proposes rules for a model", "Give a model")
-    with opened(source, **options) as stored:
-        request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized)
-        ckpt, made, model = planned(stored, like, rules, request, layouts)
+    with opened(source, **options) as stored, also_opened(adapters, options) as own:
+        request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized, own)
+        ckpt, made, model = planned(stored, like, rules, request, layouts, own)
         return _suggested(ckpt, made, model.template, like)
 
 
@@ -144,7 +140,10 @@ def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> S
     proposal = propose(keys, template._replace(leaves=leaves), kinds_of(like))
     drops = [drop.rule for drop in proposal.drops]
     certain = [pair.rule for pair in proposal.pairs if not pair.doubt]
-    guesses = [pair.rule for pair in proposal.pairs if pair.doubt]
+    guesses: dict[str, list[str]] = {}
+    for pair in sorted(proposal.pairs, key=reason):
+        if pair.doubt:
+            guesses.setdefault(reason(pair), []).append(pair.rule)
 
     def plan_of(texts: Sequence[str]) -> Plan:
         asked = request._replace(rules=rules_of([*given, *texts]))
@@ -152,15 +151,49 @@ def _suggested(ckpt: Checkpoint, made: Plan, template: Template, like: Any) -> S
 
     # Few rules must say no more than many: neither alone, nor with the guesses behind them.
     alone = plan_of([*certain, *drops])
-    whole = plan_of([*certain, *drops, *guesses]) if guesses else alone
+    whole = plan_of([*certain, *drops, *_all(guesses)]) if guesses else alone
+    held = _held(alone, proposal)
+    if held:
+        alone = plan_of([*certain, *drops, *held])
 
     def same(rules: Sequence[str]) -> bool:
-        if not moves_alike(plan_of([*rules, *drops]), alone):
+        if not moves_alike(plan_of([*rules, *drops, *held]), alone):
             return False
-        return not guesses or moves_alike(plan_of([*rules, *drops, *guesses]), whole)
+        return not guesses or moves_alike(plan_of([*rules, *drops, *_all(guesses)]), whole)
 
-    others = [*(rule.partition(" -> ")[0].partition(" [")[0] for rule in (*guesses, *drops)), *_shown(proposal.left)]
-    return Suggestion(given, compressed(certain, same, others), guesses, proposal)
+    rest = [*map(key_side, drops), *_shown(proposal.left)]
+    few = compressed(certain, same, [*map(key_side, _all(guesses)), *rest])
+    for why, rules in guesses.items():
+        others = [rule for each in guesses.values() if each is not rules for rule in each]
+        guesses[why] = compressed(
+            rules,
+            lambda tried, why=why: moves_alike(plan_of([*few, *drops, *_all({**guesses, why: [*tried]})]), whole),
+            [*map(key_side, (*certain, *others)), *rest],
+            all_said=True,
+        )
+    return Suggestion([*given, *few], held, guesses, proposal)
+
+
+def _all(guesses: Guesses) -> list[str]:
+    return [rule for rules in guesses.values() for rule in rules]
+
+
+def _held(alone: Plan, proposal: Proposal) -> list[str]:
+    """Rules that drop keys which a leaf would take by its own name, though it is in doubt what it should take."""
+    doubtful = {leaf for pair in proposal.pairs if pair.doubt for leaf in pair.leaves}
+    taken = {
+        key: None
+        for block in alone.blocks
+        for row, leaf in enumerate(block.leaves if not block.tie else ())
+        if leaf in doubtful
+        for key, _ in block.maps(row)
+    }
+    found: list[str] = []
+    for pair in proposal.pairs if taken else ():
+        if pair.doubt and not taken.keys().isdisjoint(pair.keys):
+            found.append(f"{key_side(pair.rule)} -> _")
+            taken = {key: None for key in taken if key not in set(pair.keys)}
+    return [*found, *(f"{escaped(key)} -> _" for key in taken)]
 
 
 def _shown(names: Sequence[str]) -> list[str]:

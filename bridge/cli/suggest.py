@@ -6,6 +6,7 @@ import argparse
 import json
 
 import bridge
+from bridge.cli.adapters import add_adapters
 from bridge.cli.arguments import Commands, add_json, add_source, open_options
 from bridge.cli.like import like
 from bridge.cli.mapping import add_allowed, add_like
@@ -29,6 +30,7 @@ def add(commands: Commands) -> None:
         help="where there is no model yet: Equinox classes for these tensors to start from, and their rules, as Python",
     )
     add_allowed(parser)
+    add_adapters(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -47,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         allow_missing=arguments.allow_missing,
         allow_unexpected=arguments.allow_unexpected,
         quantized=arguments.quantized,
+        adapters=arguments.adapter,
         **open_options(arguments),
     )
     if arguments.json:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import bridge
-from bridge.models._bookkeeping import BOOKKEEPING
+from bridge.models._bookkeeping import BOOKKEEPING, OFF
 from bridge.models._json import safe
 
 
@@ -72,6 +72,10 @@ class Fields:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
+    def optional(self, field: str) -> float | None:
+        """A finite number above 0, or null: none."""
+        return None if self._left.get(field) is None else self.number(field)
+
     def numbers(self, field: str, *, signed: bool = False) -> tuple[float, ...]:
         """A list of finite numbers above 0; or, if `signed`, of any."""
         value = self._take(field, None)
@@ -89,6 +93,13 @@ class Fields:
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             self.refuse(field, value, "a whole number from 0 up")
         return self._limited(field, value)
+
+    def wholes(self, field: str) -> tuple[int, ...]:
+        """A list of whole numbers from 0 up, or null: none."""
+        value = self._left.pop(field, None) or []
+        if not isinstance(value, list) or not all(type(each) is int and each >= 0 for each in value):
+            self.refuse(field, value, "a list of whole numbers from 0 up")
+        return tuple(value)
 
     def window(self, field: str) -> int | None:
         """A whole number from 1 up, or null: none."""
@@ -207,6 +218,7 @@ class Fields:
         """
         for field, value in self._left.items():
             known = field.startswith("_") or field in BOOKKEEPING or field in unused
+            known = known or (field in OFF and value in (False, {}))
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
                 raise bridge.CheckpointError(

@@ -89,7 +89,9 @@ class Config(ModelConfig):
     def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
         fields.one_of("position_embedding_type", ["absolute"], default="absolute")
-        fields.one_of("is_decoder", [False], default=False)
+        for flag in ("is_decoder", "add_cross_attention"):
+            fields.one_of(flag, [False], default=False)
+        fields.one_of("pruned_heads", [{}], default={})
         width, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
         if width % heads:
             fields.refuse("num_attention_heads", heads, f"a divisor of {width}")

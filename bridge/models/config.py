@@ -72,9 +72,7 @@ class ModelConfig:
         """The config of fields, of which none is left over."""
         fields.fill(cls.defaults)
         fields.one_of("model_type", cls.model_types, default=cls.model_types[0])
-        for field in ("is_encoder_decoder", "add_cross_attention", "tie_encoder_decoder"):
-            fields.one_of(field, [False], default=False)
-        fields.one_of("pruned_heads", [{}], default={})
+        fields.one_of("is_encoder_decoder", [False], default=False)
         config = cls(**cls.read(fields))
         fields.done(cls.unused)
         return config
@@ -89,6 +87,7 @@ class ModelConfig:
 _UNUSED = frozenset(
     {
         *("attention_dropout", "cache_implementation", "hidden_dropout", "is_decoder", "pretraining_tp"),
+        "max_sequence_length",  # of Llama's first conversions
         *("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
     }
 )

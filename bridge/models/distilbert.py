@@ -38,7 +38,7 @@ class Config(bert.Config):
         width, heads = fields.count("dim"), fields.count("n_heads")
         if width % heads:
             fields.refuse("n_heads", heads, f"a divisor of {width}")
-        fields.one_of("is_decoder", [False], default=False)
+        fields.one_of("pruned_heads", [{}], default={})
         fields.one_of("position_embedding_type", ["absolute"], default="absolute")
         return {
             "vocab_size": fields.count("vocab_size"),

@@ -79,6 +79,7 @@ class Config(ModelConfig):
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
         """What the constructor takes."""
+        fields.one_of("add_cross_attention", [False], default=False)
         fields.flag("reorder_and_upcast_attn", default=False)  # the same scores, in float32; here they always are
         width, heads = fields.count("n_embd"), fields.count("n_head")
         if width % heads:

@@ -35,6 +35,24 @@ class Info(NamedTuple):
     """What kind of number it holds: no cast leads from one kind to another."""
 
 
+class Turn(NamedTuple):
+    """The number in segment `place` counts groups of `period` layers, of which an atom has those in `turns`.
+
+    There are `groups` of them; the last may be shorter. With several turns, the number in the segment behind is the
+    turn: there is one number in the key's own name.
+    """
+
+    place: int
+    period: int
+    turns: tuple[int, ...]
+    groups: int
+
+    @property
+    def width(self) -> int:
+        """How many numbers stand for the one of the name."""
+        return 1 if len(self.turns) == 1 else 2
+
+
 def number_of(dtype: np.dtype) -> str:
     """The kind of number of a dtype: `float`, `int`, `bool`, or its own name."""
     return {"b": "bool", "i": "int", "u": "int", "c": "complex"}.get(dtype.kind, "float")
@@ -48,8 +66,17 @@ class Atom:
     joined = False  # whether it stands for several atoms: `Joined`
     axis = -1  # on which these are joined
 
-    def __init__(self, segments: tuple[str, ...], numbers: Matrix, ids: Numbers, info: Info) -> None:
+    def __init__(
+        self,
+        segments: tuple[str, ...],
+        numbers: Matrix,
+        ids: Numbers,
+        info: Info,
+        turn: Turn | None = None,
+        why: str = "",
+    ) -> None:
         self.segments, self.numbers, self.ids, self.info = segments, numbers, ids, info
+        self.turn, self.why = turn, why
 
     @property
     def shape(self) -> Shape:
@@ -86,19 +113,32 @@ class Atom:
         """The name with its numbers, for people: `h.{0..11}.ln_1.weight`."""
         from bridge._text import ranges
 
+        if self.turn is not None:
+            return self.ungrouped().shown
         pieces = ".".join(self.segments).split(MARK)
         texts = [ranges(c.tolist()) for c in self.columns]
         texts = [t if t.isdecimal() else f"{{{t}}}" for t in texts]
         return "".join(a + b for a, b in zip(pieces, [*texts, ""], strict=True))
+
+    def ungrouped(self) -> Atom:
+        """The atom with the numbers that stand in the names."""
+        if self.turn is None:
+            return self
+        place, period, turns, _ = self.turn
+        at, width = sum(MARK in segment for segment in self.segments[:place]), self.turn.width
+        layers = self.numbers[:, at] * period + (turns[0] if width == 1 else self.numbers[:, at + 1])
+        numbers = np.column_stack([self.numbers[:, :at], layers, self.numbers[:, at + width :]])
+        segments = (*self.segments[: place + 1], *self.segments[place + width :])
+        return Atom(segments, numbers, self.ids, self.info, why=self.why)
 
     def names(self, table: ArrayTable) -> list[str]:
         """The full names of the arrays."""
         numbers: list[int] = self.ids.tolist()
         return [table.names[n] for n in numbers]
 
-    def at(self, mask: Mask) -> Atom:
+    def at(self, mask: Mask, why: str = "") -> Atom:
         """Some rows; a number that is the same in all of them becomes text."""
-        return Atom(self.segments, self.numbers[mask], self.ids[mask], self.info).settled()
+        return Atom(self.segments, self.numbers[mask], self.ids[mask], self.info, why=why or self.why).settled()
 
     def settled(self) -> Atom:
         """The atom without columns of one number: it stands in the name."""
@@ -112,10 +152,13 @@ class Atom:
                     segments[n] = segment.replace(MARK, str(int(self.columns[place][0])))
                 place += 1
         kept = np.flatnonzero(~np.array(single))
-        return Atom(tuple(segments), self.numbers[:, kept], self.ids, self.info)
+        return Atom(tuple(segments), self.numbers[:, kept], self.ids, self.info, why=self.why)
 
     def cut(self, place: int, classes: Iterable[Sequence[int]]) -> Iterator[Atom]:
         """The atom by classes of the numbers in one place; numbers that are in no class are one more."""
+        if self.turn is not None:
+            yield self
+            return
         column, rest = self.numbers[:, place], np.ones(len(self.ids), bool)
         for values in classes:
             mask = np.isin(column, values)

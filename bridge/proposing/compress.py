@@ -21,6 +21,7 @@ _TOGETHER = {
     **dict.fromkeys(("emb", "pos", "type"), "embeddings"),
 }
 _ARRAYS = frozenset(word for words in ATTRIBUTES.values() for word in words.split())
+_SIZES = re.compile(r" ; \w+=\d+")
 _PLAIN = re.compile(r"[\w-]+")
 _NUMBER = re.compile(r"\{[^|]*?\}|^\d+$")
 
@@ -44,15 +45,19 @@ class Flat(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether it only renames."""
-        return not (self.key_axes or self.leaf_axes or self.options)
+        """Whether it only renames; how many layers there are in a group may be said."""
+        return not (self.key_axes or self.leaf_axes) and (
+            not self.options or _SIZES.fullmatch(self.options) is not None
+        )
 
     def __str__(self) -> str:
         key, leaf = (".".join(segments) or "''" for segments in (self.key, self.leaf))
         return f"{key}{self.key_axes} -> {leaf}{self.leaf_axes}{self.options}"
 
 
-def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], others: Iterable[str] = ()) -> list[str]:
+def compressed(
+    texts: Sequence[str], same: Callable[[Sequence[str]], bool], others: Iterable[str] = (), *, all_said: bool = False
+) -> list[str]:
     """The fewest rules that say the same, as far as simple means go.
 
     **Arguments:**
@@ -60,13 +65,15 @@ def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], othe
     - `texts`: flat rules, one for each family of keys.
     - `same`: whether rules come to the same as `texts`.
     - `others`: names of keys that these rules must leave alone.
+    - `all_said`: whether a rule stays that says what holds anyway.
     """
     flat = [Flat.of(text) for text in dict.fromkeys(texts)]
     blocked = [_segments(name) for name in others]
     tails = _with_tails(flat, blocked)
-    for tried in (_with_choices(_without_own(tails)), _with_choices(tails), tails, _with_choices(flat)):
+    own = [] if all_said else [_with_choices(_without_own(tails))]
+    for tried in (*own, _with_choices(tails), tails, _with_choices(flat)):
         found = [str(rule) for rule in tried]
-        if len(found) <= len(flat) and same(found):
+        if found == list(map(str, flat)) or (len(found) <= len(flat) and same(found)):
             return found
     return list(map(str, flat))
 
@@ -74,6 +81,11 @@ def compressed(texts: Sequence[str], same: Callable[[Sequence[str]], bool], othe
 def briefly(texts: Sequence[str]) -> list[str]:
     """Flat rules that only rename, and are all there are for their keys, as few."""
     return list(map(str, _with_choices(_without_own(_with_tails([Flat.of(text) for text in texts], ())))))
+
+
+def key_side(rule: str) -> str:
+    """The name of a flat rule's key."""
+    return ".".join(Flat.of(rule).key) or "''"
 
 
 def _segments(name: str) -> tuple[str, ...]:
@@ -98,11 +110,13 @@ def _with_tails(rules: Sequence[Flat], blocked: Sequence[tuple[str, ...]]) -> li
         for tail in range(1, _shared(rule) + 1 if rule.plain else 0):
             key, leaf = rule.key[: len(rule.key) - tail], rule.leaf[: len(rule.leaf) - tail]
             below = [each for each in rules if len(each.key) > len(key) and _meet(each.key, key)]
-            if not all(_goes_along(each, key, leaf) for each in below) or any(_meet(name, key) for name in blocked):
+            if not all(_goes_along(each, key, leaf, rule.options) for each in below) or any(
+                _meet(name, key) for name in blocked
+            ):
                 break
             if _NUMBER.search(".".join(rule.key[len(key) :])) and len(below) == 1:
                 break
-            best = Flat((*key, "**"), "", (*leaf, "**"), "", "")
+            best = Flat((*key, "**"), "", (*leaf, "**"), "", rule.options)
         found[best] = None
     return list(found)
 
@@ -117,8 +131,13 @@ def _shared(rule: Flat) -> int:
     return count
 
 
-def _goes_along(rule: Flat, key: tuple[str, ...], leaf: tuple[str, ...]) -> bool:
-    return rule.plain and rule.key[: len(key)] == key and rule.leaf == (*leaf, *rule.key[len(key) :])
+def _goes_along(rule: Flat, key: tuple[str, ...], leaf: tuple[str, ...], options: str) -> bool:
+    return (
+        rule.plain
+        and rule.options == options
+        and rule.key[: len(key)] == key
+        and rule.leaf == (*leaf, *rule.key[len(key) :])
+    )
 
 
 def _with_choices(rules: Sequence[Flat]) -> list[Flat]:
@@ -181,4 +200,4 @@ def _without(segments: tuple[str, ...], place: int) -> tuple[str, ...]:
 
 def _without_own(rules: Sequence[Flat]) -> list[Flat]:
     """Without rules that say what holds anyway: a leaf's own name is its key."""
-    return [rule for rule in rules if not (rule.plain and rule.key == rule.leaf)]
+    return [rule for rule in rules if rule.options or not (rule.plain and rule.key == rule.leaf)]

@@ -8,13 +8,13 @@ from functools import lru_cache
 
 from bridge.mapping.pattern import MARK
 from bridge.proposing.atom import Atom
+from bridge.proposing.ranks import DIGITS, ranks
 from bridge.proposing.synonyms import ATTRIBUTES, CONTEXTS, NEUTRAL, SEGMENTS, WORDS, joined, lookup
 
 _ATTRIBUTE, _SEGMENT, _CONTEXT, _WORD = map(lookup, (ATTRIBUTES, SEGMENTS, CONTEXTS, WORDS))
 _NEUTRAL = frozenset(NEUTRAL.split())
 _CASES = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _PIECES = re.compile(r"[^\W\d_]+|\d+")
-_DIGITS = re.compile(r"_?(\d+)$")
 _AROUND = re.compile(r"_(block|layer|module|net|unit)$")
 _TABLE = re.compile(r"(\w+?)_(embedder|embeddings?|embed|emb|table)")
 _TABLES = {
@@ -76,7 +76,7 @@ def snake(segment: str) -> str:
 def role_of(segment: str) -> str:
     """The role that a segment names by itself; empty for none."""
     text = snake(segment)
-    found = _SEGMENT.get(text) or _SEGMENT.get(_DIGITS.sub("", text), "")
+    found = _SEGMENT.get(text) or _SEGMENT.get(DIGITS.sub("", text), "")
     table = _TABLE.fullmatch(text)
     if table and found in ("", "emb"):
         return _TABLES.get(table[1], found)
@@ -95,8 +95,8 @@ def said_by(atoms: Sequence[Atom]) -> list[Said]:
         for n in range(len(atom.segments)):
             text = snake(atom.segments[n])
             beside.setdefault(atom.segments[:n], set()).update((text, *parts_of(text)))
-    ranks = _ranks(atoms)
-    return [_said(atom, beside, ranks.get(number, {})) for number, atom in enumerate(atoms)]
+    places = ranks(atoms)
+    return [_said(atom, beside, places.get(number, {})) for number, atom in enumerate(atoms)]
 
 
 @lru_cache(maxsize=8192)
@@ -114,6 +114,12 @@ def parts_of(segment: str) -> tuple[str, ...]:
         if _context(first) or first in _NEUTRAL:
             return (first, "_".join(words[n:]))
     return (segment,)
+
+
+def literal_parts(atom: Atom) -> frozenset[str]:
+    """What a name says word for word, but for what says next to nothing, numbers, and what the array is called."""
+    parts = {part for segment in atom.segments for part in parts_of(snake(segment))}
+    return frozenset(part for part in parts - _NEUTRAL - _ATTRIBUTE.keys() if part and not part.isdigit())
 
 
 def _known(segment: str) -> bool:
@@ -147,7 +153,7 @@ def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: 
         meaning = _meaning(segments, n, contexts, homes, said)
         if weight == 1.0 and not meaning and not contexts[n]:
             said.strange = {word for word in _words(segment) if word not in _WORD and len(word) > 1}
-            said.strange |= set(_words(segment)) if _DIGITS.search(segment) else set()
+            said.strange |= set(_words(segment)) if DIGITS.search(segment) else set()
         for word in _words(segment):
             _add(said.words, word, weight)
         if segment in _NEUTRAL:
@@ -263,7 +269,8 @@ def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes:
     if "embed" in above:
         return "norm_pre"
     if above == "output":
-        return "norm1" if n > 1 and contexts[n - 2] == "attn" else "norm2" if "intermediate" in homes[0] else "norm"
+        around = contexts[n - 2] if n > 1 else ""
+        return _NORM_OF[around] if around in _NORM_OF else "norm2" if "intermediate" in homes[0] else "norm"
     if n and contexts[n - 1] in _NORM_OF:
         return _NORM_OF[contexts[n - 1]]
     if not _in_layer(segments, n):
@@ -278,22 +285,3 @@ def _words(segment: str) -> list[str]:
 
 def _add(weights: dict[str, float], concept: str, weight: float) -> None:
     weights[concept] = max(weights.get(concept, 0.0), weight)
-
-
-def _ranks(atoms: Sequence[Atom]) -> dict[int, dict[int, tuple[int, int]]]:
-    """For each name the places of numbers that are text, each as rank and count among names that differ only there."""
-    groups: dict[tuple[object, ...], dict[int, list[tuple[int, int]]]] = {}
-    for number, atom in enumerate(atoms):
-        for n, segment in enumerate(atom.segments):
-            found = _DIGITS.search(segment)
-            if found and MARK not in segment:
-                stem = segment[: found.start()]
-                key = (atom.segments[:n], stem, atom.segments[n + 1 :])
-                groups.setdefault(key, {}).setdefault(int(found[1]), []).append((number, n))
-    ranks: dict[int, dict[int, tuple[int, int]]] = {}
-    for members in groups.values():
-        if len(members) > 1:
-            for rank, value in enumerate(sorted(members)):
-                for number, n in members[value]:
-                    ranks.setdefault(number, {})[n] = (rank, len(members))
-    return ranks

@@ -15,6 +15,7 @@ import numpy as np
 from bridge.proposing.assign import Assignment
 from bridge.proposing.atom import Atom
 from bridge.proposing.concepts import Said, snake
+from bridge.proposing.score import Floats
 
 _NEAR = 1.0
 _APART = "the names do not tell these apart"
@@ -91,7 +92,7 @@ def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> 
         if other != i
         and (i, leaf) in made.names.ways
         and (other, j) in made.names.ways
-        and scores[i, j] + scores[other, leaf] - scores[i, leaf] - scores[other, j] < _NEAR
+        and (_gained(scores, i, j, other, leaf) < _NEAR or _gained(made.names.literal, i, j, other, leaf) < 0)
     ]
     if near:
         return Doubt(_APART, tuple(near))
@@ -105,6 +106,11 @@ def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> 
         shown = ", ".join(made.names.leaves[n].shown for n in near[:3])
         return Doubt(f"the key fits another leaf as well: {shown}")
     return None
+
+
+def _gained(scores: Floats, i: int, j: int, other: int, leaf: int) -> float:
+    """How much better two pairs are than with their leaves exchanged."""
+    return scores[i, j] + scores[other, leaf] - scores[i, leaf] - scores[other, j]
 
 
 def _says_little(made: Assignment, i: int, j: int) -> bool:

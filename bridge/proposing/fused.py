@@ -18,6 +18,8 @@ from bridge.proposing.fits import fits
 
 PARTS = {"qkv": ("q", "k", "v"), "kv": ("k", "v"), "gate_up": ("gate", "up")}
 
+_TABLES = ("emb", "pos", "type")  # nobody turns these
+
 
 class Joined(Atom):
     """Several atoms as one: their arrays one after the other on `axis`, or stacked there where `stacked`.
@@ -37,7 +39,7 @@ class Joined(Atom):
         segments = (*first.segments[:place], role, *first.segments[place + 1 :])
         info = _info(parts, tuple(shape), axis)
         ids = np.concatenate([part.ids for part in parts])
-        super().__init__(segments, first.numbers, ids, info)
+        super().__init__(segments, first.numbers, ids, info, first.turn, first.why)
         self.parts, self.place, self.axis, self.stacked = parts, place, axis, stacked
         self.elements = sum(part.elements for part in parts)
 
@@ -63,6 +65,7 @@ def _joined(own: list[Atom], others: list[Atom], of_others: Sequence[Said]) -> l
         if not fused:
             continue
         said = said_by(own)  # of what was joined before, too
+        turned = _turned(own, said, others, of_others)
         there = {each.role: atom for atom, each in zip(own, said, strict=True)}
         if role in there and any(atom.elements == there[role].elements for atom in fused):
             continue
@@ -70,7 +73,7 @@ def _joined(own: list[Atom], others: list[Atom], of_others: Sequence[Said]) -> l
         for group, place in _groups(own, said, parts):
             if all((part, atom.elements) in separate for part, atom in zip(parts, group, strict=True)):
                 continue
-            made = _best(role, group, place, fused)
+            made = _best(role, group, place, fused, turned=turned)
             if made is not None:
                 own = [atom for atom in own if all(atom is not part for part in group)]
                 own.append(made)
@@ -92,16 +95,29 @@ def _groups(own: Sequence[Atom], said: Sequence[Said], parts: Sequence[str]) -> 
             yield [found[part] for part in parts], place
 
 
-def _best(role: str, group: Sequence[Atom], place: int, fused: Sequence[Atom]) -> Joined | None:
-    """The way of joining parts that fits one of the fused arrays best."""
-    found: list[tuple[float, int, Joined]] = []
+def _turned(own: Sequence[Atom], said: Sequence[Said], others: Sequence[Atom], of_others: Sequence[Said]) -> bool:
+    """Whether most matrices of which shapes tell it are the other way round on the other side."""
+    votes = 0
+    for atom, said_own in zip(own, said, strict=True):
+        for other, theirs in zip(others, of_others, strict=True):
+            if said_own.role == theirs.role not in ("", *_TABLES) and atom.elements == other.elements:
+                ways = {fit.straight for fit in fits(atom, other) or fits(other, atom)}
+                matrix = min(sum(n > 1 for n in each.shape) for each in (atom, other)) > 1
+                votes += (ways == {False}) - (ways == {True} and matrix)
+    return votes > 0
+
+
+def _best(role: str, group: Sequence[Atom], place: int, fused: Sequence[Atom], *, turned: bool) -> Joined | None:
+    """The way of joining parts that fits one of the fused arrays best, turned as other matrices are."""
+    found: list[tuple[bool, float, int, Joined]] = []
     for made in _ways(role, group, place):
         for other in fused:
             if other.elements == made.elements:
                 ways = fits(made, other) or fits(other, made)
                 if ways:
-                    found.append((min(fit.cost for fit in ways), len(found), made))
-    return min(found)[2] if found else None
+                    best = min(ways, key=lambda fit: fit.cost)
+                    found.append((turned and best.straight, best.cost, len(found), made))
+    return min(found)[3] if found else None
 
 
 def _ways(role: str, group: Sequence[Atom], place: int) -> Iterator[Joined]:

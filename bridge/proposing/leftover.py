@@ -61,6 +61,7 @@ def is_computed(atom: Atom) -> bool:
 
 
 def _name(atom: Atom, values: Values) -> str:
+    atom = atom.ungrouped()
     count = len(atom.columns)
     return Spelling(atom, atom, Fit(tuple(~n for n in range(count)), (), (), True, 0.0), values).key_name()
 

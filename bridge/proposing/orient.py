@@ -119,7 +119,7 @@ def _essential(shape: Sequence[int]) -> list[int]:
 def _kind(pair: Ways) -> tuple[object, ...]:
     """What weights are turned alike."""
     key, leaf = pair.key, pair.leaf
-    table = bool({role_of(segment) for segment in key.segments[-2:]} & {"emb", "pos", "type", "head"})
+    table = bool({role_of(segment) for segment in key.segments[-2:]} & {"emb", "pos", "type"})
     return (
         key.segments[-1],
         leaf.segments[-1] if leaf.info.layer else "",

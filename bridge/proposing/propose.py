@@ -112,7 +112,7 @@ def _pairs(made: Assignment, table: ArrayTable, leaves: ArrayTable) -> list[_Cho
             str(Spelling(key, leaf, way.fit, values)),
             tuple(key.names(table)),
             tuple(leaf.names(leaves)),
-            "; ".join(filter(None, (doubt.why, numbers, way.why, _fused(key, leaf, way.fit)))),
+            "; ".join(filter(None, (doubt.why, numbers, key.why, way.why, _fused(key, leaf, way.fit)))),
             tuple(keys[n].shown for n in doubt.others),
             float(made.scores[i, j]),
         )

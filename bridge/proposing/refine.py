@@ -7,11 +7,12 @@ classes: those that have the same names and shapes below them, or each by itself
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from bridge.proposing.atom import Atom
+from bridge.proposing.schedule import scheduled, schedules
 
 _MOST = 64  # numbers that become names
 
@@ -19,12 +20,12 @@ _MOST = 64  # numbers that become names
 def refined(keys: list[Atom], leaves: list[Atom]) -> tuple[list[Atom], list[Atom]]:
     """Both sides, cut where that lets more of them meet."""
     for _ in range(2):
-        keys = _refined(keys, leaves)
+        keys = _refined(keys, leaves, turns=True)
         leaves = _refined(leaves, keys)
     return keys, leaves
 
 
-def _refined(own: list[Atom], others: list[Atom]) -> list[Atom]:
+def _refined(own: list[Atom], others: list[Atom], *, turns: bool = False) -> list[Atom]:
     nodes = dict.fromkeys(node for atom in sorted(own, key=lambda a: len(a.segments)) for node in atom.nodes)
     for node in nodes:
         inside = [atom for atom in own if node in atom.nodes]
@@ -34,8 +35,12 @@ def _refined(own: list[Atom], others: list[Atom]) -> list[Atom]:
         best, gain = inside, other.met(inside)
         if gain == 1:
             continue
-        for classes in _classes(inside, node):
-            cut = [part for atom in inside for part in atom.cut(atom.nodes.index(node), classes)]
+        ways = [
+            [part for atom in inside for part in atom.cut(atom.nodes.index(node), classes)]
+            for classes in _classes(inside, node)
+        ]
+        ways += _by_turns(inside, node, others) if turns else ()
+        for cut in ways:
             met = other.met(cut)
             if met > gain:
                 best, gain = cut, met
@@ -43,6 +48,16 @@ def _refined(own: list[Atom], others: list[Atom]) -> list[Atom]:
             chosen = set(map(id, inside))
             own = [atom for atom in own if id(atom) not in chosen] + best
     return own
+
+
+def _by_turns(atoms: Sequence[Atom], node: str, others: Sequence[Atom]) -> Iterator[list[Atom]]:
+    """The ways to cut layers that take turns: all are there, and the other side has as many in parts."""
+    if any(atom.turn is not None for atom in atoms):
+        return
+    values = np.unique(np.concatenate([atom.columns[atom.nodes.index(node)] for atom in atoms]))
+    if values[0] == 0 and values[-1] == len(values) - 1:
+        for parts in schedules(len(values), others):
+            yield [part for atom in atoms for part in scheduled(atom, atom.nodes.index(node), parts)]
 
 
 class _OtherSide:

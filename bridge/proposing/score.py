@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 import numpy as np
 
 from bridge.proposing.atom import Atom
-from bridge.proposing.concepts import Said, said_by
+from bridge.proposing.concepts import Said, literal_parts, said_by
 from bridge.proposing.fits import Fit, fits
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ _ROLES_OF_NORMS = ("norm", "norm1", "norm2", "norm3", "normf")
 class Scores:
     """For keys (rows) and leaves (columns): `names` what their names say, `NEVER` where they cannot be one.
 
-    `ways` are the fits of each pair that may be one; `concepts` and `words` are how alike names are, from 0 to 1.
+    `ways` are the fits of each pair that may be one; `concepts` and `words` are how alike names are, from 0 to 1, and
+    `literal` how many parts of names are spelled alike.
     """
 
     def __init__(self, keys: Sequence[Atom], leaves: Sequence[Atom]) -> None:
@@ -35,6 +36,7 @@ class Scores:
         self.said = said_by(keys), said_by(leaves)
         self.concepts = _cosines([s.weights for s in self.said[0]], [s.weights for s in self.said[1]])
         self.words = _cosines([s.words for s in self.said[0]], [s.words for s in self.said[1]])
+        self.literal = _common([literal_parts(a) for a in keys], [literal_parts(a) for a in leaves])
         same = np.array([a.elements for a in keys])[:, None] == np.array([a.elements for a in leaves])[None, :]
         same &= np.array([[a.info.number == b.info.number for b in leaves] for a in keys], bool).reshape(same.shape)
         raw = 6 * self.concepts + 2 * self.words + self._parts() + _ends(keys, leaves, same)
@@ -113,6 +115,16 @@ def _ends(keys: Sequence[Atom], leaves: Sequence[Atom], same: npt.NDArray[np.boo
         if short and a[-short:] == b[-short:]:
             found[i, j] = 2.0
     return found
+
+
+def _common(rows: Sequence[frozenset[str]], columns: Sequence[frozenset[str]]) -> npt.NDArray[np.float64]:
+    """How many members each two have in common."""
+    known = {word: n for n, word in enumerate(dict.fromkeys(word for each in rows for word in each))}
+    held = [np.zeros((len(side), max(len(known), 1))) for side in (rows, columns)]
+    for table, side in zip(held, (rows, columns), strict=True):
+        for n, each in enumerate(side):
+            table[n, [known[word] for word in each if word in known]] = 1
+    return held[0] @ held[1].T
 
 
 def _cosines(rows: Sequence[dict[str, float]], columns: Sequence[dict[str, float]]) -> Floats:

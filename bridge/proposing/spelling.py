@@ -7,7 +7,7 @@ from itertools import chain
 from string import ascii_lowercase
 
 from bridge.mapping.pattern import MARK
-from bridge.proposing.atom import Atom
+from bridge.proposing.atom import Atom, Turn
 from bridge.proposing.fits import Fit
 from bridge.proposing.fused import Joined
 from bridge.rules.syntax import escaped
@@ -45,13 +45,15 @@ class Spelling:
         self.key, self.leaf, self.fit = key, leaf, fit
         self.letters = list(_letters(key))
         self.leaf_letters = self._leaf_letters()
-        family = values.get(key.segments) or [column.tolist() for column in key.columns]
+        family = [*(values.get(key.segments) or [column.tolist() for column in key.columns])]
+        if key.turn is not None:
+            family[self._place(key.turn)] = range(key.turn.groups)
         self.key_selections: list[str] = []
         self.leaf_selections = [""] * len(leaf.columns)
         for n, place in enumerate(fit.numbers):
             own: list[int] = key.columns[n].tolist()
             wanted = leaf.columns[~place].tolist() if place < 0 else list(range(len(own)))
-            if own == wanted and family[n][: len(own)] == own and len(family[n]) == len(own):
+            if own == wanted == [*family[n]]:
                 self.key_selections.append("")
             else:
                 text = selection(own, family[n])
@@ -76,7 +78,30 @@ class Spelling:
 
     def key_name(self) -> str:
         """The name of the key."""
-        return named(self.key.segments, self.letters, self.key_selections, choice_of(self.key))
+        segments, turn, chosen = self.key.segments, self.key.turn, choice_of(self.key)
+        if turn is None:
+            return named(segments, self.letters, self.key_selections, chosen)
+        n, end = self._place(turn), turn.place + turn.width
+        m = n + turn.width
+        group = f"{self.letters[n]}{self.key_selections[n]}"
+        parts = [
+            named(segments[: turn.place], self.letters[:n], self.key_selections[:n], chosen),
+            f"{{({group} {self.turn}{_turns(turn)})}}",
+            named(segments[end:], self.letters[m:], self.key_selections[m:], (chosen[0] - end, chosen[1])),
+        ]
+        return ".".join(part for part in parts if part != "''")
+
+    @property
+    def turn(self) -> str:
+        """The letter for a layer's turn in its group."""
+        turn = self.key.turn
+        assert turn is not None
+        used = {*self.letters, *self.leaf_letters}
+        return self.letters[self._place(turn) + 1] if turn.width == 2 else next(c for c in "ijknpqr" if c not in used)
+
+    def _place(self, turn: Turn) -> int:
+        """Which of the numbers is that of groups."""
+        return sum(MARK in segment for segment in self.key.segments[: turn.place])
 
     def leaf_name(self, *, plain: bool) -> str:
         """The name on the leaf's side: PyTorch's where a layout shapes what arrives."""
@@ -90,7 +115,7 @@ class Spelling:
 
     def axes(self) -> tuple[str, str]:
         """The axes of the key and of the leaf."""
-        used = {*self.letters, *self.leaf_letters}
+        used = {*self.letters, *self.leaf_letters, *([self.turn] if self.key.turn is not None else [])}
         for atom in (self.key, self.leaf):
             used |= set(labels(atom)) if isinstance(atom, Joined) else set()
         count = sum(max(len(a), len(b)) for a, b in self.fit.groups)
@@ -130,10 +155,11 @@ class Spelling:
                 own[atom.axis] = "_"
 
     def __str__(self) -> str:
+        options = f" ; {self.turn}={self.key.turn.period}" if self.key.turn is not None else ""
         if self.fit.plain:
-            return f"{self.key_name()} -> {self.leaf_name(plain=True)}"
+            return f"{self.key_name()} -> {self.leaf_name(plain=True)}{options}"
         key, leaf = self.axes()
-        return f"{self.key_name()} [{key}] -> {self.leaf_name(plain=False)} [{leaf}]"
+        return f"{self.key_name()} [{key}] -> {self.leaf_name(plain=False)} [{leaf}]{options}"
 
 
 def labels(atom: Joined) -> list[str]:
@@ -168,7 +194,7 @@ def named(
     segments: Sequence[str], letters: Sequence[str], selections: Sequence[str], chosen: tuple[int, str] = (-1, "")
 ) -> str:
     """Segments with `MARK`s as a name of a rule; `chosen` says which of them is a choice."""
-    if chosen[0] >= 0:
+    if 0 <= chosen[0] < len(segments):
         before = sum(MARK in segment for segment in segments[: chosen[0]])
         parts = [
             named(part, letters[a:b], selections[a:b]) if part else ""
@@ -196,13 +222,19 @@ def selection(values: Sequence[int], family: Sequence[int] | None) -> str:
     return "" if text == ":" else f"[{text}]"
 
 
+def _turns(turn: Turn) -> str:
+    """Which turns of a group are meant."""
+    return f"[{turn.turns[0]}]" if turn.width == 1 else selection(turn.turns, range(turn.period))
+
+
 def _letters(key: Atom) -> Iterator[str]:
     """A letter for each number of the key's name."""
     used: set[str] = set()
     for n, segment in enumerate(key.segments):
         if MARK in segment:
             word = segment.replace(MARK, "").rstrip("_") or (key.segments[n - 1] if n else "")
-            wanted = _CALLED.get(word.rpartition("_")[2].lower(), "l" if not used else "i")
+            grouped = key.turn is not None and n == key.turn.place
+            wanted = "g" if grouped else _CALLED.get(word.rpartition("_")[2].lower(), "l" if not used else "i")
             letter = next(c for c in chain(wanted, "ijknpqr", ascii_lowercase) if c not in used)
             used.add(letter)
             yield letter

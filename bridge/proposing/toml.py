@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 from bridge._text import fold, printable
 from bridge.proposing.propose import Pair, Proposal
@@ -11,15 +11,24 @@ _SHOWN = 12  # names in a list of what is left
 _OTHERS = 2
 
 
-def toml_text(start: Sequence[str], certain: Sequence[str], proposal: Proposal) -> str:
-    """The file: the rules that were given, the certain ones, then guesses, and what is left on both sides."""
-    guesses = [pair for pair in proposal.pairs if pair.doubt]
+def toml_text(
+    certain: Sequence[str], held: Sequence[str], guesses: Mapping[str, Sequence[str]], proposal: Proposal
+) -> str:
+    """The file: certain rules, then guesses by why they are guesses, and what is left on both sides.
+
+    `held` drop keys of guesses: a rule that is taken stands before them.
+    """
     lines = ["rules = ["]
-    lines += [f"  {quoted(rule)}," for rule in (*start, *certain)]
+    lines += [f"  {quoted(rule)}," for rule in certain]
     for drop in proposal.drops:
         lines.append(f"  {quoted(drop.rule)},  # {printable(drop.why)}")
     if guesses:
-        lines += ["", "  # Guesses. Take the # away from those that are right.", *_guesses(guesses)]
+        lines += ["", "  # Guesses. Take the # away from those that are right."]
+        for why, rules in guesses.items():
+            lines += [f"  # {why}", *(f"  # {quoted(rule)}," for rule in rules)]
+    if held:
+        lines += ["", "  # Until you take a guess for these, no leaf takes them by its own name."]
+        lines += [f"  {quoted(rule)}," for rule in held]
     lines.append("]")
     lines += _rest("Leaves without a proposal:", proposal.unmatched)
     lines += _rest("Keys without one (a rule 'KEY -> _' drops what is not needed):", proposal.left)
@@ -32,16 +41,6 @@ def quoted(text: str) -> str:
         c if c.isprintable() else f"\\U{ord(c):08x}" for c in text.replace("\\", "\\\\").replace('"', '\\"')
     )
     return f'"{shown}"'
-
-
-def _guesses(pairs: Sequence[Pair]) -> Iterator[str]:
-    before = ""
-    for pair in sorted(pairs, key=reason):
-        why = reason(pair)
-        if why != before:
-            yield f"  # {why}"
-            before = why
-        yield f"  # {quoted(pair.rule)},"
 
 
 def reason(pair: Pair) -> str:

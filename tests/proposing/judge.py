@@ -60,8 +60,8 @@ def moves(plan: Plan) -> dict[str, frozenset[Any]]:
 
 def _elements(index_map: IndexMap) -> tuple[Any, ...]:
     """An index map without axes of one element, which move nothing, and whatever their order."""
-    atoms = sorted(atom for atom in index_map.atoms if atom.extent != 1)
-    return index_map.key_start, index_map.leaf_start, *atoms
+    loops = sorted(tuple(loop) for loop in index_map.loops if loop.extent != 1)
+    return index_map.key_start, index_map.leaf_start, *loops
 
 
 class Verdict(NamedTuple):
@@ -142,17 +142,26 @@ def judged(made: Pair, proposed: Proposed) -> Verdict:
 
 
 def undecidable(plan: Plan) -> set[str]:
-    """Leaves of which headers do not tell all: parts of fused arrays, and arrays that a transposition leaves in shape."""
+    """Leaves of which headers do not tell all: parts of fused arrays, arrays that a transposition leaves in shape, and
+    layers that take turns with others.
+    """
     found: set[str] = set()
-    families: dict[str, set[str]] = {}
+    families: dict[str, dict[str, set[tuple[int, ...]]]] = {}
     for block in plan.blocks:
         for row, leaf in enumerate(block.leaves):
             for key, index_map in block.maps(row):
-                families.setdefault(leaf, set()).add(template(key)[0])
+                text, numbers = template(key)
+                families.setdefault(leaf, {}).setdefault(text, set()).add(numbers)
                 extents = [extent for extent in index_map.key_shape if extent > 1]
                 if not index_map.whole_key or len({*extents}) < len(extents):
                     found.add(leaf)
-    return found | {leaf for leaf, texts in families.items() if len(texts) > 1}
+    found |= {leaf for leaf, texts in families.items() if len(texts) > 1}
+    return found | {leaf for leaf, texts in families.items() if any(map(_apart, texts.values()))}
+
+
+def _apart(numbers: set[tuple[int, ...]]) -> bool:
+    """Whether between numbers others are left out."""
+    return any(max(column) - min(column) >= len(set(column)) for column in zip(*numbers, strict=True))
 
 
 def _followed(made: Pair, rules: Sequence[Rule]) -> dict[str, frozenset[Any]]:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 
 import bridge
+from bridge.api.skeleton import skeleton
 from tests.proposing.folded import Entry, checkpoint, names
 from tests.proposing.judge import Pair, Proposed, Verdict, judged, pair
 from tests.proposing.own import configs, own
@@ -116,6 +118,20 @@ def line(title: str, found: Sequence[tuple[Pair, Verdict]]) -> str:
     return f"| {title} | {len(found)} | {decided:.1f} | {shown} | {rules} / {persons} | {times} |"
 
 
+def skeletons(only: Sequence[str], folder: Path) -> int:
+    """That what `--skeleton` prints for each architecture runs, and plans; how many do not."""
+    bad = 0
+    for name in only or names():
+        source = store(folder / "model", checkpoint(name))
+        scope: dict[str, Any] = {}
+        exec(skeleton(source), scope)
+        if not bridge.plan(source, eqx.filter_eval_shape(scope["make"]), scope["RULES"]).ok:
+            bad += 1
+            print(f"WRONG skeleton of {name}")
+    print(f"skeletons: {len(only or names()) - bad} of {len(only or names())} plan")
+    return bad
+
+
 def timed(folder: Path) -> None:
     """How long the largest take, and a Llama."""
     sizes: list[tuple[str, Sequence[Entry], dict[str, object] | None]] = [
@@ -135,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/suggest", description=__doc__)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 1_000_000)
     parser.add_argument("--each", type=int, default=2, help="generated namings for each architecture")
-    parser.add_argument("--sets", nargs="*", default=["own", "people", "generated", "times"])
+    parser.add_argument("--sets", nargs="*", default=["own", "people", "generated", "skeletons", "times"])
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--show", type=int, default=3, help="leaves to show of a pair that is not all right")
     said = parser.parse_args()
@@ -153,9 +169,10 @@ def main() -> None:
         for kind in said.sets:
             if kind in sets:
                 verdicts += sets[kind]()
+        bad = skeletons(said.only, folder) if "skeletons" in said.sets else 0
         if "times" in said.sets:
             timed(folder)
-    sys.exit(any(verdict.wrong for _, verdict in verdicts))
+    sys.exit(bad > 0 or any(verdict.wrong for _, verdict in verdicts))
 
 
 if __name__ == "__main__":

@@ -47,10 +47,38 @@ from tests.proposing.trees import certain, check, guessed, layers, proposed
             {"mlp.gate": (3, 6, 4), "mlp.up": (3, 6, 4)},
             "h.{l}.mlp.gate_up_proj.weight [(gate|up) m] -> mlp.{gate|up} [l _ m]",
         ),
+        (  # all experts in one tensor, as gpt-oss has them
+            layers(2, "h.{}.", {"mlp.experts.gate_up_proj": (5, 4, 12), "mlp.experts.down_proj": (5, 6, 4)}),
+            {
+                "h.experts.gate.kernel": (2, 5, 4, 6),
+                "h.experts.up.kernel": (2, 5, 4, 6),
+                "h.experts.down.kernel": (2, 5, 6, 4),
+            },
+            "h.{l}.mlp.experts.gate_up_proj [e m (gate|up)] -> h.experts.{gate|up}.kernel [l e m _]",
+        ),
+        (  # an expert each, and gate and up of all of them in one array
+            {f"h.{l}.experts.{e}.{n}_proj.weight": (6, 4) for l in range(2) for e in range(3) for n in ("gate", "up")},
+            {"h.experts.gate_up": (2, 3, 4, 12)},
+            "h.{l}.experts.{e}.{gate|up}_proj.weight [_ m] -> h.experts.gate_up [l e m (gate|up)]",
+        ),
+        (  # PyTorch's Conv1D is transposed already
+            layers(2, "h.{}.", {"attn.c_attn.weight": (8, 24), "mlp.c_fc.weight": (8, 32)}),
+            {
+                "layers.attn.q.weight": (2, 8, 8),
+                "layers.attn.k.weight": (2, 8, 8),
+                "layers.attn.v.weight": (2, 8, 8),
+                "layers.mlp.up.weight": (2, 32, 8),
+            },
+            "h.{l}.attn.c_attn.weight [m (q|k|v)] -> layers.attn.{q|k|v}.weight [l _ m]",
+        ),
     ],
 )
 def test_parts(keys: dict[str, tuple[int, ...]], leaves: dict[str, tuple[int, ...]], rule: str) -> None:
     others = ["h.{l}.mlp.c_fc.weight -> layers.mlp.up"] if "layers.mlp.up" in leaves else []
+    others += (
+        ["h.{l}.mlp.c_fc.weight [i o] -> layers.mlp.up.weight [l o i]"] if "layers.mlp.up.weight" in leaves else []
+    )
+    others += ["h.{l}.mlp.experts.down_proj -> h.experts.down.kernel"] if "h.experts.down.kernel" in leaves else []
     others += ["attn.q_proj.weight [a b] -> attn.q [b a]"] if leaves.get("attn.q") == (4, 12) else []
     proposal = check(keys, leaves, [rule, *others])
     (pair,) = [pair for pair in proposal.pairs if "|" in pair.rule]

@@ -128,6 +128,18 @@ def test_the_text_is_toml_and_guesses_are_comments(net: Path, tmp_path: Path) ->
     assert set(bridge.load_rules(tmp_path / "all.toml")) == set(found.rules)
 
 
+def test_what_is_in_doubt_is_not_taken_by_its_own_name(tmp_path: Path) -> None:
+    save_file({"mix.weight": np.eye(4, dtype=np.float32)}, tmp_path / "m.safetensors")
+    like = {"mix": {"weight": jax.ShapeDtypeStruct((4, 4), np.float32)}}  # or the transpose
+    found = bridge.suggest(tmp_path / "m.safetensors", like)
+    assert (list(map(str, found.certain)), list(found.doubtful)) == (["mix.weight -> _"], ["mix.weight"])
+    assert bridge.plan(tmp_path / "m.safetensors", like, found.certain).missing == ("mix.weight",)
+    assert tomllib.loads(str(found)) == {"rules": ["mix.weight -> _"]}
+    taken = tomllib.loads(str(found).replace('# "', '"'))["rules"]  # the guess stands in front
+    assert bridge.plan(tmp_path / "m.safetensors", like, taken).ok
+    assert bridge.plan(tmp_path / "m.safetensors", like, found.rules).ok
+
+
 def test_guesses_are_named_with_their_reason(net: Path) -> None:
     found = bridge.suggest(net, Net())
     assert list(found.doubtful) == ["mix"]
@@ -172,6 +184,14 @@ def test_names_that_agree_need_no_rule(tmp_path: Path) -> None:
     found = bridge.suggest(tmp_path / "m.safetensors", like)
     assert bridge.plan(tmp_path / "m.safetensors", like, found.rules).ok
     assert (found.doubtful, len(found.rules)) == ({}, 1)
+
+
+def test_with_adapters_the_keys_are_the_bases(net: Path, tmp_path: Path) -> None:
+    factors = {"fc1.lora_A.weight": np.ones((2, 4), np.float32), "fc1.lora_B.weight": np.ones((6, 2), np.float32)}
+    save_file({f"base_model.model.{name}": value for name, value in factors.items()}, tmp_path / "lora.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
+    with_it = bridge.suggest(net, Net(), adapters=tmp_path / "lora.safetensors")
+    assert str(with_it) == str(bridge.suggest(net, Net()))
 
 
 def test_no_model_is_an_error(net: Path) -> None:
