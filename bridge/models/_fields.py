@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import bridge
-from bridge.models._bookkeeping import BOOKKEEPING, OFF
+from bridge.models._bookkeeping import BOOKKEEPING, GENERATION, OFF
 from bridge.models._json import safe
 
 
@@ -217,7 +217,7 @@ class Fields:
         architecture does not have.
         """
         for field, value in self._left.items():
-            known = field.startswith("_") or field in BOOKKEEPING or field in unused
+            known = field.startswith("_") or field in BOOKKEEPING | GENERATION or field in unused
             known = known or (field in OFF and value in (False, {}))
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
