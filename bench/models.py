@@ -1,7 +1,11 @@
 """`scripts/models`: every architecture of `bridge.models` beside transformers, on the cases of its contract test.
 
 What differs is measured in one process, on the small random models of the tests. Time and memory are measured in
-processes of their own, on a larger random model in bfloat16, as ratios. Linux only, as the bench is.
+processes of their own (`bench/models_child.py`), on a larger random model in bfloat16, as ratios. Linux only, as the
+bench is.
+
+A contract is found by its class in `tests/models/test_*.py`. Of what a class may have, `heads` and `head_case` are
+used here: the models of transformers with heads that `EncoderContract` compares.
 """
 
 from __future__ import annotations
@@ -23,38 +27,43 @@ from typing import Any
 
 import numpy as np
 
-from bench.memory import fault_in, memory
+from bench.models_table import COLUMNS, PAGE, published, written
 from bench.runner import ROOT, CaseError, environment, warm
 
-PAGE = ROOT / "docs" / "models.md"
-BEGIN, END = "<!-- models: written by scripts/models -->", "<!-- models: end -->"
-HEAD = (
-    "| `model_type`, class of transformers | variants | max \\|Δ\\| hidden states | max \\|Δ\\| output "
-    "| greedy tokens that agree | error in bfloat16 | load, time | load, peak memory | import to first output |\n"
-    "|---|---|---|---|---|---|---|---|---|\n"
-)
-
-# What makes a small model a larger one, as far as its config has such a field.
+# What makes a small model a larger one, as far as its config has such a field and says something there.
 LARGE: Mapping[str, int] = {
+    "dim": 768,
+    "embedding_size": 128,
+    "hidden_dim": 3072,
     "hidden_size": 1024,
+    "image_size": 224,
     "intermediate_size": 2816,
     "max_position_embeddings": 512,
     "n_embd": 1024,
     "n_head": 16,
+    "n_heads": 12,
     "n_inner": 2816,
-    "n_layer": 12,
+    "n_layer": 8,
+    "n_layers": 8,
     "n_positions": 512,
     "num_attention_heads": 16,
-    "num_hidden_layers": 12,
+    "num_hidden_layers": 8,
     "num_key_value_heads": 4,
+    "patch_size": 16,
     "vocab_size": 32000,
 }
+# Of models whose layers hold several MLPs, and of convolutional ones, whose stages each say how wide and how deep.
+EXPERTS = {"intermediate_size": 1408, "moe_intermediate_size": 352, "num_hidden_layers": 4}
+STAGES = {"depths": (3, 3, 9, 3), "hidden_sizes": (128, 256, 512, 1024)}
 
 
 def contracts() -> list[Any]:
     """The contract tests of all architectures, by model_type."""
+    import transformers
+
     from tests.models.contract import Contract
 
+    transformers.utils.logging.disable_progress_bar()
     for path in sorted((ROOT / "tests" / "models").glob("test_*.py")):
         importlib.import_module(f"tests.models.{path.stem}")
 
@@ -64,10 +73,10 @@ def contracts() -> list[Any]:
             if each.__name__.startswith("Test"):
                 yield each
 
-    return sorted(below(Contract), key=lambda each: each.model_type)
+    return sorted(below(Contract), key=lambda each: (each.model_type, each.kind))
 
 
-def differences(contract: Any) -> list[str]:
+def differences(contract: Any) -> dict[str, str]:
     """The cells of a row that say how far from transformers an architecture is."""
     from bridge.models import generate
     from tests.models import contract as shared
@@ -82,7 +91,7 @@ def differences(contract: Any) -> list[str]:
         expected = contract.judge(case.theirs, *case.example)
         for name, value in shared.compiled(contract.run, case.ours, *case.example).items():
             difference = float(np.abs(np.asarray(value) - expected[name]).max())
-            if name == "states":
+            if name.endswith("states"):  # of a model with two encoders, those of each
                 states = max(states, difference)
             else:
                 output = max(output, difference)
@@ -90,145 +99,121 @@ def differences(contract: Any) -> list[str]:
             theirs = shared.greedy(case.theirs, case.example[0])[-shared.NEW :]
             agree += int((np.asarray(generate(case.ours, case.example[0], shared.NEW))[-shared.NEW :] == theirs).sum())
             total += shared.NEW
-    tokens = f"{agree} of {total}" if total else "–"
-    name = f"`{contract.model_type}`, `{contract.kind}`"
-    return [name, str(len(contract.variants)), f"{states:.1e}", f"{output:.1e}", tokens, low]
+    return {
+        "variants": str(len(contract.variants)),
+        "states": f"{states:.1e}",
+        "output": f"{output:.1e}",
+        "heads": heads(contract),
+        "tokens": f"{agree} of {total}" if total else "–",
+        "bfloat16": low,
+    }
+
+
+def heads(contract: Any) -> str:
+    """How many heads there are beside the model, and how far from transformers' their logits are at most."""
+    found = list[float]()
+    for head in contract.heads if hasattr(contract, "head_case") else ():
+        with tempfile.TemporaryDirectory() as folder:
+            _, _, logits, expected = contract.head_case(head, Path(folder))
+        found.append(float(np.abs(logits - expected).max()))
+    return f"{len(found)}: {max(found):.1e}" if found else "–"
+
+
+def larger(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config, those of configs within it too, with the sizes of a larger model."""
+    sizes = {**LARGE, **(EXPERTS if any(name.endswith(("num_experts", "local_experts")) for name in fields) else {})}
+    found = {name: larger(value) if isinstance(value, Mapping) else value for name, value in fields.items()}
+    found |= {name: size for name, size in sizes.items() if fields.get(name)}
+    return found | {name: list(sizes[: len(fields[name])]) for name, sizes in STAGES.items() if fields.get(name)}
 
 
 def large(contract: Any, folder: Path) -> None:
-    """A model of some hundred million parameters, saved by transformers in bfloat16; its example; and a small one."""
+    """A model of a hundred million parameters or two, saved by transformers in bfloat16; and its example."""
     import torch
+    import transformers
 
-    fields = dict(next(iter(contract.variants.values())))
-    contract.saved(folder / "small", **fields)
-    fields |= {name: value for name, value in LARGE.items() if fields.get(name)}
-    model = contract.saved(folder / "large", **fields)
-    model.to(torch.bfloat16).save_pretrained(folder / "large")
-    for name in ("small", "large"):
-        np.savez(folder / name / "example.npz", *contract.example(model.config))
+    torch.manual_seed(0)
+    kind = getattr(transformers, contract.kind)
+    config = kind.config_class(**larger(next(iter(contract.variants.values()))))
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model = kind(config)
+    finally:
+        torch.set_default_dtype(dtype)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    example = contract.example(model.config)
+    example = tuple(each[0] if each.ndim == (4 if each.dtype.kind == "f" else 2) else each for each in example)
+    np.savez(folder / "example.npz", *example)
 
 
-def ratios(contract: Any, count: int) -> list[str]:
+def ratios(contract: Any, count: int) -> dict[str, str]:
     """The cells of a row that compare time and memory: ours over theirs, medians of processes that take turns."""
+    names = {"seconds": "load", "peak": "memory", "first": "first"}
     if not count:
-        return ["–"] * 3
+        return dict.fromkeys(names.values(), "–")
     samples: dict[str, list[dict[str, float]]] = {"bridge": [], contract.kind: []}
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
         large(contract, Path(folder))
         gc.collect()
+        warm([path for path in Path(folder).iterdir() if path.is_file()])
         for _ in range(count):
             for who, seen in samples.items():
-                files = [path for path in Path(folder, "large").iterdir() if path.is_file()]
-                warm(files)
-                seen.append(child(who, "load", folder) | child(who, "first", folder))
+                seen.append(child(who, folder))
     ours, theirs = (
         {name: statistics.median(sample[name] for sample in seen) for name in seen[0]} for seen in samples.values()
     )
-    return [f"{ours[name] / theirs[name]:.2f}" for name in ("seconds", "peak", "first")]
+    return {cell: f"{ours[name] / theirs[name]:.2f}" for name, cell in names.items()}
 
 
-def child(who: str, what: str, folder: str) -> dict[str, float]:
+def child(who: str, folder: str) -> dict[str, float]:
     """One process. **Raises:** `CaseError` with what it said last."""
     begin = time.monotonic()
-    command = [sys.executable, "-m", "bench.models", "--child", who, what, folder]
     done = subprocess.run(
-        command, env=environment({}), cwd=ROOT, capture_output=True, text=True, check=False, timeout=900
+        [sys.executable, "-m", "bench.models_child", who, folder],
+        env=environment({}),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
     )
     if done.returncode:
         raise CaseError((done.stderr.strip().splitlines() or ["nothing was said"])[-1])
     said = json.loads(done.stdout.splitlines()[-1])
-    return {"first": said["first"] - begin} if what == "first" else said
-
-
-def in_child(who: str, what: str, folder: Path) -> None:
-    """Load, or load and give a first output; and say what that took."""
-    if what == "first":
-        _output(who, _loaded(who, folder / "large"), folder / "large")
-        say(json.dumps({"first": time.monotonic()}))
-        return
-    _loaded(who, folder / "small")  # what is imported on first use, and JAX's start, are not what is measured
-    gc.collect()
-    fault_in(2 * sum(path.stat().st_size for path in (folder / "large").iterdir()))
-    Path("/proc/self/clear_refs").write_text("5")
-    before, begin = memory()["VmRSS"], time.monotonic()
-    model = _loaded(who, folder / "large")
-    if who != "bridge":  # its tensors are the mapped file, which is read where it is touched: touch each page
-        for tensor in model.state_dict().values():
-            tensor.flatten()[::2048].sum()
-    seconds = time.monotonic() - begin
-    say(json.dumps({"seconds": seconds, "peak": memory()["VmHWM"] - before}))
-
-
-def _loaded(who: str, folder: Path) -> Any:
-    if who != "bridge":
-        import transformers
-
-        return getattr(transformers, who).from_pretrained(folder, dtype="auto").eval()
-    import jax
-
-    import bridge
-
-    return jax.block_until_ready(bridge.models.from_pretrained(folder))
-
-
-def _output(who: str, model: Any, folder: Path) -> None:
-    """The first token of a decoder, the hidden states of another."""
-    with np.load(folder / "example.npz") as file:
-        example = [file[name] for name in file.files]
-    if who == "bridge":
-        import equinox as eqx
-        import jax
-        import jax.numpy as jnp
-
-        import bridge
-
-        dtype = jax.tree.leaves(eqx.filter(model, eqx.is_inexact_array))[0].dtype
-        arrays = [jnp.asarray(each, dtype if each.dtype.kind == "f" else None) for each in example]
-        if hasattr(model, "prefill"):
-            jax.block_until_ready(bridge.models.generate(model, arrays[0], 1))
-        else:
-            jax.block_until_ready(eqx.filter_jit(model)(*arrays))
-        return
-    import torch
-
-    tensors = [torch.tensor(each)[None] for each in example]
-    with torch.no_grad():
-        if model.can_generate():
-            model.generate(tensors[0], max_new_tokens=1, do_sample=False, eos_token_id=-1, pad_token_id=0)
-        else:
-            model(*(each.to(model.dtype) if each.is_floating_point() else each for each in tensors))
-
-
-def say(text: str) -> None:
-    """To whoever started this."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+    return said | {"first": said["first"] - begin}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print the table, and write it into the page if asked to."""
+    """Measure, print the table, and write it into the page if asked to: after each row, so that a run can go on."""
     parser = argparse.ArgumentParser(prog="scripts/models", description=__doc__)
-    parser.add_argument("--only", nargs="*", help="these model_types alone")
+    parser.add_argument("--only", nargs="*", help="these model_types, or classes of transformers, alone")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each kind; 0: only what differs")
-    parser.add_argument("--publish", action="store_true", help=f"write the table into {PAGE.relative_to(ROOT)}")
-    parser.add_argument("--child", nargs=3, metavar=("WHO", "WHAT", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--publish", action="store_true", help=f"write what was measured into {PAGE.relative_to(ROOT)}; the rest stays"
+    )
     options = parser.parse_args(arguments)
-    if options.child:
-        in_child(options.child[0], options.child[1], Path(options.child[2]))
-        return
-    rows: list[str] = []
-    for contract in contracts():
-        if not options.only or contract.model_type in options.only:
-            rows.append("| " + " | ".join([*differences(contract), *ratios(contract, options.rounds)]) + " |")
-            say(rows[-1])
-    names = ("jax", "equinox", "torch", "transformers")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    versions = ", ".join(f"{name} {version(name)}" for name in ("jax", "equinox", "torch", "transformers"))
     note = f"Measured with {versions}, Python {platform.python_version()}, on the CPU."
-    text = HEAD + "\n".join(rows) + f"\n\n{note}\n"
-    say(f"\n{text}")
-    if options.publish:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
+    chosen = {f"`{each.model_type}`, `{each.kind}`": each for each in contracts()}
+    if options.only:
+        only = set(options.only)
+        chosen = {name: each for name, each in chosen.items() if {each.model_type, each.kind} & only}
+    rows: dict[str, dict[str, str]] = {}
+    for name, contract in chosen.items():
+        began = time.monotonic()
+        rows[name] = {"name": name} | differences(contract) | ratios(contract, options.rounds)
+        cells = (f"{cell} {rows[name][cell]}" for cell in COLUMNS if cell != "name")
+        say(f"{name}: {', '.join(cells)}  ({time.monotonic() - began:.0f} s)")
+        if options.publish:
+            PAGE.write_text(published(PAGE.read_text(), rows, note, coming=chosen))
+    say(f"\n{written(rows.values(), note)}")
+
+
+def say(text: str) -> None:
+    """Now, and not when a buffer is full."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

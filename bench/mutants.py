@@ -19,6 +19,8 @@ from typing import Any, TextIO
 from bench.runner import ROOT, environment
 
 PAGE = ROOT / "docs" / "checking.md"
+STORE = ROOT / "bench" / "mutants.json"
+"""What was published, an architecture in a dtype a line: what is not measured again stays."""
 FAST = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
 """Most of the time goes into compiling small models, each for one run."""
 BEGIN, END = "<!-- mutants: written by scripts/mutants_check -->", "<!-- mutants: end -->"
@@ -37,19 +39,35 @@ def main() -> None:
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--publish", action="store_true", help="write the table into docs/checking.md")
     parser.add_argument("--one", nargs=2, metavar=("ARCHITECTURE", "DTYPE"), help="in this process, as JSON")
+    parser.add_argument("--rounding", action="store_true", help="how far right layers are, and wrong ones")
     args = parser.parse_args()
+    if args.rounding:
+        from bench.rounding import measured
+
+        with tempfile.TemporaryDirectory() as folder:
+            measured(_record(Path(folder)), say)
+        return
     if args.one:
         say(json.dumps(one(*args.one)))
         return
     from tests.checking.ports import ARCHITECTURES
 
-    found = [_in_a_process(name, dtype) for dtype in args.dtype for name in args.only or ARCHITECTURES]
+    measured = [_in_a_process(name, dtype) for dtype in args.dtype for name in args.only or ARCHITECTURES]
+    found = stored(measured) if args.publish else measured
     text = table(found)
     say(text)
     if args.publish:
+        STORE.write_text("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
         page = PAGE.read_text()
         before, _, rest = page.partition(BEGIN)
         PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def stored(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What was published before, with what was measured in its place."""
+    found = {(one["dtype"], one["name"]): one for one in (json.loads(STORE.read_text()) if STORE.exists() else [])}
+    found |= {(one["dtype"], one["name"]): one for one in measured}
+    return sorted(found.values(), key=lambda one: (DTYPES.index(one["dtype"]), one["name"]))
 
 
 def _in_a_process(name: str, dtype: str) -> dict[str, Any]:
@@ -81,7 +99,7 @@ def one(name: str, dtype: str) -> dict[str, Any]:
             )
             if not (said.seen and said.named and said.repaired is not False):
                 say(f"{name} {dtype}: {mistake}\n{said.text}", sys.stderr)
-        return {"name": name, "dtype": dtype, "ok": check.ok, "covered": check.covered, "rows": rows}
+        return {"name": name, "dtype": dtype, "ok": check.ok and check.ran, "covered": check.covered, "rows": rows}
 
 
 def _record(folder: Path) -> Any:

@@ -54,7 +54,7 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {_PLURALS.get(noun, f'{noun}s')}"
 
 
-_PLURALS = {"leaf": "leaves", "axis": "axes"}
+_PLURALS = {"leaf": "leaves", "axis": "axes", "matrix": "matrices"}
 
 
 def ranges(values: Iterable[int]) -> str:

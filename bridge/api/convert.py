@@ -12,7 +12,7 @@ from bridge._errors import CheckpointError, PlanError, SaveError
 from bridge._text import quote
 from bridge.api.content import LeftOut
 from bridge.api.kept import kept_parts, kept_value
-from bridge.api.load import opened
+from bridge.api.load import open_keywords, opened
 from bridge.api.planned import also_opened, planned, request_of
 from bridge.api.progress import fetch, reporting
 from bridge.api.save import SaveReport
@@ -26,7 +26,7 @@ from bridge.source.checkpoint import open_checkpoint
 from bridge.target.commit import Target
 
 if TYPE_CHECKING:
-    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, OpenOptions, Progress, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, Progress, Rules, Source
 
 _DEFAULT_NBYTES = 48 << 20
 """What leaves are made in: more makes nothing faster, but where a tensor is larger and transposed."""
@@ -111,17 +111,7 @@ def convert(
         raise SaveError(
             quote(str(target)), "is the name of a file, and the converted form is a folder", "Name a folder"
         )
-    options: OpenOptions = {
-        "revision": revision,
-        "subfolder": subfolder,
-        "variant": variant,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "verify": verify,
-        "root": root,
-        "modules": modules,
-    }
+    options = open_keywords(revision, subfolder, variant, token, cache_dir, local_files_only, verify, root, modules)
     with opened(source, **options) as stored, also_opened(adapters, options) as own:
         if is_converted(stored.metadata):
             raise PlanError(quote(stored.source), "is converted already", "Load it as it is, or revert it first")

@@ -32,6 +32,31 @@ def opened(source: Source, **options: Unpack[OpenOptions]) -> Generator[Checkpoi
             ckpt.close()
 
 
+def open_keywords(
+    revision: str | None,
+    subfolder: str | None,
+    variant: str | None,
+    token: str | bool | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    verify: bool,
+    root: str | None,
+    modules: bool,
+) -> OpenOptions:
+    """The keywords of `bridge.open`, which other functions take too, in their order there."""
+    return {
+        "revision": revision,
+        "subfolder": subfolder,
+        "variant": variant,
+        "token": token,
+        "cache_dir": cache_dir,
+        "local_files_only": local_files_only,
+        "verify": verify,
+        "root": root,
+        "modules": modules,
+    }
+
+
 @overload
 def load(
     source: Source,
@@ -166,17 +191,7 @@ def load(
     from bridge.api.read import read_leaves  # these import JAX, and `bridge.load` by itself is light
     from bridge.place.sharding import placements
 
-    options: OpenOptions = {
-        "revision": revision,
-        "subfolder": subfolder,
-        "variant": variant,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "verify": verify,
-        "root": root,
-        "modules": modules,
-    }
+    options = open_keywords(revision, subfolder, variant, token, cache_dir, local_files_only, verify, root, modules)
     with collector_off(many=True), opened(source, **options) as stored, also_opened(adapters, options) as own:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized, own)
         ckpt, made, model = planned(stored, like, rules, request, layouts, own)

@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bridge.api.load import opened
+from bridge.api.load import open_keywords, opened
 from bridge.api.planned import also_opened, planned, request_of
 from bridge.planning.plan import Plan
 
 if TYPE_CHECKING:
-    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, Rules, Source
 
 
 def plan(
@@ -90,17 +90,7 @@ def plan(
     from bridge.api.read import predicted  # these import JAX, and `bridge.plan` by itself is light
     from bridge.place.sharding import placements
 
-    options: OpenOptions = {
-        "revision": revision,
-        "subfolder": subfolder,
-        "variant": variant,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "verify": verify,
-        "root": root,
-        "modules": modules,
-    }
+    options = open_keywords(revision, subfolder, variant, token, cache_dir, local_files_only, verify, root, modules)
     with opened(source, **options) as stored, also_opened(adapters, options) as own:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, sharding, quantized, own)
         ckpt, made, model = planned(stored, like, rules, request, layouts, own)

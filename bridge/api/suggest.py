@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bridge._errors import PlanError
 from bridge._text import template as template_of
-from bridge.api.load import opened
+from bridge.api.load import open_keywords, opened
 from bridge.api.planned import also_opened, planned, request_of
 from bridge.mapping.arrays import ArraySpec
 from bridge.mapping.template import Spec, Template
@@ -21,7 +21,7 @@ from bridge.rules.rule import Rule, rules_of
 from bridge.rules.syntax import escaped
 
 if TYPE_CHECKING:
-    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, OpenOptions, Rules, Source
+    from bridge.api.arguments import Adapters, AllowMissing, Dtype, Layouts, Rules, Source
     from bridge.source.checkpoint import Checkpoint
 
 Guesses = Mapping[str, Sequence[str]]
@@ -122,17 +122,7 @@ def suggest(
     plan = bridge.plan("model.safetensors", like, proposed.rules)
     ```
     """
-    options: OpenOptions = {
-        "revision": revision,
-        "subfolder": subfolder,
-        "variant": variant,
-        "token": token,
-        "cache_dir": cache_dir,
-        "local_files_only": local_files_only,
-        "verify": verify,
-        "root": root,
-        "modules": modules,
-    }
+    options = open_keywords(revision, subfolder, variant, token, cache_dir, local_files_only, verify, root, modules)
     if like is None:
         raise PlanError("like", "is None, and suggest proposes rules for a model", "Give a model")
     with opened(source, **options) as stored, also_opened(adapters, options) as own:

@@ -8,10 +8,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-import equinox as eqx
-
-from bridge._errors import PlanError
-from bridge._text import quote
+from bridge._errors import CheckpointError, PlanError
+from bridge._text import plural, quote
 from bridge.checking.alone import Alone, Outcome
 from bridge.checking.counterparts import Address, Counterpart, Counterparts, counterparts
 from bridge.checking.kept import tensors
@@ -22,9 +20,15 @@ from bridge.checking.products import NO_TOKEN
 from bridge.checking.recording import Recording
 from bridge.checking.report import AGREES, DEPARTS, NOT_COMPARED, Check, Layer
 from bridge.checking.whole import WholeRun, run_whole
+from bridge.checking.whole_calls import in_inference, is_pair
+from bridge.mapping.block import filled
 from bridge.mapping.pattern import NamePatterns
-from bridge.model.template import modules_of
+from bridge.model.template import modules_of, take_apart
 from bridge.planning.plan import Plan
+from bridge.tracing.trace import Trace
+
+_FEW = 2
+"""Matrices with other values, of a small model, that are told one by one."""
 
 
 def check(
@@ -33,7 +37,7 @@ def check(
     plan: Plan,
     *,
     call: Mapping[str, Callable[..., Any]] | None = None,
-    trace: Any = None,
+    trace: Trace | Callable[..., Any] | None = None,
     skip: Sequence[str] | str = (),
 ) -> Check:
     """Hold a loaded model against a recorded run of the PyTorch model: each layer alone, and the run as a whole.
@@ -45,15 +49,16 @@ def check(
     - `plan`: the plan that it was loaded by. It says which layer is which module of PyTorch's.
     - `call`: for modules of your own, by name, a function of the module (one of its stack) and of the tensors that
         PyTorch's took, with their axis of examples; it gives what PyTorch's gave.
-    - `trace`: what `bridge.trace` gave for the recorded input, where the model is called otherwise than by
-        `jax.vmap(model)(input)`.
+    - `trace`: how the model is run, where it is called otherwise than by `jax.vmap(model)(input)`: a function of the
+        model and of what PyTorch's took, with its axis of examples, by name where that had names; or what
+        `bridge.trace` gave for the recorded input.
     - `skip`: patterns of layers that need not be compared.
 
     **Returns:** a `Check`. `print(check)` names the first layer that departs and, where one is found, the rule that
     makes it agree.
 
-    **Raises:** `CheckpointError` for a file that is no recording; `PlanError` where plan and model do not belong
-    together, and for names in `call` and `skip` that no layer has.
+    **Raises:** `CheckpointError` for a file that is no recording, or one of other weights; `PlanError` where plan and
+    model do not belong together, and for names in `call` and `skip` that no layer has.
 
     ```python
     plan = bridge.plan("model.safetensors", like)
@@ -64,7 +69,12 @@ def check(
     """
     found = recording if isinstance(recording, Recording) else Recording.read(recording)
     _check_plan(plan, model)
+    if not (trace is None or isinstance(trace, Trace) or callable(trace)):
+        advice = "Give what bridge.trace(fn, model, *args) gave, or the function"
+        raise PlanError("trace=", f"is {type(trace).__name__}, neither a trace nor a function", advice)
+    model = in_inference(model)
     pairs = counterparts(found, model, plan)
+    _check_weights(pairs, found)
     calls, patterns = dict(call or {}), NamePatterns.of(skip)
     _check_names(calls, patterns, pairs)
     return _Checker(found, model, plan, pairs, calls, patterns, trace).check()
@@ -83,6 +93,23 @@ def _check_plan(plan: Any, model: Any) -> None:
     if not names:
         raise PlanError(
             f"the model to check, {type(model).__name__},", "has no modules", "Give the loaded Equinox model"
+        )
+    leaves = take_apart(model).arrays
+    for name in filled(plan.blocks):
+        shape, wanted = leaves[name].value.shape if name in leaves else None, plan.leaves[name].shape
+        if shape != wanted:
+            problem = f"is not in {type(model).__name__}" if shape is None else f"is {shape}, the plan has {wanted}"
+            raise PlanError(f"leaf {quote(name)}", problem, "Give the plan that the model was loaded by")
+
+
+def _check_weights(pairs: Counterparts, recording: Recording) -> None:
+    """**Raises:** `CheckpointError` where the recorded model has none of the plan's matrices."""
+    if len(pairs.strange) > _FEW and not pairs.known:
+        raise CheckpointError(
+            quote(recording.source),
+            f"is a run of other weights: none of the plan's {plural(len(pairs.strange), 'matrix')} is in "
+            f"the {recording.kind} that was recorded",
+            "Record the model whose checkpoint was loaded",
         )
 
 
@@ -119,10 +146,7 @@ class _Checker:
     ) -> None:
         self.recording, self.model, self.plan, self.pairs = recording, model, plan, pairs
         self.calls, self.skip, self.trace = calls, skip, trace
-        state = (
-            model[1] if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State) else None
-        )
-        self.alone = Alone(recording, pairs, state)
+        self.alone = Alone(recording, pairs, model[1] if is_pair(model) else None)
 
     def check(self) -> Check:
         """Compare everything."""
@@ -149,6 +173,7 @@ class _Checker:
             covered=self.covered(compared),
             first=first,
             whole=whole.text,
+            ran=whole.compared,
             skipped=self.recording.skipped,
             left=frozenset(left),
         )

@@ -65,6 +65,10 @@ class Counterparts(NamedTuple):
     """The Equinox modules by name, stacks as they are."""
     tensors: Mapping[str, np.ndarray]
     """The tensor of each key."""
+    strange: Sequence[str] = ()
+    """Keys of matrices whose values the recorded model does not have."""
+    known: int = 0
+    """How many matrices it has."""
 
 
 def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
@@ -80,6 +84,8 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     held = {key: found for key, found in pieces(plan.blocks).items() if all(piece.leaf in leaves for piece in found)}
     tensors = {key: gather(found, leaves, plan.specs[key].dtype) for key, found in held.items()}
     inexact = {entry.key for entry in plan.lossy} | {*plan.quantized}
+    # What was added or multiplied was rounded, and does not come back as it was.
+    inexact |= {key for block in plan.blocks if block.changes_values for term in block.terms for key in term.keys}
     matched = match(recording, tensors, inexact)
     own = layers_of(model)
     depths = _depths(own, parts.template.leaves)
@@ -91,7 +97,10 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
             layers[one.name, one.index] = one
     layers = _without_split_attention(layers, own, recording)
     modules = dict(modules_of(model))
-    return Counterparts(layers, composites(layers, modules, recording), modules, tensors)
+    exact = [key for key, tensor in tensors.items() if tensor.ndim > 1 and key not in inexact]
+    strange = [key for key in exact if key in matched.reasons]
+    found = composites(layers, modules, recording)
+    return Counterparts(layers, found, modules, tensors, strange, len(exact) - len(strange))
 
 
 def owners_of(recording: Recording) -> dict[str, str]:

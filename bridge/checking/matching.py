@@ -49,18 +49,11 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
     finder = _Finder(recording.params)
     places: dict[str, KeyPlace] = {}
     reasons: dict[str, str] = {}
-    groups: dict[tuple[int, Shape], list[str]] = {}
-    for key, value in values.items():
-        groups.setdefault((checksum(value), value.shape), []).append(key)
-    for (crc, shape), keys in groups.items():
-        found = finder.equal.get((crc, shape), [])
-        if found:
-            places |= _assigned(keys, found)
-            continue
-        for key in keys:
-            place = finder.fused(key, values[key])
-            if place is not None:
-                places[key] = place
+    _by_values(finder, values, places)
+    if any(param.dtype == np.float16 for param in recording.params.values()):
+        # What was stored in another dtype is other values in float16.
+        left = {key: value for key, value in values.items() if key not in places and value.dtype != np.float16}
+        _by_values(finder, {key: _halved(value) for key, value in left.items()}, places)
     taken = {place.param for place in places.values()}
     left = {name: param for name, param in recording.params.items() if name not in taken}
     for key, value in values.items():
@@ -73,12 +66,36 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
             places[key] = KeyPlace(key)
         elif alike:
             places[key] = KeyPlace(max(alike, key=lambda name: likeness(key, name)))
+        elif key in inexact and (only := _only_alike(key, left, value.shape)) is not None:
+            places[key] = KeyPlace(only)
         else:
             reasons[key] = f"no parameter of the recorded model has the values of '{key}'"
             continue
         if key not in inexact:
             reasons[key] = f"the recorded model has other values in {quote(places[key].param)} than '{key}' has"
     return Match(places, reasons)
+
+
+def _by_values(finder: _Finder, values: Mapping[str, np.ndarray], places: dict[str, KeyPlace]) -> None:
+    """Put the places of keys whose very values the recorded model has beside those that are known."""
+    groups: dict[tuple[int, Shape], list[str]] = {}
+    for key, value in values.items():
+        groups.setdefault((checksum(value), value.shape), []).append(key)
+    for (crc, shape), keys in groups.items():
+        found = finder.equal.get((crc, shape), [])
+        if found:
+            places |= _assigned(keys, found)
+            continue
+        for key in keys:
+            place = finder.fused(key, values[key])
+            if place is not None:
+                places[key] = place
+
+
+def _halved(value: np.ndarray) -> np.ndarray:
+    """Floats as float16 has them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return value.astype(np.float16) if value.dtype.kind == "f" or value.dtype == _BF16 else value
 
 
 def checksum(value: np.ndarray) -> int:
@@ -133,6 +150,14 @@ def likeness(key: str, param: str) -> tuple[bool, int, int]:
             break
         ends += 1
     return template(key)[1] == template(param)[1], ends, len({*mine} & {*theirs})
+
+
+def _only_alike(key: str, params: Mapping[str, Param], shape: Shape) -> str | None:
+    """The one parameter of a shape whose name has the same numbers and most words in common; `None` if two have."""
+    words = {name: likeness(key, name) for name, param in params.items() if param.shape == shape}
+    most = max((found for found in words.values() if found[0] and found[2] > 0), default=None)
+    found = [name for name, likely in words.items() if likely == most]
+    return found[0] if len(found) == 1 else None
 
 
 def _assigned(keys: Sequence[str], params: Sequence[str]) -> dict[str, KeyPlace]:

@@ -17,8 +17,14 @@ _EPS = {
     np.dtype(np.float16): 2.0**-10,
     np.dtype(ml_dtypes.bfloat16): 2.0**-7,
 }
-_LIMITS = {"linear": (256.0, 3.0), "norm": (5.5, 2.5), "embedding": (0.5, 0.5), "steps": (256.0, 24.0)}
-"""Of each kind of layer, for float32 and for the shorter dtypes. `steps` are layers that round many times."""
+_LIMITS = {
+    "linear": (256.0, 3.0),
+    "norm": (5.5, 2.5),
+    "embedding": (0.5, 0.5),
+    "recurrent": (128.0, 16.0),
+    "steps": (256.0, 24.0),
+}
+"""Of each kind of layer, for float32 and for the shorter dtypes. `steps` are attention and layers of the user's own."""
 
 
 class Compared(NamedTuple):

@@ -37,7 +37,7 @@ def cell(layer: Any, one: Counterpart, recording: Recording, beside: Mapping[Cel
     if module.torch_kind.endswith("Cell"):
         states = [jnp.asarray(kept.values).astype(x.dtype) for kept in tensors(call.args[1:])]
         got = _steps(layer, *_batched(x, states or _zeros(layer, x.shape[:-1])))
-        return _compared(got.reshape(given.shape), given)
+        return _compared(got.reshape(given.shape), given, "recurrent")
     return _sequence(_place(one), {**beside, _place(one): layer}, module, call, x, given)
 
 
@@ -82,7 +82,7 @@ def _sequence(
     got = np.asarray(x)
     if got.shape != want.shape:
         return f"it gives {list(got.shape)} where PyTorch gives {list(want.shape)}"
-    return Compared(got, want, np.ones(want.shape), "steps", coarser(given.dtype, got.dtype))
+    return Compared(got, want, _size(want), "recurrent", coarser(given.dtype, got.dtype))
 
 
 def _directed(layer: Any, x: jax.Array, *, reverse: bool) -> jax.Array:
@@ -152,13 +152,17 @@ def attention(layer: eqx.nn.MultiheadAttention, one: Counterpart, recording: Rec
             return _NOT_WHOLE
         arrays.append(jnp.asarray(kept.values).astype(layer.query_proj.weight.dtype))
     axis = None if arrays[0].ndim == 2 else 0 if module.attrs.get("batch_first", False) else 1
-    return _compared(_attend(layer, axis, *arrays), output)
+    return _compared(_attend(layer, axis, *arrays), output, "steps")
 
 
-def _compared(got: jax.Array, given: Kept) -> Outcome:
+def _compared(got: jax.Array, given: Kept, kind: str) -> Outcome:
     """An output that has the size of its root mean square."""
     if tuple(got.shape) != given.shape:
         return f"it gives {list(got.shape)} where PyTorch gives {list(given.shape)}"
     want = given.matrix
-    size = np.full(want.shape, np.sqrt(np.mean(np.square(np.asarray(want, np.float64)))))
-    return Compared(given.take(np.asarray(got)), want, size, "steps", coarser(given.dtype, got.dtype))
+    return Compared(given.take(np.asarray(got)), want, _size(want), kind, coarser(given.dtype, got.dtype))
+
+
+def _size(want: np.ndarray) -> np.ndarray:
+    """The root mean square of an output, for each of its elements."""
+    return np.full(want.shape, np.sqrt(np.mean(np.square(np.asarray(want, np.float64)))) if want.size else 0.0)

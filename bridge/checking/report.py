@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from bridge._text import plural, quote, ranges, safe
 
 AGREES, DEPARTS, NOT_COMPARED = "agrees", "departs", "not compared"
+HOW = "give trace=fn, a function of the model and of what PyTorch's took"
+"""What to do where the run was not compared."""
 _SHOWN = 12
 
 
@@ -47,12 +49,13 @@ class Check:
     - `layers`: every `Layer`, in PyTorch's order of execution.
     - `first`: the first that departs; `None` where none does.
     - `whole`: what became of the run as a whole, in words. A layer alone does not show a wrong name; the run does.
+    - `ran`: whether the run was compared. Where it was not, each layer may agree while names are exchanged.
     - `skipped`: what the recorder could not record: pairs of a name and the reason.
 
     ```python
     plan = bridge.plan("model.safetensors", like)
     check = bridge.check("run.safetensors", bridge.load("model.safetensors", like, plan), plan)
-    assert check.ok and check.covered == 1 and check.first is None, str(check)
+    assert check.ok and check.ran and check.covered == 1 and check.first is None, str(check)
     ```
     """
 
@@ -64,6 +67,7 @@ class Check:
     covered: float
     first: Layer | None = None
     whole: str = ""
+    ran: bool = False
     skipped: tuple[tuple[str, str], ...] = ()
     left: frozenset[tuple[str, tuple[int, ...]]] = field(default_factory=frozenset[tuple[str, "tuple[int, ...]"]])
     """Layers that nobody has to compare: those of `skip=`, and such as the run shows to be right."""
@@ -87,6 +91,7 @@ class Check:
             "covered": self.covered,
             "first": None if self.first is None else str(self.first),
             "whole": self.whole,
+            "ran": self.ran,
             "layers": layers,
             "skipped": [list(pair) for pair in self.skipped],
         }
@@ -98,8 +103,13 @@ class Check:
     def _lines(self) -> Iterator[str]:
         by_status = {status: [one for one in self.layers if one.status == status] for status in _ORDER}
         departs, others = by_status[DEPARTS], by_status[NOT_COMPARED]
-        if self.ok:
+        if self.ok and self.ran:
             verdict = "it agrees"
+        elif self.ok:
+            verdict = (
+                "each layer agrees alone, but the run as a whole was not compared, and only that shows a wrong name: "
+                f"{HOW}"
+            )
         elif departs:
             verdict = f"{plural(len(departs), 'layer')} of {len(self.layers)} {_verb(departs)}"
         elif not by_status[AGREES]:

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
+
+import equinox as eqx
+import jax.tree_util as jtu
+import numpy as np
 
 from bridge._text import quote
 from bridge.checking.counterparts import Address, Counterparts, counterparts
+from bridge.checking.kept import Kept
 from bridge.checking.recording import Recording
 from bridge.checking.whole_events import IN, OUT, AlignedCalls
-from bridge.checking.whole_run import Judged, judge
+from bridge.checking.whole_run import Judged, Judgement, judge
 from bridge.checking.whole_trials import Repair, Trials
-from bridge.checking.whole_try import try_run
+from bridge.checking.whole_try import runs
 from bridge.planning.plan import Plan
+from bridge.tracing.trace import Trace
 
+_WAYS = 3
+"""Ways to call a model, of those that the shapes allow, that are run."""
 _ROUNDS = 6
 """Mistakes that are repaired one after the other."""
 
@@ -46,12 +55,13 @@ class WholeRun:
 
 
 def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan, trace: Any) -> WholeRun:
-    """Compare a traced run with the recording; without a trace the model is run on the recorded input, if it can be."""
-    traced = try_run(recording, pairs, model) if trace is None else trace
-    if isinstance(traced, str):
-        return WholeRun(traced)
-    beside = AlignedCalls(recording, pairs)
-    judged = judge(beside, beside.events(traced))
+    """Compare a traced run with the recording. `trace` may be a function that runs the model on the recorded input;
+    without it the model is called as models mostly are, if it can be.
+    """
+    ran = _ran(recording, pairs, model, trace)
+    if isinstance(ran, str):
+        return WholeRun(ran)
+    traced, judged = ran
     if not judged.compared:
         return WholeRun("was not compared: the trace and the recording have no outputs of one shape")
     inside = judged.addresses(OUT), judged.addresses(IN), judged.order
@@ -73,7 +83,42 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
         pairs = counterparts(recording, model, plan)
         beside = AlignedCalls(recording, pairs)
         judged = judge(beside, beside.events(traced))
-    return WholeRun(f"departs at {_named(next(iter(departed)))}", True, departed, *inside)
+    return WholeRun(
+        f"departs at {_named(next(iter(departed)))}{_not_taken(recording, traced)}", True, departed, *inside
+    )
+
+
+def _ran(recording: Recording, pairs: Counterparts, model: Any, trace: Any) -> tuple[Trace, Judgement] | str:
+    """The run, and how it compares; or why there is none. Shapes may not tell examples from time: of the ways in which
+    the model can be called the one that agrees is the right one.
+    """
+    beside = AlignedCalls(recording, pairs)
+    first: tuple[Trace, Judgement] | None = None
+    for traced in islice([trace] if isinstance(trace, Trace) else runs(recording, pairs, model, trace), _WAYS):
+        if isinstance(traced, str):
+            return first or traced
+        judged = judge(beside, beside.events(traced))
+        first = first or (traced, judged)
+        if judged.first is None and judged.compared:
+            return traced, judged
+    assert first is not None
+    return first
+
+
+def _not_taken(recording: Recording, trace: Trace) -> str:
+    """What PyTorch's model took, and the model did not."""
+    held = [np.asarray(leaf) for leaf in jtu.tree_leaves(trace.args) if eqx.is_array(leaf)]
+    found: list[str] = []
+    for call in recording.calls_of("")[:1]:
+        for name, kept in call.kwargs.items():
+            if not isinstance(kept, Kept) or kept.values is None or not kept.whole:
+                continue
+            values = kept.values.reshape(kept.shape)
+            if (values != 1).any() and not any(
+                leaf.shape == values.shape and np.array_equal(leaf, values) for leaf in held
+            ):
+                found.append(quote(name))
+    return f"; PyTorch's took {' and '.join(found)} too, which it was not called with" if found else ""
 
 
 def _diagnosed(first: Judged, trials: Trials, repair: Repair | None) -> tuple[Address, InRun]:
@@ -81,6 +126,8 @@ def _diagnosed(first: Judged, trials: Trials, repair: Repair | None) -> tuple[Ad
     event = first.event
     off = f"off by {event.error:.2g} in the run, where rounding explains {first.limit:.2g}"
     side = "its output" if event.side == OUT else "what it is called with"
+    if event.at == ("", ()) and event.side == IN:
+        return event.at, InRun(f"it was run on something else than was recorded: {off}")
     if repair is not None:
         where = f"{side} is {off}" if repair.at == event.at else f"{_named(event.at)}: {side} is {off}"
         more = "rules" if len(repair.change.shown) > 1 else "rule"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from itertools import islice
 from math import prod
 from typing import Any, NamedTuple
 
@@ -11,7 +13,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from bridge.checking.counterparts import Address, ColumnMatch, Counterpart, Counterparts
-from bridge.checking.kept import tensors
+from bridge.checking.kept import Kept, tensors
 from bridge.checking.measure import coarser
 from bridge.checking.recording import RecordedCall as Recorded
 from bridge.checking.recording import Recording
@@ -56,13 +58,27 @@ class AlignedCalls:
         unrolled = call.peeled > len(extents)
         for index in np.ndindex(*extents):
             at = call.name, (*index, call.number) if unrolled else index
-            recorded = self._recorded(at, 0 if unrolled else call.number)
-            for side, held in sides.items():
-                if held:
-                    last = held[-1] if side == OUT else held[0]
-                    order = _order(last, index, side)
-                    error, dtype = self._error(at, side, held, index, recorded)
-                    yield Event(at, side, order, error, dtype)
+            for number, step in self._steps(at, widest, 0 if unrolled else call.number):
+                recorded = self._recorded(at, number)
+                for side, held in sides.items():
+                    if held:
+                        order = _order(held[-1] if side == OUT else held[0], index, step, side)
+                        error, dtype = self._error(at, side, [_at(met, index, step) for met in held], recorded)
+                        yield Event(at, side, order, error, dtype)
+
+    def _steps(self, at: Address, met: Met, number: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """The recorded calls that a call in the program stands for, by their numbers, each with its place in loops.
+
+        A layer that a loop runs again and again, as ALBERT's, was called as often in PyTorch.
+        """
+        loops = met.mark.order.count(None)
+        repeats = [n for n, stacked in zip(met.value.shape[:loops], met.mark.axes, strict=False) if not stacked]
+        one = self.known.get(at)
+        calls = len(self.recording.calls_of(one.module)) if one is not None and one.module is not None else 0
+        if number == 0 and 1 < calls <= prod(repeats):
+            yield from islice(enumerate(np.ndindex(*repeats)), calls)
+        else:
+            yield number, ()
 
     def _recorded(self, at: Address, number: int) -> list[tuple[ColumnMatch | None, Recorded]]:
         """The recorded calls of a layer's counterparts. The root's are the root's."""
@@ -89,13 +105,13 @@ class AlignedCalls:
         self,
         at: Address,
         side: str,
-        held: Sequence[Met],
-        index: tuple[int, ...],
+        arrays: Sequence[RunArray],
         recorded: Sequence[tuple[ColumnMatch | None, Recorded]],
     ) -> tuple[float | None, np.dtype]:
         """The distance of one side of a call; of a layer that joins several modules the largest."""
         one, errors, dtype = self.known.get(at), list[float](), np.dtype(np.float32)
-        arrays = [_at(met, index) for met in held]
+        if at == ("", ()) and side == IN and at not in self.pairs.layers:
+            return self._root_input(arrays) or (None, dtype)
         for part, call in recorded:
             tree = call.output if side == OUT else (call.args, dict(call.kwargs))
             found = self._compared(arrays, [self.wanted(one, part, side, kept) for kept in tensors(tree)])
@@ -112,6 +128,17 @@ class AlignedCalls:
             return Wanted(kept)
         return Wanted(kept, part.own, part.theirs) if side == OUT else Wanted(kept, None, one.taken)
 
+    def _root_input(self, arrays: Sequence[RunArray]) -> tuple[float, np.dtype] | None:
+        """The distance of what the model was run on. It may take other arguments than PyTorch's, in another order, and
+        examples in front of time where PyTorch has time in front.
+        """
+        turned = [array.values.swapaxes(0, 1) for array in arrays if len(array.shape) > 2 and not array.cut]
+        arrays = [*arrays, *(RunArray(values, values.shape) for values in turned)]
+        calls = self.recording.calls_of("")[:1]
+        taken = [Wanted(kept) for call in calls for kept in tensors((call.args, dict(call.kwargs)))]
+        found = [self._compared([array], [one]) for array in arrays for one in taken]
+        return min((one for one in found if one is not None), key=lambda one: one[0], default=None)
+
     def _compared(self, arrays: Sequence[RunArray], wanted: Sequence[Wanted]) -> tuple[float, np.dtype] | None:
         fit = first_fit(wanted, [array.shape for array in arrays])
         if fit is None:
@@ -121,13 +148,33 @@ class AlignedCalls:
         if array.cut and array.values.shape[-1] * kept.height != prod(array.shape):
             return None  # its rows are those of another tensor
         got, want = wanted[place].pair(array.rows(found, kept))
+        if (meant := self._meant(kept)) is not None:
+            got, want = got[meant[: len(got)]], want[meant[: len(want)]]
         if not got.size:
             return None
         return distance(got, want), coarser(got.dtype, want.dtype)
 
+    def _meant(self, kept: Kept) -> np.ndarray | None:
+        """Which of a tensor's kept rows are of tokens, and not of padding, where nobody says what a model gives."""
+        mask = self.padding
+        if mask is None or mask.size != kept.height or kept.shape[:2] not in (mask.shape, (mask.size, kept.width)):
+            return None
+        return mask.reshape(-1)[kept.rows]
+
+    @cached_property
+    def padding(self) -> np.ndarray | None:
+        """Which tokens PyTorch's model was told to look at, `(examples, tokens)`; `None` where it was all."""
+        for call in self.recording.calls_of("")[:1]:
+            mask = call.kwargs.get("attention_mask")
+            if isinstance(mask, Kept) and mask.whole and mask.values is not None and len(mask.shape) == 2:
+                held = mask.values.reshape(mask.shape) != 0
+                return None if held.all() else held
+        return None
+
     def input_of(self, call: Call, index: tuple[int, ...]) -> list[RunArray]:
         """What a module was called with, at one place of its stack."""
-        return [_at(met, index) for met in _marks(call, IN)]
+        at = call.name, index
+        return [_at(met, index, next(self._steps(at, met, 0))[1]) for met in _marks(call, IN)]
 
     def same_inputs(self, arrays: Sequence[RunArray], limit: float) -> list[str]:
         """The torch modules that were called with the same."""
@@ -150,10 +197,13 @@ def _marks(call: Call, side: str) -> list[Met]:
     return [call.marks[number] for number in numbers if number in call.marks]
 
 
-def _at(met: Met, index: tuple[int, ...]) -> RunArray:
-    """A value at one place of the axes along which its module changes."""
-    left, loops = list(index), met.mark.order.count(None)
-    picks = tuple(left.pop(0) if stacked and left else slice(None) for stacked in met.mark.axes)
+def _at(met: Met, index: tuple[int, ...], step: tuple[int, ...] = ()) -> RunArray:
+    """A value at one place of the axes along which its module changes, and at one step of the loops that repeat it."""
+    left, steps, loops = list(index), list(step), met.mark.order.count(None)
+    picks = tuple(
+        left.pop(0) if stacked and left else steps.pop(0) if steps and n < loops and not stacked else slice(None)
+        for n, stacked in enumerate(met.mark.axes)
+    )
     values = np.asarray(met.value)
     if values.shape[loops:] != met.mark.shape:  # cut where it was made, in loops over the stack alone
         return RunArray(values[picks[:loops]], met.mark.shape)
@@ -161,13 +211,16 @@ def _at(met: Met, index: tuple[int, ...]) -> RunArray:
     return RunArray(values, values.shape)
 
 
-def _order(met: Met, index: tuple[int, ...], side: str) -> tuple[int, ...]:
-    """When a mark was met at one place of the stack: loops over anything else are begun at first, and over at last."""
-    left, axes = list(index), iter(met.mark.axes)
+def _order(met: Met, index: tuple[int, ...], step: tuple[int, ...], side: str) -> tuple[int, ...]:
+    """When a mark was met at one place of the stack, and at one step of the loops that repeat its module: loops over
+    anything else are begun at first, and over at last.
+    """
+    left, steps, axes = list(index), list(step), iter(met.mark.axes)
     found: list[int] = []
-    for step in met.mark.order:
-        if step is not None:
-            found.append(step)
-        else:
-            found.append(left.pop(0) if next(axes) and left else (0 if side == IN else _LAST))
+    for number in met.mark.order:
+        if number is not None:
+            found.append(number)
+            continue
+        picks = left if next(axes) else steps
+        found.append(picks.pop(0) if picks else (0 if side == IN else _LAST))
     return tuple(found)

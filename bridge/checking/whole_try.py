@@ -2,124 +2,88 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import jax.tree_util as jtu
-import numpy as np
 
 from bridge._errors import BridgeError
 from bridge.checking.counterparts import Counterparts
-from bridge.checking.kept import Kept, tensors
+from bridge.checking.kept import tensors
 from bridge.checking.recording import Recording
+from bridge.checking.report import HOW
 from bridge.checking.whole_align import Wanted, first_fit
+from bridge.checking.whole_calls import Way, given_by, ways
 from bridge.checking.whole_events import IN, OUT, AlignedCalls
-from bridge.model.template import kind_of
 from bridge.tracing.interpret import Mark
 from bridge.tracing.mark import Slot, Token
 from bridge.tracing.trace import Program, Trace
 
 _FAILED = (TypeError, ValueError, IndexError, KeyError, AttributeError, AssertionError, RuntimeError, BridgeError)
 """What a model raises that is called otherwise than it wants to be."""
-_PLAIN = "jax.vmap(model)(input)"
 
 
-def try_run(recording: Recording, pairs: Counterparts, model: Any) -> Trace | str:
-    """The model traced on the recorded input; or why that can not be done, after "the whole run"."""
-    how = "give check(…, trace=bridge.trace(fn, model, *args)) for the input that was recorded"
+def try_run(recording: Recording, pairs: Counterparts, model: Any, fn: Callable[..., Any] | None = None) -> Trace | str:
+    """The first of `runs`, or why there is none, after "the whole run"."""
+    return next(runs(recording, pairs, model, fn))
+
+
+def runs(
+    recording: Recording, pairs: Counterparts, model: Any, fn: Callable[..., Any] | None = None
+) -> Iterator[Trace | str]:
+    """The model traced on the recorded input, in each way that gives what PyTorch's gave, as far as shapes tell; or why
+    that can not be done.
+
+    **Arguments:**
+
+    - `fn`: how the model is called, of the model and of the recorded input, by name where PyTorch took it so. Without
+      it the ways in which models mostly are called are tried.
+    """
     calls = recording.calls_of("")
     if not calls:
-        return f"was not compared: the recording has no call of the model itself: {how}"
-    given = [*calls[0].args, *calls[0].kwargs.values()]
-    if any(kept.values is None or not kept.whole for kept in tensors(tuple(given))):
-        return f"was not compared: the recording does not have the model's input as a whole: {how}"
+        yield f"was not compared: the recording has no call of the model itself: {_HELP}"
+        return
+    args, kwargs = calls[0].args, calls[0].kwargs
+    if any(kept.values is None or not kept.whole for kept in tensors((args, dict(kwargs)))):
+        yield f"was not compared: the recording does not have the model's input as a whole: {_HELP}"
+        return
+    select = Selector(AlignedCalls(recording, pairs))
+    if fn is not None:
+        yield _traced(*given_by(fn, model, args, kwargs), model, select)
+        return
     wanted = [Wanted(kept) for kept in tensors(calls[0].output)]
-    second: tuple[Callable[..., Any], tuple[Any, ...]] | None = None
-    for fn, args in _ways(model, calls[0].args, calls[0].kwargs):
+    second: Way | None = None
+    why, found = "", False
+    for way in ways(model, args, kwargs):
         try:
-            out = eqx.filter_eval_shape(fn, model, *args)
-        except _FAILED:
+            out = eqx.filter_eval_shape(way[0], model, *way[1])
+        except _FAILED as error:
+            why = why or f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             continue
         shapes = [leaf.shape for leaf in jtu.tree_leaves(out) if isinstance(leaf, jax.ShapeDtypeStruct)]
         if first_fit(wanted, shapes) is not None:
-            return _traced(fn, model, args, Selector(AlignedCalls(recording, pairs)))
-        second = second or (fn, args)
-    if second is not None:
-        return _traced(second[0], model, second[1], Selector(AlignedCalls(recording, pairs)))
-    return f"was not compared: the model is not called as {_PLAIN}: {how}"
+            found = True
+            yield _traced(*way, model, select)
+        second = second or way
+    if second is not None and not found:
+        yield _traced(*second, model, select)
+    elif not found:
+        raised = f", which raises {why[:200]}" if why else ""
+        yield f"was not compared: the model is not called as jax.vmap(model)(input){raised}; {HOW}"
 
 
-def _traced(fn: Callable[..., Any], model: Any, args: tuple[Any, ...], select: Selector) -> Trace:
-    program = Program(fn, model, args, select)
-    return Trace(program, model, program.run(model))
+_HELP = "trace the model on the input that was recorded, with bridge.trace, and give what that returns"
 
 
-def _ways(model: Any, args: Sequence[Any], kwargs: Any) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
-    """How the model may be called: mapped over examples and not; with its arguments by name, the first, or all."""
-    state = isinstance(model, tuple) and len(model) == 2 and kind_of(type(model[1])) == "state"
-    dtype = _float_of(model)
-    named = {f"arg{n}": value for n, value in enumerate(args)} | dict(kwargs)
-    arrays = {name: _array(value, dtype) for name, value in named.items() if isinstance(value, Kept)}
-    values = tuple(arrays.values())
-    by_name = _by_name(model[0] if state else model, arrays)
-    chosen = list(dict.fromkeys([len(by_name), 1, len(values)]))
-    for mapped in (True, False):
-        for count in chosen:
-            given = by_name if count == len(by_name) else values[:count]
-            if given:
-                yield (_with_state(mapped) if state else _alone(mapped)), given
-
-
-def _alone(mapped: bool) -> Callable[..., Any]:
-    return lambda model, *args: jax.vmap(model)(*args) if mapped else model(*args)
-
-
-def _with_state(mapped: bool) -> Callable[..., Any]:
-    def run(pair: Any, *args: Any) -> Any:
-        model, state = pair
-        if not mapped:
-            return model(*args, state)
-        axes = (*(0 for _ in args), None)
-        return jax.vmap(model, in_axes=axes, out_axes=(0, None), axis_name="batch")(*args, state)
-
-    return run
-
-
-def _by_name(model: Any, arrays: dict[str, Any]) -> tuple[Any, ...]:
-    """The first argument, and those whose names the model's parameters have in them: `mask`, of `attention_mask`."""
+def _traced(fn: Callable[..., Any], args: tuple[Any, ...], model: Any, select: Selector) -> Trace | str:
     try:
-        params = list(inspect.signature(model.__call__).parameters)
-    except (AttributeError, TypeError, ValueError):
-        return ()
-    left, found = dict(list(arrays.items())[1:]), list(arrays.values())[:1]
-    for param in params[1:]:
-        words = {word.removesuffix("s") for word in param.split("_")}
-        name = next((name for name in left if words <= {word.removesuffix("s") for word in name.split("_")}), None)
-        if name is None:
-            break
-        found.append(left.pop(name))
-    return tuple(found)
-
-
-def _array(kept: Kept, dtype: Any) -> jax.Array:
-    """A recorded input as the model takes it: floats in its own dtype."""
-    assert kept.values is not None
-    array = kept.values.reshape(kept.shape)
-    if array.dtype.kind in "iu":
-        return jnp.asarray(array.astype(np.int32) if array.dtype.itemsize == 8 else array)
-    return jnp.asarray(array) if array.dtype == bool else jnp.asarray(array).astype(dtype)
-
-
-def _float_of(model: Any) -> Any:
-    """The dtype that most of the model's elements have."""
-    sizes: dict[Any, int] = {}
-    for leaf in jtu.tree_leaves(eqx.filter(model, eqx.is_inexact_array)):
-        sizes[leaf.dtype] = sizes.get(leaf.dtype, 0) + leaf.size
-    return max(sizes, key=sizes.__getitem__, default=jnp.float32)
+        with jax.default_matmul_precision("highest"):
+            program = Program(fn, model, args, select)
+        return Trace(program, model, program.run(model))
+    except BridgeError as error:  # a loop of unknown length, or code for several devices
+        return f"was not compared: {error}"
 
 
 class Selector:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.abc
 import importlib.util
@@ -60,12 +61,34 @@ def leaf_values(make: Callable[[], Any]) -> Callable[[str, Any], Any]:
     return value
 
 
+def function(spelling: str, option: str, what: str) -> Callable[..., Any]:
+    """A function of the user's that is called with arguments: `--trace pkg.module:run`.
+
+    **Raises:** `UsageError` as `like` does, and where the function that is returned raises.
+    """
+    named = _named(spelling, option, f"Give {option} pkg.module:run or {option} path/to/file.py:run, {what}.")
+    with _users_code(named):
+        found = _made_by(named)
+
+    @functools.wraps(found)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with _users_code(named):
+            try:
+                return found(*args, **kwargs)
+            except (Exception, SystemExit) as e:  # the user's code may raise anything
+                raise _raised(named, "calling it", e) from e
+
+    return called
+
+
 class _Named(NamedTuple):
     """A spelling taken apart: where the code is, and what is called. `module` may be a file."""
 
     spelling: str
     module: str
     path: str
+    option: str
+    how: str
 
     @property
     def is_file(self) -> bool:
@@ -77,15 +100,15 @@ class _Named(NamedTuple):
         return os.path.dirname(os.path.abspath(self.module)) if self.is_file else os.getcwd()
 
     def error(self, problem: str) -> UsageError:
-        return UsageError(f"--like {quote(self.spelling)}{problem}")
+        return UsageError(f"{self.option} {quote(self.spelling)}{problem}")
 
 
-def _named(spelling: str) -> _Named:
+def _named(spelling: str, option: str = "--like", how: str = HOW) -> _Named:
     module, _, path = spelling.rpartition(":")
-    named = _Named(spelling, module, path)
+    named = _Named(spelling, module, path, option, how)
     parts = path.split(".") if named.is_file else [*module.split("."), *path.split(".")]
     if not all(part.isidentifier() for part in parts):
-        raise named.error(f" is no 'pkg.module:make'. {HOW}")
+        raise named.error(f" is not 'pkg.module:{'make' if option == '--like' else 'run'}'. {how}")
     return named
 
 
@@ -112,7 +135,7 @@ def _imported(named: _Named) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as e:
         if e.name is not None and f"{module}.".startswith(f"{e.name}."):
-            raise named.error(f": there is no module {quote(e.name)} here. {HOW}") from e
+            raise named.error(f": there is no module {quote(e.name)} here. {named.how}") from e
         raise _raised(named, f"importing {quote(module)}", e) from e
     except (Exception, SystemExit) as e:  # the user's code may raise anything
         raise _raised(named, f"importing {quote(module)}", e) from e
@@ -122,7 +145,7 @@ def _from_file(named: _Named) -> Any:
     """The module that a file holds, under the file's name where no other module has it."""
     path = os.path.abspath(named.module)
     if not os.path.isfile(path):
-        raise named.error(f": there is no file {quote(named.module)}. {HOW}")
+        raise named.error(f": there is no file {quote(named.module)}. {named.how}")
     name = os.path.basename(path).removesuffix(".py").replace(".", "_")
     if getattr(sys.modules.get(name), "__file__", path) != path or name in sys.builtin_module_names:
         name = f"{name} (file)"
@@ -152,10 +175,10 @@ def _attribute(module: Any, named: _Named) -> Callable[[], Any]:
     for name in named.path.split("."):
         if not hasattr(found, name):
             owner = quote(getattr(found, "__name__", type(found).__name__))
-            raise named.error(f": {owner} has no {quote(name)}. {HOW}")
+            raise named.error(f": {owner} has no {quote(name)}. {named.how}")
         found = getattr(found, name)
     if not callable(found):
-        raise named.error(f": {quote(named.path)} is no function, but {type(found).__name__}. {HOW}")
+        raise named.error(f": {quote(named.path)} is not a function, but {type(found).__name__}. {named.how}")
     return found
 
 

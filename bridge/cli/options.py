@@ -21,6 +21,7 @@ _VALUES = (
     "rules",
     "subfolder",
     "token",
+    "trace",
     "variant",
 )
 

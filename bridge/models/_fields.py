@@ -9,43 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import bridge
+from bridge.models._bookkeeping import BOOKKEEPING, GENERATION, OFF
 from bridge.models._json import safe
-
-# What transformers writes for every architecture and what no forward pass of an encoder depends on.
-_BOOKKEEPING = frozenset(
-    {
-        "architectures",
-        "auto_map",
-        "bos_token_id",
-        *("compression_config", "quantization", "quantization_config"),  # how weights are stored: bridge.plan reads it
-        "chunk_size_feed_forward",  # computes the same in pieces
-        "dtype",
-        "eos_token_id",
-        "finetuning_task",
-        "gradient_checkpointing",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "language",
-        "model_type",
-        "name",
-        "num_labels",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "pad_token_id",
-        "problem_type",
-        "return_dict",
-        "sep_token_id",
-        "task_specific_params",
-        "tie_word_embeddings",
-        "tokenizer_class",
-        "torch_dtype",
-        "torchscript",
-        "transformers_version",
-        "use_cache",
-    }
-)
 
 
 class Fields:
@@ -107,6 +72,10 @@ class Fields:
             self.refuse(field, value, "a number above 0")
         return float(value)
 
+    def optional(self, field: str) -> float | None:
+        """A finite number above 0, or null: none."""
+        return None if self._left.get(field) is None else self.number(field)
+
     def numbers(self, field: str, *, signed: bool = False) -> tuple[float, ...]:
         """A list of finite numbers above 0; or, if `signed`, of any."""
         value = self._take(field, None)
@@ -125,9 +94,32 @@ class Fields:
             self.refuse(field, value, "a whole number from 0 up")
         return self._limited(field, value)
 
+    def wholes(self, field: str) -> tuple[int, ...]:
+        """A list of whole numbers from 0 up, or null: none."""
+        value = self._left.pop(field, None) or []
+        if not isinstance(value, list) or not all(type(each) is int and each >= 0 for each in value):
+            self.refuse(field, value, "a list of whole numbers from 0 up")
+        return tuple(value)
+
     def window(self, field: str) -> int | None:
         """A whole number from 1 up, or null: none."""
         return None if self._left.get(field) is None else self.count(field)
+
+    def limit(self, field: str) -> int | None:
+        """A whole number from 1 up; null, 0 and -1 stand for none."""
+        value = self._left.pop(field, None)
+        if value is None or (value in (0, -1) and type(value) is int):
+            return None
+        self._left[field] = value
+        return self.count(field)
+
+    def words(self, field: str, known: Collection[str]) -> frozenset[str]:
+        """Some of the texts that are implemented: a list of them, one text with `|` between them, or null."""
+        value = self._left.pop(field, None)
+        words = [word.strip().lower() for word in value.split("|")] if isinstance(value, str) else value or []
+        if not isinstance(words, list) or any(word not in known for word in words):
+            self.refuse(field, value, f"some of {', '.join(map(_spelled, known))}")
+        return frozenset(words)
 
     def nothing(self, field: str) -> None:
         """Null, or not there."""
@@ -225,7 +217,8 @@ class Fields:
         architecture does not have.
         """
         for field, value in self._left.items():
-            known = field.startswith("_") or field in _BOOKKEEPING or field in unused
+            known = field.startswith("_") or field in BOOKKEEPING | GENERATION or field in unused
+            known = known or (field in OFF and value in (False, {}))
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
                 raise bridge.CheckpointError(

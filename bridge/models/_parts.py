@@ -33,12 +33,13 @@ def parts_of(
     """
     codes = ckpt.quantized.told(quantized) if isinstance(quantized, Mapping) else ckpt.quantized
     keys = {*ckpt.keys(), *codes, *more, *_other_files(ckpt)}
-    head_keys: Mapping[str, str] = getattr(module, "HEAD_KEYS", {})
+    head_keys: Mapping[str, str | Sequence[str]] = getattr(module, "HEAD_KEYS", {})
     parts: dict[str, bool | str] = module.parts_of(keys) if hasattr(module, "parts_of") else {}
     if "eqx-bridge.converted" in ckpt.metadata:  # its keys are leaves, which are called as their part is
         leaves = {key.partition(".")[0] for key in keys}
         parts = {name: not leaves.isdisjoint({name, name.removesuffix("s")}) for name in parts}
-        keys |= set(head_keys.values()) if "head" in leaves else set()
+        named = [[each] if isinstance(each, str) else each for each in head_keys.values() if "head" in leaves]
+        keys |= {key for each in named for key in each}
     if head_keys:
         parts["head"] = wanted(architectures, keys, head_keys, left_behind=left_behind)
     return parts

@@ -15,17 +15,18 @@ import jax
 import bridge
 from bridge.models._parts import parts_of
 from bridge.models._told import (
-    COMPUTE,
     UNWEIGHED,
     check_architecture,
     check_codes,
     check_head,
     check_one_dtype,
     check_size,
+    made_in,
     model_type,
     read_config,
     tied_by_config,
 )
+from bridge.models.config import ModelConfig
 
 M = TypeVar("M")
 
@@ -33,6 +34,13 @@ M = TypeVar("M")
 ARCHITECTURES: Mapping[str, str] = {
     "albert": "albert.Albert",
     "bert": "bert.Bert",
+    "clip": "clip.CLIP",
+    "clip_text_model": "clip.CLIPText",
+    "clip_vision_model": "clip.CLIPVision",
+    "deberta": "deberta.Deberta",
+    "deberta-v2": "deberta_v2.DebertaV2",
+    "dinov2": "dinov2.Dinov2",
+    "dinov2_with_registers": "dinov2_with_registers.Dinov2WithRegisters",
     "distilbert": "distilbert.DistilBert",
     "electra": "electra.Electra",
     "esm": "esm.Esm",
@@ -42,11 +50,16 @@ ARCHITECTURES: Mapping[str, str] = {
     "llama": "llama.Llama",
     "mistral": "mistral.Mistral",
     "mixtral": "mixtral.Mixtral",
+    "modernbert": "modernbert.ModernBert",
     "mpnet": "mpnet.MPNet",
+    "nomic_bert": "nomic_bert.NomicBert",
     "qwen2": "qwen2.Qwen2",
     "qwen3": "qwen3.Qwen3",
     "qwen3_moe": "qwen3_moe.Qwen3MoE",
     "roberta": "roberta.Roberta",
+    "siglip": "siglip.SigLIP",
+    "siglip_text_model": "siglip.SigLIPText",
+    "siglip_vision_model": "siglip.SigLIPVision",
     "vit": "vit.ViT",
     "xlm-roberta": "xlm_roberta.XLMRoberta",
 }
@@ -192,7 +205,7 @@ def from_pretrained(
         planned = partial(
             bridge.plan,
             ckpt,
-            dtype=_made_in(ckpt, quantized) if dtype is None else dtype,
+            dtype=made_in(ckpt, quantized) if dtype is None else dtype,
             sharding=sharding,
             allow_missing=allow_missing,
             allow_unexpected=allow_unexpected,
@@ -261,11 +274,11 @@ def architecture(
         parts = parts_of(
             module, ckpt, data.get("architectures"), left_behind=left_behind, more=more, quantized=quantized
         )
-        sizes = {field.name for field in dataclasses.fields(module.Config)} - UNWEIGHED
-        inner = [each for each in data.values() if isinstance(each, Mapping)]
-        for fields in (data, *inner):  # before a config makes something of them
-            check_size(ckpt, fields, sizes, name)
-        config = module.Config.from_dict(data, ignore=ignore, name=name, **parts)
+        configs = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, ModelConfig)]
+        sizes = {field.name for each in configs for field in dataclasses.fields(each)} - UNWEIGHED
+        check_size(ckpt, data, sizes, name)  # before a config makes something of them
+        own = next((each for each in configs if found in getattr(each, "model_types", ())), module.Config)
+        config = own.from_dict(data, ignore=ignore, name=name, **parts)
         check_size(ckpt, vars(config), sizes, name)
         return module, getattr(module, kind), config
     finally:
@@ -277,13 +290,3 @@ def _config_name(ckpt: bridge.Checkpoint) -> str:
     """What messages call the config: it lies beside the weights."""
     source = ckpt.source.rstrip("/")
     return f"{os.path.dirname(source) if source.endswith(ckpt.files) else source}/config.json"
-
-
-def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:
-    """The dtype of a model whose caller names none: of a quantised one that in which it was made."""
-    found = ckpt.quantized if not isinstance(quantized, Mapping) else ckpt.quantized.told(quantized)
-    dtypes = {tensor.dtype for tensor in found.values()}
-    if len(dtypes) > 1:
-        names = " and ".join(sorted(dtype.name for dtype in dtypes))
-        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", COMPUTE)
-    return next(iter(dtypes), "checkpoint")

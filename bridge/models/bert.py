@@ -193,10 +193,11 @@ def rules(config: Config) -> list[str]:
     A head of pre-training (`cls.`) that the model does not have is dropped. A head that a model was fine-tuned for is
     not: name it in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    return [*encoder_rules(config, prefix="bert."), *_head_rules(config)]
+    return [*encoder_rules(config, prefix="bert."), *head_rules(config)]
 
 
-def _head_rules(config: Config) -> list[str]:
+def head_rules(config: Config) -> list[str]:
+    """The rules of the head, for models that have BERT's under BERT's names."""
     if config.head != "masked_lm":
         return [*HEAD_RULES.get(config.head, ()), "cls.** -> _"]
     transform = "cls.predictions.transform"

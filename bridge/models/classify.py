@@ -22,7 +22,6 @@ from bridge.models import from_pretrained
 from bridge.models._beside import OPENING, optional_json, tokenizer_of
 from bridge.models._pretrained import architecture
 from bridge.models.encoder import TextEncoder
-from bridge.models.heads import TokenClassifier
 from bridge.models.images import ImageProcessor
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["ImageClassifier", "TextClassifier", "classifier"]
 
 _SHORTEST = 16  # tokens that the shortest text is padded to
-_LONGEST = 512  # tokens, where the model has no end
 
 
 class TextClassifier:
@@ -60,11 +58,11 @@ class TextClassifier:
                 ),
             )
         self.model, self.labels = model, model.config.labels
-        self.of_tokens = isinstance(model.head, TokenClassifier)
+        self.of_tokens = head == "token_classification"
         self.independent = independent or len(self.labels) == 1
         self.tokenizer = tokenizer_of(tokenizer, name="tokenizer.json")
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(model.config.max_tokens or _LONGEST)
+        self.tokenizer.enable_truncation(model.longest)
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
@@ -173,7 +171,7 @@ def _image_scores(model: Any, pixels: jax.Array, independent: bool) -> jax.Array
 @eqx.filter_jit
 def _scores(model: Any, tokens: jax.Array, mask: jax.Array, types: jax.Array, independent: bool) -> jax.Array:
     """Probabilities: `(labels,)`, or `(seq, labels)`."""
-    return _probabilities(model.logits(model(tokens, mask, types)), independent)
+    return _probabilities(model.logits(model(tokens, mask, types), mask), independent)
 
 
 def _probabilities(logits: jax.Array, independent: bool) -> jax.Array:

@@ -6,9 +6,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+import bridge
 from bridge.models.layers import Linear, Transform
 
-__all__ = ["PatchEmbedding", "TextEmbedding"]
+__all__ = ["PatchEmbedding", "TextEmbedding", "check_image"]
 
 
 class TextEmbedding(eqx.Module):
@@ -76,6 +77,7 @@ class PatchEmbedding(eqx.Module):
     - `channels`: of the image. `image_size`, `patch_size`: height and width in pixels.
     - `class_token`: whether there is one.
     - `bias`: whether the projection of patches has one.
+    - `norm`: what the sum goes through, if anything.
     - `key`: for the initial weights.
 
     ```python
@@ -87,6 +89,7 @@ class PatchEmbedding(eqx.Module):
     cls: jax.Array | None  # (d,)
     patches: eqx.nn.Conv2d
     position: jax.Array  # (tokens, d)
+    norm: Transform | None
 
     def __init__(
         self,
@@ -97,6 +100,7 @@ class PatchEmbedding(eqx.Module):
         patch_size: tuple[int, int],
         class_token: bool = True,
         bias: bool = True,
+        norm: Transform | None = None,
         key: jax.Array,
     ) -> None:
         key_cls, key_patches, key_position = jax.random.split(key, 3)
@@ -104,10 +108,35 @@ class PatchEmbedding(eqx.Module):
         self.cls = jax.random.normal(key_cls, (hidden_size,)) if class_token else None
         self.patches = eqx.nn.Conv2d(channels, hidden_size, patch_size, patch_size, use_bias=bias, key=key_patches)
         self.position = jax.random.normal(key_position, (tokens, hidden_size))
+        self.norm = norm
 
     def __call__(self, image: jax.Array) -> jax.Array:
         """Shape `(c, h, w)` to `(tokens, d)`, in the embedding's dtype: patches row by row."""
         patches = self.patches(image.astype(self.position.dtype))
         patches = patches.reshape(patches.shape[0], -1).T
         tokens = patches if self.cls is None else jnp.concatenate([self.cls[None], patches])
-        return tokens + self.position
+        x = tokens + self.position
+        return x if self.norm is None else jax.vmap(self.norm)(x)
+
+
+def check_image(image: jax.Array, name: str, shape: tuple[int, ...], *, least: tuple[int, int] | None = None) -> None:
+    """An image is what a model takes. **Raises:** `bridge.BridgeError` that says what that is.
+
+    **Arguments:**
+
+    - `image`: what the model was called with.
+    - `name`: of the model's class.
+    - `shape`: channels, height and width; channels alone where any size from `least` up will do.
+    - `least`: the least height and width.
+    """
+    fits = image.ndim == 3 and image.shape[: len(shape)] == shape
+    wanted = f"{shape} of floats"
+    if least is not None:
+        fits = fits and all(side >= low for side, low in zip(image.shape[1:], least, strict=True))
+        wanted = f"({shape[0]}, h, w) of floats, h from {least[0]} and w from {least[1]} up"
+    if not fits or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise bridge.BridgeError(
+            f"an image of shape {image.shape} and {image.dtype}",
+            f"is not what {name} takes: {wanted}",
+            "Prepare it as the checkpoint's preprocessor_config.json says, and batches by jax.vmap",
+        )

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 import bridge
 from bridge.models.attention import AttentionContext
+from bridge.models.embedding import check_image
 from bridge.models.heads import Classifier, MaskedLM
 from bridge.models.layers import Linear, Transform
 from bridge.models.layers import stack as stack
@@ -190,13 +191,19 @@ class TextEncoder(Encoder):
         """The embeddings and every layer's hidden states, shape `(layers + 1, seq, d)`. Arguments as for a call."""
         return self.run_every(*self._begun(tokens, mask, token_types))
 
+    @property
+    def longest(self) -> int:
+        """How many tokens a text should have at most: as many as there are positions for, or as in training."""
+        return self.config.max_tokens or self.config.max_position_embeddings
+
     def embedded(self, tokens: jax.Array, mask: jax.Array, token_types: jax.Array) -> jax.Array:
         """What enters the first layer, `(seq, d)`, of arguments `(seq,)` each; the mask is bool."""
         return self.embed(tokens, self.config.positions(tokens), token_types)
 
-    def logits(self, hidden: jax.Array) -> jax.Array:
+    def logits(self, hidden: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         """What the head says of hidden states `(seq, d)`: `(labels,)` of the whole text, `(seq, labels)` of tokens,
-        `(seq, vocab)` of hidden words. **Raises:** `bridge.BridgeError` where there is no head.
+        `(seq, vocab)` of hidden words. `mask`: that of the call, for a head that takes the mean of all tokens.
+        **Raises:** `bridge.BridgeError` where there is no head.
         """
         if isinstance(self.head, Classifier):
             return self.head(self.pooled(hidden))
@@ -245,13 +252,7 @@ class ImageEncoder(Encoder):
 
     def embedded(self, image: jax.Array) -> jax.Array:
         """What enters the first layer, `(tokens, d)`, in the model's dtype."""
-        wanted = (self.config.num_channels, *self.config.image_size)
-        if image.shape != wanted or not jnp.issubdtype(image.dtype, jnp.floating):
-            raise bridge.BridgeError(
-                f"an image of shape {image.shape} and {image.dtype}",
-                f"is not what {type(self).__name__} takes: {wanted} of floats",
-                "Prepare it as the checkpoint's preprocessor_config.json says, and batches by jax.vmap",
-            )
+        check_image(image, type(self).__name__, (self.config.num_channels, *self.config.image_size))
         return self.embed(image)
 
 

@@ -86,10 +86,10 @@ def read_experts(fields: Fields, *names: str) -> dict[str, Any]:
     return {"num_local_experts": count, "num_experts_per_tok": chosen}
 
 
-def fused_rules(prefix: str) -> list[str]:
-    """Those of the experts that transformers 5 has in memory, whose keys begin with `prefix`."""
+def fused_rules(prefix: str, mlp: str = "layers.mlp") -> list[str]:
+    """Those of the experts that transformers 5 has in memory, whose keys begin with `prefix`; `mlp` is their leaf."""
     fused = [
-        prefix + ".experts.gate_up_proj [e (gate|up) m] -> layers.mlp.experts.{gate|up}.weight [e _ m]",
-        prefix + ".experts.down_proj -> layers.mlp.experts.down.weight",
+        f"{prefix}.experts.gate_up_proj [e (gate|up) m] -> {mlp}.experts.{{gate|up}}.weight [e _ m]",
+        f"{prefix}.experts.down_proj -> {mlp}.experts.down.weight",
     ]
     return only_read(fused)

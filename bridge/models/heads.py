@@ -92,12 +92,13 @@ class MaskedLM(eqx.Module):
     - `vocab_size`: how many rows it has.
     - `activation`: one of `ACTIVATIONS`.
     - `norm`: what a state goes through behind that.
+    - `dense_bias`, `bias`: whether the layer has a bias, and whether scores have one.
     - `key`: for the initial weights.
     """
 
     dense: Linear
     norm: Transform
-    bias: jax.Array  # (vocab,)
+    bias: jax.Array | None  # (vocab,)
     activation: str = eqx.field(static=True)
 
     def __init__(
@@ -108,16 +109,20 @@ class MaskedLM(eqx.Module):
         activation: str,
         norm: Transform,
         *,
+        dense_bias: bool = True,
+        bias: bool = True,
         key: jax.Array,
     ) -> None:
-        self.dense = Linear(hidden_size, embedding_size, key=key)
-        self.norm, self.bias, self.activation = norm, jnp.zeros(vocab_size), activation
+        self.dense = Linear(hidden_size, embedding_size, use_bias=dense_bias, key=key)
+        self.norm, self.activation = norm, activation
+        self.bias = jnp.zeros(vocab_size) if bias else None
 
     def __call__(self, hidden: jax.Array, rows: jax.Array) -> jax.Array:
         """Shape `(seq, d)` to `(seq, vocab)`. `rows`: the embedding's, `(vocab, e)`."""
         x = jax.vmap(lambda x: self.norm(ACTIVATIONS[self.activation](self.dense(x))))(hidden)
         scores = jnp.einsum("se,ve->sv", x, rows, preferred_element_type=accumulation_dtype(x.dtype))
-        return (scores + self.bias.astype(scores.dtype)[None]).astype(x.dtype)
+        scores = scores if self.bias is None else scores + self.bias.astype(scores.dtype)[None]
+        return scores.astype(x.dtype)
 
 
 HEAD_RULES: Mapping[str, Sequence[str]] = {
@@ -146,6 +151,7 @@ def text_head(
     activation: Transform | None = None,
     lm_activation: str | None = None,
     embedding_size: int | None = None,
+    lm_bias: bool = True,
     key: jax.Array,
 ) -> Any:
     """The head that a config asks for, or `None`.
@@ -157,15 +163,15 @@ def text_head(
     - `activation`: that of a `FirstTokenClassifier`; `None` where texts are classified by the pooler's summary.
     - `lm_activation`: that of `MaskedLM`, where it is not `hidden_act`.
     - `embedding_size`: the width of the embedding's rows, where it is not that of states.
+    - `lm_bias`: whether `MaskedLM` has biases.
     - `key`: for the initial weights.
     """
     width, labels = config.hidden_size, len(config.labels)
     if not config.head:
         return None
     if config.head == "masked_lm":
-        return MaskedLM(
-            width, embedding_size or width, config.vocab_size, lm_activation or config.hidden_act, norm, key=key
-        )
+        narrow, act = embedding_size or width, lm_activation or config.hidden_act
+        return MaskedLM(width, narrow, config.vocab_size, act, norm, dense_bias=lm_bias, bias=lm_bias, key=key)
     if config.head != "sequence_classification":
         return TokenClassifier(width, labels, key=key)
     return (
@@ -186,7 +192,11 @@ def read_head(fields: Fields) -> dict[str, Any]:
 
 
 def wanted(
-    architectures: Any, keys: Collection[str], head_keys: Mapping[str, str], *, left_behind: Iterable[str] = ()
+    architectures: Any,
+    keys: Collection[str],
+    head_keys: Mapping[str, str | Sequence[str]],
+    *,
+    left_behind: Iterable[str] = (),
 ) -> str:
     """Which head a model is to have: `""`, or one of those that `HEADS` names.
 
@@ -197,17 +207,17 @@ def wanted(
 
     - `architectures`: what config.json says, a list of names of classes.
     - `keys`: of the checkpoint.
-    - `head_keys`: for each head that the architecture has, a key of it.
+    - `head_keys`: for each head that the architecture has, a key of it, in each spelling if there are several.
     - `left_behind`: patterns of keys that the caller does without. One that matches the head's key leaves it behind.
     """
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     head = next((head for name in names for end, head in HEADS.items() if name.endswith(end)), "")
-    if head not in head_keys:
+    named = head_keys.get(head, ())
+    own = [named] if isinstance(named, str) else named
+    roots = {key.partition(".")[0] for key in own}  # cls, lm_head
+    if not own or (head == "masked_lm" and not any(key.partition(".")[0] in roots for key in keys)):
         return ""
-    root = head_keys[head].partition(".")[0]  # cls, lm_head
-    if head == "masked_lm" and not any(key.partition(".")[0] == root for key in keys):
-        return ""
-    return "" if any(_matches(pattern, head_keys[head]) for pattern in left_behind) else head
+    return "" if any(_matches(pattern, key) for pattern in left_behind for key in own) else head
 
 
 def _matches(pattern: str, key: str) -> bool:

@@ -27,7 +27,6 @@ from bridge.models.pooling import Dense, Pooling, modules_of, normalized
 
 _TEXTS = 32  # in a batch
 _SHORTEST = 16  # tokens that the shortest batch is padded to
-_LONGEST = 512  # tokens, where neither the model nor a file says
 _MEAN = Pooling(("mean",))
 
 
@@ -116,10 +115,10 @@ class SentenceEncoder:
         if not isinstance(model, TextEncoder):
             raise bridge.CheckpointError(
                 f"'{name.removesuffix('/modules.json')}'",
-                f"is a {type(model).__name__}, which is no encoder of text",
+                f"is a {type(model).__name__}, which is not an encoder of text",
                 "Name one, such as sentence-transformers/all-MiniLM-L6-v2",
             )
-        longest = most if isinstance(most, int) and most > 0 else model.config.max_tokens or _LONGEST
+        longest = most if isinstance(most, int) and most > 0 else model.longest
         normalize = any(kind == "Normalize" for kind, _ in modules)
         return cls(model, tokenizer, max_tokens=longest, pooling=pooling, dense=dense, normalize=normalize)
 

@@ -180,21 +180,33 @@ class Plan:
         """Equal plans move the same elements of the same arrays in the same way, however their rules are spelled."""
         if not isinstance(other, Plan):
             return NotImplemented
+        from bridge.planning.same import numbered_alike, rows_alike
+
+        if self._promises() != other._promises():
+            return False
+        if numbered_alike(self.blocks, other.blocks):
+            return rows_alike(self.blocks, other.blocks)
         return self._moves() == other._moves()
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _moves(self) -> tuple[object, ...]:
-        moves: set[tuple[object, ...]] = set()
-        for block in self.blocks:
-            for row, leaf in enumerate(block.leaves):
-                moves.add((leaf, tuple(block.maps(row)), block.scale, block.add, block.tie, block.copy))
-        specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in self.keys}
+    def _moves(self) -> set[tuple[object, ...]]:
+        """Every row of every block, spelled: slow where there are many."""
+        return {
+            (leaf, tuple(block.maps(row)), block.scale, block.add, block.tie, block.copy)
+            for block in self.blocks
+            for row, leaf in enumerate(block.leaves)
+        }
+
+    def _promises(self) -> tuple[object, ...]:
+        """What decides beside the moves about what a load returns."""
+        keys = self.keys
+        specs = {key: (self.specs[key].dtype, self.specs[key].shape) for key in keys}
         # Where no config says how weights are quantised, what was said decides about their values.
         said = None if isinstance(self.request.quantized, str) or not self.quantized else self.request.quantized
-        own = self.request.adapters, {key: self.merged[key] for key in self.keys if key in self.merged}
+        own = self.request.adapters, {key: self.merged[key] for key in keys if key in self.merged}
         leaves, left = dict(self.leaves), (set(self.kept), dict(self.partly), set(self.dropped))
-        return moves, specs, said, own, leaves, dict(self.fills), *left
+        return specs, said, own, leaves, dict(self.fills), *left
 
 
 def make_plan(

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bridge.mapping.arrays import ArrayTable
 from bridge.mapping.block import Block, Matrix
-from bridge.planning.plan import Plan
+
+if TYPE_CHECKING:
+    from bridge.planning.plan import Plan
 
 
 def moves_alike(one: Plan, other: Plan) -> bool:
     """As `one == other`, where both were made for the same keys and the same template, in the same order."""
     if one.kept != other.kept or one.dropped.keys() != other.dropped.keys() or one.consumed != other.consumed:
         return False
-    mine, theirs = _rows(one.blocks), _rows(other.blocks)
+    return rows_alike(one.blocks, other.blocks)
+
+
+def rows_alike(one: Iterable[Block], other: Iterable[Block]) -> bool:
+    """Whether blocks whose keys and leaves are numbered alike have the same rows."""
+    mine, theirs = _rows(one), _rows(other)
     return mine.keys() == theirs.keys() and all(np.array_equal(mine[kind], theirs[kind]) for kind in mine)
+
+
+def numbered_alike(one: Iterable[Block], other: Iterable[Block]) -> bool:
+    """Whether the numbers of keys and leaves mean the same in both."""
+    mine, theirs = _tables(one), _tables(other)
+    return len(mine) == len(theirs) == 2 and all(a is b or a.is_like(b) for a, b in zip(mine, theirs, strict=True))
+
+
+def _tables(blocks: Iterable[Block]) -> list[ArrayTable]:
+    """The tables of blocks, each once, that of the leaves first."""
+    found: dict[int, ArrayTable] = {}
+    for block in blocks:
+        found[id(block.leaves.table)] = block.leaves.table
+        found |= {id(term.keys.table): term.keys.table for term in block.terms}
+    return list(found.values())
 
 
 def _rows(blocks: Iterable[Block]) -> dict[object, Matrix]:

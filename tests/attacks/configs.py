@@ -43,9 +43,34 @@ DECODER: dict[str, Any] = {
     "rms_norm_eps": 1e-5,
     "rope_theta": 10_000.0,
 }
+SIGLIP_VISION: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "intermediate_size": 40,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_channels": 3,
+    "layer_norm_eps": 1e-5,
+}
+SIGLIP_TEXT = {name: value for name, value in ENCODER.items() if name not in ("type_vocab_size", "pad_token_id")}
+SIGLIP_TEXT |= {"projection_size": 8}
+CLIP_VISION = SIGLIP_VISION | {"projection_dim": 8}
+CLIP_TEXT = SIGLIP_TEXT | {"eos_token_id": 30, "projection_dim": 8}
+del CLIP_TEXT["projection_size"]
 WINDOW = {"sliding_window": 8}
 EXPERTS = {"num_experts_per_tok": 2}
 QWEN = WINDOW | {"use_sliding_window": True, "max_window_layers": 1}
+DINOV2: dict[str, Any] = {
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "mlp_ratio": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "num_channels": 3,
+    "layer_norm_eps": 1e-5,
+}
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": ENCODER,
     "roberta": ENCODER,
@@ -53,6 +78,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mpnet": ENCODER | {"relative_attention_num_buckets": 32},
     "electra": ENCODER | {"embedding_size": 10},
     "albert": ENCODER | {"embedding_size": 10, "num_hidden_groups": 1, "inner_group_num": 1},
+    "deberta": ENCODER | {"relative_attention": True, "max_relative_positions": 20, "pos_att_type": "c2p|p2c"},
+    "deberta-v2": ENCODER
+    | {"relative_attention": True, "max_relative_positions": 20, "position_buckets": 6, "pos_att_type": "c2p|p2c"}
+    | {"embedding_size": 10, "conv_kernel_size": 3, "conv_groups": 1, "attention_head_size": 8}
+    | {"pooler_hidden_size": 24, "z_steps": 0},
     "esm": ENCODER | {"mask_token_id": 30, "rope_theta": 10_000.0, "eos_token_id": 2},
     "distilbert": {
         "vocab_size": 31,
@@ -61,6 +91,31 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "n_heads": 3,
         "hidden_dim": 40,
         "max_position_embeddings": 20,
+    },
+    "modernbert": {
+        **{name: ENCODER[name] for name in ENCODER if name not in ("layer_norm_eps", "type_vocab_size")},
+        "norm_eps": 1e-5,
+        "local_attention": 8,
+        "global_attn_every_n_layers": 3,
+        "global_rope_theta": 160_000.0,
+        "local_rope_theta": 10_000.0,
+    },
+    "nomic_bert": {
+        "vocab_size": 31,
+        "n_positions": 20,
+        "max_trained_positions": 20,
+        "n_embd": 24,
+        "n_layer": 3,
+        "n_head": 3,
+        "n_inner": 40,
+        "type_vocab_size": 2,
+        "pad_vocab_size_multiple": 1,
+        "layer_norm_epsilon": 1e-5,
+        "activation_function": "swiglu",
+        "rotary_emb_base": 1000,
+        "rotary_emb_fraction": 1.0,
+        "rotary_scaling_factor": 2.0,
+        **dict.fromkeys(("qkv_proj_bias", "mlp_fc1_bias", "mlp_fc2_bias"), False),
     },
     "vit": {
         "hidden_size": 24,
@@ -73,6 +128,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "layer_norm_eps": 1e-5,
         "pooler_output_size": 24,
     },
+    "clip": {"text_config": CLIP_TEXT, "vision_config": CLIP_VISION, "projection_dim": 8},
+    "clip_text_model": CLIP_TEXT,
+    "clip_vision_model": CLIP_VISION,
+    "siglip": {"text_config": SIGLIP_TEXT, "vision_config": SIGLIP_VISION},
+    "siglip_text_model": SIGLIP_TEXT,
+    "siglip_vision_model": SIGLIP_VISION,
+    "dinov2": DINOV2,
+    "dinov2_with_registers": DINOV2 | {"num_register_tokens": 2},
     "gpt2": {
         "vocab_size": 31,
         "n_positions": 20,

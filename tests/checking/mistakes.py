@@ -175,7 +175,7 @@ def _epsilon(port: Port) -> Mistake | None:
 
 def _activation(port: Port) -> Mistake | None:
     field = next((field for field in ("hidden_act", "activation_function") if hasattr(port.config, field)), None)
-    if field is None:
+    if field is None or port.name == "esm":  # whose activation is always the same
         return None
     config = replace(port.config, **{field: "relu"})
     return Mistake(port.rules, frozenset({"mlp", "mlp.experts"}), by_rule=False, config=config)

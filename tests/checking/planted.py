@@ -70,7 +70,8 @@ def _repairs(port: Port, mistake: Mistake, like: Any, printed: Sequence[str]) ->
     by_leaf: dict[str, list[str]] = {}
     for text in printed:
         by_leaf.setdefault(str(bridge.Rule(text).leaf.name), []).append(text)
-    rules = [made for text in mistake.rules for made in by_leaf.get(str(bridge.Rule(text).leaf.name), [text])]
+    leaves = {text: bridge.Rule(text).leaf for text in mistake.rules}
+    rules = [made for text, leaf in leaves.items() for made in by_leaf.get(str(leaf.name) if leaf else "", [text])]
     try:
         model, plan = port.loaded(dict.fromkeys(rules), like)
     except bridge.BridgeError:

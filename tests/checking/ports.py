@@ -54,6 +54,18 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "bert": ("BertModel", SMALL),
     "roberta": ("RobertaModel", SMALL),
+    "xlm_roberta": ("XLMRobertaModel", SMALL),
+    "distilbert": (
+        "DistilBertModel",
+        {"vocab_size": 67, "dim": 32, "hidden_dim": 32, "n_layers": 3, "n_heads": 4, "max_position_embeddings": 64},
+    ),
+    "electra": ("ElectraModel", SMALL | {"embedding_size": 16}),
+    "mpnet": ("MPNetModel", SMALL),
+    "albert": ("AlbertModel", SMALL | {"embedding_size": 16}),
+    "esm": (
+        "EsmModel",
+        SMALL | {"position_embedding_type": "rotary", "pad_token_id": 1, "mask_token_id": 2, "token_dropout": False},
+    ),
     "vit": (
         "ViTModel",
         {name: size for name, size in SMALL.items() if name not in ("vocab_size", "max_position_embeddings")}
@@ -72,6 +84,7 @@ class Port:
     config: Any
     kind: Any
     like: Any
+    skip: tuple[str, ...] = ()
 
     def loaded(self, rules: Sequence[str], like: Any = None) -> tuple[Any, bridge.Plan]:
         """A model by other rules, or of another config, and its plan."""
@@ -81,7 +94,7 @@ class Port:
 
     def check(self, model: Any, plan: bridge.Plan) -> Any:
         """What `bridge.check` says."""
-        return bridge.check(self.folder / "run.safetensors", model, plan)
+        return bridge.check(self.folder / "run.safetensors", model, plan, skip=self.skip)
 
 
 @dataclass(frozen=True)
@@ -119,7 +132,8 @@ def port(name: str, folder: Path, record: Callable[..., Any], dtype: str = "floa
     module, kind, found = architecture(folder)
     like = abstract(kind, found, getattr(jnp, dtype))
     plan = bridge.plan(folder, like, module.rules(found))
-    return Port(name, folder, tuple(str(rule) for rule in plan.rules), found, kind, like)
+    skip = ("contact",) if name == "esm" else ()  # a layer that transformers calls only where it is asked for contacts
+    return Port(name, folder, tuple(str(rule) for rule in plan.rules), found, kind, like, skip)
 
 
 def abstract(kind: Any, config: Any, dtype: Any) -> Any:

@@ -67,7 +67,7 @@ def test_a_model_that_is_called_otherwise_is_told_what_to_do(run: tuple[Recordin
     recording, pairs, trace = run
     said = try_run(recording, pairs, {"model": trace.model})
     assert isinstance(said, str)
-    assert "trace=bridge.trace(fn, model, *args)" in said
+    assert "give trace=fn, a function of the model and of what PyTorch's took" in said
 
 
 @pytest.mark.parametrize(

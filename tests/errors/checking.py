@@ -70,6 +70,29 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.check(_run(), {"w": 1}, _model()[1])
 
 
+@situation("check: another model than the plan's")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.check(_run(), Net(eqx.nn.Linear(3, 2, use_bias=False, key=jax.random.key(0))), _model()[1])
+
+
+@situation("check: a model without the plan's leaves")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.check(_run(), eqx.nn.Linear(2, 2, key=jax.random.key(0)), _model()[1])
+
+
+@situation("check: a run of other weights")
+def _(patch: pytest.MonkeyPatch) -> None:
+    like = [eqx.nn.Linear(2, 2, use_bias=False, key=key) for key in jax.random.split(jax.random.key(0), 3)]
+    write(Path("three.safetensors"), {f"{n}.weight": layer.weight for n, layer in enumerate(like)})
+    plan = bridge.plan("three.safetensors", like)
+    bridge.check(_run(), bridge.load("three.safetensors", like, plan), plan)
+
+
+@situation("check: a trace that is none")
+def _(patch: pytest.MonkeyPatch) -> None:
+    bridge.check(_run(), *_model(), trace=[1])  # type: ignore[arg-type]
+
+
 @situation("check: a function for no module")
 def _(patch: pytest.MonkeyPatch) -> None:
     bridge.check(_run(), *_model(), call={"mlp": print})

@@ -32,7 +32,11 @@ DECODER = SMALL | {"num_key_value_heads": 3}
 FIELDS: dict[str, dict[str, Any]] = {
     "bert": SMALL,
     "roberta": SMALL,
+    "deberta_v2": SMALL | {"relative_attention": True},
+    "modernbert": SMALL,
+    "nomic_bert": SMALL,
     "llama": DECODER,
+    "qwen3_moe": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": DECODER,
     "mixtral": DECODER | {"num_local_experts": 4},
     "gemma3": DECODER | {"head_dim": 8, "sliding_window": 5},
@@ -61,6 +65,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "heads of BERT": ("bert", {"num_attention_heads": 5}),
     "heads of GPT-2": ("gpt2", {"n_head": 5}),
+    "heads of ModernBERT": ("modernbert", {"num_attention_heads": 5}),
+    "heads of Nomic BERT": ("nomic_bert", {"n_embd": 24, "n_head": 5}),
     "heads of ViT": ("vit", {"num_attention_heads": 5}),
     "a patch larger than the image": ("vit", {"patch_size": 9}),
     "layers without order": (
@@ -68,8 +74,13 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
     ),
     "two words for tied": ("gemma3", {"text_config": FIELDS["gemma3"], "tie_word_embeddings": False}),
+    "layers that are no numbers": ("qwen3_moe", {"mlp_only_layers": ["0"]}),
     "more experts than there are": ("mixtral", {"num_experts_per_tok": 5}),
     "windows that are not used": ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}),
+    "rows for more distances than there are": ("deberta_v2", {"position_buckets": 40}),
+    "a word that nobody knows": ("deberta_v2", {"pos_att_type": "p2p|c2p"}),
+    "a convolution without a middle": ("deberta_v2", {"conv_kernel_size": 4}),
+    "groups of a convolution": ("deberta_v2", {"conv_groups": 5}),
     "padding without a row": ("roberta", {"pad_token_id": 40}),
 }
 

@@ -30,7 +30,15 @@ def _solve(model: Any, x: jax.Array) -> jax.Array:
     return jax.lax.custom_linear_solve(lambda x: model["cell"](x), x, lambda call, x: x)
 
 
+def _split(model: Any, x: jax.Array) -> jax.Array:
+    spec = jax.sharding.PartitionSpec()
+    return jax.shard_map(
+        model["cell"], mesh=jax.sharding.Mesh(jax.devices()[:1], ("x",)), in_specs=spec, out_specs=spec
+    )(x)
+
+
 _trace("a while loop", _steps)
+_trace("several devices", _split)
 _trace("a primitive that is not known", _solve)
 _trace("a model without values", _steps, abstract=True)
 _trace("a model without modules", _steps, plain=True)

@@ -137,11 +137,16 @@ class Contract:
             assert np.abs(np.asarray(value) - expected[name]).max() < tolerance, name
 
     @classmethod
-    def errors_in_bfloat16(cls, case: Case, folder: Path) -> dict[str, float]:
-        """Our mean error over that of transformers, of the same weights in bfloat16, both against f32."""
+    def in_bfloat16(cls, case: Case) -> Any:
+        """The model of transformers in bfloat16."""
         import torch
 
-        low = type(case.theirs).from_pretrained(case.folder, attn_implementation="eager", dtype=torch.bfloat16).eval()
+        return type(case.theirs).from_pretrained(case.folder, attn_implementation="eager", dtype=torch.bfloat16).eval()
+
+    @classmethod
+    def errors_in_bfloat16(cls, case: Case, folder: Path) -> dict[str, float]:
+        """Our mean error over that of transformers, of the same weights in bfloat16, both against f32."""
+        low = cls.in_bfloat16(case)
         low.save_pretrained(folder)
         model = bridge.models.from_pretrained(folder)
         assert {leaf.dtype for leaf in jax.tree.leaves(model)} == {jnp.dtype(jnp.bfloat16)}

@@ -85,16 +85,21 @@ class EncoderContract(Contract):
         untold, told = compiled(both, first.ours, first.example[0])
         np.testing.assert_array_equal(untold, told)
 
-    def test_a_head_says_what_transformers_says(self, tmp_path: Path, head: str):
-        kind = self.kind.replace("Model", head)
+    @classmethod
+    def head_case(cls, head: str, folder: Path) -> tuple[Any, Any, np.ndarray, np.ndarray]:
+        """A model with a head that transformers saved, ours of the same files, what ours says and what is expected."""
+        kind = cls.kind.replace("Model", head)
         named = {"id2label": LABELS} if head.endswith("Classification") else {}
-        theirs = self.saved(tmp_path / "theirs", kind, **next(iter(self.variants.values())), **named)
-        ours = bridge.models.from_pretrained(tmp_path / "theirs")
-        example = self.example(theirs.config)
-        expected = self.judge_head(theirs, *example)
-        logits = compiled(lambda model, *each: {"logits": model.logits(model(*each))}, ours, *example)["logits"]
+        theirs = cls.saved(folder, kind, **next(iter(cls.variants.values())), **named)
+        ours = bridge.models.from_pretrained(folder)
+        example = cls.example(theirs.config)
+        run = compiled(lambda model, *each: {"logits": model.logits(model(*each), *each[1:2])}, ours, *example)
+        return theirs, ours, np.asarray(run["logits"]), cls.judge_head(theirs, *example)
+
+    def test_a_head_says_what_transformers_says(self, tmp_path: Path, head: str):
+        theirs, ours, logits, expected = self.head_case(head, tmp_path / "theirs")
         assert logits.shape == expected.shape
-        assert np.abs(np.asarray(logits) - expected).max() < 1e-5
+        assert np.abs(logits - expected).max() < 1e-5
         if head.endswith("Classification"):
             assert ours.config.labels == tuple(LABELS.values())
         rules = architecture(tmp_path / "theirs")[0].rules(ours.config)

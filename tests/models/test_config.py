@@ -52,7 +52,7 @@ def test_what_transformers_writes_is_understood(tmp_path: Path):
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    '"swish", and this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
+    ('"swish", and this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "quick_gelu" or "relu" or "silu"'): {
         "hidden_act": "swish"
     },
     '"relative_key", and this model takes "absolute"': {"position_embedding_type": "relative_key"},

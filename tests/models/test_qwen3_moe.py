@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import equinox as eqx
@@ -10,8 +11,9 @@ from safetensors.numpy import load_file
 
 import bridge
 import bridge.models
-from bridge.models.qwen3_moe import Config
+from bridge.models.qwen3_moe import Config, Qwen3MoE, rules
 from tests.models.contract import Case, DecoderContract
+from tests.models.random_model import random_model
 
 pytestmark = pytest.mark.torch
 
@@ -45,11 +47,12 @@ class TestQwen3MoE(DecoderContract):
             "sliding_window": 5,
             "num_hidden_layers": 2,
         },
+        "layers without experts": ODD | {"num_hidden_layers": 5, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
     }
     refused = {
         "hidden_act": "swish",
-        "decoder_sparse_step": 2,
-        "mlp_only_layers": [0],
+        "decoder_sparse_step": 0,
+        "mlp_only_layers": ["0"],
         "num_experts_per_tok": 8,
         "num_experts": 8,  # beside another num_local_experts
     }
@@ -69,3 +72,17 @@ def test_both_names_of_the_number_of_experts_are_understood():
     assert Config.from_dict({**fields, "num_local_experts": 7}) == config
     with pytest.raises(bridge.CheckpointError, match="lacks field 'num_local_experts'"):
         Config.from_dict(fields)
+
+
+def test_layers_of_one_kind_are_one_stack(tmp_path: Path):
+    every = Config.from_dict(ODD | {"mlp_only_layers": [0, 1, 2, 7]})
+    assert every.dense_layers == (0, 1, 2)
+    model = random_model(Qwen3MoE, every)
+    assert model.layers.mlp.gate.weight.shape == (3, 40, 24)
+    bridge.save(model, tmp_path, rules(every))
+    assert "model.layers.2.mlp.gate_proj.weight" in load_file(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(ODD | {"model_type": "qwen3_moe", "decoder_sparse_step": 4}))
+    assert eqx.tree_equal(bridge.models.from_pretrained(tmp_path), model)  # no layer is a fourth one
+    none = Config.from_dict(ODD | {"mlp_only_layers": None})
+    assert none == Config.from_dict(ODD | {"decoder_sparse_step": 1, "mlp_only_layers": []})
+    assert none.sparse_layers == (0, 1, 2)

@@ -126,7 +126,7 @@ def test_a_head_that_is_not_there_is_an_error():
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    '"swish", and this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "relu" or "silu"': {
+    ('"swish", and this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "quick_gelu" or "relu" or "silu"'): {
         "hidden_act": "swish"
     },
     "[4, 3, 2], and this model takes a whole number from 1 up, or two of them": {"patch_size": [4, 3, 2]},

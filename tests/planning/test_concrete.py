@@ -89,3 +89,16 @@ def test_a_number_that_is_a_place_of_a_stack_is_spelled():
     assert plan.ok, plan
     assert make_plan(keys, model, PlanRequest(plan.rules), source="x") == plan
     assert any("[1] ..." in str(rule) for rule in plan.rules)
+
+
+@pytest.mark.parametrize(
+    ("kind", "turn"), [("stack", "layers.attn.q.weight [n[0] o i]"), ("list", "layers.0.attn.q.weight [o i]")]
+)
+def test_plans_are_compared_by_columns_as_they_are_row_by_row(kind: str, turn: str):
+    plan, model = llama(kind)
+    rules = (Rule(f"model.layers.0.self_attn.q_proj.weight [i o] -> {turn}"), *plan.rules)
+    turned = make_plan(specs(), model, PlanRequest(rules), source="llama")
+    for other in (make_plan(specs(), model, PlanRequest(plan.rules), source="llama"), turned):
+        again = make_plan(dict(reversed(specs().items())), model, PlanRequest(other.rules), source="llama")
+        assert again == other  # its keys are numbered otherwise
+        assert (plan == other) is (plan == again) is (other is not turned)

@@ -15,6 +15,7 @@ import pytest
 
 import bridge
 import bridge.models
+from bridge.api.load import open_keywords
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).parent / "typed_program.py"
@@ -77,6 +78,12 @@ def test_what_opens_a_source_shows_the_keywords_of_open(function: Callable[..., 
     assert [name for name in shown if name in options] == list(options)
     assert not any(parameter.kind is parameter.VAR_KEYWORD for parameter in shown.values())
     assert set(options) == set(bridge.OpenOptions.__annotations__)
+
+
+def test_the_keywords_of_open_keep_their_order_on_the_way() -> None:
+    """They are handed on by position."""
+    options = list(inspect.signature(bridge.open).parameters)[1:]
+    assert open_keywords(*options) == {name: name for name in options}  # type: ignore[arg-type]
 
 
 def test_aliases_can_be_used_where_a_program_runs() -> None:

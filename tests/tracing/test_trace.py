@@ -264,3 +264,14 @@ def test_a_while_loop_is_refused_by_name():
 
     with pytest.raises(bridge.BridgeError, match="'model' is called within while_loop"):
         bridge.trace(fn, linear(4, 4), jnp.ones(4))
+
+
+def test_what_is_split_over_devices_is_refused_by_name():
+    mesh = jax.sharding.Mesh(jax.devices()[:1], ("x",))
+    split = jax.sharding.PartitionSpec("x")
+
+    def fn(linear: eqx.nn.Linear, x: jax.Array) -> jax.Array:
+        return jax.shard_map(jax.vmap(linear), mesh=mesh, in_specs=split, out_specs=split)(x)
+
+    with pytest.raises(bridge.BridgeError, match=r"'model' is called within shard_map.*on one device"):
+        bridge.trace(fn, linear(4, 4), jnp.ones((2, 4)))

@@ -1,0 +1,248 @@
+"""What CLIP and its kin share: an encoder of images and one of text, whose vectors are compared.
+
+Configs of both, their layers, the model that holds them, and rules for the keys that are spelled alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from bridge.models.attention import Attention
+from bridge.models.config import Fields, ModelConfig
+from bridge.models.encoder import Layer, stack
+from bridge.models.layers import ACTIVATIONS, MLP, accumulation_dtype
+from bridge.models.spellings import only_read
+
+__all__ = [
+    "TEXT_RULES",
+    "VISION_RULES",
+    "DualConfig",
+    "DualEncoder",
+    "EncoderConfig",
+    "TextConfig",
+    "VisionConfig",
+    "layer_norm",
+    "make_layers",
+    "rules_alone",
+    "rules_within",
+]
+
+# What only training reads; and how text is generated, which old releases of transformers wrote into inner configs.
+_UNUSED = frozenset(
+    {
+        *("attention_dropout", "dropout", "initializer_factor", "logit_scale_init_value"),
+        *("bad_words_ids", "begin_suppress_tokens", "diversity_penalty", "do_sample", "early_stopping"),
+        *("encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
+        *("forced_eos_token_id", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size"),
+        *("num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "prefix", "remove_invalid_values"),
+        *("repetition_penalty", "return_dict_in_generate", "suppress_tokens", "temperature", "tf_legacy_loss"),
+        *("tie_encoder_decoder", "top_k", "top_p", "typical_p", "use_bfloat16"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig(ModelConfig):
+    """What the configs of both encoders have. The names are those of config.json, the defaults those of transformers.
+
+    - `hidden_size`: the width, d. `num_attention_heads` divides it. `intermediate_size`: the width inside an MLP.
+    - `hidden_act`: one of `ACTIVATIONS`. `layer_norm_eps`: what layer norms add to the variance.
+    """
+
+    unused: ClassVar[Collection[str]] = _UNUSED
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+
+    @classmethod
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes. An architecture with more fields takes them too."""
+        for flag in ("is_decoder", "add_cross_attention"):
+            fields.one_of(flag, [False], default=False)
+        fields.one_of("pruned_heads", [{}], default={})
+        counts = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        found: dict[str, Any] = {name: fields.count(name, default=getattr(cls, name)) for name in counts}
+        width, heads = found["hidden_size"], found["num_attention_heads"]
+        if width % heads:
+            fields.refuse("num_attention_heads", heads, f"a divisor of {width}")
+        return found | {
+            "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
+            "layer_norm_eps": fields.number("layer_norm_eps", default=cls.layer_norm_eps),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(EncoderConfig):
+    """The fields of `EncoderConfig`, and `vocab_size` and `max_position_embeddings`, the rows of the embeddings."""
+
+    vocab_size: int = 49408
+    max_position_embeddings: int = 77
+
+    @property
+    def max_tokens(self) -> int:
+        """How many tokens there are positions for."""
+        return self.max_position_embeddings
+
+    def positions(self, tokens: jax.Array) -> jax.Array:
+        """The row of the position embedding that each token takes, shape `(seq,)` to `(seq,)`."""
+        return jnp.arange(tokens.shape[0])
+
+    @classmethod
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes. An architecture with more fields takes them too."""
+        rows = ("vocab_size", "max_position_embeddings")
+        return super().read(fields) | {name: fields.count(name, default=getattr(cls, name)) for name in rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionConfig(EncoderConfig):
+    """The fields of `EncoderConfig`, and these.
+
+    - `image_size`, `patch_size`: height and width in pixels. `num_channels`: of the image.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: tuple[int, int] = (32, 32)
+    num_channels: int = 3
+
+    @classmethod
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes. An architecture with more fields takes them too."""
+        image, patch = (fields.pair(name, default=getattr(cls, name)) for name in ("image_size", "patch_size"))
+        if any(side < each for side, each in zip(image, patch, strict=True)):
+            fields.refuse("patch_size", list(patch), f"at most {list(image)}, the image")
+        channels = fields.count("num_channels", default=cls.num_channels)
+        return super().read(fields) | {"image_size": image, "patch_size": patch, "num_channels": channels}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DualConfig(ModelConfig):
+    """Of both encoders the configs, of the classes that a subclass names: `text` and `vision`."""
+
+    unused: ClassVar[Collection[str]] = _UNUSED
+    text: ClassVar[type[TextConfig]]
+    vision: ClassVar[type[VisionConfig]]
+
+    text_config: Any
+    vision_config: Any
+
+    @classmethod
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes: defaults where the file has neither."""
+
+        def inside(name: str, kind: type[ModelConfig]) -> ModelConfig:
+            # Old files have each twice, and transformers goes by the second.
+            told = [kind.of(inner) for each in (name, f"{name}_dict") if (inner := fields.inner(each)) is not None]
+            return told[-1] if told else kind()
+
+        return {
+            "text_config": inside("text_config", cls.text),
+            "vision_config": inside("vision_config", cls.vision),
+        }
+
+
+def layer_norm(config: EncoderConfig) -> eqx.nn.LayerNorm:
+    """A norm of an encoder."""
+    return eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
+
+
+def make_layers(config: EncoderConfig, *, key: jax.Array) -> Any:
+    """All layers of an encoder, stacked: norms first."""
+
+    def layer(key: jax.Array) -> Layer:
+        keys = jax.random.split(key)
+        attention = Attention(config.hidden_size, config.num_attention_heads, key=keys[0])
+        mlp = MLP(config.hidden_size, config.intermediate_size, config.hidden_act, key=keys[1])
+        return Layer(attention, mlp, lambda: layer_norm(config), norm_first=True)
+
+    return stack(layer, config.num_hidden_layers)(key)
+
+
+class DualEncoder(eqx.Module):
+    """Both encoders. One example a call, a batch by `jax.vmap`.
+
+    **Arguments:** (of the constructor)
+
+    - `config`: a `DualConfig`, which the model carries.
+    - `text_model`, `vision_model`: encoders, each with a method `vector`.
+    - `logit_scale`: what cosines are multiplied by, its logarithm, `()`.
+    - `logit_bias`: what is added to them, `()`, if anything.
+    """
+
+    text_model: Any
+    vision_model: Any
+    logit_scale: jax.Array
+    logit_bias: jax.Array | None
+    config: Any = eqx.field(static=True)
+
+    def __init__(
+        self, config: Any, text_model: Any, vision_model: Any, logit_scale: float, logit_bias: float | None = None
+    ) -> None:
+        self.config, self.text_model, self.vision_model = config, text_model, vision_model
+        self.logit_scale = jnp.asarray(logit_scale)
+        self.logit_bias = None if logit_bias is None else jnp.asarray(logit_bias)
+
+    def __call__(self, image: jax.Array, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """How well an image and a text go together, a logit, `()`. Arguments as for `image` and `text`."""
+        return self.logits(self.image(image), self.text(tokens, mask))
+
+    def image(self, image: jax.Array) -> jax.Array:
+        """The vector of an image, `(c, h, w)` to `(p,)`, not of length one."""
+        return self.vision_model.vector(image)
+
+    def text(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """The vector of a text, `(seq,)` to `(p,)`, not of length one. Arguments as for a call of a `TextEncoder`."""
+        return self.text_model.vector(tokens, mask)
+
+    def logits(self, images: jax.Array, texts: jax.Array) -> jax.Array:
+        """How well images and texts go together, each with each: of vectors `(n, p)` and `(m, p)`, `(n, m)`.
+
+        One vector, `(p,)`, has no axis in what comes out.
+        """
+        dtype = accumulation_dtype(images.dtype)
+        unit = [x.astype(dtype) / jnp.linalg.norm(x.astype(dtype), axis=-1, keepdims=True) for x in (images, texts)]
+        scores = jnp.inner(*unit) * jnp.exp(self.logit_scale.astype(dtype))
+        scores = scores if self.logit_bias is None else scores + self.logit_bias.astype(dtype)
+        return scores.astype(images.dtype)
+
+
+_LAYER_RULES = (
+    "encoder.layers.{l}.layer_norm{1|2}.** -> layers.norm{1|2}.**",
+    "encoder.layers.{l}.self_attn.{q_proj|k_proj|v_proj|out_proj}.** -> layers.attention.{query|key|value|out}.**",
+    "encoder.layers.{l}.mlp.{fc1|fc2}.** -> layers.mlp.{up|down}.**",
+    "embeddings.position_ids -> _",  # 0, 1, 2 …
+)
+TEXT_RULES = (
+    *_LAYER_RULES,
+    "embeddings.{token|position}_embedding.weight -> embed.{token|position}.weight",
+    "final_layer_norm.** -> norm.**",
+)
+"""Which key is which leaf, of encoders of text."""
+VISION_RULES = (
+    *_LAYER_RULES,
+    "embeddings.patch_embedding.** -> embed.patches.**",
+    "embeddings.position_embedding.weight -> embed.position",
+)
+"""Which key is which leaf, of encoders of images."""
+
+
+def rules_within(name: str, rules: Iterable[str]) -> list[str]:
+    """The rules of an encoder for the model that holds it as `name`, as the checkpoint does."""
+    pairs = [rule.split(" -> ") for rule in rules]
+    return [f"{name}.{key} -> {leaf if leaf == '_' else f'{name}.{leaf}'}" for key, leaf in pairs]
+
+
+def rules_alone(name: str, rules: Iterable[str]) -> list[str]:
+    """The rules of an encoder alone, whose keys begin with `name` in files of the Hub, and in memory do not."""
+    rules = list(rules)
+    return [*(f"{name}.{rule}" for rule in rules), *only_read(rules)]
