@@ -142,7 +142,7 @@ class _ConfigReader:
         if not isinstance(start, bool | str) or str(start).lower() not in _STARTS:
             self.refuse(
                 "init_lora_weights",
-                "began by changing the base, so what was trained does not go with the base as it is stored",
+                "changed the base before training, so the adapter does not fit the stored base",
                 "Save it with PEFT converted to plain LoRA (path_initial_model_for_weight_conversion=)",
             )
 
@@ -157,34 +157,36 @@ class _ConfigReader:
         """A rank."""
         value = self.document.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
-            self.refuse(field, "is no rank")
+            self.refuse(field, "is not a rank")
         return value
 
     def number(self, field: str, default: float) -> float:
         """A finite number."""
         value = self.document.get(field, default)
         if not _is_number(value):
-            self.refuse(field, "is no number")
+            self.refuse(field, "is not a number")
         return float(value)
 
     def patterns(self, field: str) -> _Patterns:
         """Numbers by pattern, in the order of the file."""
         value: Any = self.document.get(field) or {}
         if not isinstance(value, Mapping):
-            self.refuse(field, "is no object")
+            self.refuse(field, "is not an object")
         said = cast("Mapping[str, Any]", value)
         found: list[tuple[ModulePattern, float]] = []
         for text, value in said.items():
             if not _is_number(value) or (field == "rank_pattern" and not (isinstance(value, int) and value > 0)):
-                self.refuse(field, f"gives {quote(str(text))} what is no {'rank' if 'rank' in field else 'number'}")
+                self.refuse(
+                    field, f"gives {quote(str(text))} a value that is not a {'rank' if 'rank' in field else 'number'}"
+                )
             try:
                 found.append((ModulePattern(str(text)), float(value)))
             except ValueError as error:
                 raise CheckpointError(
                     self.subject,
                     (
-                        f": {field} has the pattern {quote(str(text))}, with {error}: expressions of strangers are "
-                        "not run"
+                        f": {field} has the pattern {quote(str(text))}, with {error}: regular expressions from "
+                        "files are not run"
                     ),
                     "Write out the names of the modules",
                 ) from error
@@ -196,7 +198,7 @@ class _ConfigReader:
         lists = list(cast("Mapping[str, Any]", said).values()) if isinstance(said, Mapping) else [said]
         for rows in lists:
             if not isinstance(rows, list) or not all(type(n) is int and n >= 0 for n in cast("list[Any]", rows)):
-                self.refuse("trainable_token_indices", "is no list of rows")
+                self.refuse("trainable_token_indices", "is not a list of rows")
         return cast("Sequence[int] | Mapping[str, Sequence[int]]", said)
 
     def refuse(self, field: str, problem: str, advice: str = "Fetch the adapter again") -> NoReturn:

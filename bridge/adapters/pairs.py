@@ -73,7 +73,7 @@ def _role(name: str, label: str) -> tuple[str, str]:
                 module = name[: -len(ending)]
                 # Of attention in older files: the layer behind a processor.
                 return (f"{module}.0" if ending.startswith("_") and module.endswith("to_out") else module), role
-    _refuse(label, name, f"is no tensor of an adapter that is known: {quote(last)}", "Name a file that has LoRA alone")
+    _refuse(label, name, f"is not a known tensor of an adapter: {quote(last)}", "Name a file that has LoRA alone")
 
 
 def alphas(found: Sequence[ModuleTensors]) -> list[str]:

@@ -95,7 +95,9 @@ def _whole(name: str, label: str) -> Replaced:
     segments = name.removeprefix(_PREFIX).split(".")
     unknown = next((segment for segment in segments if segment.startswith(("lora_", "trainable_tokens"))), None)
     if unknown is not None:
-        _refuse(label, name, f"is no tensor that is known: {quote(unknown)}", "Merge it with PEFT, and load that")
+        _refuse(
+            label, name, f"is not a known tensor of an adapter: {quote(unknown)}", "Merge it with PEFT, and load that"
+        )
     if "modules_to_save" in segments:  # behind it stands the adapter's name, in files that PEFT has not saved itself
         place = segments.index("modules_to_save")
         segments = segments[:place] + segments[-1:]

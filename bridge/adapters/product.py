@@ -125,7 +125,7 @@ def narrowed(values: Array, out: Array) -> None:
             largest = float(values[lost][0])
             raise CheckpointError(
                 "a value",
-                f"comes to {largest:.6g} with the adapter, which float16 has no room for",
+                f"comes to {largest:.6g} with the adapter, which does not fit into float16",
                 "Load it with dtype='bfloat16'",
             )
 

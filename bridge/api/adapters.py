@@ -49,14 +49,16 @@ def _listed(adapters: Any) -> list[tuple[Any, float]]:
     if isinstance(adapters, str | os.PathLike | Checkpoint) or _is_pair(adapters):
         adapters = [adapters]
     if not isinstance(adapters, Sequence):
-        raise PlanError(f"adapters {quote(repr(adapters))}", "are none", "Give a list of folders, files or Hub repos")
+        raise PlanError(
+            f"adapters {quote(repr(adapters))}", "are not a list", "Give a list of folders, files or Hub repos"
+        )
     found: list[tuple[Any, float]] = []
     for each in adapters:
         source, weight = each if _is_pair(each) else (each, 1.0)
         if not isinstance(source, str | os.PathLike | Checkpoint):
             raise PlanError(
                 f"adapter {quote(repr(each))}",
-                "is none",
+                "is not an adapter",
                 ("Give a folder, a file or a Hub repo, or a pair of one and its weight, as in ('org/my-lora', 0.5)"),
             )
         if not math.isfinite(weight):

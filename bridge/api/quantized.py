@@ -40,7 +40,7 @@ def quantized_of(wanted: QuantizedOption) -> str | Mapping[str, Any]:
         return wanted
     raise PlanError(
         f"quantized={wanted!r}",
-        "is no way to treat quantised weights",
+        "is not a way to treat quantised weights",
         "Give 'dequantize', 'keep', or what a config says, such as {'quant_method': 'gptq', 'bits': 4}",
     )
 

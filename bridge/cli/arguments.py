@@ -64,7 +64,7 @@ def quantized(text: str) -> str | dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise argparse.ArgumentTypeError(f"{quote(text)} is none of 'dequantize', 'keep', and a JSON object")
+        raise argparse.ArgumentTypeError(f"{quote(text)} is not 'dequantize', 'keep' or a JSON object")
     return found
 
 

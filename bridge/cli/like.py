@@ -108,7 +108,7 @@ def _named(spelling: str, option: str = "--like", how: str = HOW) -> _Named:
     named = _Named(spelling, module, path, option, how)
     parts = path.split(".") if named.is_file else [*module.split("."), *path.split(".")]
     if not all(part.isidentifier() for part in parts):
-        raise named.error(f" is no 'pkg.module:{'make' if option == '--like' else 'run'}'. {how}")
+        raise named.error(f" is not 'pkg.module:{'make' if option == '--like' else 'run'}'. {how}")
     return named
 
 
@@ -178,7 +178,7 @@ def _attribute(module: Any, named: _Named) -> Callable[[], Any]:
             raise named.error(f": {owner} has no {quote(name)}. {named.how}")
         found = getattr(found, name)
     if not callable(found):
-        raise named.error(f": {quote(named.path)} is no function, but {type(found).__name__}. {named.how}")
+        raise named.error(f": {quote(named.path)} is not a function, but {type(found).__name__}. {named.how}")
     return found
 
 

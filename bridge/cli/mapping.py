@@ -96,5 +96,7 @@ def dtype(spelling: str) -> np.dtype | str:
         return spelling
     known = {name.lower(): row.numpy for row in DTYPES.values() for name in (row.name, row.numpy.name)}
     if spelling.lower() not in known:
-        raise UsageError(f"--dtype {quote(spelling)} is no dtype. Give bf16, f16 or f32, float32 …, or 'checkpoint'.")
+        raise UsageError(
+            f"--dtype {quote(spelling)} is not a dtype. Give bf16, f16 or f32, float32 …, or 'checkpoint'."
+        )
     return known[spelling.lower()]

@@ -203,9 +203,9 @@ def _check(record: Mapping[str, Any]) -> None:
         if any(part.startswith(".") for part in file["name"].split("/")):
             raise ValueError(f"{quote(file['name'])} is hidden")
         if not isinstance(file["header"], str) or not all(isinstance(key, str) for key in file["stale"]):
-            raise ValueError("a header or a stale key of it is no text")
+            raise ValueError("a header or a stale key of it is not text")
     if not all(isinstance(key, str) for key in record.get("computed", ())):
-        raise ValueError("a computed key of it is no text")
+        raise ValueError("a computed key of it is not text")
     if record["index"] is not None:
         listed = parse_index(record["index"].encode(), name=INDEX).files
         if not set(listed) <= {file["name"] for file in files}:
@@ -213,4 +213,4 @@ def _check(record: Mapping[str, Any]) -> None:
     elif len({file["name"] for file in files}) < len(files) or not files:
         raise ValueError("it has no files, or two of one name")
     if not all(isinstance(rule, str) for rule in (*record["rules"], *record["plan"]["rules"])):
-        raise ValueError("a rule of it is no text")
+        raise ValueError("a rule of it is not text")

@@ -136,7 +136,9 @@ def _keys(header: str, source: str) -> list[str]:
         return [key for _, key in sorted(entries, key=lambda entry: entry[0])]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise CheckpointError(
-            quote(source), "has a record of its conversion that is damaged: a header in it is none", "Convert it again"
+            quote(source),
+            "has a record of its conversion that is damaged: a header in it cannot be read",
+            "Convert it again",
         ) from error
 
 

@@ -114,7 +114,7 @@ class _HeaderEntry:
             self.refuse(f"shape {shape} has more elements than 64 bits can count")
         nbits = count * DTYPES[self.dtype].bits
         if nbits % 8:
-            self.refuse(f"{self.dtype} of shape {shape} takes {nbits} bits, which is no whole number of bytes")
+            self.refuse(f"{self.dtype} of shape {shape} takes {nbits} bits, which is not a whole number of bytes")
         if given != nbits // 8:
             took = f"data_offsets [{self.start}, {self.stop}] span {given} bytes"
             self.refuse(f"{took}, {self.dtype} of shape {shape} takes {nbits // 8}")

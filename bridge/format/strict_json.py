@@ -144,4 +144,4 @@ def _check_strings(strings: Iterable[str]) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as e:
-            raise _RefusedError(f"holds a lone surrogate, which is no character, in {quote(text)}") from e
+            raise _RefusedError(f"holds a lone surrogate, which is not a character, in {quote(text)}") from e

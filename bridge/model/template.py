@@ -200,7 +200,7 @@ def _refuse_like(like: Any) -> NoReturn:
     elif isinstance(like, int | float):
         problem, advice = f"is {like!r}", "Give a pytree of arrays or jax.ShapeDtypeStruct"
     else:
-        problem, advice = "is made of texts", "Give the model first, then rules: load(source, like, rules)"
+        problem, advice = "holds only texts", "Give the model first, then rules: load(source, like, rules)"
     raise PlanError("like", f"{problem}, not a model", advice)
 
 
@@ -266,7 +266,7 @@ def _arrays(walked: Walked, shown: Mapping[str, str], kind: str) -> dict[str, Le
         if name in arrays:
             raise PlanError(
                 f"leaf {quote(name)}",
-                f"stands twice in {kind}, as {quote(arrays[name].alias)} and as {quote(leaf.alias)}",
+                f"appears twice in {kind}, as {quote(arrays[name].alias)} and as {quote(leaf.alias)}",
                 "Rename one of the attributes",
             )
         arrays[name] = leaf

@@ -15,13 +15,13 @@ import jax
 import bridge
 from bridge.models._parts import parts_of
 from bridge.models._told import (
-    COMPUTE,
     UNWEIGHED,
     check_architecture,
     check_codes,
     check_head,
     check_one_dtype,
     check_size,
+    made_in,
     model_type,
     read_config,
     tied_by_config,
@@ -205,7 +205,7 @@ def from_pretrained(
         planned = partial(
             bridge.plan,
             ckpt,
-            dtype=_made_in(ckpt, quantized) if dtype is None else dtype,
+            dtype=made_in(ckpt, quantized) if dtype is None else dtype,
             sharding=sharding,
             allow_missing=allow_missing,
             allow_unexpected=allow_unexpected,
@@ -290,13 +290,3 @@ def _config_name(ckpt: bridge.Checkpoint) -> str:
     """What messages call the config: it lies beside the weights."""
     source = ckpt.source.rstrip("/")
     return f"{os.path.dirname(source) if source.endswith(ckpt.files) else source}/config.json"
-
-
-def _made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:
-    """The dtype of a model whose caller names none: of a quantised one that in which it was made."""
-    found = ckpt.quantized if not isinstance(quantized, Mapping) else ckpt.quantized.told(quantized)
-    dtypes = {tensor.dtype for tensor in found.values()}
-    if len(dtypes) > 1:
-        names = " and ".join(sorted(dtype.name for dtype in dtypes))
-        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", COMPUTE)
-    return next(iter(dtypes), "checkpoint")

@@ -20,7 +20,7 @@ UNWEIGHED = frozenset(
         "sliding_window",
     }
 )
-COMPUTE = "Say in which one the model shall compute: dtype=…"
+_COMPUTE = "Say in which one the model shall compute: dtype=…"
 
 
 def read_config(ckpt: bridge.Checkpoint, name: str) -> Mapping[str, Any]:
@@ -53,7 +53,7 @@ def model_type(data: Any, name: str, known: Collection[str]) -> str:
     if found not in known:
         raise bridge.CheckpointError(
             f"'{name}'",
-            f": model_type '{safe(found)}' is none of the architectures here: {', '.join(known)}",
+            f": model_type '{safe(found)}' is not one of the architectures here: {', '.join(known)}",
             "Load the weights into a model of your own, with bridge.load and rules",
         )
     return found
@@ -68,8 +68,8 @@ def check_architecture(ckpt: bridge.Checkpoint, like: Any, plan: bridge.Plan, ru
     if prefix is None:
         text = (
             f"'{name}'",
-            f": by its field 'model_type' the model is a {kind}, and none of the {len(ckpt):,} keys beside it is one "
-            f"of that; the first is '{first}'",
+            f": its field 'model_type' says that the model is a {kind}, and none of the {len(ckpt):,} keys beside it "
+            f"is one of such a model; the first is '{first}'",
             "Fetch the config.json that belongs to the weights",
         )
     else:
@@ -134,9 +134,19 @@ def tied_by_config(name: str) -> Generator[None]:
         a, b = map(safe, tied)
         raise bridge.CheckpointError(
             f"'{name}'",
-            f": by its field 'tie_word_embeddings' the head is the embeddings, but '{a}' and '{b}' differ",
-            'Say "tie_word_embeddings": false there, and the model has both',
+            f": its field 'tie_word_embeddings' says that the head is the embedding, but '{a}' and '{b}' differ",
+            'Set "tie_word_embeddings": false there, and the model has both',
         ) from error
+
+
+def made_in(ckpt: bridge.Checkpoint, quantized: str | Mapping[str, Any] | None) -> Any:
+    """The dtype of a model whose caller names none: of a quantised one that in which it was made."""
+    found = ckpt.quantized if not isinstance(quantized, Mapping) else ckpt.quantized.told(quantized)
+    dtypes = {tensor.dtype for tensor in found.values()}
+    if len(dtypes) > 1:
+        names = " and ".join(sorted(dtype.name for dtype in dtypes))
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"has quantised weights of {names}", _COMPUTE)
+    return next(iter(dtypes), "checkpoint")
 
 
 def check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
@@ -144,7 +154,7 @@ def check_one_dtype(ckpt: bridge.Checkpoint, plan: bridge.Plan) -> None:
     floats = {spec.dtype for spec in plan.leaves.values() if jax.numpy.issubdtype(spec.dtype, jax.numpy.floating)}
     if len(floats) > 1:
         names = " and ".join(sorted(dtype.name for dtype in floats))
-        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", COMPUTE)
+        raise bridge.CheckpointError(f"'{ckpt.source}'", f"stores its weights in {names}", _COMPUTE)
 
 
 def check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collection[str], name: str) -> None:

@@ -86,7 +86,8 @@ class ModelConfig:
 # Fields that only training reads, or that older releases of transformers read and computed the same.
 _UNUSED = frozenset(
     {
-        *("attention_dropout", "cache_implementation", "hidden_dropout", "pretraining_tp"),
+        *("attention_dropout", "cache_implementation", "hidden_dropout", "is_decoder", "pretraining_tp"),
+        "max_sequence_length",  # of Llama's first conversions
         *("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
     }
 )

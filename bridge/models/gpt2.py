@@ -28,7 +28,7 @@ _UNUSED = frozenset(
     {
         *("attn_pdrop", "embd_pdrop", "resid_pdrop"),
         *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type", "summary_use_proj"),
-        *("n_ctx", "predict_special_tokens"),
+        *("is_decoder", "n_ctx", "predict_special_tokens"),
     }
 )
 

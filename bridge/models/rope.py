@@ -85,6 +85,8 @@ class Rope:
         if scaling not in ("default", "linear", "dynamic"):
             original = fields.count("original_max_position_embeddings", default=original or positions)
             rope = replace(rope, original_max_position_embeddings=original)
+        else:
+            fields.whole("original_max_position_embeddings", default=0)  # these do not ask
         match scaling:
             case "linear":
                 rope = replace(rope, factor=fields.number("factor"))
@@ -106,6 +108,7 @@ class Rope:
 
     def _yarn(self, fields: Fields, positions: int) -> Rope:
         factor = fields.number("factor", default=positions / self.original_max_position_embeddings)
+        fields.flag("finetuned", default=True)  # of YaRN's first release, whose code does not ask either
         fast, slow = fields.number("beta_fast", default=32.0), fields.number("beta_slow", default=1.0)
         scales = [fields.number(name, default=0.0) for name in ("mscale", "mscale_all_dim") if fields.has(name)]
         if len(scales) == 2 and all(scales):

@@ -115,7 +115,7 @@ class SentenceEncoder:
         if not isinstance(model, TextEncoder):
             raise bridge.CheckpointError(
                 f"'{name.removesuffix('/modules.json')}'",
-                f"is a {type(model).__name__}, which is no encoder of text",
+                f"is a {type(model).__name__}, which is not an encoder of text",
                 "Name one, such as sentence-transformers/all-MiniLM-L6-v2",
             )
         longest = most if isinstance(most, int) and most > 0 else model.longest

@@ -49,7 +49,9 @@ class TextGenerator:
     ) -> None:
         if not hasattr(model, "prefill"):
             raise bridge.CheckpointError(
-                f"this {type(model).__name__}", "is no decoder: nothing follows a prompt", "Name one, such as a Llama"
+                f"this {type(model).__name__}",
+                "is not a decoder, so it cannot continue a prompt",
+                "Name one, such as a Llama",
             )
         self.model, self.template, self.stops = model, template, frozenset(stops)
         self.tokenizer = tokenizer_of(tokenizer, name="tokenizer.json")

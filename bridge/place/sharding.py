@@ -131,7 +131,7 @@ def _by_prefix(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -
     except (ValueError, TypeError) as error:
         raise PlanError(
             "sharding",
-            f"is no prefix of the template: {error}",
+            f"is not a prefix of the template: {error}",
             "Give a tree of shardings that begins as the template does, or (mesh, {pattern: PartitionSpec})",
         ) from error
     flat = jtu.tree_leaves(spread, is_leaf=lambda node: isinstance(node, _OpaquePlacement))

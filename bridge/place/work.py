@@ -40,7 +40,7 @@ def in_flight(max_host_bytes: int | None, leaves: Mapping[str, Spec], default: i
         return default
     if not isinstance(max_host_bytes, int) or max_host_bytes < 1:
         raise PlanError(
-            f"max_host_bytes {max_host_bytes!r}", "is no number of bytes", "Give a whole number, such as 1 << 30"
+            f"max_host_bytes {max_host_bytes!r}", "is not a number of bytes", "Give a whole number, such as 1 << 30"
         )
     largest = max((spec.nbytes for spec in leaves.values()), default=0)
     total = sum(spec.nbytes for spec in leaves.values())
@@ -49,7 +49,7 @@ def in_flight(max_host_bytes: int | None, leaves: Mapping[str, Spec], default: i
     if max_host_bytes < least:
         raise PlanError(
             f"max_host_bytes {max_host_bytes:,}",
-            f"would have {human_nbytes(total)} read in too many small parts",
+            f"is too little: {human_nbytes(total)} would be read in too many small parts",
             f"Give at least {least:,}",
         )
     return max_host_bytes

@@ -122,7 +122,7 @@ def _stack_text(names: ModelNames, leaf: int, rule: Rule, speller: KeySpeller) -
     layer = speller.leaves.layers[leaf]
     return (
         f"leaf {quote(name)}",
-        f"is a stack of {count} layers, and the rule '{rule}' does not say where their index stands in the keys",
+        f"is a stack of {count} layers, and the rule '{rule}' does not say where their index goes in the keys",
         f"Write a rule that does, such as '{layer}.{{l}}.** -> {layer}.{{l}}.**'",
     )
 

@@ -109,9 +109,9 @@ def _wanted(dtype: Any) -> WantedDtype:
     except (TypeError, ValueError, SyntaxError) as error:  # numpy reads texts as Python does
         meant = _SPELLED.get(str(dtype).rpartition(".")[2])
         if meant is not None:
-            raise PlanError(f"dtype {dtype!r}", "is no dtype", f"Did you mean {meant!r}?") from error
+            raise PlanError(f"dtype {dtype!r}", "is not a dtype", f"Did you mean {meant!r}?") from error
         raise PlanError(
-            f"dtype {dtype!r}", "is no dtype", "Give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
+            f"dtype {dtype!r}", "is not a dtype", "Give 'checkpoint', a dtype such as jnp.bfloat16, or a mapping"
         ) from error
 
 

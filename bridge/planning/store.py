@@ -102,7 +102,7 @@ def plan_from_json(text: str) -> Plan:
     except BridgeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError, ArithmeticError) as error:
-        raise PlanError("this", f"is no plan that to_json wrote: {type(error).__name__}: {error}", _AGAIN) from error
+        raise PlanError("this", f"is not a plan that to_json wrote: {type(error).__name__}: {error}", _AGAIN) from error
 
 
 def _quantized(plan: Plan) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _spec(dtype: np.dtype, shape: tuple[int, ...]) -> list[Any]:
 
 def _read(entry: list[Any]) -> Spec:
     if not all(type(n) is int and 0 <= n < 1 << 63 for n in entry[1:]):
-        raise ValueError(f"{entry[1:]} is no shape")
+        raise ValueError(f"{entry[1:]} is not a shape")
     return Spec(labelled(entry[0]), tuple(entry[1:]))
 
 

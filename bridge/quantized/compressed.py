@@ -119,7 +119,7 @@ def _packed(module: StoredModule) -> QuantizedForm | MoreValues | None:
         )
     if len(fitting) == 2 and 32 % bits:
         module.refuse(
-            f"has {columns} codes of {bits} bits a row, in as many words whichever way they were packed",
+            f"has {columns} codes of {bits} bits a row, and both ways of packing take as many words",
             _keep(),
         )
     packing = fitting[0]

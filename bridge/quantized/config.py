@@ -100,7 +100,7 @@ class QuantizationConfig:
     def regex(self, pattern: str) -> re.Pattern[str]:
         """A regex that names modules."""
         if not is_tame(pattern):
-            self.refuse(f"names modules by {quote(pattern)}, which is no regex that can be tried in bounded time")
+            self.refuse(f"names modules by {quote(pattern)}, which is not a regex that can be tried in bounded time")
         return re.compile(pattern)
 
     def refuse(self, problem: str, advice: str = _KEPT) -> NoReturn:
@@ -158,7 +158,7 @@ def _method(name: str, fields: Mapping[str, Any]) -> str | None:
         # MLX writes its settings twice, and no method; without both it is somebody else's object.
         return "mlx" if "group_size" in fields and "bits" in fields else None
     if not isinstance(method, str):
-        raise CheckpointError("quantization_config", f"has the quant_method {method!r}, which is no text", _KEPT)
+        raise CheckpointError("quantization_config", f"has the quant_method {method!r}, which is not text", _KEPT)
     method = method.lower()
     if method in REFUSED:
         raise CheckpointError("quantization_config", f"says {quote(method)}: {REFUSED[method]} is not read", _KEPT)

@@ -60,7 +60,7 @@ def dequantize(
         return dequantize_mxfp4(codes, scales, dtype=dtype)
     raise CheckpointError(
         f"codes of {codes.dtype}",
-        "are none that dequantize knows: float8_e4m3fn, int32 and uint8",
+        "are not read by dequantize, which takes float8_e4m3fn, int32 and uint8",
         "Load the values with quantized='dequantize'",
     )
 

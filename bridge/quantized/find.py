@@ -218,7 +218,7 @@ class _FormatSearch:
                     continue  # a weight that was rounded and kept in full
                 raise CheckpointError(
                     quote(name),
-                    f"is a part of a quantised tensor, but what its {quote(ending)} goes with is not beside it",
+                    f"belongs to a quantised tensor, but the codes for its {quote(ending)} are missing",
                     DAMAGED,
                 )
 

@@ -116,10 +116,10 @@ class _RuleChecker:
         found = [[axis for axis in side.axes or () if isinstance(axis, Rest)] for side in self.sides]
         for rests in found:
             if len(rests) > 1:
-                self.fail("'...' stands twice in the axes of this side", "Leave one out", rests[1].at)
+                self.fail("'...' appears twice in the axes of this side", "Leave one out", rests[1].at)
         if len(set(map(bool, found))) > 1:
             self.fail(
-                "'...' stands on one side only",
+                "'...' appears on one side only",
                 "Write it on every side or on none",
                 next(rests[0].at for rests in found if rests),
             )
@@ -131,7 +131,7 @@ class _RuleChecker:
             seen: set[str] = set()
             for index in all_indices(side):
                 if index.name in seen:
-                    self.fail(f"'{index.name}' stands twice on this side", "Give each its own name", index.at)
+                    self.fail(f"'{index.name}' appears twice on this side", "Give each its own name", index.at)
                 if index.name in WORDS:
                     self.fail(f"'{index.name}' is the name of an option", _RENAME, index.at)
                 if index.name in labels:
@@ -140,7 +140,7 @@ class _RuleChecker:
             for hole in side.name.pieces():
                 for index in hole.indices[1:] if isinstance(hole, Hole) else ():
                     if index.name not in self.sizes:
-                        advice = f"Say it by an option, such as '; {index.name}=6'"
+                        advice = f"Give their number as an option, such as '; {index.name}=6'"
                         self.fail(f"nothing says how many '{index.name}' there are", advice, index.at)
         if self.leaf is not None:
             self.leaf_selections(self.leaf)
@@ -167,11 +167,11 @@ class _RuleChecker:
         alone = {i.name for i in all_indices(leaf) if i.single}
         for index in all_indices(leaf):
             if index.name not in key_names and index.name not in alone:
-                self.fail(f"'{index.name}' stands only on the leaf side", "Say on the key side what it is", index.at)
+                self.fail(f"'{index.name}' appears only on the leaf side", "Say on the key side what it is", index.at)
         for index in all_indices(key):
             if index.name not in leaf_names and index.name not in named:
                 self.fail(
-                    f"axis '{index.name}' stands only on the key side", "Say on the leaf side where it goes", index.at
+                    f"axis '{index.name}' appears only on the key side", "Say on the leaf side where it goes", index.at
                 )
 
     def part(self, pairs: Pairing) -> None:
@@ -180,7 +180,7 @@ class _RuleChecker:
             found = [factor for factor in side.factors() if isinstance(factor, PartExtent)]
             chosen = [p for p in pairs if p.parts[number] is None and p.shaped]
             if len(found) > 1:
-                self.fail("'_' stands twice on this side", "Write it once", found[1].at)
+                self.fail("'_' appears twice on this side", "Write it once", found[1].at)
             if found and len(chosen) != 1:
                 many = "more than one axis of parts" if chosen else "no axis of parts such as '(q|k|v)'"
                 self.fail(
@@ -195,11 +195,11 @@ class _RuleChecker:
         names = {i.name for side in self.sides for i in all_indices(side)}
         labels = {label for side in self.sides for parts in parts_of(side) for label in parts.labels}
         for name in self.sizes.keys() - names - labels:
-            self.fail(f"option '{name}' is no axis, index or part of this rule", "Correct its name", at)
+            self.fail(f"option '{name}' is not an axis, index or part of this rule", "Correct its name", at)
         axes = {f.name for side in self.sides for f in side.factors() if isinstance(f, Index)}
         for name in given.flip:
             if name not in axes:
-                self.fail(f"flip: '{name}' is no axis of this rule", "Name one of its axes", at)
+                self.fail(f"flip: '{name}' is not an axis of this rule", "Name one of its axes", at)
         if len(self.keys) > 1 and (given.tie or given.copy):
             self.fail("a sum can be neither 'tie' nor 'copy'", "Leave the option out", at)
         if given.zeros and self.leaf is not None:

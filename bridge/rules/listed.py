@@ -154,5 +154,5 @@ def _entry(item: Any, *, tables: bool) -> _ListedRule:
             raise RuleError("a table", "has no rule", 'Write rule = "key -> leaf"')
         return _ListedRule(options.pop("rule"), options, options.pop("rules", None))
     if isinstance(item, list):
-        raise RuleError("a list within a list", f"is no rule: {item!r}", _PAIR)
+        raise RuleError("a list within a list", f"is not a rule: {item!r}", _PAIR)
     return _ListedRule(item, {})

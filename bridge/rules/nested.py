@@ -40,7 +40,7 @@ def outer(text: str, options: Mapping[str, Option], around: Outer) -> Outer:
         fail(
             text,
             0,
-            f"this rule is nested too deep: at most {DEPTH} rules stand around another",
+            f"this rule is nested too deep: at most {DEPTH} rules can be around another",
             "Write it as a rule of its own",
         )
     if len(parsed.keys) > 1:
@@ -64,7 +64,7 @@ def outer(text: str, options: Mapping[str, Option], around: Outer) -> Outer:
             fail(
                 text,
                 parsed.options_at,
-                f"option '{name}' is no index of this rule",
+                f"option '{name}' is not an index of this rule",
                 "Write axes, and their extents, on inner rules",
             )
     _check_new(text, parsed, around)

@@ -134,7 +134,7 @@ def read_options(cursor: Cursor) -> dict[str, Option]:
         if not found:
             cursor.fail("expected an option", "Write one such as 'h=12', 'add=1.0', 'flip=\"h w\"' or 'tie=true'")
         if found[1] in options:
-            cursor.fail(f"option '{found[1]}' stands twice", "Leave one out")
+            cursor.fail(f"option '{found[1]}' is given twice", "Leave one out")
         options[found[1]] = _value(cursor, found)
         cursor.at = found.end()
     return options
@@ -150,7 +150,9 @@ def _value(cursor: Cursor, found: re.Match[str]) -> Option:
         return int(found[4])
     if re.fullmatch(_FLOAT, found[4], re.ASCII):
         return float(found[4])
-    cursor.fail("this is no value of an option", "Write a number, true, false or a text in quotes", found.start(4))
+    cursor.fail(
+        "this cannot be the value of an option", "Write a number, true, false or a text in quotes", found.start(4)
+    )
 
 
 def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:

@@ -92,7 +92,10 @@ def _check_labels(text: str, leaf: Sequence[_AnyChoice], key: Sequence[_AnyChoic
             where = ((ours, "leaf"), (theirs, "key"))
             shown = " and ".join([f"{_shown(found)} only on the {side} side" for found, side in where if found])
             fail(
-                text, mine.at, f"labels of an axis meet by name, but there is {shown}", "Name all of them on both sides"
+                text,
+                mine.at,
+                f"labels of an axis are paired by name, but there is {shown}",
+                "Name all of them on both sides",
             )
 
 
@@ -106,7 +109,7 @@ def _many(text: str, key: Sequence[_AnyChoice], leaf: Sequence[_AnyChoice]) -> N
     fail(
         text,
         leaf[0].at,
-        f"this choice could meet {shown} on the key side",
+        f"this choice could pair with {shown} on the key side",
         "Write a rule for each label of one of them",
     )
 
@@ -120,7 +123,7 @@ def _alone(text: str, keys: Sequence[Side], left: Sequence[Sequence[Choice]]) ->
             fail(
                 text,
                 odd.at,
-                "a choice without counterpart on the leaf side stands in only some terms of a sum",
+                "a choice without counterpart on the leaf side is in only some terms of a sum",
                 "Write it in each",
             )
     for held in zip(*left, strict=True):

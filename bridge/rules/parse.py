@@ -107,7 +107,7 @@ def _braces(cursor: Cursor, before: Sequence[NamePiece]) -> Hole | Choice:
         cursor.fail("expected '}' here", "Close the brace")
     if before and isinstance(before[-1], Hole):
         cursor.fail(
-            "two indices stand side by side: nothing says where one number ends and the next begins",
+            "two indices are side by side: nothing says where one number ends and the next begins",
             "Write a text between them",
             start - 1,
         )
@@ -137,7 +137,7 @@ def _labels(cursor: Cursor, start: int) -> tuple[str, ...]:
             labels.append("")
         elif len(labels) > 1 and cursor.text[cursor.at] in "*{":
             cursor.fail(
-                f"a choice is between plain texts, and '{cursor.text[cursor.at]}' is none", "Write a rule for each text"
+                f"a choice is between plain texts, without '{cursor.text[cursor.at]}'", "Write a rule for each text"
             )
         else:
             labels[-1] += _character(cursor)
@@ -258,7 +258,7 @@ def read_rule(text: str, options: Mapping[str, Option]) -> Parsed:
         raise RuleError("a rule", f"is {type(text).__name__}: {text!r}", _KEY_TO_LEAF)
     parsed = parse(text)
     for name in options.keys() & parsed.options.keys():
-        fail(text, parsed.options_at, f"option '{name}' stands both in the text and as an argument", "Leave one out")
+        fail(text, parsed.options_at, f"option '{name}' is given both in the text and as an argument", "Leave one out")
     return parsed._replace(options={**parsed.options, **options})
 
 

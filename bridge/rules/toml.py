@@ -46,7 +46,7 @@ def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
     except RecursionError as error:
         raise RuleError(
             name,
-            f"is nested too deep: at most {DEPTH} rules stand around another",
+            f"is nested too deep: at most {DEPTH} rules can be around another",
             "Write its inner rules as rules of their own",
         ) from error
     except ValueError as error:  # no UTF-8, no TOML, or a number of thousands of digits

@@ -111,7 +111,7 @@ class OpenAdapter:
         subject = f"{quote(CONFIG)} of {quote(self.label)}"
         document = loads(raw, subject=subject, advice=_ADVICE)
         if not is_object(document):
-            raise CheckpointError(subject, "is no JSON object", _ADVICE)
+            raise CheckpointError(subject, "is not a JSON object", _ADVICE)
         return AdapterConfig.of(document, subject=subject)
 
     def _said_by_diffusers(self) -> Mapping[str, AdapterConfig]:

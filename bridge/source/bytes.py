@@ -250,7 +250,7 @@ def _open(path: str, name: str) -> tuple[_SharedDescriptor, os.stat_result]:
     except OSError as e:
         raise CheckpointError(quote(name), f"cannot be opened: {_reason(e)}", "Check its name and its disk") from e
     except ValueError as e:  # a NUL, or a surrogate that the file system cannot encode
-        raise CheckpointError(quote(name), f"is no file name: {printable(str(e))}", "Check its spelling") from e
+        raise CheckpointError(quote(name), f"is not a file name: {printable(str(e))}", "Check its spelling") from e
     raise CheckpointError(quote(name), f"is {found}, not a file", "Name a regular file, or the folder that holds it")
 
 

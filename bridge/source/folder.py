@@ -57,7 +57,7 @@ class LocalFolder:
                 quote(self.label), f"cannot be listed: {e.strerror or type(e).__name__}", "Check its owner and mode"
             ) from e
         except ValueError as e:  # a NUL, or a surrogate that the file system cannot encode
-            raise CheckpointError(quote(self.label), "is no name of a folder", "Check its spelling") from e
+            raise CheckpointError(quote(self.label), "is not a folder name", "Check its spelling") from e
 
     def below(self) -> Sequence[str]:
         """Those that may be listed."""

@@ -182,7 +182,7 @@ def _get(fs: Any, url: str, ranged: str | None, check: Callable[[Any], int], tak
     except CheckpointError:
         raise
     except (aiohttp.InvalidURL, ValueError) as e:
-        raise CheckpointError(subject, "is no URL", "Check its spelling") from e
+        raise CheckpointError(subject, "is not a URL", "Check its spelling") from e
     except aiohttp.ClientError as e:
         raise CheckpointError(subject, f"cannot be read: {type(e).__name__}", "Check the URL") from e
 
@@ -195,7 +195,7 @@ def split_url(url: str) -> SplitResult:
     except ValueError as e:
         # No part of it is known, so none that may be secret is shown.
         shown = re.sub(r"//.*@", "//", url.partition("?")[0], flags=re.DOTALL)
-        raise CheckpointError(quote(shown), f"is no URL: {printable(str(e))}", "Check its spelling") from e
+        raise CheckpointError(quote(shown), f"is not a URL: {printable(str(e))}", "Check its spelling") from e
     return parts
 
 

@@ -49,7 +49,9 @@ def refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
         )
     if present:
         raise CheckpointError(
-            quote(folder.label), f"holds only {_few(present)}, and does not stand for it", "Name the file itself"
+            quote(folder.label),
+            f"holds only {_few(present)}, which is read only if it is named",
+            "Name the file itself",
         )
     begun = [name for name in names if name.endswith(_BEGUN)]
     if begun:

@@ -130,7 +130,7 @@ class Quantized(Mapping[str, QuantizedTensor]):
         except (ValueError, RecursionError) as error:
             raise CheckpointError(subject, f"is not JSON: {quote(str(error))}", "Fetch it again") from error
         if not isinstance(value, Mapping):
-            raise CheckpointError(subject, "is no JSON object", "Fetch it again")
+            raise CheckpointError(subject, "is not a JSON object", "Fetch it again")
         return cast("Mapping[str, Any]", value)
 
     def __getitem__(self, key: str) -> QuantizedTensor:

@@ -84,7 +84,7 @@ class RemoteFolder:
         if found is not None:
             raise CheckpointError(
                 quote(self.label + name),
-                f"has {quote(found[0])} in its name, which its store may not take to the letter",
+                f"has {quote(found[0])} in its name, which its store may decode",
                 "Fetch it to the disk and open it there",
             )
         return f"{self._path}/{name}"

@@ -120,7 +120,7 @@ def _path(item: object) -> str:
     if isinstance(path, str) and path:
         return path
     raise CheckpointError(
-        shown, "is no source", "Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'"
+        shown, "is not a source", "Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'"
     )
 
 
@@ -154,7 +154,7 @@ def _listed(paths: Sequence[str]) -> Located:
     names = short if len(set(short)) == len(short) else list(paths)
     if len(set(names)) < len(names):
         twice = next(n for n in names if names.count(n) > 1)
-        raise CheckpointError(quote(twice), "stands twice in the list of files", "Name each file once")
+        raise CheckpointError(quote(twice), "is twice in the list of files", "Name each file once")
     text = paths[0] if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     return Located(text, LocalFiles(dict(zip(names, paths, strict=True)), label=text), tuple(names))
 

@@ -25,8 +25,8 @@ def verify_file(folder: Folder, name: str, source: ByteSource) -> None:
         raise CheckpointError(
             quote(source.name),
             (
-                "has nothing to be checked against: it lies in no Hub cache and beside it is no "
-                f"{quote(name + '.sha256')}"
+                "has nothing to be checked against: it is not in the Hub's cache, and there is no "
+                f"{quote(name + '.sha256')} beside it"
             ),
             "Write one with sha256sum, or leave `verify` out",
         )

@@ -55,7 +55,7 @@ class Target:
         """
         text = os.fspath(target)
         if not text or "\0" in text or "://" in text or not _is_encodable(text):
-            raise SaveError(quote(text), "is no place to save to", "Name a folder or a file on a disk")
+            raise SaveError(quote(text), "is not a place to save to", "Name a folder or a file on a disk")
         self.path = Path(target)
         self.overwrite = overwrite
         self.single = is_one_file(target)
@@ -137,7 +137,7 @@ class Target:
             with explained(
                 self.path,
                 "cannot be tidied up",
-                ("the new checkpoint stands there, whole", "Remove what is left, or leave it to the next save"),
+                ("the new checkpoint is there, whole", "Remove what is left, or leave it to the next save"),
             ):
                 # Not before the new names are there for good do the old files go.
                 _sync_folders(self.folder, [self.path.name] if self.single else [*files, deciding])
@@ -154,8 +154,8 @@ class Target:
             raise SaveError(
                 quote(str(self.folder / (taken or SINGLE))),
                 (
-                    "has appeared while this was being written: somebody else writes there, and nothing of "
-                    "theirs has changed"
+                    "has appeared while this was being written: another program writes there, and its "
+                    "files are unchanged"
                 ),
                 "Save again, or name another place",
             )

@@ -28,7 +28,9 @@ def parse_nbytes(text: int | str) -> int:
     )
     unit = _UNITS.get(found[2].upper()) if found else None
     if found is None or unit is None or float(found[1]) * unit < 1:
-        raise SaveError(f"max_shard_size {text!r}", "is no number of bytes", "Write 5_000_000_000, '5GB' or '500MiB'")
+        raise SaveError(
+            f"max_shard_size {text!r}", "is not a number of bytes", "Write 5_000_000_000, '5GB' or '500MiB'"
+        )
     return int(found[1]) * unit if found[1].isdecimal() else int(float(found[1]) * unit)
 
 

@@ -115,7 +115,7 @@ def _verify(path: Path, ranges: Ranges, shown: str, cause: str) -> None:
             if os.pread(descriptor, part.nbytes, at) != part:
                 raise SaveError(
                     quote(shown),
-                    f"reads back otherwise than it was written, near byte {at:,}: {cause}",
+                    f"does not read back as it was written, near byte {at:,}: {cause}",
                     "Name a place on another disk",
                 )
 

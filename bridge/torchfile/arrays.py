@@ -66,7 +66,7 @@ def set_array_state(m: Machine, array: NumpyArray, state: Any) -> None:
         case (int(), shape, dtype, bool() as fortran, data):
             _fill(m, array, shape, dtype, fortran, data)
         case _:
-            array.values, array.problem = None, "is a numpy array whose state is none"
+            array.values, array.problem = None, "is a numpy array with an invalid state"
 
 
 def _fill(m: Machine, array: NumpyArray, shape: Any, dtype: Any, fortran: bool, data: Any) -> None:

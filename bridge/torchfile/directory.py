@@ -90,7 +90,7 @@ class _Directory:
         raw = tail[len(tail) - (self._source.nbytes - at) :]
         mark, length, _, _, disk, first_disk, here, count, nbytes, start = _END64.unpack_from(raw)
         if mark != b"PK\6\6" or length != _END64.size - 12 or disk or first_disk:
-            self._unsound("has a ZIP64 end that is none")
+            self._unsound("has an invalid ZIP64 end")
         return here, count, nbytes, start, at
 
     def _entries(self, raw: bytearray, limit: int, count: int) -> Iterator[DirectoryEntry]:

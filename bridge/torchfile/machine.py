@@ -57,7 +57,7 @@ class Machine:
                     )
                 handler(self)
         except IndexError:  # the stack has too little on it
-            self.damaged("an opcode that takes what is not there")
+            self.damaged("an opcode that takes a value that is not there")
         self._too_many(MAX_OPCODES, "opcodes")
 
     def take(self, nbytes: int) -> bytearray:

@@ -28,7 +28,7 @@ def call(m: Machine, function: Any, args: Any) -> Any:
         return Object(function.path, called=True) if meaning is None else meaning(m, function.path, args)
     if isinstance(function, Object):
         return Object(function.origin, called=True)
-    m.damaged("a call of what is no function")
+    m.damaged("a call of a value that is not a function")
 
 
 def make(m: Machine, cls: Any, args: Any) -> Any:
@@ -40,7 +40,7 @@ def make(m: Machine, cls: Any, args: Any) -> Any:
         return Object(cls.path, called=False) if meaning is None else meaning(m, cls.path, args)
     if isinstance(cls, Object):
         return Object(cls.origin, called=True)
-    m.damaged("a new object of what is no class")
+    m.damaged("a new object of a value that is not a class")
 
 
 def build(m: Machine, value: Any, state: Any) -> None:
@@ -54,7 +54,7 @@ def build(m: Machine, value: Any, state: Any) -> None:
     elif isinstance(value, PickledTensor):
         value.stated = True
     elif not isinstance(value, (Dict, Set, Plain)):  # attributes of these, such as `_metadata`, are of no use
-        m.damaged("attributes for what has none")
+        m.damaged("attributes for a value that has none")
 
 
 # ---- containers and values
@@ -77,7 +77,7 @@ def _dict(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
                     case (key, value):
                         into.put(key, value)
                     case _:
-                        m.damaged("a dict of what are no pairs")
+                        m.damaged("a dict of values that are not pairs")
         case _:
             return Object(path, called=True)
     return into
@@ -106,7 +106,7 @@ def _encoded(m: Machine, path: str, args: tuple[Any, ...]) -> Any:
             try:
                 return text.encode("latin-1")
             except UnicodeEncodeError:
-                m.damaged("bytes that are none")
+                m.damaged("invalid bytes")
     return Object(path, called=True)
 
 

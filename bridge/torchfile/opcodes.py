@@ -113,7 +113,7 @@ def _int_text(m: Machine) -> None:
     elif text.lstrip(b"-").isdigit():
         m.stack.append(int(text))
     else:
-        m.damaged("an integer that is none")
+        m.damaged("an invalid integer")
 
 
 def _float(m: Machine) -> None:
@@ -165,7 +165,7 @@ def _tuple_of(count: int) -> Handler:
     def push(m: Machine) -> None:
         items = tuple(m.stack[-count:])
         if len(items) < count:
-            m.damaged("a tuple of what is not there")
+            m.damaged("a tuple of values that are not there")
         m.stack[-count:] = [items]
 
     return push
@@ -201,7 +201,7 @@ def _extend(m: Machine, items: Sequence[Any]) -> None:
     if isinstance(into, list):
         into.extend(items)
     elif not isinstance(into, Object):  # what an unknown object holds is of no use
-        m.damaged("something added to what is no list")
+        m.damaged("something added to a value that is not a list")
 
 
 def _set_item(m: Machine) -> None:
@@ -222,7 +222,7 @@ def set_items(m: Machine, into: Any, items: Sequence[Any]) -> None:
         for place in range(0, len(items), 2):
             into.put(items[place], items[place + 1])
     elif not isinstance(into, Object):
-        m.damaged("a key set in what is no dict")
+        m.damaged("a key set in a value that is not a dict")
 
 
 # ---- names and what would be called
@@ -239,7 +239,7 @@ def _global(m: Machine) -> None:
 def _stack_global(m: Machine) -> None:
     name, module = m.stack.pop(), m.stack.pop()
     if type(name) is not str or type(module) is not str or len(name) + len(module) > 2 * MAX_NAME_NBYTES:
-        m.damaged("a name that is none")
+        m.damaged("an invalid name")
     m.stack.append(m.refer(module, name))
 
 

@@ -33,7 +33,7 @@ def storage_of(m: Machine, identity: Any) -> Storage | Global:
         case ("storage", Global() as cls, str() as key, _, int() as numel, window):
             pass
         case _:
-            m.damaged("a persistent id that is none")
+            m.damaged("an invalid persistent id")
     kind = _kind(m, cls)
     if not (key.isascii() and key.isdigit() and len(key) <= _MAX_KEY) or not _is_count(numel):
         m.damaged("a storage without a number or a length")

@@ -71,7 +71,7 @@ def tensors_of(name: str, found: Sequence[TensorDict], root: str, reader: EntryR
             if full in made.entries or full in made.refused or not _is_text(full):
                 raise CheckpointError(
                     quote(name),
-                    f"has two tensors that would be called {quote(full)}, or one whose name is no text",
+                    f"has two tensors that would be called {quote(full)}, or one whose name is not text",
                     "Choose another root=, or save it with other names",
                 )
             _take(name, full, value, made, reader, walked=(*each.path, key) in parents)

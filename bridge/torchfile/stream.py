@@ -49,7 +49,7 @@ def read_stream(source: Readable, *, distant: bool = False) -> tuple[Any, dict[s
 def _places(source: Readable, machine: Machine, keys: Any, *, distant: bool) -> dict[str, tuple[int, int]]:
     """Where the storages lie. Each begins with the count of its elements, which must be the pickle's."""
     if not isinstance(keys, list) or len(keys) > MAX_RECORDS or not all(type(key) is str for key in keys):
-        machine.damaged("a list of storages that is none")
+        machine.damaged("an invalid list of storages")
     if sorted(keys) != sorted(machine.storages):
         machine.damaged("storages that are not those of its list")
     places: dict[str, tuple[int, int]] = {}

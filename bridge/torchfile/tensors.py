@@ -106,7 +106,7 @@ class EntryReader:
             return self._refused(key, f"has the dtype {quote(f'torch.{kind}')}, which numpy does not have", _RESAVE)
         start, shape, strides = layout
         if not (_are_counts((start,)) and _are_counts(shape) and _are_counts(strides)):
-            self._unsound(key, "has a shape, strides or an offset that are none")
+            self._unsound(key, "has an invalid shape, strides or offset")
         if len(shape) != len(strides) or len(shape) > MAX_AXES:
             self._unsound(key, f"has {plural(len(shape), 'axis')} and {plural(len(strides), 'stride')}")
         offset, nbytes = self._located(key, storage)

@@ -121,7 +121,7 @@ def test_patterns_match_as_the_expression_would(branches: list[list[str]], start
 def test_other_expressions_are_refused(text: str) -> None:
     with pytest.raises(ValueError):
         ModulePattern(text)
-    with pytest.raises(bridge.CheckpointError, match="expressions of strangers are not run"):
+    with pytest.raises(bridge.CheckpointError, match="regular expressions from files are not run"):
         read(rank_pattern={text: 2})
 
 
@@ -136,7 +136,7 @@ def test_no_pattern_takes_long() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("base_model.model.m.lora_E", "is no tensor that is known: 'lora_E'"),
+        ("base_model.model.m.lora_E", "is not a known tensor of an adapter: 'lora_E'"),
         ("base_model.model.m.lora_A.weight", "has no lora_B beside it"),
         ("base_model.model.m.lora_embedding_B", "has no lora_embedding_A beside it"),
         ("base_model.model.m.token_adapter.trainable_tokens_delta", "does not say which rows"),

@@ -193,9 +193,11 @@ def test_an_embedding_that_is_the_head_too(tmp_path: Path) -> None:
 
 def test_what_is_no_sum_has_no_part_of_it() -> None:
     plan = bridge.plan(BASE, adapters=[(SAVED, 0.5)])
-    assert set(conflicts(plan)) == {"what stands in its place has no part of it: give the adapter without a weight"}
+    assert set(conflicts(plan)) == {
+        "the adapter replaces it, and a weight cannot scale that: give the adapter without a weight"
+    }
     again = bridge.plan(BASE, adapters=[PLAIN, SAVED, SAVED])
-    assert set(conflicts(again)) == {"another adapter changes it too, and the two are no sum"}
+    assert set(conflicts(again)) == {"another adapter changes it too, and the two changes cannot be added"}
 
 
 def test_a_vocabulary_that_has_grown(tmp_path: Path) -> None:
@@ -215,9 +217,9 @@ def test_only_floats_are_merged(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("adapters", "said"),
     [
-        (7, "adapters '7' are none. Give a list of folders, files or Hub repos"),
-        ([7], "adapter '7' is none. Give a folder, a file or a Hub repo, or a pair of one and its weight"),
-        ([("x", "y")], "is none. Give a folder"),
+        (7, "adapters '7' are not a list. Give a list of folders, files or Hub repos"),
+        ([7], "adapter '7' is not an adapter. Give a folder, a file or a Hub repo, or a pair of one and its weight"),
+        ([("x", "y")], "is not an adapter. Give a folder"),
         ([("x", float("nan"))], "adapter 'x' has the weight nan. Give a finite number"),
         (["nowhere/at/all"], "'nowhere/at/all' does not exist"),
     ],

@@ -149,7 +149,7 @@ def test_what_no_module_of_the_base_is_called(unet: Path) -> None:
         ("lora_unet_x.oft_blocks", "is LyCORIS, another kind of adapter"),
         ("lora_unet_x.alpha", "has no factors beside it, of which it would be the alpha"),
         ("lora_unet_x.lora_up.weight", "has no first factor beside it for 'lora_unet_x'"),
-        ("model.weight", "is no tensor of an adapter that is known: 'weight'"),
+        ("model.weight", "is not a known tensor of an adapter: 'weight'"),
     ],
 )
 def test_refused_by_name(name: str, said: str, unet: Path) -> None:

@@ -81,7 +81,7 @@ def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_names_that_no_file_can_have(tmp_path: Path):
     for name in ("x\0y.safetensors", "x\ud800.safetensors", "n" * 300 + ".safetensors"):
-        with pytest.raises(_errors.CheckpointError, match=r"is no file name|cannot be opened: File name too long"):
+        with pytest.raises(_errors.CheckpointError, match=r"is not a file name|cannot be opened: File name too long"):
             open_checkpoint(f"{tmp_path}/{name}")
 
 

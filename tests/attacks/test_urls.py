@@ -111,7 +111,7 @@ def test_a_store_that_may_bend_a_name_is_not_asked(name: str, tmp_path: Path, mo
     monkeypatch.setattr(MemoryFileSystem, "protocol", "other")
     with in_memory(files(name), tmp_path, monkeypatch) as source, pytest.raises(bridge.CheckpointError) as caught:
         bridge.open(source)
-    assert "in its name, which its store may not take to the letter. Fetch it to the disk" in str(caught.value)
+    assert "in its name, which its store may decode. Fetch it to the disk" in str(caught.value)
 
 
 def test_what_the_user_spells_is_a_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

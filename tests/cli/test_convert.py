@@ -61,7 +61,7 @@ def test_dtype(folder: Path, spelling: str, capsys: pytest.CaptureFixture[str]) 
 
 def test_a_dtype_that_is_none_is_2(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*CONVERT, "--dtype", "bf61"]) == 2
-    assert capsys.readouterr().err.startswith("error: --dtype 'bf61' is no dtype. ")
+    assert capsys.readouterr().err.startswith("error: --dtype 'bf61' is not a dtype. ")
     assert not (folder / "converted").exists()
 
 

@@ -90,7 +90,7 @@ def test_an_attribute_of_an_attribute_is_found(folder: Path) -> None:
         ("absent_module:make", "there is no module 'absent_module' here"),
         ("my_model.sub:make", "'my_model.sub'"),
         ("my_model:absent", "'my_model' has no 'absent'"),
-        ("my_model:NUMBER", "'NUMBER' is no function, but int"),
+        ("my_model:NUMBER", "'NUMBER' is not a function, but int"),
         ("my_model:broken", "calling it raised KeyError: 'absent'"),
         ("my_model:quits", "calling it raised SystemExit: 0"),
         ("bad_syntax:make", "importing 'bad_syntax' raised SyntaxError"),

@@ -33,6 +33,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "bert": SMALL,
     "roberta": SMALL,
     "deberta_v2": SMALL | {"relative_attention": True},
+    "modernbert": SMALL,
+    "nomic_bert": SMALL,
     "llama": DECODER,
     "qwen3_moe": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": DECODER,
@@ -63,6 +65,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "heads of BERT": ("bert", {"num_attention_heads": 5}),
     "heads of GPT-2": ("gpt2", {"n_head": 5}),
+    "heads of ModernBERT": ("modernbert", {"num_attention_heads": 5}),
+    "heads of Nomic BERT": ("nomic_bert", {"n_embd": 24, "n_head": 5}),
     "heads of ViT": ("vit", {"num_attention_heads": 5}),
     "a patch larger than the image": ("vit", {"patch_size": 9}),
     "layers without order": (

@@ -90,7 +90,7 @@ def test_what_is_not_there(web: Hub):
 
 
 def test_what_is_no_url(web: Hub):
-    assert refusal("http:///x.safetensors") == "'http:///x.safetensors' is no URL. Check its spelling."
+    assert refusal("http:///x.safetensors") == "'http:///x.safetensors' is not a URL. Check its spelling."
 
 
 def test_a_server_that_leads_in_circles(web: Hub):

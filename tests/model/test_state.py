@@ -184,7 +184,7 @@ def test_a_name_that_two_leaves_would_have(tmp_path):
             self.bn = Shadowed(4, "batch", mode="batch")
             self.layers = {}
 
-    with pytest.raises(bridge.PlanError, match=r"leaf 'bn.running_mean' stands twice in Odd"):
+    with pytest.raises(bridge.PlanError, match=r"leaf 'bn.running_mean' appears twice in Odd"):
         take_apart(abstract(Odd))
 
 

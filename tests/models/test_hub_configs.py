@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from bridge.models import gpt2, mixtral, qwen3_moe, roberta, vit
+from bridge.models import gpt2, mixtral, modernbert, qwen3_moe, roberta, vit
 
 TEXT: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.1,
@@ -89,6 +89,53 @@ HUB: dict[str, tuple[Any, dict[str, Any]]] = {
             "summary_use_proj": True,
             "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
             "vocab_size": 50257,
+        },
+    ),
+    "answerdotai/ModernBERT-base": (
+        modernbert,
+        {
+            "architectures": ["ModernBertForMaskedLM"],
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "bos_token_id": 50281,
+            "classifier_activation": "gelu",
+            "classifier_bias": False,
+            "classifier_dropout": 0.0,
+            "classifier_pooling": "mean",
+            "cls_token_id": 50281,
+            "decoder_bias": True,
+            "deterministic_flash_attn": False,
+            "embedding_dropout": 0.0,
+            "eos_token_id": 50282,
+            "global_attn_every_n_layers": 3,
+            "global_rope_theta": 160000.0,
+            "gradient_checkpointing": False,
+            "hidden_activation": "gelu",
+            "hidden_size": 768,
+            "initializer_cutoff_factor": 2.0,
+            "initializer_range": 0.02,
+            "intermediate_size": 1152,
+            "layer_norm_eps": 1e-05,
+            "local_attention": 128,
+            "local_rope_theta": 10000.0,
+            "max_position_embeddings": 8192,
+            "mlp_bias": False,
+            "mlp_dropout": 0.0,
+            "model_type": "modernbert",
+            "norm_bias": False,
+            "norm_eps": 1e-05,
+            "num_attention_heads": 12,
+            "num_hidden_layers": 22,
+            "pad_token_id": 50283,
+            "position_embedding_type": "absolute",
+            "reference_compile": False,
+            "repad_logits_with_grad": False,
+            "sep_token_id": 50282,
+            "sparse_pred_ignore_index": -100,
+            "sparse_prediction": False,
+            "torch_dtype": "float32",
+            "transformers_version": "4.47.0.dev0",
+            "vocab_size": 50368,
         },
     ),
     "mistralai/Mixtral-8x7B-v0.1": (

@@ -131,7 +131,7 @@ def test_several_stored_dtypes_are_not_chosen_from(changed: Callable[..., Path])
 def test_an_architecture_that_is_not_here_is_named(changed: Callable[..., Path]):
     folder = changed(model_type="mamba")
     assert message(bridge.CheckpointError, folder) == (
-        f"'{folder}/config.json': model_type 'mamba' is none of the architectures here: {', '.join(ARCHITECTURES)}. "
+        f"'{folder}/config.json': model_type 'mamba' is not one of the architectures here: {', '.join(ARCHITECTURES)}. "
         "Load the weights into a model of your own, with bridge.load and rules."
     )
     assert "lacks field 'model_type'" in message(bridge.CheckpointError, changed(model_type=None))

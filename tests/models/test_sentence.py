@@ -93,7 +93,7 @@ def test_a_tokenizer_that_is_absent_or_broken_is_named(bert: Bert, tmp_path: Pat
         SentenceEncoder(bert, path)
     assert str(caught.value) == f"'{path}' is not there. Name the tokenizer.json of the checkpoint."
     path.write_text("{}")
-    with pytest.raises(bridge.CheckpointError, match="is no tokenizer that can be read"):
+    with pytest.raises(bridge.CheckpointError, match="is not a tokenizer that can be read"):
         SentenceEncoder(bert, path)
 
 

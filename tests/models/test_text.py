@@ -199,12 +199,12 @@ def test_what_classifies_nothing_is_said_so(decoder: Path, capsys: pytest.Captur
     assert main(["classify", str(decoder), "a"]) == 1
     assert "this Llama has no head that classifies" in capsys.readouterr().err
     assert main(["embed", str(decoder), "a"]) == 1
-    assert "is a Llama, which is no encoder of text" in capsys.readouterr().err
+    assert "is a Llama, which is not an encoder of text" in capsys.readouterr().err
 
 
 def test_a_classifier_generates_nothing(classifier: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["generate", str(classifier), "a"]) == 1
-    assert "this Bert is no decoder" in capsys.readouterr().err
+    assert "this Bert is not a decoder" in capsys.readouterr().err
 
 
 # ---- vectors

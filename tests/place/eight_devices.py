@@ -144,7 +144,7 @@ def errors(folder: Path) -> None:
     refused("pattern 'nothing.**' matches no leaf", path, leaves, (where, {"nothing.**": P("a")}))
     refused("without a mesh", path, leaves, {"plain": P("a")})
     refused("leaf 'plain' of shape (16, 16)", path, leaves, (where, {"plain": P("a", None, None)}))
-    refused("sharding is no prefix of the template", path, leaves, [where])
+    refused("sharding is not a prefix of the template", path, leaves, [where])
     refused("Give a jax.Device or a jax.sharding.Sharding", path, leaves, lambda name, spec: "cpu")
 
 

@@ -42,7 +42,7 @@ def refused(folder: Path) -> None:
     for nbytes in (0, -1, 2.5, "1GB"):
         with pytest.raises(bridge.PlanError) as caught:
             bridge.load(folder / "w.safetensors", like, max_host_bytes=nbytes)
-        text = f"max_host_bytes {nbytes!r} is no number of bytes. Give a whole number, such as 1 << 30."
+        text = f"max_host_bytes {nbytes!r} is not a number of bytes. Give a whole number, such as 1 << 30."
         assert str(caught.value) == text
 
 

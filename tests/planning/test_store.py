@@ -90,7 +90,7 @@ def test_another_version(plan: bridge.Plan):
 
 @pytest.mark.parametrize("text", ["", "nope", "[]", "7", "null", "{}", "[" * 100_000])
 def test_what_is_no_plan(text: str):
-    with pytest.raises(bridge.PlanError, match=r"^this is no plan that to_json wrote: "):
+    with pytest.raises(bridge.PlanError, match=r"^this is not a plan that to_json wrote: "):
         bridge.Plan.from_json(text)
 
 

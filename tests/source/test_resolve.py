@@ -62,7 +62,7 @@ def test_a_list_of_files_of_one_name(tmp_path: Path):
     with open_checkpoint([x, y]) as ckpt:
         assert ckpt.files == (str(x), str(y))
         assert ckpt.specs["y"].file == str(y)
-    assert refusal([x, x]) == f"'{x}' stands twice in the list of files. Name each file once."
+    assert refusal([x, x]) == f"'{x}' is twice in the list of files. Name each file once."
     assert refusal([]) == "the list of files is empty. Name at least one .safetensors file."
 
 
@@ -101,7 +101,7 @@ def test_what_lies_beside_is_left_alone(tmp_path: Path):
     (tmp_path / "weights.safetensors").unlink()
     assert refusal(tmp_path) == (
         f"'{tmp_path}/' holds only 'adapter_model.safetensors', 'consolidated.00.safetensors', "
-        "'consolidated.safetensors', and does not stand for it. Name the file itself."
+        "'consolidated.safetensors', which is read only if it is named. Name the file itself."
     )
 
 
@@ -182,7 +182,7 @@ def test_no_source(source: object):
     shown = source[0] if isinstance(source, list) else source
     quoted = "'" + repr(shown) + "'"
     assert refusal(source) == (
-        f"{quoted} is no source. Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'."
+        f"{quoted} is not a source. Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'."
     )
 
 

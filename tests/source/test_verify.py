@@ -54,8 +54,8 @@ def test_a_sidecar_that_is_none(text: str, path: Path):
 
 def test_nothing_to_check_against(path: Path):
     assert refusal(path) == (
-        f"'{path}' has nothing to be checked against: it lies in no Hub cache and beside it is no "
-        "'x.safetensors.sha256'. Write one with sha256sum, or leave `verify` out."
+        f"'{path}' has nothing to be checked against: it is not in the Hub's cache, and there is no "
+        "'x.safetensors.sha256' beside it. Write one with sha256sum, or leave `verify` out."
     )
 
 

@@ -140,7 +140,7 @@ def test_the_texts(tmp_path: Path):
 
 @pytest.mark.parametrize("target", ["", "s3://bucket/model", "hf://org/name", "a\0b"])
 def test_what_is_no_place(target: str):
-    with pytest.raises(bridge.SaveError, match="is no place to save to"):
+    with pytest.raises(bridge.SaveError, match="is not a place to save to"):
         bridge.save(NEW, target, "** -> **")
 
 
@@ -188,6 +188,6 @@ def test_what_reads_back_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "pread", faulty)
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save(NEW, tmp_path / "good", "** -> **", overwrite=True, verify=True)
-    assert str(caught.value).startswith("'model.safetensors' reads back otherwise than it was written, near byte ")
+    assert str(caught.value).startswith("'model.safetensors' does not read back as it was written, near byte ")
     monkeypatch.undo()
     assert held(tmp_path / "good") == expected(OLD)

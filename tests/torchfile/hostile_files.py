@@ -48,8 +48,8 @@ TENSORS = {
     "expanded beyond 64 bits": Hostile(
         lambda: archive(dict_of({"w": tensor(None, (2**40, 2**40), (0, 0))})), "more elements than 64 bits"
     ),
-    "a negative stride": Hostile(lambda: archive(dict_of({"w": tensor(None, (2,), (-1,), 1)})), "that are none"),
-    "a negative offset": Hostile(lambda: archive(dict_of({"w": tensor(None, (1,), (1,), -1)})), "that are none"),
+    "a negative stride": Hostile(lambda: archive(dict_of({"w": tensor(None, (2,), (-1,), 1)})), "an invalid shape, strides or offset"),
+    "a negative offset": Hostile(lambda: archive(dict_of({"w": tensor(None, (1,), (1,), -1)})), "an invalid shape, strides or offset"),
     "strides for another shape": Hostile(lambda: archive(dict_of({"w": tensor(None, (2, 2), (1,))})), "2 axes and 1 stride"),
     "65 axes": Hostile(lambda: archive(dict_of({"w": tensor(None, (1,) * 65, (1,) * 65)})), "65 axes"),
     "a view of bytes": Hostile(
@@ -69,7 +69,7 @@ TENSORS = {
     "one name for two": Hostile(
         lambda: archive(dict_of({"a.w": tensor(), "a": dict_of(GOOD)})), "two tensors that would be called 'a.w'", root=""
     ),
-    "a name that is no text": Hostile(lambda: archive(dict_of({"\ud800": tensor()})), "whose name is no text"),
+    "a name that is no text": Hostile(lambda: archive(dict_of({"\ud800": tensor()})), "whose name is not text"),
 }  # fmt: skip
 
 REFUSED = {
@@ -124,7 +124,7 @@ ZIPS = {
     "an end that points elsewhere": Hostile(_bent_end(16, b"\0\0\0\0"), "not where its end says"),
     "too many records": Hostile(lambda: _wide(24, struct.pack("<QQ", 10**6, 10**6))[:-14] + b"\xff\xff\xff\xff" + _wide()[-10:], "300,000 is the most"),
     "two ends": Hostile(lambda: _wide(24, struct.pack("<QQ", 9, 9)), "two ends that disagree"),
-    "a ZIP64 end that is none": Hostile(lambda: _wide(0, b"XX"), "a ZIP64 end that is none"),
+    "a ZIP64 end that is none": Hostile(lambda: _wide(0, b"XX"), "an invalid ZIP64 end"),
     "a ZIP64 end elsewhere": Hostile(lambda: _wide(start=1), "a ZIP64 end that is not where"),
     "a directory that is cut off": Hostile(
         lambda: patched(good(), end_of(good()) + 8, struct.pack("<HH", 9, 9)), "a directory that is cut off"
@@ -180,7 +180,7 @@ STREAMS = {
     "bytes behind the storages": Hostile(lambda: stream(dict_of(IN_STREAM)) + b"\0", "1 byte after its last storage"),
     "a list of other storages": Hostile(lambda: stream(dict_of(IN_STREAM), ("1",)), "storages that are not those of its list"),
     "a list that is none": Hostile(
-        lambda: craft.MAGIC + pickle(number(1001)) + craft.SYSTEM + pickle(dict_of(IN_STREAM)) + pickle(NONE), "a list of storages"
+        lambda: craft.MAGIC + pickle(number(1001)) + craft.SYSTEM + pickle(dict_of(IN_STREAM)) + pickle(NONE), "an invalid list of storages"
     ),
     "another version": Hostile(lambda: craft.MAGIC + pickle(number(999)), "its version is not 1001"),
     "another magic number": Hostile(lambda: pickle(number(7) + b"0" + craft.MAGIC[2:-1] + b"0N"), "torch.save has not written"),

@@ -41,7 +41,7 @@ def own_layouts(layouts: Layouts | None) -> tuple[OwnLayout, ...]:
     found: list[OwnLayout] = []
     for kind, rules in layouts.items():
         if not isinstance(kind, type):
-            raise PlanError(f"layouts: {kind!r}", "is no type", "Give the class of a layer, not a layer or its name")
+            raise PlanError(f"layouts: {kind!r}", "is not a type", "Give the class of a layer, not a layer or its name")
         items = [rules] if isinstance(rules, str | Rule) else rules
         if not isinstance(items, Sequence):
             raise RuleError(
@@ -107,7 +107,7 @@ def _checked(kind: type, item: Rule | str) -> Rule:
                 f": the rule '{rule}' of its layout has an index or a wildcard in a name, and a layout speaks "
                 "of one layer"
             ),
-            "Write its names out; where the layer stands is known",
+            "Write its names out; bridge knows the place of the layer",
         )
     shaped = [pair for pair in rule.pairing if pair.shaped]
     if any(None in pair.parts[:-1] for pair in shaped) and (len(shaped) > 1 or len(rule.keys) > 1):
