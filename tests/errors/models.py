@@ -30,11 +30,8 @@ SMALL: dict[str, Any] = {
 }
 DECODER = SMALL | {"num_key_value_heads": 3}
 FIELDS: dict[str, dict[str, Any]] = {
-    "bert": SMALL,
-    "roberta": SMALL,
+    **dict.fromkeys(("bert", "modernbert", "nomic_bert", "roberta"), SMALL),
     "deberta_v2": SMALL | {"relative_attention": True},
-    "modernbert": SMALL,
-    "nomic_bert": SMALL,
     "llama": DECODER,
     "qwen3_moe": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": DECODER,
