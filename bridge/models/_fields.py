@@ -9,22 +9,8 @@ from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 import bridge
+from bridge.models._bookkeeping import BOOKKEEPING, GENERATION, OFF
 from bridge.models._json import safe
-
-# What transformers writes for every architecture and what no forward pass of an encoder depends on.
-_BOOKKEEPING = frozenset(
-    {
-        *("architectures", "attn_implementation", "auto_map", "bos_token_id", "dtype", "eos_token_id"),
-        *("finetuning_task", "gradient_checkpointing", "id2label", "initializer_range", "label2id"),
-        *("language", "model_type", "name", "num_labels", "output_attentions", "output_hidden_states"),
-        *("output_past", "pad_token_id", "problem_type", "return_dict", "sep_token_id"),
-        *("task_specific_params", "tie_word_embeddings", "tokenizer_class", "torch_dtype", "torchscript"),
-        *("transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version"),
-        *("use_bfloat16", "use_cache"),
-        *("compression_config", "quantization", "quantization_config"),  # how weights are stored: bridge.plan reads it
-        "chunk_size_feed_forward",  # computes the same in pieces
-    }
-)
 
 
 class Fields:
@@ -231,8 +217,8 @@ class Fields:
         architecture does not have.
         """
         for field, value in self._left.items():
-            known = field.startswith("_") or field in _BOOKKEEPING | _GENERATION or field in unused
-            known = known or (field in _OFF and value in (False, {}))
+            known = field.startswith("_") or field in BOOKKEEPING | GENERATION or field in unused
+            known = known or (field in OFF and value in (False, {}))
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
                 raise bridge.CheckpointError(
