@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 import bridge
 
@@ -65,7 +66,7 @@ def generate(
     stops = jnp.asarray([] if eos_token_id is None else eos_token_id, jnp.int32).reshape(-1)
     seq = tokens.shape[0]
     # What is no part of a larger program NumPy does: each operation of JAX would be compiled.
-    numpy = jnp if isinstance(tokens, jax.core.Tracer) else np
+    numpy = jnp if isinstance(tokens, Tracer) else np
     row = numpy.pad(numpy.asarray(tokens, np.int32), (0, padded(model, seq, max_new_tokens) - seq))
     new = _generate(model, jnp.asarray(row), jnp.asarray(seq, jnp.int32), int(max_new_tokens), sampling, stops)
     return jnp.concatenate([tokens.astype(jnp.int32), new])

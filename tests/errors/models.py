@@ -33,7 +33,6 @@ FIELDS: dict[str, dict[str, Any]] = {
     **dict.fromkeys(("bert", "modernbert", "nomic_bert", "roberta"), SMALL),
     "deberta_v2": SMALL | {"relative_attention": True},
     "llama": DECODER,
-    "qwen3_moe": DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen2": DECODER,
     "mixtral": DECODER | {"num_local_experts": 4},
     "gemma3": DECODER | {"head_dim": 8, "sliding_window": 5},
@@ -80,7 +79,6 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         {"num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
     ),
     "two words for tied": ("gemma3", {"text_config": FIELDS["gemma3"], "tie_word_embeddings": False}),
-    "layers that are no numbers": ("qwen3_moe", {"mlp_only_layers": ["0"]}),
     "more experts than there are": ("mixtral", {"num_experts_per_tok": 5}),
     "windows that are not used": ("qwen2", {"layer_types": ["full_attention", "sliding_attention"]}),
     "rows for more distances than there are": ("deberta_v2", {"position_buckets": 40}),
@@ -286,11 +284,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(sys.modules, "tokenizers", None)
     Path("tokenizer.json").write_text("{}")
-    import_module("bridge.models.sentence").SentenceEncoder(None, "tokenizer.json")
-
-
-@situation("sentences: no tokenizer")
-def _(patch: pytest.MonkeyPatch) -> None:
     import_module("bridge.models.sentence").SentenceEncoder(None, "tokenizer.json")
 
 

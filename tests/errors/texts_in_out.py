@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
 import bridge
-from bridge.models import bert, distilbert, esm, llama
+from bridge.models import bert, distilbert, esm, llama, qwen3_moe
 from bridge.models._chat import rendered
 from bridge.models.classify import ImageClassifier, TextClassifier
 from bridge.models.config import Fields
@@ -185,3 +185,13 @@ _prepared("a mean of one channel", image_mean=[0.5])
 def _(patch: pytest.MonkeyPatch) -> None:
     data = {"image_processor_type": "CLIPImageProcessor", "crop_size": {"shortest_edge": 9}}
     ImageProcessor.from_dict(data)
+
+
+@situation("sentences: no tokenizer")
+def _(patch: pytest.MonkeyPatch) -> None:
+    SentenceEncoder(None, "tokenizer.json")
+
+
+@situation("models: layers that are no numbers")
+def _(patch: pytest.MonkeyPatch) -> None:
+    qwen3_moe.Config.from_dict(DECODER | {"num_local_experts": 4, "num_experts_per_tok": 2, "mlp_only_layers": ["0"]})
