@@ -9,62 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import bridge
+from bridge.models._bookkeeping import BOOKKEEPING, GENERATION, OFF
 from bridge.models._json import safe
-
-# What transformers writes for every architecture and what no forward pass of an encoder depends on.
-_BOOKKEEPING = frozenset(
-    {
-        "architectures",
-        "attn_implementation",  # which kernel computes the same
-        "auto_map",
-        "bos_token_id",
-        *("compression_config", "quantization", "quantization_config"),  # how weights are stored: bridge.plan reads it
-        "chunk_size_feed_forward",  # computes the same in pieces
-        "dtype",
-        "eos_token_id",
-        "finetuning_task",
-        "gradient_checkpointing",
-        "id2label",
-        "initializer_range",
-        "label2id",
-        "language",
-        "model_type",
-        "name",
-        "num_labels",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "pad_token_id",
-        "problem_type",
-        "return_dict",
-        "sep_token_id",
-        "task_specific_params",
-        "tie_word_embeddings",
-        "tokenizer_class",
-        "torch_dtype",
-        "torchscript",
-        "transformers.js_config",
-        "transformers_version",
-        *("unsloth_fixed", "unsloth_version"),
-        "use_bfloat16",
-        "use_cache",
-    }
-)
-
-# How texts were generated: transformers 4 wrote these into config.json. And leftovers of encoders with decoders.
-_GENERATION = frozenset(
-    {
-        *("bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample"),
-        *("early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
-        *("forced_eos_token_id", "length_penalty", "max_length", "max_new_tokens", "min_length"),
-        *("no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "prefix"),
-        *("remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "suppress_tokens"),
-        *("temperature", "tf_legacy_loss", "tie_encoder_decoder", "top_k", "top_p", "typical_p"),
-    }
-)
-
-# What a model may do without, where it is false or empty.
-_OFF = frozenset({"add_cross_attention", "attention_bias", "is_decoder", "mlp_bias", "pruned_heads", "use_mrope"})
 
 
 class Fields:
@@ -272,8 +218,8 @@ class Fields:
         architecture does not have.
         """
         for field, value in self._left.items():
-            known = field.startswith("_") or field in _BOOKKEEPING | _GENERATION or field in unused
-            known = known or (field in _OFF and value in (False, {}))
+            known = field.startswith("_") or field in BOOKKEEPING | GENERATION or field in unused
+            known = known or (field in OFF and value in (False, {}))
             if not known and self._prefix + field not in self._ignore and value is not None:
                 name = safe(self._prefix + field)
                 raise bridge.CheckpointError(

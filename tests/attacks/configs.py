@@ -182,7 +182,8 @@ def changed(fields: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    assert CONFIGS.keys() == ARCHITECTURES.keys(), ARCHITECTURES.keys() ^ CONFIGS.keys()
+    missing = ARCHITECTURES.keys() ^ CONFIGS.keys()
+    assert not missing, f"add the sizes of {sorted(missing)} to CONFIGS in tests/attacks/configs.py"
     for name, count in {"few": 2, "some": 2**16}.items():
         (folder / name).mkdir()
         save_file({"k": np.zeros(count, np.float32)}, folder / name / "model.safetensors")

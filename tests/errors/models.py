@@ -40,6 +40,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "qwen2": DECODER,
     "mixtral": DECODER | {"num_local_experts": 4},
     "gemma3": DECODER | {"head_dim": 8, "sliding_window": 5},
+    "clip": {},
     "gpt2": {"vocab_size": 31, "n_positions": 20, "n_embd": 24, "n_layer": 2, "n_head": 3},
     "vit": {name: SMALL[name] for name in SMALL if "max" not in name and "vocab" not in name}
     | {"image_size": 8, "patch_size": 4},
@@ -75,6 +76,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "an MLP without end": ("dinov2", {"mlp_ratio": 1e300}),
     "a bottleneck too narrow": ("resnet", {"hidden_sizes": [4, 3]}),
     "a patch larger than the image": ("vit", {"patch_size": 9}),
+    "heads of CLIP": ("clip", {"text_config": {"num_attention_heads": 5}}),
+    "a patch larger than CLIP's image": ("clip", {"vision_config": {"patch_size": 300}}),
     "layers without order": (
         "gemma3",
         {"num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
