@@ -79,10 +79,10 @@ class Config(ModelConfig):
         image, patch = (fields.pair(name, default=getattr(cls, name)) for name in ("image_size", "patch_size"))
         rows, columns = image[0] // patch[0], image[1] // patch[1]
         if rows != columns or not rows:
-            fields.refuse("patch_size", list(patch), f"one of which {list(image)}, the image, is a square")
+            fields.refuse("patch_size", list(patch), f"one that fits {list(image)}, the image, as often down as across")
         ratio = fields.number("mlp_ratio", default=cls.mlp_ratio)
         if width * ratio >= 1 << 31:
-            fields.refuse("mlp_ratio", ratio, "less")
+            fields.refuse("mlp_ratio", ratio, f"one by which {width} is below 2**31")
         return {
             "hidden_size": width,
             "num_hidden_layers": fields.count("num_hidden_layers"),

@@ -66,7 +66,7 @@ class Config(ModelConfig):
         kind = fields.one_of("layer_type", _LAYER_TYPES, default=cls.layer_type)
         least = 4 if kind == "bottleneck" else 1
         if not sizes or min(sizes) < least:
-            fields.refuse("hidden_sizes", sizes, f"one number or more, each from {least} up")
+            fields.refuse("hidden_sizes", sizes, f"a list of numbers from {least} up")
         return {
             "embedding_size": fields.count("embedding_size", default=64),
             "hidden_sizes": sizes,

@@ -238,26 +238,6 @@ def _(patch: pytest.MonkeyPatch) -> None:
     abstract("gpt2", "GPT2").slots(21)
 
 
-@situation("models: ViT without a pooler")
-def _(patch: pytest.MonkeyPatch) -> None:
-    abstract("vit", "ViT", pooler=False).pooled(jnp.zeros((5, 24)))
-
-
-@situation("models: ViT without a head")
-def _(patch: pytest.MonkeyPatch) -> None:
-    abstract("vit", "ViT").logits(jnp.zeros((5, 24)))
-
-
-@situation("models: ResNet without a head")
-def _(patch: pytest.MonkeyPatch) -> None:
-    abstract("resnet", "ResNet").logits(jnp.zeros((8, 1, 1)))
-
-
-@situation("models: ViT and an image of another shape")
-def _(patch: pytest.MonkeyPatch) -> None:
-    abstract("vit", "ViT")(jnp.zeros((8, 8, 3)))
-
-
 def _generating(what: str, **arguments: Any) -> None:
     given = {"tokens": [1, 2], "max_new_tokens": 3} | arguments
 

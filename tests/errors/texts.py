@@ -19,6 +19,7 @@ from tests.errors import (  # noqa: F401 - they register
     converted,
     folders,
     hub,
+    images,
     layouts,
     limits,
     models,
