@@ -45,7 +45,7 @@ def part_of(layer: Any, piece: LayerElements, place: KeyPlace, owner: str, recor
     theirs = given.key + place.row
     height = piece.index_map.leaf_shape[0]
     own = along.leaf if given is along else np.arange(len(theirs))
-    count = param.shape[-2] if place.matrix is not None else key_shape[axis]
+    count = param.shape[-2] if place.matrix is not None or place.row < 0 else key_shape[axis]
     return ColumnMatch(
         owner,
         place,

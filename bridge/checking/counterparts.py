@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -95,7 +95,7 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     for name, layer in own.items():
         for one in _layer(name, layer, own, found, matched, owners, recording):
             layers[one.name, one.index] = one
-    layers = _without_split_attention(layers, own, recording)
+    layers = _around_others(_without_split_attention(layers, own, recording), own, recording)
     modules = dict(modules_of(model))
     exact = [key for key, tensor in tensors.items() if tensor.ndim > 1 and key not in inexact]
     strange = [key for key in exact if key in matched.reasons]
@@ -134,9 +134,10 @@ def _depths(own: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, int 
 
 
 def _depth_beside(name: str, known: Mapping[str, int]) -> int | None:
-    """How deep a layer of the user's own lies in stacks: as deep as those beside it."""
-    while name:
-        name = name.rpartition(".")[0]
+    """How deep a layer of the user's own lies in stacks: as deep as those in it, or beside it."""
+    if not name:
+        return 0
+    for name in (name, *(name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1)), ""):
         beside = [depth for other, depth in known.items() if other.startswith(f"{name}." if name else "")]
         if beside:
             return min(beside)
@@ -167,7 +168,7 @@ def _layer(
         first = main[0] if main is not None and main[0] in held else next(iter(held))
         parts, reasons = [], []
         for piece in held[first]:
-            place = matched.places.get(piece.key)
+            place = matched.place(piece.key, piece.index_map)
             owner = owners.get(place.param) if place is not None else None
             if place is None or owner is None:
                 reasons.append(matched.reasons.get(piece.key, f"no module of the recording has '{piece.key}'"))
@@ -208,6 +209,28 @@ def _without_split_attention(
         if name.rpartition(".")[0] in whole:
             continue
         found[name, index] = one
+    return found
+
+
+def _around_others(
+    layers: Mapping[Address, Counterpart], own: Mapping[str, Any], recording: Recording
+) -> dict[Address, Counterpart]:
+    """A layer of the user's own that holds others besides arrays is the module that holds the counterparts of all."""
+    called = {call.module for call in recording.calls}
+    found = dict(layers)
+    for at, one in layers.items():
+        name, index = at
+        if main_leaf(own[name]) is not None or not one.parts:
+            continue
+        inside = [
+            part.module
+            for (other, place), held in layers.items()
+            if other.startswith(f"{name}." if name else "") and other != name and place[: len(index)] == index
+            for part in held.parts
+        ]
+        root = _ancestor({*inside, *(part.module for part in one.parts)}, called) if inside else None
+        if root is not None:
+            found[at] = replace(one, parts=(ColumnMatch(root, one.parts[0].place),))
     return found
 
 

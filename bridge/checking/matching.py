@@ -17,6 +17,7 @@ import numpy as np
 from bridge._text import quote, template
 from bridge.checking.recording import Param, Recording
 from bridge.mapping.arrays import Shape
+from bridge.mapping.indexmap import IndexMap
 
 _BF16 = np.dtype(ml_dtypes.bfloat16)
 _MANY = 200  # equal parameters: beyond that only those with the same numbers in their names are looked at
@@ -30,11 +31,33 @@ class KeyPlace(NamedTuple):
     row: int = 0
 
 
+class Split(NamedTuple):
+    """A parameter that is the rows of a key from `start` on, `height` of them."""
+
+    param: str
+    start: int
+    height: int
+
+
 class Match(NamedTuple):
-    """Where each key is, and why others are nowhere, or were found by their names only: their values differ."""
+    """Where each key is, and why others are nowhere, or were found by their names only: their values differ. `splits`
+    are the parameters of keys that memory has in several.
+    """
 
     places: Mapping[str, KeyPlace]
     reasons: Mapping[str, str]
+    splits: Mapping[str, Sequence[Split]] = {}
+
+    def place(self, key: str, index_map: IndexMap) -> KeyPlace | None:
+        """Where the elements of a key are that a map takes."""
+        if key in self.places:
+            return self.places[key]
+        first = index_map.key_start[0] if index_map.key_start else 0
+        last = first + sum((loop.extent - 1) * loop.key_step for loop in index_map.loops if loop.key_axis == 0)
+        for one in self.splits.get(key, ()):
+            if one.start <= min(first, last) and max(first, last) < one.start + one.height:
+                return KeyPlace(one.param, None, -one.start)
+        return None
 
 
 def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Iterable[str] = ()) -> Match:
@@ -54,10 +77,11 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
         # What was stored in another dtype is other values in float16.
         left = {key: value for key, value in values.items() if key not in places and value.dtype != np.float16}
         _by_values(finder, {key: _halved(value) for key, value in left.items()}, places)
-    taken = {place.param for place in places.values()}
+    splits = {key: found for key, value in values.items() if key not in places and (found := finder.split(value))}
+    taken = {place.param for place in places.values()} | {one.param for found in splits.values() for one in found}
     left = {name: param for name, param in recording.params.items() if name not in taken}
     for key, value in values.items():
-        if key in places:
+        if key in places or key in splits:
             continue
         alike = [
             name for name, param in left.items() if param.shape == value.shape and likeness(key, name)[:2] > (True, 0)
@@ -73,7 +97,7 @@ def match(recording: Recording, values: Mapping[str, np.ndarray], inexact: Itera
             continue
         if key not in inexact:
             reasons[key] = f"the recorded model has other values in {quote(places[key].param)} than '{key}' has"
-    return Match(places, reasons)
+    return Match(places, reasons, splits)
 
 
 def _by_values(finder: _Finder, values: Mapping[str, np.ndarray], places: dict[str, KeyPlace]) -> None:
@@ -139,6 +163,25 @@ class _Finder:
             if any(rows[place.matrix or 0, row] != checksum(matrix[row - place.row]) for row in inside):
                 found = [one for one in found if one is not place]
         return max(found, key=lambda place: likeness(key, place.param), default=None)
+
+    def split(self, value: np.ndarray) -> Sequence[Split]:
+        """The parameters whose rows a key joins, all of it: projections that a checkpoint has in one tensor."""
+        if value.ndim not in (1, 2) or not value.size:
+            return ()
+        heights = {shape[0] for _, shape in self.equal if len(shape) == value.ndim and shape[1:] == value.shape[1:]}
+        found: list[Split] = []
+        start = 0
+        while start < len(value):
+            for height in sorted(heights, reverse=True):
+                part = value[start : start + height]
+                names = self.equal.get((checksum(part), part.shape)) if height < len(value) else None
+                if names and len(part) == height:
+                    found.append(Split(names[0], start, height))
+                    start += height
+                    break
+            else:
+                return ()
+        return found
 
 
 def likeness(key: str, param: str) -> tuple[bool, int, int]:

@@ -66,6 +66,24 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "EsmModel",
         SMALL | {"position_embedding_type": "rotary", "pad_token_id": 1, "mask_token_id": 2, "token_dropout": False},
     ),
+    "modernbert": (
+        "ModernBertModel",
+        SMALL
+        | dict.fromkeys(("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id"), 1)
+        | {"pad_token_id": 0, "local_attention": 6},
+    ),
+    "nomic_bert": ("NomicBertModel", SMALL),
+    "deberta_v2": (
+        "DebertaV2Model",
+        SMALL
+        | {"relative_attention": True, "position_buckets": 6, "norm_rel_ebd": "layer_norm", "share_att_key": True}
+        | {"pos_att_type": "p2c|c2p", "position_biased_input": False},
+    ),
+    "dinov2": (
+        "Dinov2Model",
+        {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 1}
+        | {"image_size": 16, "patch_size": 4},
+    ),
     "vit": (
         "ViTModel",
         {name: size for name, size in SMALL.items() if name not in ("vocab_size", "max_position_embeddings")}
@@ -151,7 +169,7 @@ def _inputs(name: str, config: Any, dtype: Any) -> dict[str, Any]:
     import torch
 
     rng = np.random.default_rng(1)
-    if name == "vit":
+    if name in ("vit", "dinov2"):
         shape = (2, config.num_channels, config.image_size, config.image_size)
         return {"pixel_values": torch.tensor(rng.normal(size=shape).astype(np.float32)).to(dtype)}
     ids = rng.integers(3, config.vocab_size, (2, 13))

@@ -205,3 +205,67 @@ def test_a_model_that_no_trace_sees_through_is_compared_layer_by_layer(recorded:
     check = recorded.check(Wandering)
     assert (check.ok, check.ran) == (True, False)
     assert "'layer' is called within while_loop" in check.whole
+
+
+class TheirBlock(nn.Module):
+    """Two projections that the file has in one tensor; a table that is used as it is; an array beside layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.table = nn.Linear(8, 8), nn.Linear(8, 8), nn.Embedding(1, 8)
+        self.gamma = nn.Parameter(torch.randn(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (torch.tanh(self.a(x)) * self.b(x) + self.table.weight[0]) * self.gamma
+
+
+class OurBlock(eqx.Module):
+    a: eqx.nn.Linear
+    b: eqx.nn.Linear
+    table: eqx.nn.Embedding
+    gamma: jax.Array
+
+    def __init__(self) -> None:
+        key = jax.random.key(0)
+        self.a, self.b, self.table = (
+            eqx.nn.Linear(8, 8, key=key),
+            eqx.nn.Linear(8, 8, key=key),
+            eqx.nn.Embedding(1, 8, key=key),
+        )
+        self.gamma = jnp.ones(8)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return (jnp.tanh(self.a(x)) * self.b(x) + self.table.weight[0]) * self.gamma
+
+
+class Blocks(eqx.Module):
+    blocks: OurBlock
+
+    def __init__(self) -> None:
+        self.blocks = eqx.filter_vmap(lambda _: OurBlock())(jnp.arange(2))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        arrays, static = eqx.partition(self.blocks, eqx.is_array)
+        return jax.lax.scan(lambda x, one: (eqx.combine(one, static)(x), None), x, arrays)[0]
+
+
+def test_what_memory_has_apart_as_it_is_and_beside_layers(record: Callable[..., Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = nn.Sequential(TheirBlock(), TheirBlock()).eval()
+    state = theirs.state_dict()
+    for n in range(2):
+        for name in ("weight", "bias"):
+            state[f"{n}.ab.{name}"] = torch.cat([state.pop(f"{n}.a.{name}"), state.pop(f"{n}.b.{name}")])
+    save_file(state, tmp_path / "model.safetensors")
+    record(theirs, torch.randn(3, 8), tmp_path / "run.safetensors")
+    like = eqx.filter_eval_shape(Blocks)
+    rules = [
+        "{n}.ab.weight [(a|b) i] -> blocks.{a|b}.weight [n _ i]",
+        "{n}.ab.bias [(a|b)] -> blocks.{a|b}.bias [n _]",
+        "{n}.** -> blocks.**",
+    ]
+    plan = bridge.plan(tmp_path / "model.safetensors", like, rules)
+    check = bridge.check(tmp_path / "run.safetensors", bridge.load(tmp_path / "model.safetensors", like, plan), plan)
+    assert (check.ok, check.ran, check.covered) == (True, True, 1), str(check)
+    modules = {str(layer): layer.module for layer in check.layers}
+    assert (modules["blocks.b[1]"], modules["blocks[1]"]) == ("1.b", "1")
