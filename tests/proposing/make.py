@@ -93,16 +93,25 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # Those that bridge.models has too: their configurations are kept.
 OWN = [
+    "albert",
     "bert",
+    "clip",
+    "deberta_v2",
+    "dinov2",
+    "distilbert",
+    "electra",
     "gemma3_text",
     "gpt2",
     "llama",
     "mistral",
     "mixtral",
+    "modernbert",
+    "mpnet",
     "qwen2",
     "qwen3",
     "qwen3_moe",
     "roberta",
+    "siglip",
     "vit",
     "xlm_roberta",
 ]
