@@ -250,11 +250,7 @@ class _Joining:
     def is_whole(self, key: str, target: str) -> bool:
         """Whether what replaces a tensor is meant as it is."""
         if self.weight != 1:
-            self.problem(
-                key,
-                target,
-                "the adapter replaces it, and a weight cannot scale that: give the adapter without a weight",
-            )
+            self.problem(key, target, "the adapter replaces it, so a weight cannot apply: give the adapter without one")
         return self.weight == 1
 
     def add(self, target: str, step: Step, embedding: bool) -> None:
@@ -265,9 +261,7 @@ class _Joining:
         if any(not each.alone for each in self.steps.get(target, ())) or (step.alone and target in self.steps):
             return self.problem(step.parts[-1], target, "the adapter changes it twice")
         if target in self.before and not all(map(_is_sum, (step, *self.before[target]))):
-            return self.problem(
-                step.parts[-1], target, "another adapter changes it too, and the two changes cannot be added"
-            )
+            return self.problem(step.parts[-1], target, "another adapter changes it too, and they cannot be added")
         self.steps.setdefault(target, []).append(step)
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from dataclasses import dataclass
@@ -18,11 +19,12 @@ from bridge._text import human_nbytes, plural
 from bridge.cli.adapters import add_adapters
 from bridge.cli.arguments import Commands, add_json, add_source, open_options
 from bridge.cli.beside import beside
+from bridge.cli.embed import cosines, show_cosines
 from bridge.cli.like import leaf_values
 from bridge.cli.mapping import add_allowed
 from bridge.cli.memory import forget_peak, peak_nbytes, resident_nbytes
 from bridge.cli.plan import show
-from bridge.cli.terminal import on_terminal, out, shown, table
+from bridge.cli.terminal import on_terminal, out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,17 +82,19 @@ def run(arguments: argparse.Namespace) -> int:
     compiled = time.perf_counter()
     loaded.encoder(SENTENCES)
     finished = time.perf_counter()
-    similarities = vectors @ vectors.T
     torch = "torch" in sys.modules
     if console is None:
-        print(json.dumps(_document(loaded, similarities, torch=torch)))
+        print(json.dumps(_document(loaded, cosines(vectors), torch=torch)))
         return 0
     first, again = compiled - started, finished - compiled
     count = plural(len(SENTENCES), "sentence")
     _say(console, "embed", f"{count} in {first:.2f} s with compiling, then in {again * 1000:.1f} ms")
     _say(console, "torch", f"{'loaded' if torch else 'not loaded'}: 'torch' in sys.modules is {torch}")
     console.print()
-    _show(console, similarities)
+    show_cosines(console, SENTENCES, vectors)
+    console.print()
+    said = " ".join(shlex.quote(text) for text in ("a cat", "a kitten", "the stock market"))
+    _say(console, "yours", f"eqx-bridge embed {shlex.quote(arguments.source)} {said}")
     return 0
 
 
@@ -153,12 +157,3 @@ def _document(loaded: Loaded, similarities: np.ndarray, *, torch: bool) -> dict[
 
 def _say(console: Console, label: str, text: str) -> None:
     console.print(Text.assemble((f"{label:<9}", "dim"), text), soft_wrap=True)
-
-
-def _show(console: Console, similarities: np.ndarray) -> None:
-    numbers = [str(n + 1) for n in range(len(SENTENCES))]
-    rows = [
-        [number, shown(text), *(f"{value:.2f}" for value in row)]
-        for number, text, row in zip(numbers, SENTENCES, similarities, strict=True)
-    ]
-    table(console, ["", "cosine similarity", *(f" {number}" for number in numbers)], rows)

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from bridge.cli.arguments import Commands, add_json
 from bridge.cli.terminal import out, shown, table
 from bridge.cli.texts import add_texts, model_options, texts_of
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _MOST = 12  # texts that a table of cosines has columns for
 
@@ -41,16 +48,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"texts": texts, "vectors": vectors.tolist()}))
         return 0
-    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    cosines = (vectors / lengths) @ (vectors / lengths).T
-    console = out()
+    show_cosines(out(), texts, vectors)
+    return 0
+
+
+def show_cosines(console: Console, texts: Sequence[str], vectors: np.ndarray) -> None:
+    """How near texts are to each other, of their vectors `(texts, d)`; of many only how many there are."""
     if len(texts) > _MOST:
         console.print(f"{len(texts)} vectors of {vectors.shape[1]}")
-        return 0
+        return
     numbers = [str(n + 1) for n in range(len(texts))]
     rows = [
         [number, shown(text), *(f"{value:.2f}" for value in row)]
-        for number, text, row in zip(numbers, texts, cosines, strict=True)
+        for number, text, row in zip(numbers, texts, cosines(vectors), strict=True)
     ]
     table(console, ["", "cosine similarity", *(f" {number}" for number in numbers)], rows)
-    return 0
+
+
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """Of vectors `(texts, d)`, `(texts, texts)`."""
+    import numpy as np
+
+    lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return (vectors / lengths) @ (vectors / lengths).T

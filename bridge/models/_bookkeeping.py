@@ -11,8 +11,9 @@ BOOKKEEPING = frozenset(
         "bos_token_id",
         *("compression_config", "quantization", "quantization_config"),  # how weights are stored: bridge.plan reads it
         "chunk_size_feed_forward",  # computes the same in pieces
+        "custom_pipelines",
         "dtype",
-        "eos_token_id",
+        *("eos_token_id", "eos_token_ids"),
         "finetuning_task",
         "gradient_checkpointing",
         "id2label",
@@ -28,6 +29,7 @@ BOOKKEEPING = frozenset(
         "pad_token_id",
         "problem_type",
         "return_dict",
+        *("sbert_ce_default_activation_function", "sentence_transformers"),  # what is made of a score
         "sep_token_id",
         "task_specific_params",
         "tie_word_embeddings",
@@ -46,7 +48,14 @@ BOOKKEEPING = frozenset(
 GENERATION = frozenset(
     {
         *("bad_words_ids", "begin_suppress_tokens", "decoder_start_token_id", "diversity_penalty", "do_sample"),
-        *("early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "forced_bos_token_id"),
+        *(
+            "early_stopping",
+            "encoder_no_repeat_ngram_size",
+            "epsilon_cutoff",
+            "eta_cutoff",
+            "exponential_decay_length_penalty",
+            "forced_bos_token_id",
+        ),
         *("forced_eos_token_id", "length_penalty", "max_length", "max_new_tokens", "min_length"),
         *("no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_scores", "prefix"),
         *("remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "suppress_tokens"),

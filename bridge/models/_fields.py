@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import bridge
@@ -65,11 +65,11 @@ class Fields:
             self.refuse(field, value, "a whole number from 1 up")
         return self._limited(field, value)
 
-    def number(self, field: str, *, default: float | None = None) -> float:
-        """A finite number above 0."""
-        value = self._take(field, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= sys.float_info.max:
-            self.refuse(field, value, "a number above 0")
+    def number(self, field: str, *, default: float | None = None, zero: bool = False) -> float:
+        """A finite number above 0; or, if `zero`, 0."""
+        value, least = self._take(field, default), 0.0 if zero else math.nextafter(0.0, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
+            self.refuse(field, value, "a number from 0 up" if zero else "a number above 0")
         return float(value)
 
     def optional(self, field: str) -> float | None:
@@ -94,12 +94,13 @@ class Fields:
             self.refuse(field, value, "a whole number from 0 up")
         return self._limited(field, value)
 
-    def wholes(self, field: str) -> tuple[int, ...]:
-        """A list of whole numbers from 0 up, or null: none."""
-        value = self._left.pop(field, None) or []
-        if not isinstance(value, list) or not all(type(each) is int and each >= 0 for each in value):
-            self.refuse(field, value, "a list of whole numbers from 0 up")
-        return tuple(value)
+    def wholes(self, field: str, *, default: Sequence[int] = (), least: int = 0, count: int = 0) -> tuple[int, ...]:
+        """A list of whole numbers from `least` up, `count` of them if that is given; null for `default`."""
+        value = self._take(field, default)
+        known = isinstance(value, list | tuple) and all(type(each) is int and each >= least for each in value)
+        if not known or (count and len(value) != count):
+            self.refuse(field, value, f"a list of {f'{count} ' if count else ''}whole numbers from {least} up")
+        return tuple(self._limited(field, each) for each in value)
 
     def window(self, field: str) -> int | None:
         """A whole number from 1 up, or null: none."""

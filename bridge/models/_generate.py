@@ -64,8 +64,10 @@ def generate(
     sampling = Sampling.of(temperature, top_p, key)
     stops = jnp.asarray([] if eos_token_id is None else eos_token_id, jnp.int32).reshape(-1)
     seq = tokens.shape[0]
-    row = jnp.pad(tokens.astype(jnp.int32), (0, padded(model, seq, max_new_tokens) - seq))
-    new = _generate(model, row, jnp.asarray(seq, jnp.int32), int(max_new_tokens), sampling, stops)
+    # What is no part of a larger program NumPy does: each operation of JAX would be compiled.
+    numpy = jnp if isinstance(tokens, jax.core.Tracer) else np
+    row = numpy.pad(numpy.asarray(tokens, np.int32), (0, padded(model, seq, max_new_tokens) - seq))
+    new = _generate(model, jnp.asarray(row), jnp.asarray(seq, jnp.int32), int(max_new_tokens), sampling, stops)
     return jnp.concatenate([tokens.astype(jnp.int32), new])
 
 
@@ -152,6 +154,8 @@ def _generate(
 
     logits, memory = model.prefill(tokens, prompt, tokens.shape[0] + new)
     token = sampling(logits, 0)
+    if new == 1:  # nothing more to compile
+        return token[None]
     first = _State(jnp.asarray(1), token, ended(token), jnp.full(new, token), memory)
     last = jax.lax.while_loop(more, step, first)
     return jnp.where(jnp.arange(new) < last.length, last.tokens, last.token)

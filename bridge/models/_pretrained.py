@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 
 import bridge
+from bridge.models._architectures import ARCHITECTURES as ARCHITECTURES
 from bridge.models._parts import parts_of
 from bridge.models._told import (
     UNWEIGHED,
@@ -29,40 +30,6 @@ from bridge.models._told import (
 from bridge.models.config import ModelConfig
 
 M = TypeVar("M")
-
-# model_type: the file in this folder, and its class. A new architecture is a file and a line.
-ARCHITECTURES: Mapping[str, str] = {
-    "albert": "albert.Albert",
-    "bert": "bert.Bert",
-    "clip": "clip.CLIP",
-    "clip_text_model": "clip.CLIPText",
-    "clip_vision_model": "clip.CLIPVision",
-    "deberta": "deberta.Deberta",
-    "deberta-v2": "deberta_v2.DebertaV2",
-    "dinov2": "dinov2.Dinov2",
-    "dinov2_with_registers": "dinov2_with_registers.Dinov2WithRegisters",
-    "distilbert": "distilbert.DistilBert",
-    "electra": "electra.Electra",
-    "esm": "esm.Esm",
-    "gemma3": "gemma3.Gemma3",
-    "gemma3_text": "gemma3.Gemma3",
-    "gpt2": "gpt2.GPT2",
-    "llama": "llama.Llama",
-    "mistral": "mistral.Mistral",
-    "mixtral": "mixtral.Mixtral",
-    "modernbert": "modernbert.ModernBert",
-    "mpnet": "mpnet.MPNet",
-    "nomic_bert": "nomic_bert.NomicBert",
-    "qwen2": "qwen2.Qwen2",
-    "qwen3": "qwen3.Qwen3",
-    "qwen3_moe": "qwen3_moe.Qwen3MoE",
-    "roberta": "roberta.Roberta",
-    "siglip": "siglip.SigLIP",
-    "siglip_text_model": "siglip.SigLIPText",
-    "siglip_vision_model": "siglip.SigLIPVision",
-    "vit": "vit.ViT",
-    "xlm-roberta": "xlm_roberta.XLMRoberta",
-}
 
 
 @overload

@@ -28,7 +28,7 @@ class Config(electra.Config):
     unused: ClassVar[Collection[str]] = frozenset(
         {
             *("attention_probs_dropout_prob", "classifier_dropout_prob", "down_scale_factor"),
-            *("gap_size", "hidden_dropout_prob", "net_structure_type", "num_memory_blocks"),
+            *("gap_size", "hidden_dropout_prob", "layers_to_keep", "net_structure_type", "num_memory_blocks"),
         }
     )
     defaults: ClassVar[Mapping[str, Any]] = {"hidden_act": "gelu_new"}
@@ -41,7 +41,8 @@ class Config(electra.Config):
         for field in ("num_hidden_groups", "inner_group_num"):
             fields.one_of(field, [1], default=1)
         pooler = fields.part("pooler", default=True)
-        return super().read(fields) | {"pooler": pooler}
+        taken = super().read(fields)
+        return taken | {"pooler": pooler or taken["head"] == "sequence_classification"}
 
     @property
     def projects(self) -> bool:

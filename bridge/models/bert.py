@@ -95,6 +95,8 @@ class Config(ModelConfig):
         width, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
         if width % heads:
             fields.refuse("num_attention_heads", heads, f"a divisor of {width}")
+        head = read_head(fields)
+        by_pooler = head["head"] == "sequence_classification" and cls.classifier_activation is None
         return {
             "vocab_size": fields.count("vocab_size"),
             "hidden_size": width,
@@ -105,8 +107,8 @@ class Config(ModelConfig):
             "type_vocab_size": fields.count("type_vocab_size", default=cls.type_vocab_size),
             "hidden_act": fields.one_of("hidden_act", list(ACTIVATIONS), default=cls.hidden_act),
             "layer_norm_eps": fields.number("layer_norm_eps", default=cls.layer_norm_eps),
-            "pooler": fields.part("pooler", default=True),
-            **read_head(fields),
+            "pooler": fields.part("pooler", default=True) or by_pooler,
+            **head,
         }
 
 

@@ -93,7 +93,6 @@ class Config(bert.Config):
         fields.one_of("attention_head_size", [head_dim], default=head_dim)
         fields.one_of("pooler_hidden_size", [width], default=width)
         fields.one_of("z_steps", [0, 1], default=0)
-        taken["pooler"] = taken["pooler"] or taken["head"] == "sequence_classification"
         return taken | {
             "embedding_size": fields.count("embedding_size", default=width),
             "position_biased_input": fields.flag("position_biased_input", default=cls.position_biased_input),

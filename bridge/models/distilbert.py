@@ -39,6 +39,7 @@ class Config(bert.Config):
         if width % heads:
             fields.refuse("n_heads", heads, f"a divisor of {width}")
         fields.one_of("pruned_heads", [{}], default={})
+        fields.one_of("position_embedding_type", ["absolute"], default="absolute")
         return {
             "vocab_size": fields.count("vocab_size"),
             "hidden_size": width,
@@ -90,7 +91,8 @@ def rules(config: Config) -> list[str]:
     A head of pre-training (`vocab_`) that the model does not have is dropped. A head that a model was fine-tuned for is
     not: name it in `allow_unexpected=["classifier.**"]` to leave it behind.
     """
-    encoder = [*_RULES, *only_read(f"distilbert.{rule}" for rule in _RULES)]
+    old = ["embeddings.position_ids -> _"]
+    encoder = [*_RULES, *only_read([*old, *(f"distilbert.{rule}" for rule in (*_RULES, *old))])]
     if config.head == "masked_lm":
         return [*encoder, *_MASKED_LM]
     if config.head == "sequence_classification":

@@ -50,11 +50,13 @@ _TYPES = {
 # Old files name no type: the model does.
 _BY_MODEL = {
     "clip": "CLIP",
+    "clip_vision_model": "CLIP",
     "convnext": "ConvNext",
     "dinov2": "Bit",
     "dinov2_with_registers": "Bit",
     "resnet": "ConvNext",
     "siglip": "Siglip",
+    "siglip_vision_model": "Siglip",
     "vit": "ViT",
 }
 # Fields that say where a processor of transformers computes, what it wraps its result in, and what it gets.

@@ -58,7 +58,7 @@ def bicubic_weights(old: int, new: int, *, antialias: bool = False) -> NDArray[n
 
 
 def _cubic(x: NDArray[np.float64], a: float) -> NDArray[np.float64]:
-    """Keys' cubic convolution (https://doi.org/10.1109/TASSP.1981.1163711), which is 0 from 2 on."""
+    """Keys' cubic convolution, which is 0 from 2 on."""
     x = np.abs(x)
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a

@@ -1,39 +1,38 @@
 """Which unused keys the missing leaves may have meant, and the rules that would say so.
 
-One assignment over all leaves and keys: a key is proposed to one leaf at most. A rule is offered only where leaf and
-key are each other's only sensible counterpart, and after a plan with it has shown that it does what it says.
+The proposals are those of `bridge.suggest`. A rule is offered only where a proposal is certain, and after a plan with
+it has shown that it does what it says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from bridge._text import fold, plural, template
-from bridge.planning.changes import NameChange, changes
-from bridge.planning.likeness import Numbered, settle
-from bridge.planning.pairs import AlikeNames, Open, SurePair, pairs
-from bridge.planning.suggest import NameGroup, grouped, listed, pasted, renaming
+from bridge.planning.suggest import listed, pasted
 from bridge.planning.trial import TrialRules, proven
+from bridge.proposing import Pair, propose
+from bridge.proposing.compress import swept
 
 if TYPE_CHECKING:
-    from bridge.mapping.arrays import ArraySpec
     from bridge.mapping.indexmap import Shape
     from bridge.mapping.problem import Missing
     from bridge.planning.plan import Plan
     from bridge.rules.rule import Rule
 
 _MOST = 300_000  # keys and leaves; of more, nothing is proposed
-_FAMILIES = 10_000  # of them, names that differ in more than indices
+_FAMILIES = 4_000  # of them, names that differ in more than indices
+_CLOSE = 0.8  # how alike a misspelt name is
 
 
 class Hint(NamedTuple):
     """What is said below the first leaf that it is about.
 
     `candidates` are unused keys, folded, and `shape` theirs where it is another than the leaf's. `rules` fill `leaves`
-    leaves; `first` says that they have to stand before those that there are. `rivals` are other leaves that the keys
-    may be for.
+    leaves; `first` says that they have to stand before those that there are.
     """
 
     candidates: tuple[str, ...]
@@ -42,7 +41,6 @@ class Hint(NamedTuple):
     rules: tuple[str, ...] = ()
     first: bool = False
     leaves: int = 1
-    rivals: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """The unused keys that may have been meant, and the rules that would say so."""
@@ -50,9 +48,6 @@ class Hint(NamedTuple):
             return []
         shape = f"same shape{'s' * self.several}" if self.shape is None else f"{self.shape}"
         lines = [f"did you mean {listed(self.candidates)} (unused, {shape})?"]
-        if self.rivals:
-            it = "they" if self.several else "it"
-            lines.append(f"{it} may as well be for {listed(self.rivals)}: say by rules which is whose")
         if self.rules:
             rules = ", ".join(map(pasted, self.rules))
             what = "the rule is" if len(self.rules) == 1 else "the rules are"
@@ -85,7 +80,7 @@ class Hints:
         if len(plan.specs) + len(plan.template.leaves) > _MOST:
             return {}
         search = _Search(plan)
-        return search.hints() if len(search.unused) + len(search.missing) <= _FAMILIES else {}
+        return search.hints() if search.families <= _FAMILIES else {}
 
 
 class _Search:
@@ -95,108 +90,96 @@ class _Search:
         self.plan = plan
         assert plan.template is not None
         self.template = plan.template
-        self.ports = plan.template.keys()
-        self.turning = False
         problems = plan.problems
         told = frozenset[str]() if problems.nature is None else problems.nature.keys
-        self.unused = {
-            g.text: g for g in grouped(p.key for p in problems.unexpected if not p.axes and p.key not in told)
-        }
+        self.unused = {p.key: plan.specs[p.key] for p in problems.unexpected if not p.axes and p.key not in told}
         self.sent = {p.key for p in problems.unexpected if p.reason}
-        self.missing = {g.text: g for g in grouped(dict.fromkeys(p.name for p in problems.missing if not p.place))}
+        self.missing = {p.name: self.template.leaves[p.name] for p in problems.missing if not p.place}
 
-    @cached_property
-    def keys(self) -> Numbered:
-        """The numbers in the names of all keys."""
-        return Numbered(dict.fromkeys(template(key)[0] for key in self.plan.specs))
-
-    @cached_property
-    def leaves(self) -> Numbered:
-        """The numbers in the names of all leaves."""
-        return Numbered(dict.fromkeys(template(leaf)[0] for leaf in self.template.leaves))
+    @property
+    def families(self) -> int:
+        """How many names there are that differ in more than indices."""
+        return len({template(name)[0] for side in (self.unused, self.missing) for name in side})
 
     def hints(self) -> dict[tuple[str, bool], Hint]:
-        """Changes that explain many first, then pairs, then what is open."""
-        settle(self.keys, self.leaves)
+        """What is certain, then what is open, then places of stacks."""
+        pairs = propose(self.unused, self.template._replace(leaves=self.missing)).pairs
+        sure = [pair for pair in pairs if not pair.doubt or (pair.straight and not self.turnable(pair))]
         found: dict[tuple[str, bool], Hint] = {}
-        explained: set[str] = set()
-        for hint, change in self.changes():
-            texts = [text for text in self.missing if self.port(text) in change.explains]
+        offered: set[str] = set()
+        for rule, members in self.offers(sure):
+            texts = dict.fromkeys(template(leaf)[0] for pair in members for leaf in pair.leaves)
             found |= dict.fromkeys(((text, False) for text in texts), _ELSEWHERE)
-            found[texts[0], False] = hint
-            explained |= {*texts, *change.explains.values()}
-        leaves = [unit for text, group in self.missing.items() if text not in explained for unit in self.leaf(group)]
-        leaves += self.places()
-        keys = [unit for text, group in self.unused.items() if text not in explained for unit in self.key(group)]
-        sure, open_ = pairs(leaves, keys)
-        self.turning = any(pair.fit.how == "transposed" for pair in sure)
-        sound = self.proven(sure)
-        for pair, rules in zip(sure, sound, strict=True):
-            found[pair.leaf.text, False] = self.hint(pair, rules)
-        for each in open_:
-            found |= dict.fromkeys(((leaf.text, bool(leaf.places)) for leaf in each.leaves), _ELSEWHERE)
-            found[each.leaves[0].text, bool(each.leaves[0].places)] = _open_hint(each)
-        return found
+            found[next(iter(texts)), False] = self.hint(rule, members)
+            offered.update(pair.rule for pair in members)
+        for pair in pairs:
+            if pair.rule not in offered and (pair.near or self.misspelt(pair)):
+                texts = dict.fromkeys(template(leaf)[0] for leaf in pair.leaves)
+                found |= dict.fromkeys(((text, False) for text in texts), _ELSEWHERE)
+                found[next(iter(texts)), False] = self.open_hint(pair)
+        taken = {key for pair in pairs for key in pair.keys}
+        return found | self.places([key for key in self.unused if key not in taken])
 
-    # One change for many
+    def offers(self, sure: Sequence[Pair]) -> Iterator[tuple[str, list[Pair]]]:
+        """Rules that a plan has proven, few for many, and the pairs that each is for."""
+        good = [pair for pair, yes in zip(sure, self.proven([(p.rule, [p]) for p in sure]), strict=True) if yes]
+        by_rule = {pair.rule: pair for pair in good}
+        kept = {key for pair in good for key in pair.keys}
+        others = dict.fromkeys(template(key)[0] for key in self.plan.specs if key not in kept)
+        many = [(rule, [by_rule[text] for text in texts]) for rule, texts in swept([*by_rule], others).items()]
+        for (rule, members), yes in zip(many, self.proven(many), strict=True):
+            if yes and len(members) > 1:
+                yield rule, members
+            else:
+                yield from ((pair.rule, [pair]) for pair in members)
 
-    def port(self, text: str) -> str:
-        """What a leaf is called where a key would come in."""
-        name = next(iter(self.missing[text].names.values()))
-        return template(self.ports.get(name, name))[0]
+    def proven(self, offers: Sequence[tuple[str, Sequence[Pair]]]) -> list[bool]:
+        """For rules and the pairs that they are for, whether they do what they should."""
+        trials: list[TrialRules] = []
+        for rule, members in offers:
+            leaves = frozenset(leaf for pair in members for leaf in pair.leaves)
+            keys = frozenset(key for pair in members for key in pair.keys)
+            trials.append(TrialRules((rule,), leaves, keys, not self.sent.isdisjoint(keys)))
+        return proven(self.plan, trials)
 
-    def changes(self) -> Iterator[tuple[Hint, NameChange]]:
-        """Changes of names that a plan has proven."""
-        found = changes(map(self.port, self.missing), self.unused, self.keys)
-        proposals: list[TrialRules] = []
-        for change in found:
-            leaves = [n for t, g in self.missing.items() if self.port(t) in change.explains for n in g.names.values()]
-            keys = [n for text in change.explains.values() for n in self.unused[text].names.values()]
-            proposals.append(
-                TrialRules(change.rules, frozenset(leaves), frozenset(keys), not self.sent.isdisjoint(keys))
-            )
-        for change, proposal, good in zip(found, proposals, proven(self.plan, proposals), strict=True):
-            shapes = [self.plan.specs[key].shape for key in proposal.keys]
-            if good and not (self.turned and any(map(is_square, shapes))):
-                text = next(t for t in self.missing if self.port(t) in change.explains)
-                group = self.unused[change.explains[self.port(text)]]
-                shown, count = tuple(group.shown), len(proposal.leaves)
-                yield Hint(shown, len(group.names) > 1, None, change.rules, proposal.first, count), change
+    def hint(self, rule: str, members: Sequence[Pair]) -> Hint:
+        """What is said of pairs that one rule is for."""
+        keys, leaves = members[0].keys, [leaf for pair in members for leaf in pair.leaves]
+        first = any(key in self.sent for pair in members for key in pair.keys)
+        shape = None if self.same(members[0]) else self.unused[keys[0]].shape
+        return Hint(_shown(keys), len(keys) > 1, shape, (rule,), first, len(leaves) if len(members) > 1 else 1)
 
-    # Pairs
+    def open_hint(self, pair: Pair) -> Hint:
+        """What is said of a pair that is a guess."""
+        shape = None if self.same(pair) else self.unused[pair.keys[0]].shape
+        others = [name for name in pair.others if pair.near and name not in _shown(pair.keys)]
+        return Hint((*_shown(pair.keys), *others), len(pair.keys) > 1 or bool(others), shape)
 
-    def leaf(self, group: NameGroup) -> Iterator[AlikeNames]:
-        """A family of missing leaves of one shape."""
-        yield from _unit(group, self.template.leaves, self.leaves)
+    def same(self, pair: Pair) -> bool:
+        """Whether the keys have the shape of the leaf, or of its layers."""
+        leaf, key = self.missing[pair.leaves[0]].shape, self.unused[pair.keys[0]].shape
+        return leaf[len(leaf) - len(key) :] == key
 
-    def key(self, group: NameGroup) -> Iterator[AlikeNames]:
-        """A family of unused keys of one shape."""
-        yield from _unit(group, self.plan.specs, self.keys)
+    def misspelt(self, pair: Pair) -> bool:
+        """Whether the name of a guess is nearly the leaf's."""
+        return _ratio(template(pair.keys[0])[0], template(pair.leaves[0])[0]) >= _CLOSE
 
-    def places(self) -> Iterator[AlikeNames]:
-        """Stacked leaves of which some places are missing, called as the keys would be."""
-        found: dict[str, list[Missing]] = {}
+    def places(self, free: Sequence[str]) -> dict[tuple[str, bool], Hint]:
+        """For stacks of which some places are missing: keys that are nearly called as those that are looked for."""
+        found: dict[tuple[str, bool], Hint] = {}
         for problem in self.plan.problems.missing:
-            if problem.place:
-                found.setdefault(problem.name, []).append(problem)
-        for name, members in found.items():
-            places, key = [_numbers(problem.place) for problem in members], members[0].key
-            spec = self.plan.leaves.get(name)
-            if spec is not None and key is not None and None not in places:
-                text = template(name)[0]
-                called = template(key)[0]
-                numbers = tuple(p for p in places if p is not None)
-                yield AlikeNames(text, {(): name}, spec.shape, self.keys.likeness(called), numbers, called)
-
-    def proven(self, sure: Sequence[SurePair]) -> list[tuple[str, ...]]:
-        """The rules of each pair: without axes where its layer's layout or its shape allows it, else with them."""
-        rules: list[tuple[str, ...]] = [()] * len(sure)
-        for axes in (False, True):
-            tried = [n for n, p in enumerate(sure) if not rules[n] and _can(p, axes) and not self.turnable(p)]
-            proposals = [self.proposal(sure[n], axes) for n in tried]
-            for n, proposal, good in zip(tried, proposals, proven(self.plan, proposals), strict=True):
-                rules[n] = proposal.rules if good else ()
-        return rules
+            spec, key = self.plan.leaves.get(problem.name), problem.key
+            if not problem.place or spec is None or key is None:
+                continue
+            shapes = [spec.shape[depth:] for depth in range(len(spec.shape) + 1)]
+            near = [(_ratio(key, other), other) for other in free if self.unused[other].shape in shapes]
+            near = [each for each in near if each[0] >= _CLOSE and template(each[1])[1] == template(key)[1]]
+            if near:
+                name = template(problem.name)[0]
+                before = found.get((name, True))
+                shown = (*before.candidates, max(near)[1]) if before else (max(near)[1],)
+                found[name, True] = Hint(_shown(shown), len(shown) > 1)
+        return found
 
     @cached_property
     def turned(self) -> bool:
@@ -204,44 +187,18 @@ class _Search:
         rules = any(is_turning(rule) for rule in self.plan.request.rules)
         return rules or any(p.expected == p.got[::-1] != p.got for p in self.plan.problems.mismatched)
 
-    def turnable(self, pair: SurePair) -> bool:
-        """Whether shapes do not tell the order of the axes, and names are no sign that it is the same."""
-        shape = pair.key.shape
-        if len(shape) < 2 or len(set(shape)) == len(shape):
-            return False
-        ends = {unit.text.rpartition(".")[2].lower() for unit in (pair.leaf, pair.key)}
-        return len(ends) > 1 or self.turned or (is_square(shape) and self.turning)
-
-    def proposal(self, pair: SurePair, axes: bool) -> TrialRules:
-        """The rules of one pair, and what they should do."""
-        keys = frozenset(pair.key.names.values())
-        port = pair.leaf.text if axes else self.port(pair.leaf.text)
-        rules = _rules(pair, port, axes)
-        return TrialRules(rules, frozenset(pair.leaf.names.values()), keys, not self.sent.isdisjoint(keys))
-
-    def hint(self, pair: SurePair, rules: tuple[str, ...]) -> Hint:
-        """What is said of a pair."""
-        shape = None if pair.fit.how == "same" else pair.key.shape
-        keys = pair.key.names.values()
-        return Hint(_shown(keys), len(keys) > 1, shape, rules, not self.sent.isdisjoint(keys))
-
-
-def _unit(group: NameGroup, specs: Mapping[str, ArraySpec], numbered: Numbered) -> Iterator[AlikeNames]:
-    shapes = {specs[name].shape for name in group.names.values()}
-    if len(shapes) == 1:
-        yield AlikeNames(group.text, group.names, shapes.pop(), numbered.likeness(group.text))
+    def turnable(self, pair: Pair) -> bool:
+        """Whether names are no sign that the axes of a square matrix are in the same order."""
+        ends = {name.rpartition(".")[2].lower() for name in (pair.leaves[0], pair.keys[0])}
+        return len(ends) > 1 or self.turned
 
 
 def _shown(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name, _ in fold(names))
 
 
-def _open_hint(found: Open) -> Hint:
-    keys = [name for unit in found.keys for name in unit.names.values()]
-    rivals = [name for unit in found.leaves[1:] for name in _shown(unit.names.values())]
-    leaf, key = found.leaves[0], found.keys[0]
-    shape = None if leaf.shape[len(leaf.shape) - len(key.shape) :] == key.shape else key.shape
-    return Hint(_shown(keys), len(keys) > 1, shape, rivals=tuple(rivals))
+def _ratio(one: str, other: str) -> float:
+    return SequenceMatcher(None, one, other).ratio()
 
 
 def is_square(shape: Shape) -> bool:
@@ -256,34 +213,3 @@ def is_turning(rule: Rule) -> bool:
     own = [str(factor) for factor in rule.keys[0].factors()]
     to = [str(factor) for factor in rule.leaf.factors() if str(factor) in own]
     return to != [name for name in own if name in to]
-
-
-def _can(pair: SurePair, axes: bool) -> bool:
-    """Whether a rule with, or without, axes may be what the pair needs."""
-    return pair.fit.how != ("same" if axes else "rows")
-
-
-def _rules(pair: SurePair, leaf: str, axes: bool) -> tuple[str, ...]:
-    if not axes:
-        return (renaming(pair.key.text, leaf),)
-    names = "abcdefgh"[: len(pair.key.shape)]
-    own = [*names]
-    rest = ""
-    if pair.fit.how == "transposed":
-        to = own[::-1]
-    elif pair.fit.how == "rows":
-        rows = pair.leaf.shape[pair.fit.depth]
-        own[0], to = f"a[:{rows}]", [*names]
-        rest = f"{renaming(pair.key.text)} [a[{rows}:] {' '.join(names[1:])}] -> _"
-    else:
-        own = [name if n != 1 else "1" for name, n in zip(names, pair.key.shape, strict=True)]
-        left = iter([name for name in own if name != "1"])
-        to = [next(left) if n != 1 else "1" for n in pair.leaf.shape[pair.fit.depth :]]
-    rule = renaming(pair.key.text, leaf, own, to, pair.fit.depth)
-    return (rule, rest) if rest else (rule,)
-
-
-def _numbers(place: str) -> tuple[int, ...] | None:
-    """The numbers of `[0, 3]`; `None` for a place that is no single one."""
-    parts = place[1:-1].split(", ")
-    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from bridge._text import fold, plain, plain_pieces, printable, quote, template
@@ -37,22 +37,7 @@ def grouped(names: Iterable[str]) -> list[NameGroup]:
 
 def rule_for(group: NameGroup, name: str) -> str:
     """The rule that sends the keys of `group` to a leaf, or to a list of them: `h.{i}.w -> layers.w`."""
-    return renaming(group.text, template(name)[0])
-
-
-def renaming(key: str, leaf: str = "", own: Sequence[str] = (), to: Sequence[str] = (), depth: int = 0) -> str:
-    """The rule between two templates, `own` and `to` their axes; without a leaf the key's side alone.
-
-    The last `depth` indices of the key are not in the leaf's name: they are axes of it.
-    """
-    side = str(_pattern(key))
-    if not leaf:
-        return side
-    if not own:
-        return f"{side} -> {_pattern(leaf)}"
-    count = key.split(".").count("{}")
-    dropped = _LETTERS[count - depth : count]
-    return f"{side} [{' '.join(own)}] -> {_pattern(leaf)} [{' '.join([*dropped, *to])}]"
+    return f"{_pattern(group.text)} -> {_pattern(template(name)[0])}"
 
 
 def _pattern(text: str) -> Side:

@@ -83,6 +83,19 @@ def briefly(texts: Sequence[str]) -> list[str]:
     return list(map(str, _with_choices(_without_own(_with_tails([Flat.of(text) for text in texts], ())))))
 
 
+def swept(texts: Sequence[str], others: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Flat rules by the rule with `**` that says each: what goes along below a name on both sides.
+
+    **Arguments:** as `compressed` has them.
+    """
+    flat = [Flat.of(text) for text in texts]
+    blocked = [_segments(name) for name in others]
+    found: dict[str, list[str]] = {}
+    for text, rule in zip(texts, flat, strict=True):
+        found.setdefault(str(_with_tail(rule, flat, blocked)), []).append(text)
+    return found
+
+
 def key_side(rule: str) -> str:
     """The name of a flat rule's key."""
     return ".".join(Flat.of(rule).key) or "''"
@@ -104,21 +117,22 @@ def _meet(one: Sequence[str], other: Sequence[str]) -> bool:
 
 def _with_tails(rules: Sequence[Flat], blocked: Sequence[tuple[str, ...]]) -> list[Flat]:
     """Rules that only rename, `**` for all that goes along below a name on both sides."""
-    found: dict[Flat, None] = {}
-    for rule in rules:
-        best = rule
-        for tail in range(1, _shared(rule) + 1 if rule.plain else 0):
-            key, leaf = rule.key[: len(rule.key) - tail], rule.leaf[: len(rule.leaf) - tail]
-            below = [each for each in rules if len(each.key) > len(key) and _meet(each.key, key)]
-            if not all(_goes_along(each, key, leaf, rule.options) for each in below) or any(
-                _meet(name, key) for name in blocked
-            ):
-                break
-            if _NUMBER.search(".".join(rule.key[len(key) :])) and len(below) == 1:
-                break
-            best = Flat((*key, "**"), "", (*leaf, "**"), "", rule.options)
-        found[best] = None
-    return list(found)
+    return list(dict.fromkeys(_with_tail(rule, rules, blocked) for rule in rules))
+
+
+def _with_tail(rule: Flat, rules: Sequence[Flat], blocked: Sequence[tuple[str, ...]]) -> Flat:
+    best = rule
+    for tail in range(1, _shared(rule) + 1 if rule.plain else 0):
+        key, leaf = rule.key[: len(rule.key) - tail], rule.leaf[: len(rule.leaf) - tail]
+        below = [each for each in rules if len(each.key) > len(key) and _meet(each.key, key)]
+        if not all(_goes_along(each, key, leaf, rule.options) for each in below):
+            break
+        if any(_meet(name, key) for name in blocked):
+            break
+        if _NUMBER.search(".".join(rule.key[len(key) :])) and len(below) == 1:
+            break
+        best = Flat((*key, "**"), "", (*leaf, "**"), "", rule.options)
+    return best
 
 
 def _shared(rule: Flat) -> int:

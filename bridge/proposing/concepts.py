@@ -122,6 +122,11 @@ def literal_parts(atom: Atom) -> frozenset[str]:
     return frozenset(part for part in parts - _NEUTRAL - _ATTRIBUTE.keys() if part and not part.isdigit())
 
 
+def telling_segments(atom: Atom) -> list[str]:
+    """The segments of a name, without wrappers and what else says next to nothing."""
+    return [segment for segment in atom.segments if snake(segment) not in _NEUTRAL]
+
+
 def _known(segment: str) -> bool:
     return bool(role_of(segment) or _context(segment)) or segment in _NEUTRAL or segment in _OUT or segment in _PLAIN
 
@@ -151,7 +156,7 @@ def _said(atom: Atom, beside: Mapping[tuple[str, ...], Collection[str]], ranks: 
             continue
         homes = [beside.get(atom.segments[:m], ()) if m >= 0 else () for m in (place - 1, place)]
         meaning = _meaning(segments, n, contexts, homes, said)
-        if weight == 1.0 and not meaning and not contexts[n]:
+        if weight == 1.0 and not meaning and not contexts[n] and segment not in _NEUTRAL:
             said.strange = {word for word in _words(segment) if word not in _WORD and len(word) > 1}
             said.strange |= set(_words(segment)) if DIGITS.search(segment) else set()
         for word in _words(segment):
@@ -277,6 +282,12 @@ def _plain_norm(segments: Sequence[str], n: int, contexts: Sequence[str], homes:
         return "normf" if not above or above in _NEUTRAL or contexts[n - 1] else "norm"
     near = {_context(each) for each in homes[1]} & _NORM_OF.keys()
     return _NORM_OF[near.pop()] if len(near) == 1 else "norm"
+
+
+def telling(said: Said) -> set[str]:
+    """What a name says beside being a layer's, and its rank among others."""
+    concepts = {concept for concept in said.weights if concept != "proj" and not concept.startswith("rank ")}
+    return concepts | {word for word in said.words if _WORD.get(word) != "proj"}
 
 
 def _words(segment: str) -> list[str]:

@@ -14,9 +14,10 @@ import numpy as np
 
 from bridge.proposing.assign import Assignment
 from bridge.proposing.atom import Atom
-from bridge.proposing.concepts import Said, snake
+from bridge.proposing.concepts import Said, snake, telling, telling_segments
 from bridge.proposing.score import Floats
 
+LITTLE = "the names have little in common"
 _NEAR = 1.0
 _APART = "the names do not tell these apart"
 _NUMBERED = re.compile(r"(norm|layernorm|ln|layer_norm)_?\d")
@@ -85,7 +86,7 @@ def _crowded(atoms: Sequence[Atom], said: Sequence[Said], more_than: int) -> set
 def _of_pair(made: Assignment, pairs: list[tuple[int, int]], i: int, j: int) -> Doubt | None:
     names, scores = made.names.names, made.scores
     if _says_little(made, i, j):
-        return Doubt("the names have little in common", _others(made, i, j))
+        return Doubt(LITTLE, _others(made, i, j))
     near = [
         other
         for other, leaf in pairs
@@ -116,7 +117,7 @@ def _gained(scores: Floats, i: int, j: int, other: int, leaf: int) -> float:
 def _says_little(made: Assignment, i: int, j: int) -> bool:
     """Whether names share no role and hardly a word, or what a name ends with is a word that the other lacks."""
     scores, (keys, leaves) = made.names, made.names.said
-    if scores.keys[i].segments == scores.leaves[j].segments:
+    if telling_segments(scores.keys[i]) == telling_segments(scores.leaves[j]):
         return False
     if not keys[i].strange <= leaves[j].words.keys() or not leaves[j].strange <= keys[i].words.keys():
         return True
@@ -130,6 +131,8 @@ def _says_little(made: Assignment, i: int, j: int) -> bool:
         return "norm" in roles and any(around) and not around[0] & around[1]
     if "" not in roles and "norm" not in roles:
         return True
+    if "" in roles and keys[i].role != leaves[j].role and not telling(keys[i]) & telling(leaves[j]):
+        return True  # a layer is a layer: `linear` alone is no more than that
     return max(scores.concepts[i, j], scores.words[i, j]) < 0.5
 
 

@@ -11,7 +11,7 @@ from bridge.mapping.arrays import ArraySpec, ArrayTable
 from bridge.mapping.template import Template
 from bridge.proposing.assign import Assignment
 from bridge.proposing.atom import Atom, Info
-from bridge.proposing.doubt import Doubt, doubts
+from bridge.proposing.doubt import LITTLE, Doubt, doubts
 from bridge.proposing.fits import Fit
 from bridge.proposing.fold import folded, key_infos
 from bridge.proposing.fused import with_joined
@@ -29,7 +29,8 @@ from bridge.proposing.spelling import Spelling, all_values
 class Pair(NamedTuple):
     """Keys and the leaves that they fill. `doubt` is empty where names, structure, counts and shapes settle it.
 
-    `others` are keys that fit as well, folded: `h.{0..11}.ln_2.weight`.
+    `others` are keys that fit as well, folded: `h.{0..11}.ln_2.weight`. `straight` says that nothing is a guess but the
+    order of the axes, and that the rule leaves them as they are; `near`, that the names have something in common.
     """
 
     rule: str
@@ -38,6 +39,8 @@ class Pair(NamedTuple):
     doubt: str = ""
     others: tuple[str, ...] = ()
     score: float = 0.0
+    straight: bool = False
+    near: bool = True
 
 
 class Proposal(NamedTuple):
@@ -108,13 +111,16 @@ def _pairs(made: Assignment, table: ArrayTable, leaves: ArrayTable) -> list[_Cho
     for n, ((i, j), way) in enumerate(zip(chosen, ways, strict=True)):
         key, leaf, doubt = keys[i], targets[j], why.get(i) or Doubt("")
         numbers = "other weights have other numbers of these for each other" if n in odd else ""
+        others = [*filter(None, (doubt.why, numbers, key.why, _fused(key, leaf, way.fit)))]
         pair = Pair(
             str(Spelling(key, leaf, way.fit, values)),
             tuple(key.names(table)),
             tuple(leaf.names(leaves)),
-            "; ".join(filter(None, (doubt.why, numbers, key.why, way.why, _fused(key, leaf, way.fit)))),
+            "; ".join([*others, way.why] if way.why else others),
             tuple(keys[n].shown for n in doubt.others),
             float(made.scores[i, j]),
+            way.fit.plain and not others,
+            doubt.why != LITTLE,
         )
         found.append(_Chosen(pair, matched[n]))
     return found

@@ -121,7 +121,8 @@ CONTEXTS = {
 NEUTRAL = (
     "model transformer module _orig_mod orig_mod backbone base_model layers layer h blocks block net network bert "
     "roberta gpt_neox core trunk stages stage features params param state_dict body stack block_list layer_list "
-    "transformer_blocks hidden_layers encoder_layers decoder_layers"
+    "transformer_blocks hidden_layers encoder_layers decoder_layers default wrapped checkpoint_wrapped_module "
+    "fsdp_wrapped_module flat_param"
 )
 """What says next to nothing."""
 

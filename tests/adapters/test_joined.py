@@ -193,11 +193,9 @@ def test_an_embedding_that_is_the_head_too(tmp_path: Path) -> None:
 
 def test_what_is_no_sum_has_no_part_of_it() -> None:
     plan = bridge.plan(BASE, adapters=[(SAVED, 0.5)])
-    assert set(conflicts(plan)) == {
-        "the adapter replaces it, and a weight cannot scale that: give the adapter without a weight"
-    }
+    assert set(conflicts(plan)) == {"the adapter replaces it, so a weight cannot apply: give the adapter without one"}
     again = bridge.plan(BASE, adapters=[PLAIN, SAVED, SAVED])
-    assert set(conflicts(again)) == {"another adapter changes it too, and the two changes cannot be added"}
+    assert set(conflicts(again)) == {"another adapter changes it too, and they cannot be added"}
 
 
 def test_a_vocabulary_that_has_grown(tmp_path: Path) -> None:

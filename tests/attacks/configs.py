@@ -61,6 +61,7 @@ del CLIP_TEXT["projection_size"]
 WINDOW = {"sliding_window": 8}
 EXPERTS = {"num_experts_per_tok": 2}
 QWEN = WINDOW | {"use_sliding_window": True, "max_window_layers": 1}
+CONVNEXT: dict[str, Any] = {"num_stages": 2, "hidden_sizes": [8, 16], "depths": [1, 2], "patch_size": 4}
 DINOV2: dict[str, Any] = {
     "hidden_size": 24,
     "num_hidden_layers": 3,
@@ -136,6 +137,15 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "siglip_vision_model": SIGLIP_VISION,
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2 | {"num_register_tokens": 2},
+    "convnext": CONVNEXT,
+    "convnextv2": CONVNEXT,
+    "resnet": {
+        "embedding_size": 8,
+        "hidden_sizes": [8, 16],
+        "depths": [1, 2],
+        "layer_type": "basic",
+        "num_channels": 3,
+    },
     "gpt2": {
         "vocab_size": 31,
         "n_positions": 20,
@@ -172,7 +182,8 @@ def changed(fields: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    assert CONFIGS.keys() == ARCHITECTURES.keys(), ARCHITECTURES.keys() ^ CONFIGS.keys()
+    missing = ARCHITECTURES.keys() ^ CONFIGS.keys()
+    assert not missing, f"add the sizes of {sorted(missing)} to CONFIGS in tests/attacks/configs.py"
     for name, count in {"few": 2, "some": 2**16}.items():
         (folder / name).mkdir()
         save_file({"k": np.zeros(count, np.float32)}, folder / name / "model.safetensors")

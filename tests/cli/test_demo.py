@@ -36,6 +36,7 @@ def test_it_shows_plan_load_and_similarities(minilm: Path) -> None:
     assert re.search(r"^torch +not loaded: 'torch' in sys.modules is False$", out, re.M)
     assert all(sentence in out for sentence in SENTENCES)
     assert out.count("1.00") == len(SENTENCES)
+    assert out.splitlines()[-1] == f"yours    eqx-bridge embed {minilm} 'a cat' 'a kitten' 'the stock market'"
 
 
 def test_related_sentences_are_nearest(document: dict) -> None:

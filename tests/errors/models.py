@@ -40,10 +40,13 @@ FIELDS: dict[str, dict[str, Any]] = {
     "qwen2": DECODER,
     "mixtral": DECODER | {"num_local_experts": 4},
     "gemma3": DECODER | {"head_dim": 8, "sliding_window": 5},
+    "clip": {},
     "gpt2": {"vocab_size": 31, "n_positions": 20, "n_embd": 24, "n_layer": 2, "n_head": 3},
     "vit": {name: SMALL[name] for name in SMALL if "max" not in name and "vocab" not in name}
     | {"image_size": 8, "patch_size": 4},
 }
+FIELDS["dinov2"] = {name: FIELDS["vit"][name] for name in FIELDS["vit"] if name != "intermediate_size"}
+FIELDS["resnet"] = {"hidden_sizes": [4, 8], "depths": [1, 1]}
 REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "a count that is none": ("llama", {"vocab_size": 0}),
     "a number that is none": ("llama", {"rms_norm_eps": "1e-5"}),
@@ -68,7 +71,13 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "heads of ModernBERT": ("modernbert", {"num_attention_heads": 5}),
     "heads of Nomic BERT": ("nomic_bert", {"n_embd": 24, "n_head": 5}),
     "heads of ViT": ("vit", {"num_attention_heads": 5}),
+    "heads of DINOv2": ("dinov2", {"num_attention_heads": 5}),
+    "patches that are no square": ("dinov2", {"patch_size": [4, 2]}),
+    "an MLP without end": ("dinov2", {"mlp_ratio": 1e300}),
+    "a bottleneck too narrow": ("resnet", {"hidden_sizes": [4, 3]}),
     "a patch larger than the image": ("vit", {"patch_size": 9}),
+    "heads of CLIP": ("clip", {"text_config": {"num_attention_heads": 5}}),
+    "a patch larger than CLIP's image": ("clip", {"vision_config": {"patch_size": 300}}),
     "layers without order": (
         "gemma3",
         {"num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
@@ -242,6 +251,11 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @situation("models: ViT without a head")
 def _(patch: pytest.MonkeyPatch) -> None:
     abstract("vit", "ViT").logits(jnp.zeros((5, 24)))
+
+
+@situation("models: ResNet without a head")
+def _(patch: pytest.MonkeyPatch) -> None:
+    abstract("resnet", "ResNet").logits(jnp.zeros((8, 1, 1)))
 
 
 @situation("models: ViT and an image of another shape")

@@ -104,11 +104,6 @@ class TestDebertaV2(EncoderContract):
         assert same(bridge.models.from_pretrained(tmp_path), first.ours)
 
 
-def test_a_classifier_wants_its_pooler():
-    assert deberta_v2.Config.from_dict(V3, pooler=False, head="sequence_classification").pooler
-    assert not deberta_v2.Config.from_dict(V3, pooler=False, head="token_classification").pooler
-
-
 @pytest.mark.parametrize(("reach", "farthest"), [(256, 512), (4, 9), (7, 20), (2, 512), (64, 1024)])
 def test_far_distances_share_rows(reach: int, farthest: int):
     import torch

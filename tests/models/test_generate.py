@@ -56,6 +56,9 @@ def test_it_is_what_computing_everything_anew_gives(model: Llama):
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, greedy(model, PROMPT, 20))
     assert len(set(np.asarray(found[8:]).tolist())) > 3
+    one = bridge.models.generate(model, PROMPT, 1)  # a program without a loop
+    np.testing.assert_array_equal(one, found[:9])
+    assert one.dtype == jnp.int32
 
 
 @pytest.mark.parametrize("seq", [1, 16, 40])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
 
+import bridge
 from bridge.models import gpt2, mixtral, modernbert, qwen3_moe, roberta, vit
+from bridge.models._pretrained import ARCHITECTURES
+from tests.attacks.configs import CONFIGS
 
 TEXT: dict[str, Any] = {
     "attention_probs_dropout_prob": 0.1,
@@ -219,3 +223,77 @@ def test_a_config_of_the_hub_is_understood(repo: str):
     for name, value in asked.items():
         found = getattr(config, name)
         assert found == ((value, value) if isinstance(found, tuple) else value), name
+
+
+TEXTS = ("albert", "bert", "deberta", "deberta-v2", "distilbert", "electra", "esm", "mpnet", "roberta", "xlm-roberta")
+CHANGES_NOTHING: dict[str, Any] = {
+    "_name_or_path": "somebody/something",
+    "_num_labels": 3,
+    "add_cross_attention": False,
+    "architectures": None,
+    "bos_token_id": 0,
+    "do_sample": False,  # files of the first releases hold fields of all that there was, as these
+    "dtype": "float16",
+    "eos_token_ids": 0,
+    "finetuning_task": "mnli",
+    "gradient_checkpointing": False,
+    "is_decoder": False,
+    "length_penalty": 1,
+    "max_length": 20,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "output_past": True,
+    "position_embedding_type": "absolute",
+    "problem_type": "multi_label_classification",
+    "pruned_heads": {},
+    "repetition_penalty": 1.0,
+    "sbert_ce_default_activation_function": "torch.nn.modules.linear.Identity",
+    "sentence_transformers": {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0.1"},
+    "temperature": 1.0,
+    "top_k": 50,
+    "top_p": 1.0,
+    "torch_dtype": None,
+    "transformers.js_config": {"use_external_data_format": {"model.onnx": 1}},
+    "use_bfloat16": False,
+    "use_cache": True,
+}
+CHANGES_NUMBERS: dict[str, Any] = {
+    "add_cross_attention": True,
+    "is_decoder": True,
+    "is_encoder_decoder": True,
+    "position_embedding_type": "relative_key",
+    "pruned_heads": {"2": [0]},
+}
+
+
+def config_of(kind: str, **more: Any) -> Any:
+    module = import_module("bridge.models." + ARCHITECTURES[kind].partition(".")[0])
+    parts = {name: more.pop(name) for name in ("head", "pooler") if name in more}
+    return module.Config.from_dict(CONFIGS[kind] | more, **parts)
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_what_real_files_say_beside_the_model_changes_nothing(kind: str):
+    assert config_of(kind, **CHANGES_NOTHING) == config_of(kind)
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+@pytest.mark.parametrize("field", CHANGES_NUMBERS)
+def test_what_changes_the_numbers_is_refused(kind: str, field: str):
+    with pytest.raises(bridge.CheckpointError, match=f"field '{field}'"):
+        config_of(kind, **{field: CHANGES_NUMBERS[field]})
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_labels_are_those_that_have_names(kind: str):
+    names = {"0": "no", "2": "perhaps", "1": "yes"}  # JSON keeps no order, and 10 stands before 2
+    found = config_of(kind, head="token_classification", id2label=names, num_labels=2, label2id={"no": 0})
+    assert found.labels == ("no", "yes", "perhaps")
+    assert config_of(kind, head="token_classification", id2label=None, num_labels=1).labels == ("LABEL_0",)
+    assert config_of(kind, id2label={"3": "odd"}).labels == ()  # nobody asks
+
+
+@pytest.mark.parametrize("kind", ["albert", "bert", "deberta", "deberta-v2"])
+def test_what_classifies_by_a_pooler_misses_it(kind: str):
+    assert config_of(kind, head="sequence_classification", pooler=False).pooler
+    assert not config_of(kind, head="token_classification", pooler=False).pooler

@@ -69,7 +69,7 @@ ALLOWED = re.compile(
     rf"if (?:it is|they are) not needed: allow_unexpected=\[({QUOTED})\]|if the model computes (?:it|them): allow_unexpected=\[({QUOTED})\]"
 )
 TOLD = re.compile(
-    r"did you mean '.*'(?: …)? \(unused, .*\)\?|(?:it|they) may as well be for .*: say by rules which is whose"
+    r"did you mean '.*'(?: …)? \(unused, .*\)\?"
     r"|sent to '.*' by the rule '.*'|'.*' has no place for it: its shape is .*"
     # Conditions that are not so here: every leaf has its key.
     r"|(?:if (?:it is|they are) new|to keep other values there): allow_missing=\[.*\]"

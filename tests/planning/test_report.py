@@ -71,12 +71,12 @@ def test_a_leaf_that_nothing_fills_and_the_rule_that_would():
         2 problems between 'my-model/' (4 keys) and Llama (1 leaf)
           missing     layers.attn.q.weight   no key 'layers.attn.q.weight'   float32[4, 8, 8]
                       did you mean 'model.layers.{0..3}.self_attn.q_proj.weight' (unused, same shapes)?
-                      if so, the rule is "model.layers.{i}.self_attn.q_proj.weight -> layers.attn.q.weight"
+                      if so, the rule is "model.layers.{l}.self_attn.q_proj.weight -> layers.attn.q.weight"
           unexpected  model.layers.{0..3}.self_attn.q_proj.weight   (4 keys)   float32[8, 8]
                       if they are not needed: allow_unexpected=["**.q_proj.weight"]
         """,
     )
-    rule = "model.layers.{i}.self_attn.q_proj.weight -> layers.attn.q.weight"
+    rule = "model.layers.{l}.self_attn.q_proj.weight -> layers.attn.q.weight"
     assert plan(keys, {"layers.attn.q.weight": (4, 8, 8)}, [rule]).ok
 
 
@@ -89,12 +89,12 @@ def test_a_list_that_nothing_fills_and_the_rule_that_would():
         2 problems between 'my-model/' (4 keys) and Llama (4 leaves)
           missing     layers.{0..3}.query.weight   no key 'layers.{0..3}.query.weight'   float32[8, 8]
                       did you mean 'encoder.layer.{0..3}.query.weight' (unused, same shapes)?
-                      if so, the rule is "encoder.layer.{i}.query.weight -> layers.{i}.query.weight"
+                      if so, the rule is "encoder.layer.{l}.query.weight -> layers.{l}.query.weight"
           unexpected  encoder.layer.{0..3}.query.weight   (4 keys)   float32[8, 8]
                       if they are not needed: allow_unexpected=["**.query.weight"]
         """,
     )
-    assert plan(keys, leaves, ["encoder.layer.{i}.query.weight -> layers.{i}.query.weight"]).ok
+    assert plan(keys, leaves, ["encoder.layer.{l}.query.weight -> layers.{l}.query.weight"]).ok
 
 
 def test_did_you_mean_looks_only_at_unused_keys_of_the_right_shape():

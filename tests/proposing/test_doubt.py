@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from tests.planning.test_advice import case
 from tests.proposing.trees import certain, check, guessed, layers, of_shapes
 
 LAYER = {"intermediate.dense.bias": (16,), "attention.self.query.bias": (4,), "crossattention.self.query.bias": (4,)}
@@ -29,3 +32,14 @@ def test_tables_do_not_tell_which_way_round_a_head_is() -> None:
     keys = {"embed.weight": (9, 8), "positions.weight": (6, 8), "up_proj.weight": (12, 8), "head.weight": (8, 8)}
     leaves = {"embed.weight": (9, 8), "positions.weight": (6, 8), "up.weight": (8, 12), "head.weight": (8, 8)}
     assert certain(of_shapes(keys, leaves))["head.weight [o i]"] == "head.weight [i o]"
+
+
+@pytest.mark.parametrize(("own", "to"), [("timm", "haiku"), ("haiku", "timm"), ("flax", "bert"), ("torch", "gpt2")])
+@pytest.mark.parametrize("square", [False, True])
+def test_that_something_is_a_layer_says_little(own: str, to: str, square: bool) -> None:
+    made = case(own, to, 0, 0, square=square)
+    proposal = of_shapes({k: t.shape for k, t in made.tensors.items()}, {n: s.shape for n, s in made.like.items()})
+    sure = [pair for pair in proposal.pairs if not pair.doubt]
+    assert len(sure) > 9
+    for pair in sure:
+        assert {key for leaf in pair.leaves for key in made.truth[leaf]} == {*pair.keys}, pair.rule
