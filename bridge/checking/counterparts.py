@@ -137,8 +137,8 @@ def _depth_beside(name: str, known: Mapping[str, int]) -> int | None:
     """How deep a layer of the user's own lies in stacks: as deep as those in it, or beside it."""
     if not name:
         return 0
-    for name in (name, *(name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1)), ""):
-        beside = [depth for other, depth in known.items() if other.startswith(f"{name}." if name else "")]
+    for outer in (name, *(name.rsplit(".", n)[0] for n in range(1, name.count(".") + 1)), ""):
+        beside = [depth for other, depth in known.items() if other.startswith(f"{outer}." if outer else "")]
         if beside:
             return min(beside)
     return None
