@@ -35,7 +35,8 @@ def loaded(who: str, folder: Path) -> Any:
     if who != "bridge":
         import transformers
 
-        return getattr(transformers, who).from_pretrained(folder, dtype="auto").eval()
+        model = getattr(transformers, who).from_pretrained(folder, dtype="auto").eval()
+        return model.to(model.dtype)  # of DeBERTa v1 two biases come in float32, and its layers refuse that
     import jax
 
     import bridge

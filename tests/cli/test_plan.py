@@ -82,11 +82,11 @@ def test_an_attribute_of_an_attribute_is_found(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("spelling", "said"),
     [
-        ("my_model", "is no 'pkg.module:make'"),
-        ("my_model:", "is no 'pkg.module:make'"),
-        (":make", "is no 'pkg.module:make'"),
-        ("my model:make", "is no 'pkg.module:make'"),
-        ("\x1b[2J:make", r"'\x1b[2J:make' is no 'pkg.module:make'"),
+        ("my_model", "is not 'pkg.module:make'"),
+        ("my_model:", "is not 'pkg.module:make'"),
+        (":make", "is not 'pkg.module:make'"),
+        ("my model:make", "is not 'pkg.module:make'"),
+        ("\x1b[2J:make", r"'\x1b[2J:make' is not 'pkg.module:make'"),
         ("absent_module:make", "there is no module 'absent_module' here"),
         ("my_model.sub:make", "'my_model.sub'"),
         ("my_model:absent", "'my_model' has no 'absent'"),

@@ -154,9 +154,8 @@ def test_weights_of_another_architecture_are_told_with_the_field(changed: Callab
     with pytest.raises(bridge.PlanError) as caught:
         bridge.models.from_pretrained(folder)
     text = str(caught.value)
-    assert text.startswith(
-        f"'{folder}/config.json': by its field 'model_type' the model is a Bert, and none of the 21 "
-    )
+    assert text.startswith(f"'{folder}/config.json': its field 'model_type' says ")
+    assert "none of the 21 keys" in text
     assert len(caught.value.unexpected) == 21
     assert caught.value.missing
 
@@ -192,7 +191,7 @@ def test_weights_of_8_bits_without_scales_are_refused_by_name(changed: Callable[
 def test_ties_that_differ_name_both_keys_and_the_field(changed: Callable[..., Path]):
     folder = changed(tie_word_embeddings=True)
     text = message(bridge.CheckpointError, folder)
-    assert text.startswith(f"'{folder}/config.json': by its field 'tie_word_embeddings' ")
+    assert text.startswith(f"'{folder}/config.json': its field 'tie_word_embeddings' ")
     assert "'lm_head.weight' and 'model.embed_tokens.weight' differ" in text
     assert bridge.models.from_pretrained(changed(tie_word_embeddings=False)).head is not None  # as it advises
 

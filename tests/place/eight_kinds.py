@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import save_file
 
 import bridge
-from bridge.place import held
+from bridge.place import local
 from tests.place.eight_devices import check, mesh
 from tests.place.eight_partly import partly
 from tests.place.eight_shardings import memories, refused, traced
@@ -150,7 +150,7 @@ def saved(folder: Path) -> None:
     for shape, specs in MESHES.items():
         model = bridge.load(path, like, RULES, sharding=(mesh(*shape), patterns(specs)))
         assert save(model) == alone
-    held._on_host = lambda array: False
+    local._on_host = lambda array: False
     assert save(model) == alone
     assert save(bridge.load(path, like, RULES)) == alone
 

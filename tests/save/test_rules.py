@@ -105,7 +105,9 @@ def test_a_stacked_layer_needs_a_rule_that_names_its_index(tmp_path: Path, name:
     model = {"blocks": stacked(LAYERS[name])}
     with pytest.raises(bridge.PlanError) as caught:
         bridge.save(model, tmp_path / "wrong", "** -> **")
-    assert "is a stack of 3 layers, and the rule '** -> **' does not say where their index stands" in str(caught.value)
+    assert "is a stack of 3 layers, and the rule '** -> **' does not say where their index goes in the keys" in str(
+        caught.value
+    )
     assert "'blocks.{l}.** -> blocks.{l}.**'" in str(caught.value)
     assert not (tmp_path / "wrong").exists()
     bridge.save(model, tmp_path / "right", ["blocks.{l}.** -> blocks.{l}.**", "** -> **"])
