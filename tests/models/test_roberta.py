@@ -72,3 +72,14 @@ def test_a_bert_is_not_taken_for_a_roberta():
     assert caught.value.statement == (
         '\'config.json\': field \'model_type\' is "bert", and this model takes "roberta" or "xlm-roberta"'
     )
+
+
+class TestXLMRoberta(EncoderContract):
+    """Under its own name."""
+
+    model_type = "xlm-roberta"
+    kind = "XLMRobertaModel"
+    prefix = "roberta"
+    heads = ("ForMaskedLM", "ForSequenceClassification")
+    variants = {"plain": ODD | {"num_hidden_layers": 2}}
+    refused = {"hidden_act": "swish", "pad_token_id": 19}
