@@ -105,6 +105,8 @@ class _Search:
         """What is certain, then what is open, then places of stacks."""
         pairs = propose(self.unused, self.template._replace(leaves=self.missing)).pairs
         sure = [pair for pair in pairs if not pair.doubt or (pair.straight and not self.turnable(pair))]
+        elsewhere = {pair.rule for pair in sure if self.sounds_like_another(pair)}
+        sure = [pair for pair in sure if pair.rule not in elsewhere]
         found: dict[tuple[str, bool], Hint] = {}
         offered: set[str] = set()
         for rule, members in self.offers(sure):
@@ -113,7 +115,7 @@ class _Search:
             found[next(iter(texts)), False] = self.hint(rule, members)
             offered.update(pair.rule for pair in members)
         for pair in pairs:
-            if pair.rule not in offered and (pair.near or self.misspelt(pair)):
+            if pair.rule not in offered and (pair.rule in elsewhere or pair.near or self.misspelt(pair)):
                 texts = dict.fromkeys(template(leaf)[0] for leaf in pair.leaves)
                 found |= dict.fromkeys(((text, False) for text in texts), _ELSEWHERE)
                 found[next(iter(texts)), False] = self.open_hint(pair)
@@ -164,6 +166,14 @@ class _Search:
         """Whether the name of a guess is nearly the leaf's."""
         return _ratio(template(pair.keys[0])[0], template(pair.leaves[0])[0]) >= _CLOSE
 
+    def sounds_like_another(self, pair: Pair) -> bool:
+        """Whether a key is called as another missing leaf of the shape, and not as its own: `embed_out` for `head`."""
+        words, own = _words(pair.keys[0]), _words(pair.leaves[0])
+        if own & words:
+            return False
+        shape = self.missing[pair.leaves[0]].shape
+        return any(_words(name) and _words(name) <= words for name, leaf in self.missing.items() if leaf.shape == shape)
+
     def places(self, free: Sequence[str]) -> dict[tuple[str, bool], Hint]:
         """For stacks of which some places are missing: keys that are nearly called as those that are looked for."""
         found: dict[tuple[str, bool], Hint] = {}
@@ -195,6 +205,11 @@ class _Search:
 
 def _shown(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name, _ in fold(names))
+
+
+def _words(name: str) -> set[str]:
+    """The words that a tensor's module is called by."""
+    return set(name.rpartition(".")[0].rpartition(".")[2].lower().split("_")) - {""}
 
 
 def _ratio(one: str, other: str) -> float:

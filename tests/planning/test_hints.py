@@ -25,7 +25,8 @@ def pasted(keys: Shapes, leaves: Shapes) -> list[str]:
 def test_one_key_for_one_leaf():
     keys = {"embed_in.weight": (50, 8), "embed_out.weight": (50, 8)}
     leaves = {"embed.weight": (50, 8), "head.weight": (50, 8)}
-    assert pasted(keys, leaves) == ["embed_in.weight -> embed.weight", "embed_out.weight -> head.weight"]
+    assert pasted(keys, leaves) == ["embed_in.weight -> embed.weight"]  # 'embed_out' is called as 'embed' is
+    assert "did you mean 'embed_out.weight' (unused, same shape)?" in said(keys, leaves)
     keys = {"net.norm_a.weight": (8,), "net.norm_b.weight": (8,)}
     leaves = {"net.first.scale": (8,), "net.second.scale": (8,)}
     assert pasted(keys, leaves) == []
