@@ -73,6 +73,15 @@ class Config(dual.DualConfig):
     text = TextConfig
     vision = VisionConfig
 
+    @classmethod
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes: vectors of texts as wide as those of images."""
+        found = super().read(fields)
+        width, wanted = found["text_config"].projection_size, found["vision_config"].hidden_size
+        if width != wanted:
+            fields.refuse("text_config.projection_size", width, f"{wanted}, the width of images' vectors")
+        return found
+
 
 class LastToken(Linear):
     """A linear layer of the last token's state: `(seq, d)` to `(out_features,)`."""

@@ -54,7 +54,7 @@ SIGLIP_VISION: dict[str, Any] = {
     "layer_norm_eps": 1e-5,
 }
 SIGLIP_TEXT = {name: value for name, value in ENCODER.items() if name not in ("type_vocab_size", "pad_token_id")}
-SIGLIP_TEXT |= {"projection_size": 8}
+SIGLIP_TEXT |= {"projection_size": 24}
 CLIP_VISION = SIGLIP_VISION | {"projection_dim": 8}
 CLIP_TEXT = SIGLIP_TEXT | {"eos_token_id": 30, "projection_dim": 8}
 del CLIP_TEXT["projection_size"]

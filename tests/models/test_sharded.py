@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bridge
 from bridge.models import llama
+from tests.models.four_devices import KINDS
 from tests.models.random_model import random_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,11 +44,21 @@ print("ok")
 """
 
 
+def four_devices(command: list[str], folder: Path) -> str:
+    """What a Python that has four devices prints."""
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", *command]
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_heads_and_widths_over_four_devices(tmp_path: Path):
     config = llama.Config.from_dict(FIELDS)
     bridge.save(random_model(llama.Llama, config), tmp_path / "repo", llama.rules(config))
     (tmp_path / "repo" / "config.json").write_text(json.dumps(FIELDS))
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", PROGRAM]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=240)
-    assert done.stdout.strip() == "ok", done.stderr
+    assert four_devices(["-c", PROGRAM], tmp_path).strip() == "ok"
+
+
+def test_every_encoder_over_four_devices(tmp_path: Path):
+    assert four_devices(["-m", "tests.models.four_devices", str(tmp_path)], tmp_path).split() == list(KINDS)

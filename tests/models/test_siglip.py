@@ -28,6 +28,7 @@ class TestSigLIP(DualContract):
         "vision_config.patch_size": 12,
         "vision_config.num_attention_heads": 5,
         "text_config.mystery_factor": 2.0,
+        "text_config.projection_size": 15,
         "vision_config.vision_use_head": 1,
     }
     alone = {"SiglipTextModel": TEXT, "SiglipVisionModel": VISION}
