@@ -37,6 +37,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "mixtral": DECODER | {"num_local_experts": 4},
     "gemma3": DECODER | {"head_dim": 8, "sliding_window": 5},
     "clip": {},
+    "siglip": {},
     "gpt2": {"vocab_size": 31, "n_positions": 20, "n_embd": 24, "n_layer": 2, "n_head": 3},
     "vit": {name: SMALL[name] for name in SMALL if "max" not in name and "vocab" not in name}
     | {"image_size": 8, "patch_size": 4},
@@ -74,6 +75,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
     "a patch larger than the image": ("vit", {"patch_size": 9}),
     "heads of CLIP": ("clip", {"text_config": {"num_attention_heads": 5}}),
     "a patch larger than CLIP's image": ("clip", {"vision_config": {"patch_size": 300}}),
+    "texts whose vectors are not as wide as SigLIP's images": ("siglip", {"text_config": {"projection_size": 8}}),
     "layers without order": (
         "gemma3",
         {"num_hidden_layers": 3, "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]},
