@@ -35,7 +35,9 @@ def test_it_shows_plan_load_and_similarities(minilm: Path) -> None:
     assert re.search(r"^memory +\d+\.\d [MG]B at the peak", out, re.M)
     assert re.search(r"^torch +not loaded: 'torch' in sys.modules is False$", out, re.M)
     assert all(sentence in out for sentence in SENTENCES)
-    assert out.count("1.00") == len(SENTENCES)
+    rows = {line[4:].split("  ")[0]: re.findall(r"-?\d\.\d\d", line) for line in out.splitlines() if line[:1].isdigit()}
+    assert list(rows) == list(SENTENCES)
+    assert [row[i] for i, row in enumerate(rows.values())] == ["1.00"] * len(SENTENCES)
     assert out.splitlines()[-1] == f"yours    eqx-bridge embed {minilm} 'a cat' 'a kitten' 'the stock market'"
 
 

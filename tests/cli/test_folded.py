@@ -78,6 +78,6 @@ def test_every_name_is_under_one_label_that_says_it(items: dict[str, int]) -> No
 
 def test_many_names_and_deep_ones_take_no_time() -> None:
     names = [f"h.{n % 5000}.{n // 5000}.w" for n in range(50_000)] + [".".join("a" * 5000)]
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(list(folded((name, hash(name) % 7) for name in names))) > 100
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10

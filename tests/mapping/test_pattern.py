@@ -75,9 +75,9 @@ def test_match(pattern: str, name: str, texts: tuple[str, ...] | None):
     ],
 )
 def test_no_pattern_takes_long(pattern: str, name: str):
-    start = time.perf_counter()
+    start = time.process_time()
     assert name not in NamePatterns.of(pattern)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 5
 
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "ab", ""]), max_size=6).map(".".join)

@@ -173,10 +173,10 @@ MANY = {f"h.{l}.moe.{e}.w": (4, 4) for l in range(1000) for e in range(100)}
     ids=["one stack, one rule", "one stack, axes", "one stack, inferred", "a leaf for each key, inferred"],
 )
 def test_a_hundred_thousand_keys(leaves: Shapes, rules: list[str]):
-    start = time.perf_counter()
+    start = time.process_time()
     made = plan(MANY, leaves, rules)
     assert made.ok
-    assert time.perf_counter() - start < 15  # about a second; what is quadratic takes minutes
+    assert time.process_time() - start < 15  # about a second; what is quadratic takes minutes
     assert len(made.rules) == 1
 
 

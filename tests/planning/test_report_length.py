@@ -53,10 +53,10 @@ def test_a_hundred_thousand_problems(kind: str):
     else:
         keys, leaves = {f"h.{n}.w": (3, 3) for n in many}, {"w": (100_000, 2, 3)}
         rules = ["h.{l}.w [v[:2] m] -> w [l v m]"]
-    start = time.perf_counter()
+    start = time.process_time()
     made = plan(keys, leaves, rules)
     text = str(made).partition("\n\n")[2]
-    assert time.perf_counter() - start < 30  # a few seconds; what is quadratic takes minutes
+    assert time.process_time() - start < 30  # a few seconds; what is quadratic takes minutes
     assert not made.ok
     assert len(text.splitlines()) < 170
     assert len(text) < 40_000

@@ -157,9 +157,9 @@ def test_a_hundred_thousand_keys_take_well_under_a_second():
     names, kinds, forms = deepseek()
     assert len(names) > 89_000
     config = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
-    start = time.perf_counter()
+    start = time.process_time()
     found = find(names, np.array(kinds), forms, config)
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     assert took < 3  # 0.2 s on a quiet core; this catches a search that is quadratic
     assert len(found.tensors) == 61 * 5 + 3 * (58 * 256 + 3)
     assert len({id(tensor.form) for tensor in found.tensors.values()}) == 7
