@@ -60,7 +60,7 @@ def test_that_test_can_fail(tmp_path: Path) -> None:
 
 
 OPENING: list[Callable[..., Any]] = [
-    *(bridge.plan, bridge.load, bridge.convert, bridge.models.from_pretrained),
+    *(bridge.plan, bridge.load, bridge.convert, bridge.suggest, bridge.models.from_pretrained),
     *get_overloads(bridge.load),
     *get_overloads(bridge.models.from_pretrained),
 ]
@@ -84,6 +84,9 @@ def test_the_keywords_of_open_keep_their_order_on_the_way() -> None:
     """They are handed on by position."""
     options = list(inspect.signature(bridge.open).parameters)[1:]
     assert open_keywords(*options) == {name: name for name in options}  # type: ignore[arg-type]
+    for function in (bridge.plan, bridge.load, bridge.convert, bridge.suggest):
+        handed = re.findall(r"\bopen_keywords\((.*?)\)", inspect.getsource(function), re.DOTALL)
+        assert [re.findall(r"\w+", names) for names in handed] == [options], function.__name__
 
 
 def test_aliases_can_be_used_where_a_program_runs() -> None:
