@@ -6,13 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
 import bridge
+from bridge.models._compiled import compiled
 
 _SHORTEST = 16  # tokens that the shortest prompt is padded to
 
@@ -135,7 +135,7 @@ class _State(NamedTuple):
     memory: Any
 
 
-@eqx.filter_jit
+@compiled
 def _generate(
     model: Any, tokens: jax.Array, prompt: jax.Array, new: int, sampling: Sampling, stops: jax.Array
 ) -> jax.Array:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +19,7 @@ import numpy as np
 import bridge
 from bridge.models import from_pretrained
 from bridge.models._beside import OPENING, optional_json, tokenizer_of
+from bridge.models._compiled import compiled
 from bridge.models._pretrained import architecture
 from bridge.models.encoder import TextEncoder
 from bridge.models.images import ImageProcessor
@@ -162,13 +162,13 @@ def _named(labels: tuple[str, ...], scores: np.ndarray) -> dict[str, Any]:
     return {"label": labels[best], "score": float(scores[best]), "scores": named}
 
 
-@eqx.filter_jit
+@compiled
 def _image_scores(model: Any, pixels: jax.Array, independent: bool) -> jax.Array:
     """Probabilities, `(labels,)`."""
     return _probabilities(model.logits(model(pixels)), independent)
 
 
-@eqx.filter_jit
+@compiled
 def _scores(model: Any, tokens: jax.Array, mask: jax.Array, types: jax.Array, independent: bool) -> jax.Array:
     """Probabilities: `(labels,)`, or `(seq, labels)`."""
     return _probabilities(model.logits(model(tokens, mask, types), mask), independent)

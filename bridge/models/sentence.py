@@ -21,6 +21,7 @@ import numpy as np
 import bridge
 from bridge.models import from_pretrained
 from bridge.models._beside import OPENING, optional_json, tokenizer_of
+from bridge.models._compiled import compiled
 from bridge.models.config import Fields
 from bridge.models.encoder import TextEncoder
 from bridge.models.pooling import Dense, Pooling, modules_of, normalized
@@ -148,7 +149,7 @@ class SentenceEncoder:
         return jnp.asarray(tokens), jnp.asarray(mask)
 
 
-@eqx.filter_jit
+@compiled
 def _embed(recipe: _Recipe, tokens: jax.Array, mask: jax.Array) -> jax.Array:
     """Shapes `(texts, seq)` to `(texts, d)`."""
     return jax.vmap(recipe)(tokens, mask)

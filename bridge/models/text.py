@@ -8,9 +8,9 @@ for piece in generator.stream("Where is Vienna?", 100):
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +19,7 @@ import bridge
 from bridge.models import from_pretrained
 from bridge.models._beside import OPENING, optional_json, tokenizer_of
 from bridge.models._chat import rendered, template_of
+from bridge.models._compiled import compiled
 from bridge.models._generate import Sampling, padded
 
 __all__ = ["TextGenerator"]
@@ -135,11 +136,11 @@ def _stream(model: Any, tokens: Sequence[int], new: int, sampling: Sampling) -> 
             logits, memory = _step(model, token, jnp.asarray(seq + number, jnp.int32), memory)
 
 
-@eqx.filter_jit
+@compiled
 def _prefill(model: Any, tokens: jax.Array, length: jax.Array, size: int) -> tuple[jax.Array, Any]:
     return model.prefill(tokens, length, size)
 
 
-@eqx.filter_jit(donate="all-except-first")  # the memory is written in place
+@partial(compiled, donate="all-except-first")  # the memory is written in place
 def _step(model: Any, token: jax.Array, position: jax.Array, memory: Any) -> tuple[jax.Array, Any]:
     return model.step(token, position, memory)
