@@ -27,21 +27,21 @@ _SAFETENSORS = b"\0\0\0\0{"  # from byte 4 on: the length of the header has no m
 
 
 class Checkpoint:
-    """A dictionary of named tensors, in one file or many. Made by `bridge.open`; a context manager.
+    """A mapping from keys to tensors, stored in one file or several. Made by `bridge.open`; a context manager.
 
-    Opening reads headers only. Keys, specs and metadata outlive `close`, tensors do not.
+    Opening reads headers only. Keys, specs and metadata can be used after `close`, tensors cannot.
 
-    - `specs`: key to `TensorSpec` (dtype, shape, nbytes, file).
-    - `metadata`: the `__metadata__` of all files together; where two files disagree on a name, the first one's word.
-        Of a file of torch.save: the numbers and texts beside its tensors.
-    - `refused`: key to why it cannot be read, for tensors such as sparse ones that only PyTorch understands. They are
-        among the keys, and an error where they are used; their dtype is `void`.
-    - `skipped`: name to what is no tensor in a file of torch.save, such as `"a number"`.
+    - `specs`: a mapping from keys to `TensorSpec` (dtype, shape, nbytes, file).
+    - `metadata`: the `__metadata__` of all files; if two files have the same entry, the first file's text. For a file
+        of `torch.save`: the numbers and texts beside its tensors.
+    - `refused`: a mapping from keys that cannot be read, such as sparse tensors, to the reason. The checkpoint lists
+        these keys with dtype `void`; to use one is an error.
+    - `skipped`: a mapping from names in a file of `torch.save` that are no tensors to what they are: `"a number"`.
     - `files`: the names of the files that hold the tensors, in order.
-    - `quantized`: the weights that are stored quantised, by the keys that are meant.
-    - `commit`: the Hub commit it comes from, else None.
+    - `quantized`: the weights that are stored quantised, by the keys of the whole weights.
+    - `commit`: the Hub commit that it comes from, or `None`.
     - `source`: what was opened, as text for messages.
-    - `index`: the index that chose the files, None without one; `index_name` is its file's name.
+    - `index`: the index that lists the files, or `None`; `index_name` is the name of its file.
 
     ```python
     with bridge.open("model.safetensors") as ckpt:
@@ -256,20 +256,22 @@ def open(
 
     **Arguments:**
 
-    - `source`: one file, a list of files, a directory, an fsspec URL, or, where no such path exists, a Hub repo id. An
-        open `Checkpoint` is handed back as it is. A file is safetensors or what torch.save writes (`.pth`, `.pt`,
-        `.bin`, `.ckpt`): its content says which, and nothing in it is run. In a directory the index decides; without
-        one `model.safetensors`, else the only `.safetensors` there; where there is none, the same of PyTorch's files,
-        from `pytorch_model.bin` on.
-    - `subfolder`: a folder inside the directory or repo.
+    - `source`: a file, a list of files, a folder, an fsspec URL, or, if no such path exists, a Hub repo id. An open
+        `Checkpoint` is returned as it is. A file is safetensors or was written by `torch.save` (`.pth`, `.pt`, `.bin`,
+        `.ckpt`): its content decides which, and nothing in it is run. In a folder, the index lists the files. Without
+        an index, the file is `model.safetensors` or the only `.safetensors` file. A folder without safetensors files
+        is searched for PyTorch's files in the same way, `pytorch_model.bin` first.
+    - `subfolder`: a folder inside the folder or repo.
     - `variant`: `"fp16"` for `model.fp16.safetensors`.
-    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo, as huggingface_hub has them.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo, as in huggingface_hub.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
-    - `root`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; `""` for all of them,
-        with dots between the keys. Needed where several dicts hold tensors.
-    - `modules`: read whole modules too, pickled or TorchScript, by their attributes. Their code is not run.
+    - `root`: for files of `torch.save`: the path of the dict to read, such as `"model_ema"`; `""` reads all dicts, with
+        dots between the keys. Required if several dicts hold tensors.
+    - `modules`: read modules too, pickled or TorchScript, by their attributes. Their code is not run.
 
-    **Returns:** a `Checkpoint`. **Raises:** `CheckpointError` for what is not there, malformed, unsafe or incomplete.
+    **Returns:** a `Checkpoint`.
+
+    **Raises:** `CheckpointError` for a source that does not exist, or is malformed, unsafe or incomplete.
 
     ```python
     with bridge.open("model.safetensors") as ckpt:

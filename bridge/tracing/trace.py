@@ -160,18 +160,18 @@ def _all(mark: Mark, value: jax.Array) -> jax.Array:
 
 
 def trace(fn: Callable[..., Any], model: Any, *args: Any) -> Trace:
-    """Run `fn(model, *args)` compiled, and see what each submodule of the model is called with and gives.
+    """Run `fn(model, *args)` compiled, and record the inputs and outputs of each submodule of the model.
 
-    Works through `jax.lax.scan`, `fori_loop` (of a known number of steps), `cond`, `jax.vmap`, `eqx.filter_jit`,
-    `jax.checkpoint` and gradients. What `fn` gives is the same, bit for bit, as `eqx.filter_jit(fn)(model, *args)`.
+    Works through `jax.lax.scan`, `fori_loop` (with a known number of steps), `cond`, `jax.vmap`, `eqx.filter_jit`,
+    `jax.checkpoint` and gradients. The result of `fn` is bit for bit that of `eqx.filter_jit(fn)(model, *args)`.
 
     **Arguments:**
 
-    - `fn`: a function of the model and more, often `lambda model, x: jax.vmap(model)(x)`.
-    - `model`: an `eqx.Module` or a tree of them; or a `(model, state)` pair.
-    - `args`: what `fn` is called with besides.
+    - `fn`: a function of the model and of `args`, often `lambda model, x: jax.vmap(model)(x)`.
+    - `model`: an `eqx.Module` or a tree of modules; or a `(model, state)` pair.
+    - `args`: the other arguments of `fn`.
 
-    **Returns:** a `Trace`: a mapping from names of submodules to their calls.
+    **Returns:** a `Trace`: a mapping from the names of submodules to their calls.
 
     ```python
     mlp = eqx.nn.MLP(2, 3, 4, depth=1, key=jax.random.key(0))
@@ -182,8 +182,8 @@ def trace(fn: Callable[..., Any], model: Any, *args: Any) -> Trace:
     assert (trace.result == trace[""].output).all()
     ```
 
-    **Raises:** `BridgeError` where a submodule is called in a `while_loop`, whose steps nobody knows beforehand, or
-    where the model is abstract.
+    **Raises:** `BridgeError` if a submodule is called in a `while_loop`, whose number of steps is unknown, or in code
+    for several devices (`jax.shard_map`), and if the model is abstract or has no modules.
     """
     program = Program(fn, model, args, _all)
     return Trace(program, model, program.run(model))
