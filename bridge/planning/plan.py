@@ -1,4 +1,4 @@
-"""`Plan`: the checked recipe. Pure data: it can be printed, kept as JSON and tested without a file."""
+"""`Plan`: a proven mapping. Pure data: it can be printed, saved as JSON and tested without a file."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def model(self) -> str:
-        """What the model is called in messages."""
+        """The model's name in messages."""
         return "a flat dict" if self.template is None else self.template.kind
 
     @property
@@ -90,7 +90,7 @@ class Plan:
 
     @property
     def ok(self) -> bool:
-        """Whether keys and leaves meet."""
+        """Whether keys and leaves fit."""
         return not self.problems
 
     @property
@@ -100,7 +100,7 @@ class Plan:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules that say just what this plan does. Given to `bridge.plan` again they give an equal plan."""
+        """Rules that say exactly what this plan does. `bridge.plan` with these rules gives an equal plan."""
         return tuple(map(Rule, self.texts))
 
     @property
@@ -131,7 +131,7 @@ class Plan:
 
     @property
     def lossy(self) -> tuple[Lossy, ...]:
-        """What the way back cannot restore bit for bit, and why."""
+        """Keys that a save cannot restore bit for bit, each with the reason."""
         from bridge.planning.lossy import lossy_of
 
         return lossy_of(self)
@@ -150,7 +150,7 @@ class Plan:
         return plan_from_json(text)
 
     def check(self) -> None:
-        """Raise the one `PlanError` that names every problem; nothing where the plan is ok."""
+        """**Raises:** one `PlanError` that names every problem, unless the plan is ok."""
         if not self.ok:
             found = {name: getattr(self, name) for name in ("missing", "unexpected", "mismatched")}
             raise PlanError(quote(self.source), self._problems(), **found)

@@ -1,4 +1,4 @@
-"""`Checkpoint`: all files of a source as one dictionary of tensors."""
+"""`Checkpoint`: all files of a source as one mapping from keys to tensors."""
 
 from __future__ import annotations
 
@@ -73,16 +73,16 @@ class Checkpoint:
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Key to why it cannot be read."""
+        """A mapping from keys that cannot be read to the reason."""
         return {key: str(CheckpointError(*why)) for key, why in self.specs.refused.items()}
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Name to what it is that is no tensor."""
+        """A mapping from names that are no tensors to what they are."""
         return {name: what for header in self._headers.values() for name, what in header.skipped.items()}
 
     def unlisted(self, key: object) -> str | None:
-        """The file that holds a key which the index leaves out; None where no file does."""
+        """The file of a key that the index does not list; `None` if no file has the key."""
         return next((name for name, header in self._headers.items() if key in header.tensors), None)
 
     def keys(self) -> KeysView[str]:
@@ -121,7 +121,7 @@ class Checkpoint:
 
     @cached_property
     def quantized(self) -> Quantized:
-        """The weights that are stored quantised, by the keys that are meant: key to `QuantizedTensor`."""
+        """The weights that are stored quantised: a mapping from the keys of the whole weights to `QuantizedTensor`."""
         from bridge.source.quantized import Quantized  # most checkpoints are plain
 
         return Quantized(self, self.peek)
@@ -168,7 +168,7 @@ class Checkpoint:
         return self._sources[file]
 
     def beside(self, name: str) -> bytes:
-        """The bytes of another file that lies with the checkpoint's. `CheckpointError` if there is none."""
+        """The bytes of another file beside the checkpoint's files. **Raises:** `CheckpointError` if there is none."""
         from bridge.source.beside import read_beside  # few checkpoints have any
 
         return read_beside(self.open_beside(name))
@@ -178,7 +178,7 @@ class Checkpoint:
         return self._folder.open(name)
 
     def close(self) -> None:
-        """Give the files back. Reading a tensor is an error from then on; closing twice is none."""
+        """Close the files. Afterwards it is an error to read a tensor, but not to close again."""
         self._closed = True
         for source in self._sources.values():
             source.close()

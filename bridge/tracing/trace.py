@@ -1,4 +1,4 @@
-"""`bridge.trace`: what a function of a model gives, and what each submodule was called with and gave."""
+"""`bridge.trace`: the result of a function of a model, and the inputs and outputs of each submodule's calls."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from bridge.tracing.named import named, plain
 class Call:
     """One call of a submodule: `name`, `kind` (its class), `number` (0 for the first call of that name).
 
-    `inputs` is the tuple of its arguments, `keywords` a dict of those by name, `output` what it gave: pytrees as they
-    were, with an axis in front of each array for every loop (`lax.scan`) and every `vmap` around the call, outermost
-    first, loops before `vmap`s. What is neither array nor plain value shows as `<its class>`.
+    `inputs` is the tuple of its positional arguments, `keywords` a dict of its keyword arguments, `output` the result.
+    They are pytrees like those of the call. Each array has one more leading axis for every loop (`lax.scan`) and every
+    `vmap` around the call: outermost first, loops before `vmap`s. Objects that are neither arrays nor plain values show
+    as `<their class>`.
     """
 
     __slots__ = ("inputs", "keywords", "kind", "marks", "name", "number", "output", "peeled")
@@ -55,11 +56,11 @@ def is_slot(node: Any) -> bool:
 
 
 class Trace(Mapping[str, Call]):
-    """What `bridge.trace` returns: calls by name, in order of execution; `.result` is what the function gave.
+    """The result of `bridge.trace`: a mapping from names to calls, in order of execution. `.result` is the function's.
 
-    A module comes after those that it calls. The first call of a module has its name, `"layers.norm"`; the model itself
-    is `""`. Where the program calls a module again, that is `"layers.norm#2"`. `.fn`, `.model` and `.args` are what was
-    traced, `.calls` all calls as a tuple.
+    A module comes after the modules that it calls. The first call of a module has the module's name, such as
+    `"layers.norm"`; a second call is `"layers.norm#2"`. The model itself is `""`. `.fn`, `.model` and `.args` are the
+    arguments of `bridge.trace`, `.calls` is a tuple of all calls.
 
     ```python
     linear = eqx.nn.Linear(2, 3, key=jax.random.key(0))
@@ -76,7 +77,7 @@ class Trace(Mapping[str, Call]):
         self._named = {call.name + (f"#{call.number + 1}" if call.number else ""): call for call in self.calls}
 
     def again(self, model: Any) -> Trace:
-        """The same, of a model with other values: the compiled program runs once more."""
+        """The trace of a model with other values: runs the compiled program again."""
         return Trace(self.program, model, self.program.run(model))
 
     def __getitem__(self, name: str) -> Call:
