@@ -1,8 +1,8 @@
-"""PyTorch weights into JAX: safetensors checkpoints into Equinox models, and back, without PyTorch.
+"""PyTorch and Hugging Face checkpoints into Equinox models, and back, without PyTorch.
 
     model = bridge.load("org/name", like, rules)
 
-Importing `bridge` imports neither torch nor JAX: each name is loaded when it is first used.
+`import bridge` imports neither PyTorch nor JAX: each public name is imported on its first use.
 """
 
 from __future__ import annotations

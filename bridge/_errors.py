@@ -25,9 +25,9 @@ class BridgeError(Exception):
 
     **Attributes:**
 
-    - `subject`: what it is about, as in `"'x.safetensors'"`.
-    - `problem`: what is wrong with it, as in `"does not exist"`.
-    - `advice`: what to do, a sentence without its full stop; None where `problem` is a report, which has its own.
+    - `subject`: the file, key, leaf or argument at fault, such as `"'x.safetensors'"`.
+    - `problem`: what is wrong with the subject, such as `"does not exist"`.
+    - `advice`: what to do, a sentence without its full stop; `None` if `problem` is a report that contains advice.
 
     ```python
     try:
@@ -68,9 +68,9 @@ class BridgeError(Exception):
 
 
 class CheckpointError(BridgeError, ValueError):
-    """A file, an index or a repo that is malformed, unsafe or incomplete; values that cannot be what the plan needs.
+    """A file, an index or a repo that is malformed, unsafe or incomplete; or values that a leaf cannot hold.
 
-    `ckpt["absent"]` raises one that is a `KeyError` too.
+    `ckpt["absent"]` raises a `CheckpointError` that is also a `KeyError`.
 
     ```python
     try:

@@ -1,4 +1,4 @@
-"""`convert`: a checkpoint in a model's own leaves; `revert`: the way back to the files that it came from."""
+"""`convert`: a checkpoint stored as a model's own leaves; `revert`: back to the original files."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def convert(
     root: str | None = None,
     modules: bool = False,
 ) -> SaveReport:
-    """Write a checkpoint in the form of a model's own leaves. `bridge.load(target, like)` then needs no rules.
+    """Write a checkpoint that stores a model's own leaves. `bridge.load(target, like)` then needs no rules.
 
     **Arguments:**
 
     - `source`: a `.safetensors` file, a list of files, a folder, an fsspec URL, a repo on the Hub (`"org/name"`, where
         no such path exists), or a `Checkpoint` that is open. `bridge.open` says more.
-    - `target`: a folder, made if need be.
+    - `target`: a folder; it is created if it does not exist.
     - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), a pair `(model, state)`, or any pytree
         of arrays or `jax.ShapeDtypeStruct`. `None` makes a flat dict of what the rules name.
     - `rules`: which key is which leaf. A list of rules or texts, nested as `(text, [rules])`; a dict `{old: new}`; a
@@ -73,33 +73,33 @@ def convert(
     - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
         mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan; a value that does not fit,
         or would become infinite, is an error when it is read.
-    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
-        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
-    - `allow_unexpected`: patterns of keys that may be left over.
-    - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
-        keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
-        scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
-        A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
-        `"as": "keep"` where wanted.
-    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, PEFT's, kohya's or diffusers';
-        each alone or as a pair of it and a weight, `("org/my-lora", 0.5)`.
-    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
-        from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
-    - `max_host_bytes`: bytes of memory to make leaves in, 48 MiB by default: a checkpoint may be larger than memory.
-        A transposed tensor that is larger than this is read again for each part of it.
-    - `overwrite`: replace a checkpoint that stands in the target.
-    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
-    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
-        `False` for none; where files are kept; whether to stay off the network.
+    - `allow_missing`: patterns of leaves that may have no key, or keys for a part only; they keep the values of
+        `like`. Or a mapping of patterns to functions `(name, spec) -> array`, which make such a leaf as a whole.
+    - `allow_unexpected`: patterns of keys that no leaf needs.
+    - `quantized`: how to treat weights that are stored as codes and scales. With `"dequantize"`, the default, each such
+        weight is one key, and its values get the dtype of the leaf. With `"keep"`, codes and scales are keys as they
+        are stored; the same holds for `dtype="checkpoint"`, and for a weight of which a rule names a part. A mapping is
+        the `quantization_config` of a checkpoint whose config.json has none; add `"as": "keep"` to keep codes.
+    - `adapters`: LoRA adapters to merge during the load: folders, files or Hub repos in the layouts of PEFT, kohya or
+        diffusers, one or a list. A pair adds a weight: `("org/my-lora", 0.5)`.
+    - `layouts`: layouts for layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a layer type one rule or
+        several, from PyTorch's names to the layer's leaves, both relative to the layer. They precede the built-in
+        layouts.
+    - `max_host_bytes`: how many bytes of memory the leaves are made in, 48 MiB by default: a checkpoint may be larger
+        than the memory. A larger tensor that is transposed is read again for each of its parts.
+    - `overwrite`: replace a checkpoint in the target.
+    - `progress`: `None` shows nothing, `True` shows a bar, a function is called with `(done_nbytes, nbytes)`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo: a branch, tag or commit; a token, or `False`
+        for none; the folder of the cache; whether to use the cache only, without the network.
     - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
-    - `root`, `modules`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; whether to
-        read whole modules too, by their attributes.
+    - `root`, `modules`: for files of `torch.save`: the path of the dict to read, such as `"model_ema"`; whether to read
+        pickled modules too, by their attributes.
 
     **Returns:** a `SaveReport`.
 
-    **Raises:** `PlanError` where keys and leaves do not meet, and for a source that is converted already; `RuleError`
-    for a rule; `CheckpointError` for what reading finds; `SaveError` for the target.
+    **Raises:** `PlanError` if keys and leaves do not fit, and for a source that is already converted; `RuleError` for a
+    wrong rule; `CheckpointError` for files that cannot be read; `SaveError` for a target that cannot be written.
 
     ```python
     bridge.convert("model.safetensors", "converted", like)
@@ -130,23 +130,25 @@ def convert(
 
 
 def revert(converted: str | os.PathLike[str], target: str | os.PathLike[str], *, overwrite: bool = False) -> SaveReport:
-    """Write what was converted as it was: keys, dtypes, files and metadata, bit for bit.
+    """Write the original of a converted checkpoint: its keys, dtypes, files and metadata, bit for bit.
 
-    Of what torch.save had written, the keys with their dtypes, shapes and bits come back as safetensors: `model.pth` as
-    `model.safetensors`. Tensors that share memory there have each their own.
+    The original of a `torch.save` file is written as safetensors with the same keys, dtypes, shapes and bits:
+    `model.pth` becomes `model.safetensors`. Tensors that shared memory become separate tensors.
 
     **Arguments:**
 
     - `converted`: a folder that `bridge.convert` wrote.
-    - `target`: a folder, made if need be; for a checkpoint of one file also a name that ends in `.safetensors`.
-    - `overwrite`: replace a checkpoint that stands in the target.
+    - `target`: a folder, created if it does not exist; for a checkpoint of one file also a name that ends in
+        `.safetensors`.
+    - `overwrite`: replace a checkpoint in the target.
 
-    Files keep their names where the target is empty; over another checkpoint they may get others. Several files that
-    had no index get one.
+    In an empty target the files keep their names; if they replace another checkpoint, they may get new names. Several
+    files that had no index get one.
 
     **Returns:** a `SaveReport`.
 
-    **Raises:** `CheckpointError` where `converted` is no such folder; `SaveError` for the target.
+    **Raises:** `CheckpointError` if `convert` did not write the folder; `SaveError` for a target that cannot be
+    written.
 
     ```python
     bridge.convert("model.safetensors", "converted", like)

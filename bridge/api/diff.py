@@ -1,4 +1,4 @@
-"""`diff`: two checkpoints, element by element."""
+"""`diff`: compares two checkpoints, element by element."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _CHUNK = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Differing:
-    """A key whose tensors have one dtype and shape, and `count` elements of different bits.
+    """A key that has the same dtype and shape in both checkpoints, and `count` elements with different bits.
 
-    `largest` is the largest absolute difference of their values; NaN where a value is none, 0 where only bits differ.
+    `largest` is the largest absolute difference of the values: NaN if a value is NaN, 0 if only the bits differ.
     """
 
     key: str
@@ -41,14 +41,14 @@ class Differing:
 
 @dataclass(frozen=True, slots=True)
 class Diff:
-    """What differs between two checkpoints. The split into files is not compared.
+    """The differences of two checkpoints, `a` and `b`. The distribution over files is not compared.
 
-    - `equal`: whether they hold the same keys with the same dtypes, shapes and bits.
-    - `only_a`, `only_b`: keys that the other does not hold.
-    - `respecified`: tuples `(key, spec in a, spec in b)` where dtype or shape differ.
-    - `differing`: keys whose contents differ, as `Differing(key, count, largest)`.
-    - `metadata`: tuples `(name, text in a, text in b)` where the `__metadata__` differ, `None` where one has no such
-        name. They say nothing about the tensors, and do not count for `equal`.
+    - `equal`: whether both have the same keys with the same dtypes, shapes and bits.
+    - `only_a`, `only_b`: keys that only one of them has.
+    - `respecified`: tuples `(key, spec in a, spec in b)` of keys whose dtype or shape differs.
+    - `differing`: keys whose values differ, as `Differing(key, count, largest)`.
+    - `metadata`: tuples `(name, text in a, text in b)` of entries of `__metadata__` that differ; a text is `None` if
+        that checkpoint has no such entry. `equal` does not depend on the metadata.
     """
 
     a: str
@@ -87,7 +87,7 @@ class Diff:
         return [f"  metadata {name}: {one} and {two}" for name, one, two in shown]
 
     def to_json(self) -> str:
-        """The same as one JSON document."""
+        """The differences as one JSON document."""
         document = {
             "equal": self.equal,
             "compared": self.compared,
@@ -113,13 +113,13 @@ def diff(
 
     **Arguments:**
 
-    - `a`, `b`: whatever `bridge.open` takes.
-    - `values`: of quantised weights, compare what they mean, in the dtype that the model was made in, and not the codes
-        and scales that are stored.
+    - `a`, `b`: two checkpoints, each anything that `bridge.open` takes.
+    - `values`: compare the values of quantised weights, in the dtype that the model was made in, instead of the stored
+        codes and scales.
 
-    **Returns:** a `Diff`; `diff.equal` says whether anything differs, `print(diff)` what.
+    **Returns:** a `Diff`. `diff.equal` says whether the checkpoints are equal, `print(diff)` shows the differences.
 
-    **Raises:** `CheckpointError`.
+    **Raises:** `CheckpointError` for a checkpoint that cannot be read.
 
     ```python
     assert bridge.diff("model.safetensors", "model.safetensors").equal

@@ -1,4 +1,4 @@
-"""`load`: the straight line from a source to a model."""
+"""`load`: a checkpoint into a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @contextmanager
 def opened(source: Source, **options: Unpack[OpenOptions]) -> Generator[Checkpoint]:
-    """The checkpoint behind a source; closed afterwards unless the caller opened it."""
+    """The checkpoint of a source; it is closed afterwards unless the caller opened it."""
     ckpt = open_checkpoint(source, **options)
     try:
         yield ckpt
@@ -43,7 +43,7 @@ def open_keywords(
     root: str | None,
     modules: bool,
 ) -> OpenOptions:
-    """The keywords of `bridge.open`, which other functions take too, in their order there."""
+    """The keywords of `bridge.open`, in its order; other functions take them too."""
     return {
         "revision": revision,
         "subfolder": subfolder,
@@ -133,54 +133,54 @@ def load(
     root: str | None = None,
     modules: bool = False,
 ) -> Any:
-    """The checkpoint's weights in a model like `like`.
+    """Load a checkpoint's weights into a model like `like`.
 
     **Arguments:**
 
-    - `source`: a `.safetensors` file, a list of files, a folder, an fsspec URL, a repo on the Hub (`"org/name"`, where
-        no such path exists), or a `Checkpoint` that is open. `bridge.open` says more.
+    - `source`: a file (safetensors or `torch.save`), a list of files, a folder, an fsspec URL, a Hub repo
+        (`"org/name"`, if no such path exists), or an open `Checkpoint`. `bridge.open` says more.
     - `like`: the model to fill, concrete or abstract (`eqx.filter_eval_shape`), a pair `(model, state)`, or any pytree
-        of arrays or `jax.ShapeDtypeStruct`. `None` makes a flat dict of what the rules name.
-    - `rules`: which key is which leaf. A list of rules or texts, nested as `(text, [rules])`; a dict `{old: new}`; a
-        text of one rule or of several lines; a path to a TOML file; or a `Plan`, which holds as it is where it was made
-        for the same keys, the same leaves and the same question, and is proven again elsewhere. What rules leave is
-        matched by name.
-    - `dtype`: `None` for each leaf's own, `"checkpoint"` for what is stored, a dtype for all floating leaves, or a
-        mapping of leaf patterns to these. A cast to a narrower dtype is listed in the plan; a value that does not fit,
-        or would become infinite, is an error when it is read.
-    - `sharding`: where leaves go. A `jax.Device` or `Sharding`; a pytree prefix of them; `(mesh, {leaf pattern:
-        PartitionSpec})`, or only the mapping under `jax.set_mesh`; a function `(name, spec) -> Sharding`. Each process
-        reads the bytes of its own shards.
-    - `allow_missing`: patterns of leaves that may be absent, or filled in part, and keep the template's values; or
-        a mapping of patterns to functions `(name, spec) -> array` that make one, whole.
-    - `allow_unexpected`: patterns of keys that may be left over.
-    - `quantized`: what becomes of weights that are stored as codes and scales. `"dequantize"`, the default: they are
-        keys of their own, whatever their parts are called, and have values in each leaf's dtype. `"keep"`: codes and
-        scales are keys, as they are stored; so they are with `dtype="checkpoint"`, and where a rule names one of them.
-        A mapping: what stands in config.json as `quantization_config`, where the checkpoint has none; with
-        `"as": "keep"` where wanted.
-    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, PEFT's, kohya's or diffusers';
-        each alone or as a pair of it and a weight, `("org/my-lora", 0.5)`.
-    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer a rule, or several,
-        from PyTorch's names to the layer's leaves, both as the layer itself calls them. They go before ours.
-    - `max_host_bytes`: bytes that may be in flight between the files and devices with memory of their own, 1 GiB by
-        default: the host is a staging area, and no leaf needs its whole self there. On the CPU the arrays are host
-        memory and are filled in place, unless this is given.
-    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
-    - `mmap`: let the files of a converted checkpoint on a local disk be the arrays' memory, where they are aligned.
-    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
-        `False` for none; where files are kept; whether to stay off the network.
+        of arrays or `jax.ShapeDtypeStruct`. With `None` the leaves are a flat dict, with the names that rules give.
+    - `rules`: which key goes into which leaf: a list of rules or texts, nested as `(text, [rules])`; a dict
+        `{old: new}`; a text of one or more lines, one rule each; a path to a TOML file; or a `Plan`. A `Plan` is used
+        as it is if keys, leaves and arguments are those it was made for; otherwise it is proven again. Keys that no
+        rule matches go to the leaves of the same name.
+    - `dtype`: `None` for each leaf's own dtype, `"checkpoint"` for the stored one, a dtype for all floating leaves, or
+        a mapping of leaf patterns to these. The plan lists casts to narrower dtypes. A value that does not fit, or
+        would become infinite, raises an error when it is read.
+    - `sharding`: where the leaves go: a `jax.Device` or `Sharding`; a pytree prefix of these; `(mesh, {leaf pattern:
+        PartitionSpec})`, or only the mapping under `jax.set_mesh`; or a function `(name, spec) -> Sharding`. Each
+        process reads only the bytes of its own shards.
+    - `allow_missing`: patterns of leaves that may have no key, or keys for a part only; they keep the values of
+        `like`. Or a mapping of patterns to functions `(name, spec) -> array`, which make such a leaf as a whole.
+    - `allow_unexpected`: patterns of keys that no leaf needs.
+    - `quantized`: how to treat weights that are stored as codes and scales. With `"dequantize"`, the default, each such
+        weight is one key, and its values get the dtype of the leaf. With `"keep"`, codes and scales are keys as they
+        are stored; the same holds for `dtype="checkpoint"`, and for a weight of which a rule names a part. A mapping is
+        the `quantization_config` of a checkpoint whose config.json has none; add `"as": "keep"` to keep codes.
+    - `adapters`: LoRA adapters to merge during the load: folders, files or Hub repos in the layouts of PEFT, kohya or
+        diffusers, one or a list. A pair adds a weight: `("org/my-lora", 0.5)`.
+    - `layouts`: layouts for layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a layer type one rule or
+        several, from PyTorch's names to the layer's leaves, both relative to the layer. They precede the built-in
+        layouts.
+    - `max_host_bytes`: how many bytes of host memory a load may use at once on the way to devices with memory of their
+        own, 1 GiB by default. A leaf may be larger than that. On the CPU the arrays are host memory and are filled in
+        place, unless this is given.
+    - `progress`: `None` shows nothing, `True` shows a bar, a function is called with `(done_nbytes, nbytes)`.
+    - `mmap`: use the files of a converted checkpoint on a local disk as the arrays' memory, if they are aligned.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo: a branch, tag or commit; a token, or `False`
+        for none; the folder of the cache; whether to use the cache only, without the network.
     - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
-    - `root`, `modules`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; whether to
-        read whole modules too, by their attributes.
+    - `root`, `modules`: for files of `torch.save`: the path of the dict to read, such as `"model_ema"`; whether to read
+        pickled modules too, by their attributes.
 
-    **Returns:** `like` with every array replaced by a `jax.Array`; what is no array, and PRNG keys, stay as they are.
-    Without `like` a flat dict of leaf name to array.
+    **Returns:** `like` with a `jax.Array` in place of every array; PRNG keys and non-arrays stay as they are. Without
+    `like`, a flat dict of leaf name to array.
 
-    **Raises:** `PlanError`, before a weight is read, where keys and leaves do not meet; `RuleError` for a rule;
-    `CheckpointError` for what reading finds, and where another process loads other bytes into the same model; never a
-    model filled in part.
+    **Raises:** `PlanError` if keys and leaves do not fit, before a weight is read; `RuleError` for a wrong rule;
+    `CheckpointError` for files that cannot be read or values that do not fit, and if another process loads other
+    bytes into the same model. An error never leaves a model filled in part.
 
     ```python
     like = eqx.filter_eval_shape(eqx.nn.Linear, 3, 2, key=jax.random.key(0))
@@ -204,14 +204,14 @@ def load(
 
 
 def _kept(made: Plan, model: Any, where: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, KeptPart]]:
-    """The leaves that no key fills, and what those keep that keys fill in part."""
+    """The leaves that no key fills, and the old values of leaves that keys fill in part."""
     from bridge.api.kept import kept_parts, kept_value  # most loads fill all leaves
 
     return {name: kept_value(name, made, model, where[name]) for name in made.kept}, kept_parts(made, model)
 
 
 def _agreed(ckpt: Checkpoint, made: Plan, where: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Around reading: whether all processes load the same, where several do."""
+    """A context around the reads: if several processes load, all must load the same."""
     from bridge.place.sharding import spanned  # imports JAX
 
     processes = spanned(where)

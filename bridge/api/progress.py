@@ -1,4 +1,4 @@
-"""The bars that `progress=True` shows: what is fetched, what is read."""
+"""The bars that `progress=True` shows, for downloads and for reads."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Progress = Callable[[int, int], None]
 def reporting(
     progress: Progress | bool | None, what: str = "reading", *, before: int = 0, after: int = 0
 ) -> Generator[Progress | None]:
-    """What a `progress` argument means, as a function of `(done_nbytes, nbytes)` or `None`.
+    """The function of `(done_nbytes, nbytes)` that a `progress` argument stands for, or `None`.
 
-    **Arguments:** `before`, `after`: bytes of other work for the same `progress`, done and still to do. A function
-    counts all of it together; a bar is drawn for each work, since a network and a disk have different speeds.
+    **Arguments:** `before`, `after`: bytes of other work for the same `progress`, done already and still to do. A
+    function is told the sum of all work. Each work has a bar of its own, because networks and disks differ in speed.
     """
     if progress is None or progress is False:
         yield None
@@ -35,11 +35,11 @@ def reporting(
 
 
 def fetch(ckpt: Checkpoint, files: Iterable[str], progress: Progress | bool | None, *, after: int) -> int:
-    """Bring those of `files` that are on the Hub, and not in its cache, there.
+    """Download those of `files` that are on the Hub and not in its cache.
 
-    **Arguments:** `after`: how many bytes of work come after this, for `progress`.
+    **Arguments:** `after`: how many bytes of work follow, for `progress`.
 
-    **Returns:** how many bytes came.
+    **Returns:** how many bytes were downloaded.
     """
     wanted = sorted(files)
     nbytes = ckpt.absent_nbytes(wanted)

@@ -1,4 +1,4 @@
-"""`save`: a model back to what PyTorch and transformers read."""
+"""`save`: a model into files that PyTorch and transformers read."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 class SaveReport:
     """What `bridge.save` wrote.
 
-    - `files`: the names of the files in the target, an index among them.
-    - `nbytes`: how many bytes they have together.
-    - `left_out`: leaves and keys that were not saved, or not as they are, and why.
-    - `remarks`: what else is worth a look: stacks that were saved as they are, keys that come from the base.
+    - `files`: the names of the files in the target, including the index.
+    - `nbytes`: the total size of these files in bytes.
+    - `left_out`: leaves and keys that were not saved, or not with their own values, each with the reason.
+    - `remarks`: texts about other things to check: stacks that were saved as stacks, keys that come from the base.
 
     ```python
     report = bridge.save(model, "saved.safetensors")
@@ -73,38 +73,39 @@ def save(
     overwrite: bool = False,
     progress: Progress | bool | None = None,
 ) -> SaveReport:
-    """Save a model under the keys that PyTorch knows: the mapping of `bridge.load`, read backwards.
+    """Save a model under PyTorch's keys: the mapping of `bridge.load`, applied backwards.
 
     **Arguments:**
 
-    - `model`: the model, or a `(model, state)` pair. One that is spread over several processes is saved by all of them
-        together: each calls `save`, and writes what its own devices have.
-    - `target`: a folder, made if need be; a name that ends in `.safetensors` is one file.
-    - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read; rules, as for `bridge.load`,
-        write every leaf under the key that it would be read from, in the leaf's dtype. A leaf that neither speaks of is
-        written under its own name, as PyTorch has its layer. Leaves that were copied from one key are written once, and
-        have to be equal still.
-    - `base`: a checkpoint, mostly the one that was loaded, as `bridge.open` takes it. It hands over, bit for bit, every
-        key that no leaf is saved as: what the plan dropped, and what it allowed to be left over. Elements of a key that
-        no leaf holds come from there too. Files are called and divided as its files, and have its metadata. Rules are
-        planned against it first, so the keys that it has keep its dtypes.
+    - `model`: the model, or a `(model, state)` pair. If it is sharded over several processes, all of them call `save`,
+        and each writes the shards of its own devices.
+    - `target`: a folder, created if it does not exist; or a name that ends in `.safetensors`, for one file.
+    - `rules_or_plan`: a `Plan` writes every key that it read, in the dtype that it read. Rules, as for `bridge.load`,
+        write every leaf under the key that a load would read, in the leaf's dtype. A leaf that neither names is written
+        under its own name, in PyTorch's layout of its layer. Leaves that are copies of one key are written once; it is
+        an error if their values differ.
+    - `base`: a checkpoint, usually the one that was loaded; anything that `bridge.open` takes. Every key that no leaf
+        is saved as is copied from it, bit for bit: keys that the plan dropped, and keys that it allowed to be left
+        over. Elements of a key that no leaf holds are copied too. The tensors are distributed over files as in the
+        base, with its file names and metadata. Rules are planned against the base first, so its keys keep its dtypes.
     - `leave_out`: patterns of leaves that are not written.
-    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a type of layer rules from PyTorch's
-        names to the layer's leaves. A `Plan` has them in it already; new leaves need them.
-    - `dtype`: `None` as just said, `"model"` for the leaves' own, or a dtype for all floating tensors.
-    - `max_shard_size`: bytes of one file at most, a number or a text such as `"5GB"` or `"500MiB"`; a larger tensor has
-        a file of its own. Takes no part where there is a `base`.
-    - `metadata`: the files' `__metadata__`, by default `{"format": "pt"}`.
-    - `overwrite`: replace a checkpoint that stands in the target. At every moment it is the old one or the new one,
-        whole.
-    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
-    - `verify`: read every file back from the disk and compare it with the model before it takes its place. The lengths
-        of files are checked always.
+    - `layouts`: layouts for layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`: for a layer type one rule or
+        several, from PyTorch's names to the layer's leaves. A `Plan` already contains them; new leaves need them.
+    - `dtype`: `None` for the dtypes described above, `"model"` for those of the leaves, or a dtype for all floating
+        tensors.
+    - `max_shard_size`: the largest size of a file: a number of bytes, or a text such as `"5GB"` or `"500MiB"`. A larger
+        tensor gets a file of its own. With a `base` this has no effect.
+    - `metadata`: the `__metadata__` of the files, by default `{"format": "pt"}`, or that of the base.
+    - `overwrite`: replace a checkpoint in the target. At every moment the target holds the whole old one or the whole
+        new one.
+    - `progress`: `None` shows nothing, `True` shows a bar, a function is called with `(done_nbytes, nbytes)`.
+    - `verify`: read every file back from the disk and compare it with the model before the rename. The lengths of files
+        are always checked.
 
     **Returns:** a `SaveReport`.
 
-    **Raises:** `SaveError` for a target that cannot be written, and for a process that fails or dies while several save
-    together; `PlanError` where model and rules do not meet.
+    **Raises:** `SaveError` for a target that cannot be written, and if one of several saving processes fails or dies;
+    `PlanError` if model and rules do not fit.
 
     ```python
     plan = bridge.plan("model.safetensors", like)

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def skeleton(source: Source, quantized: str | Mapping[str, Any] | None = None, **options: Unpack[OpenOptions]) -> str:
-    """Python for a start: Equinox classes with the fields and shapes of a checkpoint, and `RULES` for it.
+    """Python code to begin with: Equinox classes with the fields and shapes of a checkpoint, and its `RULES`.
 
-    **Arguments:** as `bridge.plan` has them.
+    **Arguments:** as for `bridge.plan`.
 
-    **Returns:** the text of a module that can be imported; `bridge.plan(source, eqx.filter_eval_shape(make), RULES)`
-    is ok.
+    **Returns:** the text of a module that can be imported. `bridge.plan(source, eqx.filter_eval_shape(make), RULES)` is
+    ok.
 
-    **Raises:** as `bridge.plan`.
+    **Raises:** the errors of `bridge.plan`.
     """
     with opened(source, **options) as stored:
         request = request_of(None, None, (), (), None, quantized)

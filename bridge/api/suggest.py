@@ -1,4 +1,4 @@
-"""`suggest`: a first set of rules for a model, proposed from headers alone. A draft for a person."""
+"""`suggest`: proposes a first set of rules for a model, from headers alone. A draft for a person to check."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ Guesses = Mapping[str, Sequence[str]]
 
 
 class Suggestion:
-    """Rules that are proposed. `print(suggestion)` shows them as TOML, guesses as comments.
+    """Proposed rules. `print(suggestion)` shows them as TOML, with the guesses as comments.
 
-    - `rules`: for `plan` and `load`: those that were given, what is certain, and the best guess for the rest.
-    - `certain`: the same without the guesses.
-    - `doubtful`: for each leaf whose rule is a guess why it is one, and what else fits.
-    - `unmatched`, `left`: leaves and keys without a proposal.
+    - `rules`: rules for `plan` and `load`: the given rules, the certain ones, and the best guess for every other leaf.
+    - `certain`: the same rules without the guesses.
+    - `doubtful`: for each leaf whose rule is a guess, the reason and the other keys that fit.
+    - `unmatched`, `left`: leaves without a proposed rule, keys without one.
 
     ```python
     proposed = bridge.suggest("model.safetensors", like)
@@ -48,12 +48,12 @@ class Suggestion:
 
     @property
     def rules(self) -> list[Rule]:
-        """What `plan` takes: certain ones first, then guesses."""
+        """Rules for `bridge.plan`: the certain ones first, then the guesses."""
         return [*self._sure(), *(Rule(rule) for rules in self._guesses.values() for rule in rules)]
 
     @property
     def certain(self) -> list[Rule]:
-        """Those of which nothing is a guess. Here keys are dropped that a doubtful leaf would take by its own name."""
+        """The rules that are no guesses. They also drop keys that a doubtful leaf would take by its own name."""
         return [*self._sure(), *map(Rule, self._held)]
 
     def _sure(self) -> list[Rule]:
@@ -61,17 +61,17 @@ class Suggestion:
 
     @property
     def doubtful(self) -> dict[str, str]:
-        """Leaves whose rule is a guess, by full name: why, and what else fits."""
+        """For each leaf whose rule is a guess, by full name, the reason and the other keys that fit."""
         return {leaf: reason(pair) for pair in self._proposal.pairs if pair.doubt for leaf in pair.leaves}
 
     @property
     def unmatched(self) -> tuple[str, ...]:
-        """Leaves without a proposal."""
+        """Leaves without a proposed rule."""
         return self._proposal.unmatched
 
     @property
     def left(self) -> tuple[str, ...]:
-        """Keys without one."""
+        """Keys without a proposed rule."""
         return self._proposal.left
 
     def __str__(self) -> str:
@@ -99,22 +99,23 @@ def suggest(
     root: str | None = None,
     modules: bool = False,
 ) -> Suggestion:
-    """Rules for a checkpoint and a model, proposed from names, structure, counts and shapes. Reads no weights.
+    """Propose rules for a checkpoint and a model, from names, structure, counts and shapes. Reads no weights.
 
-    It is a draft for a person: what is not certain is marked, with the reason. Nothing uses it unasked.
+    The proposal is a draft for a person to check: rules that are not certain are marked, with the reason. No other
+    function of `bridge` uses it.
 
     **Arguments:**
 
     - `source`, and `revision`, `subfolder`, `variant`, `token`, `cache_dir`, `local_files_only`, `verify`, `root`,
-        `modules`: as `bridge.open` has them.
-    - `like`: the model to fill, as `bridge.plan` takes it.
-    - `rules`: those that are known already. What they speak of is left alone.
-    - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `adapters`, `layouts`: as `bridge.plan` has them.
-        Leaves that may be missing and keys that may be left over get no proposal.
+        `modules`: as for `bridge.open`.
+    - `like`: the model to fill, as for `bridge.plan`; not `None`.
+    - `rules`: rules that you know already. Their keys and leaves get no other proposal.
+    - `dtype`, `allow_missing`, `allow_unexpected`, `quantized`, `adapters`, `layouts`: as for `bridge.plan`. Leaves of
+        `allow_missing` and keys of `allow_unexpected` get no proposal.
 
-    **Returns:** a `Suggestion`: `.rules`, `.certain`, `.doubtful`, `.unmatched`, `.left`; its text is TOML.
+    **Returns:** a `Suggestion` with `.rules`, `.certain`, `.doubtful`, `.unmatched` and `.left`; its text is TOML.
 
-    **Raises:** as `bridge.plan`.
+    **Raises:** the errors of `bridge.plan`; `PlanError` if `like` is `None`.
 
     ```python
     proposed = bridge.suggest("model.safetensors", like)

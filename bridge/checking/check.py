@@ -1,4 +1,4 @@
-"""`check`: a port held against what the PyTorch model computed."""
+"""`check`: compares a port with a recorded run of the PyTorch model."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ def check(
     trace: Trace | Callable[..., Any] | None = None,
     skip: Sequence[str] | str = (),
 ) -> Check:
-    """Hold a loaded model against a recorded run of the PyTorch model: each layer alone, and the run as a whole.
+    """Compare a loaded model with a recorded run of the PyTorch model: each layer alone, and the run as a whole.
 
     **Arguments:**
 
     - `recording`: the file that the recorder wrote (`eqx-bridge recorder`).
     - `model`: the loaded model, or the pair `(model, state)`.
-    - `plan`: the plan that it was loaded by. It says which layer is which module of PyTorch's.
-    - `call`: for modules of your own, by name, a function of the module (one of its stack) and of the tensors that
-        PyTorch's took, with their axis of examples; it gives what PyTorch's gave.
-    - `trace`: how the model is run, where it is called otherwise than by `jax.vmap(model)(input)`: a function of the
-        model and of what PyTorch's took, with its axis of examples, by name where that had names; or what
-        `bridge.trace` gave for the recorded input.
+    - `plan`: the plan of the load. It says which PyTorch module each layer stands for.
+    - `call`: a mapping from names of your own modules to functions. A function gets the module (one module, if it is
+        stacked) and the recorded inputs of the PyTorch module, batch axis included. It returns the output.
+    - `trace`: how to run the model if `jax.vmap(model)(input)` does not: a function of the model and of the recorded
+        inputs, batch axis included, with the names of PyTorch's keyword arguments; or the result of `bridge.trace` on
+        the recorded input.
     - `skip`: patterns of layers that need not be compared.
 
-    **Returns:** a `Check`. `print(check)` names the first layer that departs and, where one is found, the rule that
-    makes it agree.
+    **Returns:** a `Check`. `print(check)` names the first layer that departs and, if one is found, the rule that makes
+    it agree.
 
-    **Raises:** `CheckpointError` for a file that is no recording, or one of other weights; `PlanError` where plan and
-    model do not belong together, and for names in `call` and `skip` that no layer has.
+    **Raises:** `CheckpointError` for a file that is no recording, or is one of other weights; `PlanError` if plan and
+    model do not fit, and for names in `call` and `skip` that no layer has.
 
     ```python
     plan = bridge.plan("model.safetensors", like)

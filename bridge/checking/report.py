@@ -18,13 +18,13 @@ _SHOWN = 12
 class Layer:
     """One layer of a check.
 
-    - `name`, `index`: the Equinox module, and its place in its stack: `()` where it is none.
-    - `module`: PyTorch's module; `None` where none was found.
+    - `name`, `index`: the Equinox module, and its index in its stack; `()` if it is not stacked.
+    - `module`: the PyTorch module; `None` if none was found.
     - `status`: `"agrees"`, `"departs"` or `"not compared"`.
-    - `ulps`: how far it is off alone, in units of its dtype's rounding; `None` where it was not looked at alone, and
-        where it is the run that departs.
+    - `ulps`: how far the layer alone is off, in units of its dtype's rounding; `None` if it was not compared alone, or
+        if it departs in the whole run.
     - `reason`: why it departs or was not compared.
-    - `rule`: a rule that makes it agree, as it is pasted; `None` where none was found.
+    - `rule`: a rule that makes it agree, ready to paste; `None` if none was found.
     """
 
     name: str
@@ -42,14 +42,15 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A port held against a recording. Made by `bridge.check`; `print(check)` says what to do.
+    """The result of `bridge.check`: a port compared with a recording. `print(check)` shows it, with advice.
 
-    - `ok`: no layer departs, something was compared, and every layer that a rule names was, or `skip=` names it.
-    - `covered`: the share of the parameters that rules fill whose layers were compared, from 0 to 1.
+    - `ok`: whether no layer departs, at least one was compared, and every layer that a rule fills was compared, is
+        named by `skip=`, or is right by what the whole run shows.
+    - `covered`: the share of the loaded parameters whose layers were compared, from 0 to 1.
     - `layers`: every `Layer`, in PyTorch's order of execution.
-    - `first`: the first that departs; `None` where none does.
-    - `whole`: what became of the run as a whole, in words. A layer alone does not show a wrong name; the run does.
-    - `ran`: whether the run was compared. Where it was not, each layer may agree while names are exchanged.
+    - `first`: the first layer that departs; `None` if none does.
+    - `whole`: the result of the whole run, in words. Only the whole run shows a wrong name.
+    - `ran`: whether the whole run was compared. If not, each layer may agree although names are exchanged.
     - `skipped`: what the recorder could not record: pairs of a name and the reason.
 
     ```python
@@ -70,7 +71,7 @@ class Check:
     ran: bool = False
     skipped: tuple[tuple[str, str], ...] = ()
     left: frozenset[tuple[str, tuple[int, ...]]] = field(default_factory=frozenset[tuple[str, "tuple[int, ...]"]])
-    """Layers that nobody has to compare: those of `skip=`, and such as the run shows to be right."""
+    """Layers that need not be compared: those of `skip=`, and those that are right by what the run shows."""
 
     def to_json(self) -> str:
         """The check as one JSON document."""

@@ -9,13 +9,13 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """dtype, shape and place of one tensor.
+    """The dtype, the shape and the place of one stored tensor.
 
-    - `dtype`: a numpy dtype; bf16, fp8 and the like are ml_dtypes' types.
+    - `dtype`: a numpy dtype; bfloat16, float8 and similar dtypes are those of ml_dtypes.
     - `shape`: a tuple of ints.
-    - `nbytes`: what the tensor takes in the file.
+    - `nbytes`: the size of the tensor in the file, in bytes.
     - `file`: the name of its file, one of `Checkpoint.files`.
-    - `offset`: where its first byte lies in that file, in bytes from the file's start.
+    - `offset`: the place of its first byte in this file, in bytes from the start of the file.
 
     ```python
     with bridge.open("model.safetensors") as ckpt:

@@ -20,7 +20,7 @@ from bridge.rules.rule import Rule
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """dtype (a numpy dtype) and shape of an array.
+    """The dtype (of numpy) and the shape of an array.
 
     ```python
     spec = bridge.plan("model.safetensors", like).leaves["weight"]
@@ -33,7 +33,7 @@ class Spec:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the array has in memory."""
+        """The size of the array in memory, in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:

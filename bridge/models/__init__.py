@@ -4,12 +4,12 @@
     logits = model(tokens)  # (seq,) -> (seq, vocab)
     tokens = bridge.models.generate(model, tokens, 20)
 
-One example a call, a batch by `jax.vmap`. Decoders: `model(tokens)` are logits `(seq, vocab)`,
-`model.hidden_states(tokens)` is `(layers + 1, seq, d)`. Encoders: `model(tokens, mask)` is `(seq, d)`;
-of images, `model(image)` is `(tokens, d)`, for an image `(c, h, w)`.
+A call takes one example; use `jax.vmap` for a batch. A decoder's `model(tokens)` gives logits `(seq, vocab)`, and
+`model.hidden_states(tokens)` gives `(layers + 1, seq, d)`. A text encoder's `model(tokens, mask)` gives `(seq, d)`. An
+image encoder's `model(image)` gives `(tokens, d)` for an image `(c, h, w)`.
 
-They use the public names of `bridge` only, as your own models would. Nothing is imported here, so that
-`import bridge.models` stays light; a single architecture is `from bridge.models import llama`.
+The models use only public names of `bridge`, as your own models would. `import bridge.models` imports no model;
+`from bridge.models import llama` imports one architecture.
 """
 
 from __future__ import annotations

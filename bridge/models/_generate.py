@@ -27,25 +27,25 @@ def generate(
     key: jax.Array | None = None,
     eos_token_id: int | Sequence[int] | None = None,
 ) -> jax.Array:
-    """The tokens, and what the model makes follow them.
+    """Generate text: the prompt's tokens, followed by new tokens of the model.
 
-    Prompt and steps are one compiled program, compiled once for each `max_new_tokens` and each power of two that the
-    prompt's length is padded to. The memory of keys and values lives inside.
+    The prompt and all steps are one compiled program. It is compiled once for each `max_new_tokens` and each power of
+    two that the prompt's length is padded to. The program holds the memory of keys and values.
 
     **Arguments:**
 
     - `model`: a decoder of `bridge.models`, or any module with its `prefill` and `step`.
-    - `tokens`: ids, shape `(seq,)`, integer, at least one. A batch of prompts of one length by `jax.vmap`.
-    - `max_new_tokens`: how many follow.
-    - `temperature`: what logits are divided by before a token is drawn. `None` or 0 takes the likeliest each time.
-    - `top_p`: draw only from the likeliest tokens that have this much probability together; above 0, at most 1.
-    - `key`: for drawing; needed with a temperature.
-    - `eos_token_id`: the token, or tokens, after which nothing more is computed: it is repeated to the end. `None`
-        never stops early.
+    - `tokens`: the ids of the prompt, shape `(seq,)`, integer, at least one. Use `jax.vmap` for prompts of one length.
+    - `max_new_tokens`: the number of new tokens.
+    - `temperature`: divides the logits before a token is drawn. `None` or 0 takes the likeliest token each time.
+    - `top_p`: draw only from the smallest set of likeliest tokens with this total probability; above 0, at most 1.
+    - `key`: a PRNG key for the draws; required with a temperature.
+    - `eos_token_id`: the token, or several, that ends the text. It is repeated up to the full length, and no more steps
+        are computed. `None` never ends early.
 
     **Returns:** int32, shape `(seq + max_new_tokens,)`: the prompt comes first, as in transformers.
 
-    **Raises:** `bridge.BridgeError` for arguments that make no sense.
+    **Raises:** `bridge.BridgeError` for arguments that cannot be used.
 
     ```python
     model = bridge.models.from_pretrained("meta-llama/Llama-3.2-1B")

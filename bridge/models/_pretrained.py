@@ -1,4 +1,4 @@
-"""`from_pretrained`: a config.json says which model it is, and the checkpoint beside it fills that."""
+"""`from_pretrained`: the model that a config.json names, with the weights of its checkpoint."""
 
 from __future__ import annotations
 
@@ -106,40 +106,43 @@ def from_pretrained(
     root: str | None = None,
     modules: bool = False,
 ) -> Any:
-    """A model of a well-known architecture with its weights, as its `config.json` says.
+    """Load a model of a well-known architecture with its weights. The checkpoint's `config.json` says which it is.
 
     **Arguments:**
 
-    - `source`: a Hub repo id or a folder, or whatever else `bridge.open` takes, as far as a config.json lies beside
-        the weights.
-    - `model_class`: the class that the model must be of, `bridge.models.llama.Llama`, say: an error where config.json
-        names another, and what a type checker takes the model for.
-    - `dtype`: `None` for the one in which the checkpoint stores its floats, or in which a quantised model was made; a
-        dtype for all floating leaves; or a mapping of leaf patterns to dtypes.
-    - `ignore`: fields of the config that are known to change nothing, for those that this library does not know.
-    - `sharding`: where leaves go: a `jax.Device` or `Sharding`; `(mesh, {leaf pattern: PartitionSpec})`; or a function
-        `(name, spec) -> Sharding`. Each process reads the bytes of its own shards.
-    - `allow_missing`: patterns of leaves that may be absent, or functions `(name, spec) -> array` by pattern.
-    - `allow_unexpected`: patterns of keys that may be left over, those of a head, say.
-    - `quantized`: `None` for values of quantised weights; a mapping, what stands in config.json as
-        `quantization_config`, where the checkpoint has none.
-    - `adapters`: LoRA adapters to merge on the way: folders, files or repos on the Hub, each alone or as a pair of it
-        and a weight, `("org/my-lora", 0.5)`.
-    - `layouts`: layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`; those of `equinox.nn` are known.
-    - `max_host_bytes`: bytes that may be in flight between the files and devices, 1 GiB by default.
-    - `progress`: `None` is silent, `True` shows a bar, a function gets `(done_nbytes, nbytes)`.
-    - `revision`, `token`, `cache_dir`, `local_files_only`: of a repo on the Hub a branch, tag or commit; a token, or
-        `False` for none; where files are kept; whether to stay off the network.
+    - `source`: a Hub repo id, a folder, or anything else that `bridge.open` takes, with a config.json beside the
+        weights.
+    - `model_class`: the class of the model, such as `bridge.models.llama.Llama`. A type checker takes it as the type of
+        the result. It is an error if config.json names another class.
+    - `dtype`: `None` for the dtype of the checkpoint's floats, or, for a quantised checkpoint, the dtype that the model
+        was made in; a dtype for all floating leaves; or a mapping of leaf patterns to dtypes.
+    - `ignore`: unknown fields of the config that change nothing in the model.
+    - `sharding`: where the leaves go: a `jax.Device` or `Sharding`; `(mesh, {leaf pattern: PartitionSpec})`; or a
+        function `(name, spec) -> Sharding`. Each process reads only the bytes of its own shards.
+    - `allow_missing`: patterns of leaves that may have no key, or a mapping of patterns to functions
+        `(name, spec) -> array`.
+    - `allow_unexpected`: patterns of keys that may be left over, for example those of a head.
+    - `quantized`: `None` for the values of quantised weights; or the `quantization_config` of a checkpoint whose
+        config.json has none, as a mapping.
+    - `adapters`: LoRA adapters to merge during the load: folders, files or Hub repos, one or a list. A pair adds a
+        weight: `("org/my-lora", 0.5)`.
+    - `layouts`: layouts for layers of your own, `{MyLinear: "weight [o i] -> w [i o]"}`; the layers of `equinox.nn`
+        need none.
+    - `max_host_bytes`: how many bytes of host memory a load may use at once on the way to devices with memory of their
+        own, 1 GiB by default.
+    - `progress`: `None` shows nothing, `True` shows a bar, a function is called with `(done_nbytes, nbytes)`.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo: a branch, tag or commit; a token, or `False`
+        for none; the folder of the cache; whether to use the cache only, without the network.
     - `subfolder`, `variant`: a folder in the source; `"fp16"` for `model.fp16.safetensors`.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
-    - `root`, `modules`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; whether to
-        read whole modules too, by their attributes.
+    - `root`, `modules`: for files of `torch.save`: the path of the dict to read, such as `"model_ema"`; whether to read
+        pickled modules too, by their attributes.
 
-    **Returns:** an Equinox module; `.config` says what it is. No code of the repo is run.
+    **Returns:** an Equinox module with its config as `.config`. No code of the repo is run.
 
-    **Raises:** `bridge.CheckpointError` for an architecture that is not known, and for a field of the config that is
-    not, or whose value is not implemented: never a model that is a little different. `bridge.PlanError` where the
-    checkpoint does not hold just the weights of that model; `bridge.CheckpointError` for what reading finds.
+    **Raises:** `bridge.CheckpointError` for an unknown architecture, for a field of the config that is unknown or has
+    a value that is not implemented, and for files that cannot be read; `bridge.PlanError` if the checkpoint does not
+    have exactly the weights of the model.
 
     ```python
     model = bridge.models.from_pretrained("meta-llama/Llama-3.2-1B")
@@ -226,9 +229,9 @@ def architecture(
     more: Collection[str] = (),
     quantized: str | Mapping[str, Any] | None = None,
 ) -> tuple[Any, Any, Any]:
-    """What the config.json of a checkpoint names: the architecture's module, its class, and the config.
+    """The architecture that a checkpoint's config.json names: its module, its class, and the config.
 
-    Arguments and errors as for `from_pretrained`; `left_behind`: patterns of keys of a head that is not wanted;
+    Arguments and errors as for `from_pretrained`. `left_behind`: patterns of keys; a head with such a key is left out.
     `more`: keys that adapters add.
     """
     ckpt = bridge.open(source)

@@ -1,8 +1,8 @@
-"""Attention: causal, with a memory of the tokens before, and in both directions. Heads may share keys and values.
+"""Attention: causal, with a memory of earlier tokens, and in both directions. Heads may share keys and values.
 
-What a layer of attention has to know beside the tokens' states is a context, the same for all layers but for what
-differs from layer to layer (`bridge.models.decoder.scan`, `bridge.models.encoder.scan`). Scores and their softmax are
-in float32 at least.
+A layer of attention takes the tokens' states and a context. All layers get the same context, except for fields that
+differ from layer to layer (`bridge.models.decoder.scan`, `bridge.models.encoder.scan`). Scores and their softmax are
+computed in float32, or in float64 for a float64 model.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ __all__ = [
 
 
 class CausalContext(NamedTuple):
-    """Where the tokens of a call stand, and how far back they see.
+    """The positions of a call's tokens, and how many tokens back they attend to.
 
-    - `positions`: `(seq,)`, one after the other.
-    - `angles`: how positions turn heads, where they do.
-    - `window`: how many tokens back each sees, itself included. `None`: all.
-    - `scale`: what scores are multiplied by, where it is not the layer's own.
+    - `positions`: shape `(seq,)`, consecutive numbers.
+    - `angles`: the rotary angles of the positions; `None` for no rotation.
+    - `window`: to how many tokens each attends, counted back from itself. `None`: all.
+    - `scale`: the factor of the scores; `None` for the layer's own.
     """
 
     positions: jax.Array
@@ -46,13 +46,13 @@ class CausalContext(NamedTuple):
 
 
 class AttentionContext(NamedTuple):
-    """Which tokens each token looks at, in both directions.
+    """Which tokens each token attends to, in both directions.
 
-    - `mask`: bool, false where nobody looks, `(seq,)`; or `(seq, seq)`, for each token the tokens that it looks at.
-        `None`: all.
-    - `angles`: how positions turn heads, where they do.
-    - `window`: how far each token sees, to either side. `None`: to the ends.
-    - `bias`: what is added to the scores, `(heads, seq, seq)`, by relative positions, say.
+    - `mask`: bool, shape `(seq,)`: false for tokens that no token attends to. Or shape `(seq, seq)`: for each token,
+        true for the tokens that it attends to. `None`: all.
+    - `angles`: the rotary angles of the positions; `None` for no rotation.
+    - `window`: to how many tokens on either side each attends. `None`: all.
+    - `bias`: a term that is added to the scores, shape `(heads, seq, seq)`, for example for relative positions.
     """
 
     mask: jax.Array | None = None
@@ -64,17 +64,17 @@ class AttentionContext(NamedTuple):
 def causal_dot_product_attention(
     q: jax.Array, new: KeyValues, context: CausalContext, past: KeyValues | None, *, scale: float | jax.Array
 ) -> jax.Array:
-    """Every token looks at itself and at those before it.
+    """Attention of every token to itself and the tokens before it.
 
     **Arguments:**
 
-    - `q`: `(seq, heads, head_dim)`. Neighbouring heads share keys and values where there are fewer of these.
-    - `new`: keys and values of the same tokens, `(seq, kv_heads, head_dim)`.
-    - `context`: where the tokens stand, and how far they see.
-    - `past`: the memory of the tokens before them.
-    - `scale`: what scores are multiplied by, where the context says nothing else.
+    - `q`: queries, shape `(seq, heads, head_dim)`. If there are fewer `kv_heads`, neighbouring heads share one.
+    - `new`: keys and values of the same tokens, shape `(seq, kv_heads, head_dim)`.
+    - `context`: the positions of the tokens, and how many tokens back they attend to.
+    - `past`: the memory of the tokens before them, or `None`.
+    - `scale`: the factor of the scores, unless the context has one.
 
-    **Returns:** `(seq, heads * head_dim)`.
+    **Returns:** shape `(seq, heads * head_dim)`.
     """
     seq = q.shape[0]
     scale = scale if context.scale is None else context.scale
@@ -91,16 +91,16 @@ def causal_dot_product_attention(
 
 
 def dot_product_attention(q: jax.Array, kv: KeyValues, context: AttentionContext, *, scale: float) -> jax.Array:
-    """Every token looks at every token that the context lets it see.
+    """Attention of every token to the tokens that the context allows.
 
     **Arguments:**
 
-    - `q`: `(seq, heads, head_dim)`. Neighbouring heads share keys and values where there are fewer of these.
-    - `kv`: keys and values of the same tokens, `(seq, kv_heads, head_dim)`.
-    - `context`: which tokens each sees.
-    - `scale`: what scores are multiplied by, before the context's bias is added.
+    - `q`: queries, shape `(seq, heads, head_dim)`. If there are fewer `kv_heads`, neighbouring heads share one.
+    - `kv`: keys and values of the same tokens, shape `(seq, kv_heads, head_dim)`.
+    - `context`: which tokens each token attends to.
+    - `scale`: the factor of the scores, before the context's bias is added.
 
-    **Returns:** `(seq, heads * head_dim)`.
+    **Returns:** shape `(seq, heads * head_dim)`.
     """
     return _mixed([_shares(q, kv, context, scale)], [kv], q.dtype)
 
@@ -146,17 +146,17 @@ def _mixed(shares: list[jax.Array], parts: list[KeyValues], dtype: jnp.dtype) ->
 
 
 class Attention(eqx.Module):
-    """Attention in both directions, for encoders: projections to heads, what they look at, and a projection back.
+    """Attention in both directions, for encoders: projections to heads, attention, and a projection back.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`: the width of a token, d.
-    - `heads`, `kv_heads`: of queries; of keys and values, as many unless fewer are given.
-    - `head_dim`: the width of each; d / heads unless it is given.
-    - `qkv_bias`, `out_bias`: whether the projections in and out have biases.
-    - `head_norm`: makes the norm over `head_dim` that queries and keys go through before they are turned.
-    - `scale`: of the scores; 1 / √head_dim unless it is given.
-    - `key`: for the initial weights.
+    - `hidden_size`: the width d of a token.
+    - `heads`, `kv_heads`: the number of query heads, and of key and value heads; by default they are equal.
+    - `head_dim`: the width of a head, by default d / heads.
+    - `qkv_bias`, `out_bias`: whether the projections to heads and back have biases.
+    - `head_norm`: a function that makes a norm over `head_dim`, for queries and keys, before the rotation.
+    - `scale`: the factor of the scores, by default 1 / √head_dim.
+    - `key`: a PRNG key for the initial weights.
 
     ```python
     attention = Attention(32, 4, key=jax.random.key(0))
@@ -201,17 +201,17 @@ class Attention(eqx.Module):
         self.scale = head_dim**-0.5 if scale is None else scale
 
     def __call__(self, x: jax.Array, context: AttentionContext) -> jax.Array:
-        """`(seq, d)` to `(seq, d)`."""
+        """From states `(seq, d)` to `(seq, d)`."""
         q, kv = self.project(x, context.angles)
         return jax.vmap(self.out)(dot_product_attention(q, kv, context, scale=self.scale))
 
     def weights(self, x: jax.Array, context: AttentionContext) -> jax.Array:
-        """How much each token looks at each: of states `(seq, d)`, `(heads, seq, seq)`; rows sum up to 1."""
+        """The attention weights of states `(seq, d)`: shape `(heads, seq, seq)`; the last axis sums to 1."""
         q, kv = self.project(x, context.angles)
         return _shares(q, kv, context, self.scale).reshape(self.heads, len(x), len(x))
 
     def project(self, x: jax.Array, angles: RotaryAngles | None) -> tuple[jax.Array, KeyValues]:
-        """Of states `(seq, d)` the queries, `(seq, heads, head_dim)`, and keys and values, normed and turned."""
+        """Queries `(seq, heads, head_dim)`, keys and values of states `(seq, d)`, normed and rotated."""
         q = self._heads(self.query, x, self.heads, self.query_norm, angles)
         k = self._heads(self.key, x, self.kv_heads, self.key_norm, angles)
         return q, KeyValues(k, self._heads(self.value, x, self.kv_heads, None, None))
@@ -226,7 +226,7 @@ class Attention(eqx.Module):
 
 
 class CausalAttention(Attention):
-    """Attention to a token itself and those before it, for decoders. Arguments of the constructor as for `Attention`.
+    """Attention of each token to itself and the tokens before it, for decoders. Arguments as for `Attention`.
 
     ```python
     attention = CausalAttention(32, 4, kv_heads=2, key=jax.random.key(0))
@@ -240,7 +240,7 @@ class CausalAttention(Attention):
     def __call__(  # pyright: ignore[reportIncompatibleMethodOverride]: it takes a memory and gives one
         self, x: jax.Array, context: CausalContext, past: KeyValues | None
     ) -> tuple[jax.Array, KeyValues]:
-        """`(seq, d)` to `(seq, d)`, and the keys and values to remember. `past`: the memory of the tokens before."""
+        """From states `(seq, d)` to `(seq, d)` and the keys and values to remember. `past`: the memory, or `None`."""
         q, new = self.project(x, context.angles)
         mixed = causal_dot_product_attention(q, new, context, past, scale=self.scale)
         return jax.vmap(self.out)(mixed), new

@@ -1,4 +1,4 @@
-"""What convolutional encoders of images share: norms over channels, stages of blocks, the way through them, a head.
+"""What convolutional encoders of images share: norms over channels, stages of blocks, a head.
 
     class MyModel(ConvEncoder):
         def __init__(self, config, *, key):
@@ -7,7 +7,7 @@
             stage = Stage(None, lambda key: MyBlock(8, key=key), 5, key=keys[1])
             super().__init__(config, stem, [stage], head=Linear(8, len(config.labels), key=keys[2]))
 
-One image a call, `(c, h, w)`, and so are hidden states: channels come first.
+A call takes one image `(c, h, w)`. Hidden states have channels first too.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from bridge.models.layers import ACTIVATIONS, Linear, Transform, accumulation_dt
 __all__ = ["ConvEncoder", "FrozenBatchNorm", "Stage", "activated", "pixelwise"]
 
 Block = Callable[[jax.Array], jax.Array]
-"""Of an image's states, `(c, h, w)` to `(c', h', w')`."""
+"""A function from an image's states `(c, h, w)` to `(c', h', w')`."""
 
 
 class FrozenBatchNorm(eqx.Module):
-    """BatchNorm at inference: by the statistics that training left, which stay as they are.
+    """BatchNorm at inference: it normalises by the stored statistics and does not change them.
 
-    They are leaves as weights are, so that a model is one object without a `State`; their gradients are zero. To go on
-    training them, use `equinox.nn.BatchNorm`. Statistics and weights meet in float32 at least.
+    The statistics are leaves, like the weights, so a model needs no `State`; their gradients are zero. To train them
+    further, use `equinox.nn.BatchNorm`. The norm is computed in float32, or in float64 for a float64 model.
 
     **Arguments:** (of the constructor)
 
-    - `channels`: how many there are.
-    - `eps`: what is added to the variance.
+    - `channels`: the number of channels.
+    - `eps`: added to the variance.
     """
 
     weight: jax.Array
@@ -53,7 +53,7 @@ class FrozenBatchNorm(eqx.Module):
         self.eps = eps
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Shape `(channels, h, w)` to the same."""
+        """From states `(channels, h, w)` to the same shape."""
         dtype = accumulation_dtype(x.dtype)
         mean, variance = (jax.lax.stop_gradient(each).astype(dtype) for each in (self.running_mean, self.running_var))
         scale = self.weight.astype(dtype) * jax.lax.rsqrt(variance + self.eps)
@@ -62,24 +62,24 @@ class FrozenBatchNorm(eqx.Module):
 
 
 def activated(name: str, x: jax.Array) -> jax.Array:
-    """One of `ACTIVATIONS` of states of any shape, computed in float32 at least and rounded once."""
+    """One of `ACTIVATIONS` on states of any shape, computed in float32 (or float64) and rounded once."""
     return ACTIVATIONS[name](x.astype(accumulation_dtype(x.dtype))).astype(x.dtype)
 
 
 def pixelwise(call: Transform, x: jax.Array) -> jax.Array:
-    """What a norm or an MLP of `(c,)` makes of each pixel's channels: `(c, h, w)` to `(c', h, w)`."""
+    """Apply a norm or an MLP to the channels `(c,)` of each pixel: `(c, h, w)` to `(c', h, w)`."""
     return jax.vmap(jax.vmap(call))(x.transpose(1, 2, 0)).transpose(2, 0, 1)
 
 
 class Stage(eqx.Module):
-    """What leads into a stage, then blocks that are alike, stacked, under `jax.lax.scan`.
+    """A first block, then equal blocks, stacked, under `jax.lax.scan`.
 
     **Arguments:** (of the constructor)
 
-    - `first`: what leads into it, where anything does.
-    - `block`: makes one of the others of a key.
-    - `count`: how many of these there are; none is none.
-    - `key`: for their initial weights.
+    - `first`: the first block, which may change the shape; or `None`.
+    - `block`: a function that makes one of the equal blocks from a PRNG key.
+    - `count`: the number of equal blocks; may be 0.
+    - `key`: a PRNG key for their initial weights.
     """
 
     first: Block | None
@@ -90,22 +90,22 @@ class Stage(eqx.Module):
         self.rest = stack(block, count)(key) if count else None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Shape `(c, h, w)` to `(c', h', w')`."""
+        """From states `(c, h, w)` to `(c', h', w')`."""
         x = x if self.first is None else self.first(x)
         return x if self.rest is None else jax.lax.scan(lambda x, block: (block(x), None), x, self.rest)[0]
 
 
 class ConvEncoder(eqx.Module):
-    """An encoder of images by convolutions: one image a call, of any size that is large enough, a batch by `jax.vmap`.
+    """A convolutional encoder of images. A call takes one image of at least a given size; use `jax.vmap` for a batch.
 
     **Arguments:** (of the constructor)
 
-    - `config`: what the model carries as `.config`. Read are `num_channels`, the image's, and `least_size`, the least
-      height and width in pixels.
-    - `stem`: of an image, `(c, h, w)`, what enters the first stage.
-    - `stages`: each a `Stage`.
-    - `norm`: what the mean over all pixels goes through, if anything.
-    - `head`: of that, what the model was made to say, if it was.
+    - `config`: the model's `.config`. It must have `num_channels`, the channels of an image, and `least_size`, the
+      smallest height and width in pixels.
+    - `stem`: a function from an image `(c, h, w)` to the input of the first stage.
+    - `stages`: a list of `Stage`s.
+    - `norm`: the norm of the mean over all pixels, or `None`.
+    - `head`: a linear layer from the normed mean to scores, or `None`.
     """
 
     stem: Block
@@ -136,7 +136,7 @@ class ConvEncoder(eqx.Module):
         return self.hidden_states(image)[-1]
 
     def hidden_states(self, image: jax.Array) -> tuple[jax.Array, ...]:
-        """What enters the first stage and every stage's states, each `(c', h', w')`. Arguments as for a call."""
+        """The input of the first stage and every stage's states, each `(c', h', w')`. Arguments as for a call."""
         check_image(image, type(self).__name__, (self.config.num_channels,), least=self.config.least_size)
         states = [self.stem(image.astype(jax.tree.leaves(self.stem)[0].dtype))]
         for stage in self.stages:
@@ -144,12 +144,12 @@ class ConvEncoder(eqx.Module):
         return tuple(states)
 
     def pooled(self, hidden: jax.Array) -> jax.Array:
-        """The summary `(c',)` of hidden states `(c', h', w')`: the mean of all pixels, normed where there is a norm."""
+        """The mean over all pixels of hidden states `(c', h', w')`, normed if there is a norm: shape `(c',)`."""
         mean = hidden.mean((1, 2))
         return mean if self.norm is None else self.norm(mean)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """A score for each label, `(labels,)`. **Raises:** `bridge.BridgeError` where there is no head."""
+        """A score for each label, `(labels,)`. **Raises:** `bridge.BridgeError` if there is no head."""
         if self.head is None:
             name = type(self).__name__
             raise bridge.BridgeError(f"this {name}", "has no head", "Make it with one: Config.from_dict(…, head=True)")

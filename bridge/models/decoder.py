@@ -1,6 +1,6 @@
-"""What every decoder of text does: embeddings, a stack of layers under `jax.lax.scan`, a head; with memory and without.
+"""What all decoders of text share: embeddings, a stack of layers under `jax.lax.scan`, a head; with and without memory.
 
-A family of models makes its `Layer` and its stack:
+A model makes its layers and stacks them:
 
     class MyModel(Decoder):
         def __init__(self, config, *, key):
@@ -11,7 +11,7 @@ A family of models makes its `Layer` and its stack:
 
             super().__init__(config, stack(layer, config.num_hidden_layers), rms_norm(config), key=key)
 
-A decoder whose layers differ overrides what walks through them: `through`, `slots`, `in_order`.
+A decoder whose layers differ overrides `through`, `slots` and `in_order`.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ __all__ = [
 ]
 
 Collect = Callable[[jax.Array, KeyValues], Any]
-"""What to keep of a layer: of its output `(seq, d)`, and the keys and values that it made."""
+"""What to keep of a layer: a function of its output `(seq, d)` and of the keys and values that it made."""
 
 
 class Layer(eqx.Module):
-    """Attention, then an MLP; each reads a norm of its input and is added to it.
+    """Attention, then an MLP. Each gets its input normed, and its output is added to its input.
 
     **Arguments:** (of the constructor)
 
-    - `attention`: a `CausalAttention`, or what is called as one.
-    - `mlp`: of one token.
-    - `norm`: makes each of the two norms.
+    - `attention`: a `CausalAttention`, or a module with the same call.
+    - `mlp`: a function of one token, `(d,)` to `(d,)`.
+    - `norm`: a function without arguments that makes a norm; called twice.
     """
 
     norm1: Transform
@@ -66,21 +66,21 @@ class Layer(eqx.Module):
         self.attention, self.mlp = attention, mlp
 
     def __call__(self, x: jax.Array, context: CausalContext, past: KeyValues | None) -> tuple[jax.Array, KeyValues]:
-        """`(seq, d)` to `(seq, d)`, and the keys and values to remember."""
+        """From states `(seq, d)` to `(seq, d)` and the keys and values to remember."""
         mixed, new = self.attention(jax.vmap(self.norm1)(x), context, past)
         x = x + mixed
         return x + jax.vmap(self.mlp)(jax.vmap(self.norm2)(x)), new
 
 
 def rms_norm(config: DecoderConfig, width: int | None = None) -> eqx.nn.RMSNorm:
-    """A norm over the width of a token, or another one."""
+    """A norm over `width`, by default the width of a token."""
     return eqx.nn.RMSNorm(config.hidden_size if width is None else width, config.rms_norm_eps, use_bias=False)
 
 
 def causal_attention(
     config: DecoderConfig, *, qkv_bias: bool = False, out_bias: bool = False, key: jax.Array, **options: Any
 ) -> CausalAttention:
-    """Attention of the config's sizes, without biases by default; `options` as `CausalAttention` has them."""
+    """Attention with the config's sizes, by default without biases; `options` are those of `CausalAttention`."""
     return CausalAttention(
         config.hidden_size,
         config.num_attention_heads,
@@ -94,20 +94,20 @@ def causal_attention(
 
 
 def gated_mlp(config: DecoderConfig, *, key: jax.Array, bias: bool = False) -> GatedMLP:
-    """An MLP of the config's sizes."""
+    """A gated MLP with the config's sizes."""
     return GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act, bias=bias, key=key)
 
 
 class Decoder(eqx.Module):
-    """A language model: one example a call, a batch by `jax.vmap`.
+    """A language model. A call takes one example; use `jax.vmap` for a batch.
 
     **Arguments:** (of the constructor)
 
-    - `config`: what the model carries as `.config`: a `DecoderConfig`, or what has its `vocab_size`, `hidden_size`,
+    - `config`: the model's `.config`: a `DecoderConfig`, or an object with its `vocab_size`, `hidden_size`,
         `tie_word_embeddings` and `max_position_embeddings`.
-    - `layers`: makes the layers of a key, as `stack` does.
-    - `norm`: what the last hidden states go through.
-    - `key`: for the initial weights.
+    - `layers`: a function that makes the layers from a PRNG key, as `stack` returns it.
+    - `norm`: the norm of the last hidden states.
+    - `key`: a PRNG key for the initial weights.
     """
 
     embed: eqx.nn.Embedding
@@ -126,27 +126,27 @@ class Decoder(eqx.Module):
         self.config = config
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
-        """For each token the logits of the next one, shape `(seq, vocab)`, of ids `(seq,)`."""
+        """The logits of the next token after each token: from ids `(seq,)` to `(seq, vocab)`."""
         x, _ = self.run(tokens, jnp.arange(tokens.shape[0]), None, lambda x, new: None)
         return jax.vmap(self.logits)(x)
 
     def hidden_states(self, tokens: jax.Array) -> jax.Array:
-        """The embeddings and every layer's hidden states, shape `(layers + 1, seq, d)`, of ids `(seq,)`.
+        """The embeddings and every layer's hidden states: from ids `(seq,)` to `(layers + 1, seq, d)`.
 
-        The last has been through the last norm, as transformers has it.
+        The last layer's states are those after the last norm, as in transformers.
         """
         positions = jnp.arange(tokens.shape[0])
         last, states = self.run(tokens, positions, None, lambda x, new: x)
         return jnp.concatenate([self.embedded(tokens, positions)[None], self.in_order(states)[:-1], last[None]])
 
     def prefill(self, tokens: jax.Array, length: jax.Array, size: int) -> tuple[jax.Array, Any]:
-        """The logits of what follows the first `length` of `tokens`, and the memory of them.
+        """The logits of the token after the first `length` tokens, and a memory of these tokens.
 
         **Arguments:**
 
-        - `tokens`: ids `(seq,)`. What follows the first `length` is padding.
+        - `tokens`: ids, shape `(seq,)`. The ids after the first `length` are padding.
         - `length`: an integer, shape `()`.
-        - `size`: how many tokens the memory must hold in all, those to come included.
+        - `size`: how many tokens the memory must be able to hold, including those of later steps.
 
         **Returns:** logits `(vocab,)`, and a memory for `step`.
         """
@@ -155,32 +155,32 @@ class Decoder(eqx.Module):
         return self.logits(x[length - 1]), memory
 
     def step(self, token: jax.Array, position: jax.Array, memory: Any) -> tuple[jax.Array, Any]:
-        """The logits of what follows one more token, and the memory with it.
+        """The logits of the token after one more token, and the memory with that token.
 
         **Arguments:**
 
-        - `token`: an id, shape `()`. `position`: how many tokens there were before it, shape `()`.
-        - `memory`: of those tokens; from `prefill`, or from the step before.
+        - `token`: an id, shape `()`. `position`: the number of tokens before it, shape `()`.
+        - `memory`: the memory of these tokens, from `prefill` or from the previous `step`.
         """
         x, new = self.run(token[None], position[None], memory, lambda x, new: new)
         memory = jax.tree.map(lambda m, n: write(m, n, position), memory, new, is_leaf=_is_key_values)
         return self.logits(x[0]), memory
 
     def logits(self, x: jax.Array) -> jax.Array:
-        """Of a last hidden state `(d,)`: `(vocab,)`."""
+        """From one last hidden state `(d,)` to `(vocab,)`."""
         return self.embed.weight @ x if self.head is None else self.head(x)
 
     def embedded(self, tokens: jax.Array, positions: jax.Array) -> jax.Array:
-        """What enters the first layer, `(seq, d)`, of ids and positions `(seq,)`."""
+        """The input of the first layer: from ids and positions `(seq,)` to `(seq, d)`."""
         return jax.vmap(self.embed)(tokens)
 
     def run(self, tokens: jax.Array, positions: jax.Array, memory: Any, collect: Collect) -> tuple[jax.Array, Any]:
-        """The last hidden states `(seq, d)`, normed, and what was collected of each layer."""
+        """The last hidden states `(seq, d)`, normed, and what `collect` kept of each layer."""
         x, collected = self.through(self.embedded(tokens, positions), positions, memory, collect)
         return jax.vmap(self.norm)(x), collected
 
     def through(self, x: jax.Array, positions: jax.Array, memory: Any, collect: Collect) -> tuple[jax.Array, Any]:
-        """Through all layers. What is collected has an axis (layers,) in front, as `memory` has."""
+        """Run all layers. The collected values have a leading axis (layers,), as `memory` has."""
         angles = RotaryAngles.at(positions, self.config.rope, self.config.head_dim)
         window = self.config.window
         if not isinstance(window, tuple):
@@ -190,12 +190,12 @@ class Decoder(eqx.Module):
         return scan(self.layers, x, CausalContext(positions, angles), memory, collect, {"window": windows})
 
     def slots(self, size: int) -> Any:
-        """How many tokens each layer remembers, where it may have to look back at `size`; as a memory is built."""
+        """How many tokens each layer must remember of `size` tokens; a pytree with the structure of the memory."""
         window = self.config.window
         return min(size, window) if isinstance(window, int) else size
 
     def in_order(self, states: Any) -> jax.Array:
-        """Hidden states that were collected, as one array `(layers, seq, d)`."""
+        """The collected hidden states as one array `(layers, seq, d)`."""
         return states
 
 
@@ -207,18 +207,18 @@ def scan(
     collect: Collect,
     each: Mapping[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, Any]:
-    """Through a stack of layers, each with its part of the memory.
+    """Run stacked layers, each with its part of the memory.
 
     **Arguments:**
 
-    - `layers`: stacked, each called as `Layer` is.
-    - `x`: `(seq, d)`.
-    - `context`: what all layers are told.
-    - `memory`: of all layers, or `None`.
-    - `collect`: what to keep of each.
-    - `each`: fields of the context that differ from layer to layer, with an axis (layers,) in front.
+    - `layers`: stacked layers with the call of `Layer`.
+    - `x`: states, shape `(seq, d)`.
+    - `context`: the context of all layers.
+    - `memory`: the memory of all layers, or `None`.
+    - `collect`: what to keep of each layer.
+    - `each`: fields of the context that differ from layer to layer, with a leading axis (layers,).
 
-    **Returns:** `(seq, d)`, and what was collected, stacked.
+    **Returns:** states `(seq, d)`, and the collected values, stacked.
     """
 
     def step(x: jax.Array, layer: tuple[Any, Any, dict[str, jax.Array]]) -> tuple[jax.Array, Any]:

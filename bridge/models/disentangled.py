@@ -1,6 +1,6 @@
-"""Attention to what tokens say and, apart from that, to how far they are apart: DeBERTa's (arXiv 2006.03654).
+"""DeBERTa's attention (arXiv 2006.03654): separate terms for the tokens' states and for their distance.
 
-Distances have embeddings, the same for all layers; each layer makes queries and keys of them, as of tokens.
+Distances have embeddings, which all layers share. Each layer projects them to queries and keys, as it does tokens.
 
     context = DisentangledContext.of(mask, Distances(32, reach=512, key=key))
     y = DisentangledAttention(32, 4, ("c2p", "p2c"), key=key)(x, context)  # (seq, d) -> (seq, d)
@@ -22,11 +22,11 @@ __all__ = ["DisentangledAttention", "DisentangledContext", "Distances", "distanc
 
 
 class DisentangledContext(NamedTuple):
-    """What all layers are told.
+    """The context of all layers.
 
-    - `mask`: bool, `(seq, seq)`, for each token the tokens that it looks at.
-    - `distances`: the embeddings of distances, `(rows, d)`, if they have any.
-    - `rows`: the row of these for each pair of tokens, `(seq, seq)`: of queries, of keys.
+    - `mask`: bool, shape `(seq, seq)`: for each token, true for the tokens that it attends to.
+    - `distances`: the embeddings of distances, shape `(rows, d)`, or `None`.
+    - `rows`: the row of the embeddings for each pair of tokens, shape `(seq, seq)`: queries first, then keys.
     """
 
     mask: jax.Array
@@ -35,21 +35,21 @@ class DisentangledContext(NamedTuple):
 
     @classmethod
     def of(cls, mask: jax.Array, distances: Distances | None) -> Self:
-        """Of a mask `(seq,)`, false where a token is padding. Padding looks at everything."""
+        """The context for a mask `(seq,)`, which is false for padding. Padding attends to all tokens."""
         x, rows = (None, None) if distances is None else distances(len(mask))
         return cls(mask[:, None] & mask[None, :], x, rows)
 
 
 class Distances(eqx.Module):
-    """Embeddings of distances, `(2 * reach, d)`: from the farthest key behind a token to the farthest before it.
+    """Embeddings of distances, shape `(2 * reach, d)`: from the farthest key after a token to the farthest before it.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`: the width, d.
-    - `reach`: rows to either side. What is farther has the last row.
-    - `farthest`: the distance that the last row stands for, where far ones share rows; see `distance_buckets`.
-    - `norm`: what embeddings go through, if anything.
-    - `key`: for the initial weights.
+    - `hidden_size`: the width d of an embedding.
+    - `reach`: the number of rows for each direction. Farther tokens get the last row.
+    - `farthest`: the distance of the last row, if far distances share rows as in `distance_buckets`; or `None`.
+    - `norm`: the norm of the embeddings, or `None`.
+    - `key`: a PRNG key for the initial weights.
     """
 
     embedding: eqx.nn.Embedding
@@ -70,7 +70,7 @@ class Distances(eqx.Module):
         self.norm, self.reach, self.farthest = norm, reach, farthest
 
     def __call__(self, seq: int) -> tuple[jax.Array, np.ndarray]:
-        """What a text of `seq` tokens needs of the embeddings, `(rows, d)`, and which each pair has, `(seq, seq)`."""
+        """The embeddings `(rows, d)` that a text of `seq` tokens needs, and the row of each pair, `(seq, seq)`."""
         distance = np.arange(seq)[:, None] - np.arange(seq)[None, :]
         if self.farthest is not None:
             distance = distance_buckets(distance, self.reach, self.farthest)
@@ -80,9 +80,10 @@ class Distances(eqx.Module):
 
 
 def distance_buckets(distance: np.ndarray, reach: int, farthest: int) -> np.ndarray:
-    """Distances as far as `reach / 2`, and then by their logarithm, so that `farthest` is the last one below `reach`.
+    """Buckets of distances, with the sign of the distance.
 
-    In float32, as PyTorch computes it.
+    A distance up to `reach / 2` is its own bucket. Farther distances share buckets on a logarithmic scale: `farthest - 1`
+    gets bucket `reach - 1`. Computed in float32, as PyTorch does.
     """
     exact = reach // 2
     far = np.maximum(np.abs(distance), exact).astype(np.float32) / np.float32(exact)
@@ -92,16 +93,17 @@ def distance_buckets(distance: np.ndarray, reach: int, farthest: int) -> np.ndar
 
 
 class DisentangledAttention(Attention):
-    """Attention in both directions whose scores also know what tokens make of their distance.
+    """Attention in both directions with additional scores for the distance of two tokens.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`: the width of a token, d.
-    - `heads`: of queries, keys and values.
-    - `kinds`: `"c2p"`: tokens' queries meet distances' keys; `"p2c"`: tokens' keys meet distances' queries.
-    - `own`: whether layers of their own make these; else those that make the tokens'.
-    - `key_bias`: whether what makes keys has a bias.
-    - `key`: for the initial weights.
+    - `hidden_size`: the width d of a token.
+    - `heads`: the number of heads of queries, keys and values.
+    - `kinds`: the additional scores: `"c2p"`: tokens' queries with distances' keys; `"p2c"`: tokens' keys with
+        distances' queries.
+    - `own`: whether distances have projections of their own; otherwise they share those of the tokens.
+    - `key_bias`: whether the projections to keys have a bias.
+    - `key`: a PRNG key for the initial weights.
     """
 
     pos_key: Linear | None
@@ -133,7 +135,7 @@ class DisentangledAttention(Attention):
         return jax.vmap(self.out)(dot_product_attention(q, kv, self.told(q, kv, context), scale=self.scale))
 
     def weights(self, x: jax.Array, context: Any) -> jax.Array:
-        """How much each token looks at each: of states `(seq, d)`, `(heads, seq, seq)`; rows sum up to 1."""
+        """The attention weights of states `(seq, d)`: shape `(heads, seq, seq)`; the last axis sums to 1."""
         return super().weights(x, self.told(*self.project(x, None), context))
 
     def told(self, q: jax.Array, kv: KeyValues, context: DisentangledContext) -> AttentionContext:

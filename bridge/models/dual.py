@@ -1,6 +1,6 @@
-"""What CLIP and its kin share: an encoder of images and one of text, whose vectors are compared.
+"""What CLIP and similar models share: an encoder of images and one of text, whose vectors are compared.
 
-Configs of both, their layers, the model that holds them, and rules for the keys that are spelled alike.
+This module has the configs of both encoders, their layers, the model that holds them, and the rules for shared keys.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ _UNUSED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig(ModelConfig):
-    """What the configs of both encoders have. The names are those of config.json, the defaults those of transformers.
+    """The fields that both configs have. Their names are those of config.json, their defaults those of transformers.
 
-    - `hidden_size`: the width, d. `num_attention_heads` divides it. `intermediate_size`: the width inside an MLP.
-    - `hidden_act`: one of `ACTIVATIONS`. `layer_norm_eps`: what layer norms add to the variance.
+    - `hidden_size`: the width d of a token, a multiple of `num_attention_heads`. `intermediate_size`: the width inside
+        an MLP.
+    - `hidden_act`: one of `ACTIVATIONS`. `layer_norm_eps`: added to the variance in layer norms.
     """
 
     unused: ClassVar[Collection[str]] = _UNUSED
@@ -66,7 +67,7 @@ class EncoderConfig(ModelConfig):
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
-        """What the constructor takes. An architecture with more fields takes them too."""
+        """Read the constructor's arguments. An architecture with more fields extends this."""
         for flag in ("is_decoder", "add_cross_attention"):
             fields.one_of(flag, [False], default=False)
         fields.one_of("pruned_heads", [{}], default={})
@@ -90,25 +91,25 @@ class TextConfig(EncoderConfig):
 
     @property
     def max_tokens(self) -> int:
-        """How many tokens there are positions for."""
+        """The number of positions: a text may have that many tokens."""
         return self.max_position_embeddings
 
     def positions(self, tokens: jax.Array) -> jax.Array:
-        """The row of the position embedding that each token takes, shape `(seq,)` to `(seq,)`."""
+        """The row of the position embedding for each token: from ids `(seq,)` to `(seq,)`."""
         return jnp.arange(tokens.shape[0])
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
-        """What the constructor takes. An architecture with more fields takes them too."""
+        """Read the constructor's arguments. An architecture with more fields extends this."""
         rows = ("vocab_size", "max_position_embeddings")
         return super().read(fields) | {name: fields.count(name, default=getattr(cls, name)) for name in rows}
 
 
 @dataclass(frozen=True, kw_only=True)
 class VisionConfig(EncoderConfig):
-    """The fields of `EncoderConfig`, and these.
+    """The fields of `EncoderConfig`, and these:
 
-    - `image_size`, `patch_size`: height and width in pixels. `num_channels`: of the image.
+    - `image_size`, `patch_size`: height and width in pixels. `num_channels`: the channels of an image.
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -117,7 +118,7 @@ class VisionConfig(EncoderConfig):
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
-        """What the constructor takes. An architecture with more fields takes them too."""
+        """Read the constructor's arguments. An architecture with more fields extends this."""
         image, patch = (fields.pair(name, default=getattr(cls, name)) for name in ("image_size", "patch_size"))
         if any(side < each for side, each in zip(image, patch, strict=True)):
             fields.refuse("patch_size", list(patch), f"at most {list(image)}, the image")
@@ -127,7 +128,7 @@ class VisionConfig(EncoderConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class DualConfig(ModelConfig):
-    """Of both encoders the configs, of the classes that a subclass names: `text` and `vision`."""
+    """The configs of both encoders. A subclass names their classes as `text` and `vision`."""
 
     unused: ClassVar[Collection[str]] = _UNUSED
     text: ClassVar[type[TextConfig]]
@@ -138,7 +139,7 @@ class DualConfig(ModelConfig):
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
-        """What the constructor takes: defaults where the file has neither."""
+        """Read the constructor's arguments; a config that the file does not have gets the defaults."""
 
         def inside(name: str, kind: type[ModelConfig]) -> ModelConfig:
             # Old files have each twice, and transformers goes by the second.
@@ -152,12 +153,12 @@ class DualConfig(ModelConfig):
 
 
 def layer_norm(config: EncoderConfig) -> eqx.nn.LayerNorm:
-    """A norm of an encoder."""
+    """A layer norm with the config's width and epsilon."""
     return eqx.nn.LayerNorm(config.hidden_size, config.layer_norm_eps)
 
 
 def make_layers(config: EncoderConfig, *, key: jax.Array) -> Any:
-    """All layers of an encoder, stacked: norms first."""
+    """All layers of an encoder, stacked, with norms before attention and MLP."""
 
     def layer(key: jax.Array) -> Layer:
         keys = jax.random.split(key)
@@ -169,14 +170,14 @@ def make_layers(config: EncoderConfig, *, key: jax.Array) -> Any:
 
 
 class DualEncoder(eqx.Module):
-    """Both encoders. One example a call, a batch by `jax.vmap`.
+    """A model of both encoders. A call takes one image and one text; use `jax.vmap` for batches.
 
     **Arguments:** (of the constructor)
 
-    - `config`: a `DualConfig`, which the model carries.
+    - `config`: a `DualConfig`, the model's `.config`.
     - `text_model`, `vision_model`: encoders, each with a method `vector`.
-    - `logit_scale`: what cosines are multiplied by, its logarithm, `()`.
-    - `logit_bias`: what is added to them, `()`, if anything.
+    - `logit_scale`: the logarithm of the factor of cosines, a number.
+    - `logit_bias`: a number that is added to the logits, or `None`.
     """
 
     text_model: Any
@@ -193,21 +194,21 @@ class DualEncoder(eqx.Module):
         self.logit_bias = None if logit_bias is None else jnp.asarray(logit_bias)
 
     def __call__(self, image: jax.Array, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """How well an image and a text go together, a logit, `()`. Arguments as for `image` and `text`."""
+        """A logit, shape `()`: how well an image and a text fit. Arguments as for `image` and `text`."""
         return self.logits(self.image(image), self.text(tokens, mask))
 
     def image(self, image: jax.Array) -> jax.Array:
-        """The vector of an image, `(c, h, w)` to `(p,)`, not of length one."""
+        """The vector of an image: from `(c, h, w)` to `(p,)`. It is not normalised."""
         return self.vision_model.vector(image)
 
     def text(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """The vector of a text, `(seq,)` to `(p,)`, not of length one. Arguments as for a call of a `TextEncoder`."""
+        """The vector of a text: from ids `(seq,)` to `(p,)`. It is not normalised. Arguments as for a `TextEncoder`."""
         return self.text_model.vector(tokens, mask)
 
     def logits(self, images: jax.Array, texts: jax.Array) -> jax.Array:
-        """How well images and texts go together, each with each: of vectors `(n, p)` and `(m, p)`, `(n, m)`.
+        """Logits of every image with every text: from vectors `(n, p)` and `(m, p)` to `(n, m)`.
 
-        One vector, `(p,)`, has no axis in what comes out.
+        A single vector `(p,)` has no axis in the result.
         """
         dtype = accumulation_dtype(images.dtype)
         unit = [x.astype(dtype) / jnp.linalg.norm(x.astype(dtype), axis=-1, keepdims=True) for x in (images, texts)]
@@ -227,22 +228,22 @@ TEXT_RULES = (
     "embeddings.{token|position}_embedding.weight -> embed.{token|position}.weight",
     "final_layer_norm.** -> norm.**",
 )
-"""Which key is which leaf, of encoders of text."""
+"""The rules of text encoders."""
 VISION_RULES = (
     *_LAYER_RULES,
     "embeddings.patch_embedding.** -> embed.patches.**",
     "embeddings.position_embedding.weight -> embed.position",
 )
-"""Which key is which leaf, of encoders of images."""
+"""The rules of image encoders."""
 
 
 def rules_within(name: str, rules: Iterable[str]) -> list[str]:
-    """The rules of an encoder for the model that holds it as `name`, as the checkpoint does."""
+    """The rules of an encoder inside a model; both the model and the checkpoint call it `name`."""
     pairs = [rule.split(" -> ") for rule in rules]
     return [f"{name}.{key} -> {leaf if leaf == '_' else f'{name}.{leaf}'}" for key, leaf in pairs]
 
 
 def rules_alone(name: str, rules: Iterable[str]) -> list[str]:
-    """The rules of an encoder alone, whose keys begin with `name` in files of the Hub, and in memory do not."""
+    """The rules of an encoder alone. Its keys begin with `name` in files of the Hub, but not in memory."""
     rules = list(rules)
     return [*(f"{name}.{rule}" for rule in rules), *only_read(rules)]

@@ -1,4 +1,4 @@
-"""What enters the first layer of an encoder: embeddings of text, patches of an image."""
+"""The inputs of an encoder's first layer: embeddings of text, patches of an image."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["PatchEmbedding", "TextEmbedding", "check_image"]
 
 
 class TextEmbedding(eqx.Module):
-    """Tokens and, as far as there are rows for them, positions and token types: embeddings, added up and normed.
+    """The sum of embeddings of tokens, positions and token types, normed.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`: the width, d.
-    - `tokens`, `positions`, `types`: rows of each embedding; 0 for none.
-    - `norm`: what the sum goes through, if anything.
-    - `out_size`: the width of what comes out, where a layer leads there from d.
-    - `key`: for the initial weights.
+    - `hidden_size`: the width d of the embeddings.
+    - `tokens`, `positions`, `types`: the number of rows of each embedding; 0 for no embedding.
+    - `norm`: the norm of the sum, or `None`.
+    - `out_size`: the width of the output, if a linear layer follows; `None` for d and no layer.
+    - `key`: a PRNG key for the initial weights.
 
     ```python
     embed = TextEmbedding(8, tokens=100, positions=16, norm=eqx.nn.LayerNorm(8), key=jax.random.key(0))
@@ -59,7 +59,7 @@ class TextEmbedding(eqx.Module):
     def __call__(
         self, tokens: jax.Array, positions: jax.Array | None = None, types: jax.Array | None = None
     ) -> jax.Array:
-        """Shapes `(seq,)` each to `(seq, d)`. What there is no embedding for is left aside."""
+        """From arguments `(seq,)` to `(seq, d)`. An argument without an embedding is ignored."""
         x = jax.vmap(self.token)(tokens)
         for embedding, rows in ((self.type, types), (self.position, positions)):
             if embedding is not None and rows is not None:
@@ -69,16 +69,16 @@ class TextEmbedding(eqx.Module):
 
 
 class PatchEmbedding(eqx.Module):
-    """An image's patches, each a token, behind a class token where there is one; to each its position's embedding.
+    """The patches of an image as tokens, after a class token if there is one, plus embeddings of their positions.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`: the width, d.
-    - `channels`: of the image. `image_size`, `patch_size`: height and width in pixels.
-    - `class_token`: whether there is one.
-    - `bias`: whether the projection of patches has one.
-    - `norm`: what the sum goes through, if anything.
-    - `key`: for the initial weights.
+    - `hidden_size`: the width d of a token.
+    - `channels`: the channels of the image. `image_size`, `patch_size`: height and width in pixels.
+    - `class_token`: whether there is a class token.
+    - `bias`: whether the projection of patches has a bias.
+    - `norm`: the norm of the sum, or `None`.
+    - `key`: a PRNG key for the initial weights.
 
     ```python
     embed = PatchEmbedding(8, channels=3, image_size=(32, 32), patch_size=(16, 16), key=jax.random.key(0))
@@ -111,7 +111,7 @@ class PatchEmbedding(eqx.Module):
         self.norm = norm
 
     def __call__(self, image: jax.Array) -> jax.Array:
-        """Shape `(c, h, w)` to `(tokens, d)`, in the embedding's dtype: patches row by row."""
+        """From an image `(c, h, w)` to `(tokens, d)` in the embedding's dtype: patches row by row."""
         patches = self.patches(image.astype(self.position.dtype))
         patches = patches.reshape(patches.shape[0], -1).T
         tokens = patches if self.cls is None else jnp.concatenate([self.cls[None], patches])
@@ -120,14 +120,16 @@ class PatchEmbedding(eqx.Module):
 
 
 def check_image(image: jax.Array, name: str, shape: tuple[int, ...], *, least: tuple[int, int] | None = None) -> None:
-    """An image is what a model takes. **Raises:** `bridge.BridgeError` that says what that is.
+    """Check that an image has the shape and the dtype that a model takes.
 
     **Arguments:**
 
-    - `image`: what the model was called with.
-    - `name`: of the model's class.
-    - `shape`: channels, height and width; channels alone where any size from `least` up will do.
-    - `least`: the least height and width.
+    - `image`: the argument of the model's call.
+    - `name`: the name of the model's class.
+    - `shape`: channels, height and width; or channels alone, if any size from `least` up is allowed.
+    - `least`: the smallest height and width.
+
+    **Raises:** `bridge.BridgeError` that says what the model takes.
     """
     fits = image.ndim == 3 and image.shape[: len(shape)] == shape
     wanted = f"{shape} of floats"

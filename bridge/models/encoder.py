@@ -1,6 +1,6 @@
-"""What every encoder does: embeddings, a stack of layers under `jax.lax.scan` that look both ways, a last norm, heads.
+"""What all encoders share: embeddings, a stack of layers under `jax.lax.scan`, a last norm, a pooler, a head.
 
-Encoders of text take tokens and a mask, those of images an image; the layers and the way through them are the same.
+A text encoder takes tokens and a mask, an image encoder takes an image. Their layers are the same.
 
     class MyModel(TextEncoder):
         def __init__(self, config, *, key):
@@ -15,7 +15,7 @@ Encoders of text take tokens and a mask, those of images an image; the layers an
             embed = TextEmbedding(config.hidden_size, tokens=config.vocab_size, key=key_embed)
             super().__init__(config, embed, stack(layer, config.num_hidden_layers)(key_layers))
 
-An encoder whose layers differ, or are told more than a mask, overrides `through` or `context`.
+An encoder whose layers differ overrides `through`. If its layers need more than a mask, it overrides `context`.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from bridge.models.layers import stack as stack
 __all__ = ["Encoder", "FirstToken", "ImageEncoder", "Layer", "TextEncoder", "scan", "stack"]
 
 Head = Callable[..., jax.Array]
-"""Of hidden states `(seq, d)`."""
+"""A function of hidden states `(seq, d)`."""
 
 
 class Layer(eqx.Module):
-    """Attention, then an MLP, each added to its input.
+    """Attention, then an MLP. The output of each is added to its input.
 
     **Arguments:** (of the constructor)
 
-    - `attention`: an `Attention`, or what is called with states `(seq, d)` and a context.
-    - `mlp`: of one token.
-    - `norm`: makes each of the two norms.
-    - `norm_first`: whether attention and MLP read the normed input (ViT); else their sums with it are normed (BERT).
+    - `attention`: an `Attention`, or a function of states `(seq, d)` and a context.
+    - `mlp`: a function of one token, `(d,)` to `(d,)`.
+    - `norm`: a function without arguments that makes a norm; called twice.
+    - `norm_first`: true: the inputs of attention and MLP are normed, as in ViT; false: the two sums, as in BERT.
     """
 
     attention: Callable[[jax.Array, Any], jax.Array]
@@ -70,7 +70,7 @@ class Layer(eqx.Module):
         self.norm_first = norm_first
 
     def __call__(self, x: jax.Array, context: Any) -> jax.Array:
-        """`(seq, d)` to `(seq, d)`."""
+        """From states `(seq, d)` to `(seq, d)`."""
         if self.norm_first:
             x = x + self.attention(jax.vmap(self.norm1)(x), context)
             return x + jax.vmap(self.mlp)(jax.vmap(self.norm2)(x))
@@ -79,9 +79,9 @@ class Layer(eqx.Module):
 
 
 class FirstToken(Linear):
-    """A linear layer and an activation of the first token's state: `(seq, d)` to `(out_features,)`.
+    """A linear layer, and perhaps an activation, on the first token's state: `(seq, d)` to `(out_features,)`.
 
-    BERT's pooler, with `jnp.tanh`, and a classifier of images, without.
+    With `jnp.tanh` it is BERT's pooler; without an activation it is an image classifier.
     """
 
     activation: Transform | None = eqx.field(static=True)
@@ -93,22 +93,22 @@ class FirstToken(Linear):
         self.activation = activation
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Of hidden states `(seq, d)`."""
+        """From hidden states `(seq, d)` to `(out_features,)`."""
         y = super().__call__(x[0])
         return y if self.activation is None else self.activation(y)
 
 
 class Encoder(eqx.Module):
-    """Of text or of images: one example a call, a batch by `jax.vmap`.
+    """The base class of text and image encoders. A call takes one example; use `jax.vmap` for a batch.
 
     **Arguments:** (of the constructor)
 
-    - `config`: what the model carries as `.config`.
-    - `embed`: makes of a call's arguments what enters the first layer, `(seq, d)`.
-    - `layers`: stacked, as `stack` makes them.
-    - `norm`: what the last hidden states go through, if anything.
-    - `pooler`: of hidden states `(seq, d)` a summary, if the model has one.
-    - `head`: of hidden states `(seq, d)` what the model was made to say, if it has one.
+    - `config`: the model's `.config`.
+    - `embed`: a function from a call's arguments to the input of the first layer, `(seq, d)`.
+    - `layers`: stacked layers, as `stack` makes them.
+    - `norm`: the norm of the last hidden states, or `None`.
+    - `pooler`: a function from hidden states `(seq, d)` to one vector, or `None`.
+    - `head`: a function from hidden states `(seq, d)` to scores, or `None`.
     """
 
     embed: Any
@@ -132,7 +132,7 @@ class Encoder(eqx.Module):
         self.norm, self.pooler, self.head = norm, pooler, head
 
     def pooled(self, hidden: jax.Array) -> jax.Array:
-        """The summary of hidden states `(seq, d)`. **Raises:** `bridge.BridgeError` where the model has no pooler."""
+        """The pooler's vector of hidden states `(seq, d)`. **Raises:** `bridge.BridgeError` if there is no pooler."""
         if self.pooler is None:
             name = type(self).__name__
             raise bridge.BridgeError(
@@ -141,33 +141,33 @@ class Encoder(eqx.Module):
         return self.pooler(hidden)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """What the head says of hidden states `(seq, d)`. **Raises:** `bridge.BridgeError` where there is no head."""
+        """The head's scores for hidden states `(seq, d)`. **Raises:** `bridge.BridgeError` if there is no head."""
         if self.head is None:
             name = type(self).__name__
             raise bridge.BridgeError(f"this {name}", "has no head", "Make it with one: Config.from_dict(…, head=True)")
         return self.head(hidden)
 
     def through(self, x: jax.Array, context: Any, *, every: bool) -> tuple[jax.Array, jax.Array | None]:
-        """Through all layers: the last states `(seq, d)`, and those of every layer `(layers, seq, d)` if asked for."""
+        """Run all layers: the last states `(seq, d)` and, if `every`, the states of all layers `(layers, seq, d)`."""
         return scan(self.layers, x, context, every=every)
 
     def run(self, x: jax.Array, context: Any) -> jax.Array:
-        """The last hidden states `(seq, d)`, normed where there is a norm, of what `embed` gave."""
+        """The last hidden states `(seq, d)`, normed if there is a norm. `x`: the output of `embed`."""
         x, _ = self.through(x, context, every=False)
         return x if self.norm is None else jax.vmap(self.norm)(x)
 
     def run_every(self, x: jax.Array, context: Any) -> jax.Array:
-        """What `embed` gave and every layer's states, `(layers + 1, seq, d)`; the last before the norm."""
+        """The output of `embed` and every layer's states, `(layers + 1, seq, d)`, before the last norm."""
         _, states = self.through(x, context, every=True)
         assert states is not None
         return jnp.concatenate([x[None], states])
 
 
 class TextEncoder(Encoder):
-    """An encoder of text. Arguments of the constructor as for `Encoder`; of `config` is read
+    """An encoder of text. Arguments of the constructor as for `Encoder`. `config` must have:
 
-    - `max_tokens`: how many tokens there are positions for, or `None`.
-    - `positions(tokens)`: of ids `(seq,)` the rows of the position embedding.
+    - `max_tokens`: the number of positions, or `None` for no limit.
+    - `positions(tokens)`: a function from ids `(seq,)` to the rows of the position embedding.
     """
 
     __init__ = Encoder.__init__  # said once more for type checkers, which would make one of the fields
@@ -180,8 +180,8 @@ class TextEncoder(Encoder):
         **Arguments:**
 
         - `tokens`: ids, shape `(seq,)`, integer; `seq` at most `config.max_tokens`.
-        - `mask`: shape `(seq,)`, bool or integer: false or 0 where `tokens` is padding. `None` hides nothing.
-        - `token_types`: shape `(seq,)`, integer. `None` is all of type 0.
+        - `mask`: shape `(seq,)`, bool or integer: false or 0 for padding. `None`: there is no padding.
+        - `token_types`: shape `(seq,)`, integer. `None`: all tokens are of type 0.
         """
         return self.run(*self._begun(tokens, mask, token_types))
 
@@ -193,17 +193,17 @@ class TextEncoder(Encoder):
 
     @property
     def longest(self) -> int:
-        """How many tokens a text should have at most: as many as there are positions for, or as in training."""
+        """The largest number of tokens for a text: the number of positions, or the length in training."""
         return self.config.max_tokens or self.config.max_position_embeddings
 
     def embedded(self, tokens: jax.Array, mask: jax.Array, token_types: jax.Array) -> jax.Array:
-        """What enters the first layer, `(seq, d)`, of arguments `(seq,)` each; the mask is bool."""
+        """The input of the first layer: from arguments `(seq,)` to `(seq, d)`; the mask is bool."""
         return self.embed(tokens, self.config.positions(tokens), token_types)
 
     def logits(self, hidden: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """What the head says of hidden states `(seq, d)`: `(labels,)` of the whole text, `(seq, labels)` of tokens,
-        `(seq, vocab)` of hidden words. `mask`: that of the call, for a head that takes the mean of all tokens.
-        **Raises:** `bridge.BridgeError` where there is no head.
+        """The head's scores for hidden states `(seq, d)`: `(labels,)` for the whole text, `(seq, labels)` for tokens, or
+        `(seq, vocab)` for masked words. `mask`: the mask of the call, for a head that takes the mean of all tokens.
+        **Raises:** `bridge.BridgeError` if there is no head.
         """
         if isinstance(self.head, Classifier):
             return self.head(self.pooled(hidden))
@@ -212,11 +212,11 @@ class TextEncoder(Encoder):
         return super().logits(hidden)
 
     def context(self, tokens: jax.Array, mask: jax.Array) -> Any:
-        """What all layers are told. Arguments as for `embedded`."""
+        """The context of all layers. Arguments as for `embedded`."""
         return AttentionContext(mask)
 
     def _begun(self, tokens: jax.Array, mask: jax.Array | None, token_types: jax.Array | None) -> tuple[jax.Array, Any]:
-        """What enters the first layer, and what all layers are told."""
+        """The input of the first layer, and the context of all layers."""
         (seq,) = tokens.shape
         name, most = type(self).__name__, self.config.max_tokens
         if most is not None and seq > most:
@@ -229,15 +229,15 @@ class TextEncoder(Encoder):
 
 
 class ImageEncoder(Encoder):
-    """An encoder of images. Arguments of the constructor as for `Encoder`; of `config` is read
+    """An encoder of images. Arguments of the constructor as for `Encoder`. `config` must have:
 
-    - `num_channels`, `image_size`: of the image, the latter height and width in pixels.
+    - `num_channels`: the channels of an image. `image_size`: its height and width in pixels.
     """
 
     __init__ = Encoder.__init__
 
     def __call__(self, image: jax.Array) -> jax.Array:
-        """The last layer's hidden states, shape `(tokens, d)`: the class token, if any, then patches row by row.
+        """The last layer's hidden states, shape `(tokens, d)`: the class token, if any, then the patches row by row.
 
         **Arguments:**
 
@@ -247,11 +247,11 @@ class ImageEncoder(Encoder):
         return self.run(self.embedded(image), AttentionContext())
 
     def hidden_states(self, image: jax.Array) -> jax.Array:
-        """The embeddings and every layer's states, shape `(layers + 1, tokens, d)`: before the last norm."""
+        """The embeddings and every layer's states before the last norm, shape `(layers + 1, tokens, d)`."""
         return self.run_every(self.embedded(image), AttentionContext())
 
     def embedded(self, image: jax.Array) -> jax.Array:
-        """What enters the first layer, `(tokens, d)`, in the model's dtype."""
+        """The input of the first layer, `(tokens, d)`, in the model's dtype."""
         check_image(image, type(self).__name__, (self.config.num_channels, *self.config.image_size))
         return self.embed(image)
 
@@ -259,17 +259,17 @@ class ImageEncoder(Encoder):
 def scan(
     layers: Any, x: jax.Array, context: Any, *, every: bool, each: Mapping[str, jax.Array] | None = None
 ) -> tuple[jax.Array, jax.Array | None]:
-    """Through a stack of layers.
+    """Run stacked layers.
 
     **Arguments:**
 
-    - `layers`: stacked, each called as `Layer` is.
-    - `x`: `(seq, d)`.
-    - `context`: what all layers are told, a named tuple.
-    - `every`: whether every layer's states are wanted.
-    - `each`: fields of the context that differ from layer to layer, with an axis (layers,) in front.
+    - `layers`: stacked layers with the call of `Layer`.
+    - `x`: states, shape `(seq, d)`.
+    - `context`: the context of all layers, a named tuple.
+    - `every`: whether to return the states of every layer.
+    - `each`: fields of the context that differ from layer to layer, with a leading axis (layers,).
 
-    **Returns:** the last states, `(seq, d)`, and those of every layer, `(layers, seq, d)`, or `None`.
+    **Returns:** the last states `(seq, d)`, and the states of all layers `(layers, seq, d)`, or `None`.
     """
 
     def step(x: jax.Array, layer: tuple[Any, dict[str, jax.Array]]) -> tuple[jax.Array, jax.Array | None]:

@@ -16,19 +16,19 @@ __all__ = ["Experts", "fused_rules", "read_experts"]
 
 
 class Experts(eqx.Module):
-    """As many gated MLPs as there are experts, and what chooses among them for each token.
+    """Experts, which are gated MLPs, and a router that chooses some of them for each token.
 
-    All experts compute every token, and the results of those that were chosen are added up. That is more work than
-    needed; but a product with an axis (experts,) is what `jax.sharding` splits over devices without any help: each
-    computes its own experts, and one sum brings the results together.
+    All experts compute every token, and the results of the chosen ones are added. This is more work than needed, but
+    `jax.sharding` can split a product with an axis (experts,) over devices: each device computes its own experts, and
+    one sum combines the results.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`, `intermediate_size`: the width of a token, and that inside an expert.
+    - `hidden_size`, `intermediate_size`: the width of a token, and the width inside an expert.
     - `activation`: one of `ACTIVATIONS`.
-    - `count`: how many experts there are. `chosen`: how many of them a token uses.
-    - `normalised`: whether the shares of those add up to 1; otherwise they are what the router gives them.
-    - `key`: for the initial weights.
+    - `count`: the number of experts. `chosen`: the number of experts for each token.
+    - `normalised`: whether the weights of the chosen experts are scaled to the sum 1; otherwise they are the router's.
+    - `key`: a PRNG key for the initial weights.
     """
 
     router: eqx.nn.Linear
@@ -55,7 +55,7 @@ class Experts(eqx.Module):
         self.chosen, self.normalised = chosen, normalised
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """One token, `(d,)` to `(d,)`."""
+        """From one token `(d,)` to `(d,)`."""
         shares = self.shares(x)
         results = eqx.filter_vmap(lambda expert: expert(x))(self.experts).astype(shares.dtype)
         # What was not chosen is left out, not multiplied by 0: it may be infinite.
@@ -63,9 +63,9 @@ class Experts(eqx.Module):
         return (shares @ results).astype(x.dtype)
 
     def shares(self, x: jax.Array) -> jax.Array:
-        """How much each expert has of a token, `(d,)` to `(experts,)`: 0 but for those that are chosen.
+        """The weight of each expert for a token, `(d,)` to `(experts,)`: 0 for experts that are not chosen.
 
-        In float32 at least: of two experts that are nearly equal, rounding would choose.
+        Computed in float32 (or float64), because rounding could change the choice between two nearly equal experts.
         """
         dtype = accumulation_dtype(x.dtype)
         shares = jax.nn.softmax(self.router.weight.astype(dtype) @ x.astype(dtype))
@@ -76,7 +76,7 @@ class Experts(eqx.Module):
 
 
 def read_experts(fields: Fields, *names: str) -> dict[str, Any]:
-    """How many there are, by whichever of these names a file has, and how many of them a token uses."""
+    """Read the number of experts, from whichever of the fields `names` a file has, and the number for each token."""
     name, *others = [name for name in names if fields.has(name)] or names
     count, chosen = fields.count(name), fields.count("num_experts_per_tok")
     for other in others:
@@ -87,7 +87,7 @@ def read_experts(fields: Fields, *names: str) -> dict[str, Any]:
 
 
 def fused_rules(prefix: str, mlp: str = "layers.mlp") -> list[str]:
-    """Those of the experts that transformers 5 has in memory, whose keys begin with `prefix`; `mlp` is their leaf."""
+    """The rules for experts as transformers 5 has them in memory: `prefix` begins their keys, `mlp` is their module."""
     fused = [
         f"{prefix}.experts.gate_up_proj [e (gate|up) m] -> {mlp}.experts.{{gate|up}}.weight [e _ m]",
         f"{prefix}.experts.down_proj -> {mlp}.experts.down.weight",

@@ -1,7 +1,7 @@
-"""What encoders of text were made to say: a label of the whole text, one of each token, an answer, hidden words.
+"""Heads of text encoders: a label of the text, a label of each token, an answer to a question, or masked words.
 
-`architectures` in config.json names it, `BertForTokenClassification`, say, and `wanted` reads that; a model carries it
-as `head`, and `model.logits(hidden)` asks it.
+`architectures` in config.json names the head, for example `BertForTokenClassification`; `wanted` reads this field. The
+model has it as `head`, and `model.logits(hidden)` calls it.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ HEADS: Mapping[str, str] = {
     "ForSequenceClassification": "sequence_classification",
     "ForTokenClassification": "token_classification",
 }
-"""What the name of a class of transformers ends in, and which head that is."""
+"""The head for each ending of a transformers class's name."""
 
 
 class Classifier(Linear):
-    """Of the pooler's summary `(d,)` a score for each label: `(labels,)`. BERT's."""
+    """A score for each label from the pooler's vector, `(d,)` to `(labels,)`, as in BERT."""
 
     def __init__(self, hidden_size: int, labels: int, *, key: jax.Array) -> None:
         super().__init__(hidden_size, labels, key=key)
 
 
 class FirstTokenClassifier(eqx.Module):
-    """Of the first token's state a score for each label, by way of a layer as wide as the state. RoBERTa's.
+    """A score for each label from the first token's state, with two linear layers, as in RoBERTa.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`: the width, d. `labels`: how many there are.
-    - `activation`: between both layers.
-    - `key`: for the initial weights.
+    - `hidden_size`: the width d of a state and of the first layer's output. `labels`: the number of labels.
+    - `activation`: the function between the two layers.
+    - `key`: a PRNG key for the initial weights.
     """
 
     dense: Linear
@@ -68,32 +68,32 @@ class FirstTokenClassifier(eqx.Module):
         self.activation = activation
 
     def __call__(self, hidden: jax.Array) -> jax.Array:
-        """Shape `(seq, d)` to `(labels,)`."""
+        """From states `(seq, d)` to `(labels,)`."""
         return self.out(self.activation(self.dense(hidden[0])))
 
 
 class TokenClassifier(Linear):
-    """Of each token's state a score for each label. With two labels, for questions: where an answer starts and ends."""
+    """A score for each label from each token's state. For questions the labels are an answer's start and end."""
 
     def __init__(self, hidden_size: int, labels: int, *, key: jax.Array) -> None:
         super().__init__(hidden_size, labels, key=key)
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Shape `(seq, d)` to `(seq, labels)`."""
+        """From states `(seq, d)` to `(seq, labels)`."""
         return jax.vmap(super().__call__)(x)
 
 
 class MaskedLM(eqx.Module):
-    """Of each token's state a score for each token of the vocabulary: the embedding's own rows, and a bias.
+    """A score for each token of the vocabulary from each token's state: a product with the embedding's rows.
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`: the width of states. `embedding_size`: that of the embedding's rows.
-    - `vocab_size`: how many rows it has.
-    - `activation`: one of `ACTIVATIONS`.
-    - `norm`: what a state goes through behind that.
-    - `dense_bias`, `bias`: whether the layer has a bias, and whether scores have one.
-    - `key`: for the initial weights.
+    - `hidden_size`: the width of states. `embedding_size`: the width of the embedding's rows.
+    - `vocab_size`: the number of these rows.
+    - `activation`: one of `ACTIVATIONS`, after the linear layer.
+    - `norm`: the norm after the activation.
+    - `dense_bias`, `bias`: whether the linear layer has a bias, and whether the scores have one.
+    - `key`: a PRNG key for the initial weights.
     """
 
     dense: Linear
@@ -118,7 +118,7 @@ class MaskedLM(eqx.Module):
         self.bias = jnp.zeros(vocab_size) if bias else None
 
     def __call__(self, hidden: jax.Array, rows: jax.Array) -> jax.Array:
-        """Shape `(seq, d)` to `(seq, vocab)`. `rows`: the embedding's, `(vocab, e)`."""
+        """From states `(seq, d)` to `(seq, vocab)`. `rows`: the rows of the embedding, shape `(vocab, e)`."""
         x = jax.vmap(lambda x: self.norm(ACTIVATIONS[self.activation](self.dense(x))))(hidden)
         scores = jnp.einsum("se,ve->sv", x, rows, preferred_element_type=accumulation_dtype(x.dtype))
         scores = scores if self.bias is None else scores + self.bias.astype(scores.dtype)[None]
@@ -130,11 +130,11 @@ HEAD_RULES: Mapping[str, Sequence[str]] = {
     "sequence_classification": ("classifier.** -> head.**",),
     "token_classification": ("classifier.** -> head.**",),
 }
-"""Which key is which leaf, of heads that all architectures call so. `dense` and `out_proj` are RoBERTa's own."""
+"""The rules of heads whose keys are the same in all architectures. `dense` and `out_proj` are RoBERTa's own."""
 
 
 def masked_lm_rules(name: str, *, norm: str = "layer_norm") -> list[str]:
-    """Which key is which leaf of a `MaskedLM` that is called `name` in the checkpoint, as RoBERTa has it."""
+    """The rules of a `MaskedLM` whose keys begin with `name`, with RoBERTa's names."""
     return [
         f"{name}.dense.** -> head.dense.**",
         f"{name}.{norm}.** -> head.norm.**",
@@ -154,17 +154,17 @@ def text_head(
     lm_bias: bool = True,
     key: jax.Array,
 ) -> Any:
-    """The head that a config asks for, or `None`.
+    """Make the head that a config asks for, or `None`.
 
     **Arguments:**
 
-    - `config`: of its fields are read `head`, `labels`, `hidden_size`, `vocab_size`, `hidden_act`.
-    - `norm`: that of `MaskedLM`, as wide as the embedding's rows.
-    - `activation`: that of a `FirstTokenClassifier`; `None` where texts are classified by the pooler's summary.
-    - `lm_activation`: that of `MaskedLM`, where it is not `hidden_act`.
-    - `embedding_size`: the width of the embedding's rows, where it is not that of states.
-    - `lm_bias`: whether `MaskedLM` has biases.
-    - `key`: for the initial weights.
+    - `config`: an object with `head`, `labels`, `hidden_size`, `vocab_size` and `hidden_act`.
+    - `norm`: the norm of a `MaskedLM`, as wide as the embedding's rows.
+    - `activation`: the activation of a `FirstTokenClassifier`; with `None`, texts get a `Classifier`.
+    - `lm_activation`: the activation of a `MaskedLM`, by default `hidden_act`.
+    - `embedding_size`: the width of the embedding's rows, by default that of states.
+    - `lm_bias`: whether a `MaskedLM` has biases.
+    - `key`: a PRNG key for the initial weights.
     """
     width, labels = config.hidden_size, len(config.labels)
     if not config.head:
@@ -182,7 +182,7 @@ def text_head(
 
 
 def read_head(fields: Fields) -> dict[str, Any]:
-    """Which head there is, and its labels: `head` and `labels` of a config."""
+    """Read the fields `head` and `labels` of a config: which head there is, and its labels."""
     head = fields.head(set(HEADS.values()))
     if head == "masked_lm":
         fields.one_of("tie_word_embeddings", [True], default=True)
@@ -198,17 +198,17 @@ def wanted(
     *,
     left_behind: Iterable[str] = (),
 ) -> str:
-    """Which head a model is to have: `""`, or one of those that `HEADS` names.
+    """Which head a model gets: one of the values of `HEADS`, or `""` for none.
 
-    The head of pre-training is left out where none of its keys is there, as in files that sentence-transformers wrote.
-    Where some are, the others are missed, as all of any other head are.
+    The head of pre-training is left out if the checkpoint has none of its keys, as in files of sentence-transformers.
+    If it has some of them, the others are missing keys. For any other head, all its keys are required.
 
     **Arguments:**
 
-    - `architectures`: what config.json says, a list of names of classes.
-    - `keys`: of the checkpoint.
-    - `head_keys`: for each head that the architecture has, a key of it, in each spelling if there are several.
-    - `left_behind`: patterns of keys that the caller does without. One that matches the head's key leaves it behind.
+    - `architectures`: the field of config.json, a list of names of classes.
+    - `keys`: the keys of the checkpoint.
+    - `head_keys`: for each head of the architecture, one of its keys; a list if that key has several names.
+    - `left_behind`: patterns of keys that the caller does not need. If one matches the head's key, there is no head.
     """
     names = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     head = next((head for name in names for end, head in HEADS.items() if name.endswith(end)), "")

@@ -1,4 +1,4 @@
-"""Layers that models of all kinds share: linear ones, MLPs, activations by their names; and how layers are stacked.
+"""Layers that models of all kinds share: linear layers, MLPs, activations by name; and stacks of layers.
 
 mlp = GatedMLP(config.hidden_size, config.intermediate_size, config.hidden_act, key=key)
 layers = stack(make_layer, config.num_hidden_layers)(key)  # one module, an axis (layers,) in front of each array
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 __all__ = ["ACTIVATIONS", "MLP", "GatedMLP", "Linear", "Transform", "accumulation_dtype", "stack"]
 
 Transform = Callable[[jax.Array], jax.Array]
-"""Of one token, `(d,)` to `(d,)`: a norm, an MLP."""
+"""A norm or an MLP of one token: a function from `(d,)` to `(d,)`."""
 
 _gelu_tanh = partial(jax.nn.gelu, approximate=True)
 
@@ -29,11 +29,11 @@ ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-"""The activations that config.json files name, by the names that they have there."""
+"""The activations, by their names in config.json."""
 
 
 def accumulation_dtype(dtype: Any) -> Any:
-    """The dtype for sums that must not be rounded as the model's dtype is: float32, in a float64 model float64.
+    """The dtype for sums that need more precision than the model's dtype: float32, or float64 for a float64 model.
 
     ```python
     assert accumulation_dtype(jnp.bfloat16) == jnp.float32
@@ -43,10 +43,10 @@ def accumulation_dtype(dtype: Any) -> Any:
 
 
 class Linear(eqx.nn.Linear):
-    """`equinox.nn.Linear`, with the bias added in float32 at least, and one rounding after it.
+    """`equinox.nn.Linear` that adds the bias in float32 (or float64) and rounds once, after the sum.
 
-    In bfloat16 PyTorch does the same. Rounded after the product and again after the bias, the states of an encoder are
-    further from those of float32 by a tenth, and what its pooler gives by a fifth.
+    PyTorch does the same in bfloat16. With a second rounding before the bias, the states of an encoder are further from
+    those of float32 by a tenth, and its pooler's output by a fifth.
 
     ```python
     y = Linear(3, 2, key=jax.random.key(0))(jnp.ones(3))  # (in_features,) -> (out_features,)
@@ -57,7 +57,7 @@ class Linear(eqx.nn.Linear):
         super().__init__(in_features, out_features, use_bias, key=key)
 
     def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
-        """Shape `(in_features,)` to `(out_features,)`; dtypes as with `equinox.nn.Linear`."""
+        """From shape `(in_features,)` to `(out_features,)`; dtypes as for `equinox.nn.Linear`."""
         if self.bias is None:
             return super().__call__(x)
         dtype = jnp.result_type(self.weight, x)
@@ -70,10 +70,10 @@ class MLP(eqx.Module):
 
     **Arguments:** (of the constructor)
 
-    - `hidden_size`, `intermediate_size`: the width of a token, d, and that inside.
+    - `hidden_size`, `intermediate_size`: the width d of a token, and the width inside the MLP.
     - `activation`: one of `ACTIVATIONS`.
-    - `bias`: whether both products have a bias.
-    - `key`: for the initial weights.
+    - `bias`: whether both linear layers have a bias.
+    - `key`: a PRNG key for the initial weights.
     """
 
     up: Linear
@@ -89,7 +89,7 @@ class MLP(eqx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """One token, `(d,)` to `(d,)`."""
+        """From one token `(d,)` to `(d,)`."""
         return self.down(ACTIVATIONS[self.activation](self.up(x)))
 
 
@@ -111,18 +111,18 @@ class GatedMLP(eqx.Module):
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """One token, `(d,)` to `(d,)`."""
+        """From one token `(d,)` to `(d,)`."""
         gate, up = (y.astype(accumulation_dtype(y.dtype)) for y in (self.gate(x), self.up(x)))
         return self.down((ACTIVATIONS[self.activation](gate) * up).astype(x.dtype))
 
 
 def stack(layer: Callable[[jax.Array], Any], *counts: int) -> Callable[[jax.Array], Any]:
-    """A function of a key that makes many layers, as one module for `jax.lax.scan`.
+    """A function that makes many layers from one PRNG key, stacked in one module for `jax.lax.scan`.
 
     **Arguments:**
 
-    - `layer`: makes one layer of a key.
-    - `counts`: how many; the axes that each array gets in front. Several counts make a stack of stacks.
+    - `layer`: a function that makes one layer from a PRNG key.
+    - `counts`: the number of layers; each array gets this leading axis. Several counts make a stack of stacks.
 
     ```python
     layers = stack(lambda key: Linear(3, 3, key=key), 12)(jax.random.key(0))

@@ -1,4 +1,4 @@
-"""A text's summary of its tokens' states, as sentence-transformers makes it: pooling, layers behind it, length one."""
+"""One vector for a text from its tokens' states, as in sentence-transformers: pooling, more layers, normalisation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ POOLINGS: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
     "weightedmean": _later_more,
     "lasttoken": _last,
 }
-"""Of hidden states `(seq, d)` and a bool mask `(seq,)` a vector `(d,)`. Several are put together in this order."""
+"""Functions from hidden states `(seq, d)` and a bool mask `(seq,)` to a vector `(d,)`. A `Pooling` joins several in
+this order."""
 
 # How 1_Pooling/config.json calls them, where it has a flag for each.
 _FLAGS = {
@@ -61,7 +62,7 @@ _FLAGS = {
 
 
 class Pooling(eqx.Module):
-    """One or more of `POOLINGS`, side by side.
+    """One or more of `POOLINGS`, concatenated.
 
     ```python
     pooling = Pooling(("mean",))
@@ -73,7 +74,7 @@ class Pooling(eqx.Module):
 
     @classmethod
     def of(cls, fields: Fields) -> Pooling:
-        """As a `1_Pooling/config.json` says. **Raises:** `bridge.CheckpointError` for what is not known."""
+        """The pooling of a `1_Pooling/config.json`. **Raises:** `bridge.CheckpointError` for unknown fields or values."""
         for field in ("word_embedding_dimension", "embedding_dimension"):
             if fields.has(field):
                 fields.count(field)
@@ -88,7 +89,7 @@ class Pooling(eqx.Module):
         return cls(tuple(mode for mode in POOLINGS if mode in modes))
 
     def __call__(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
-        """Shape `(seq, d)` and a bool `(seq,)` to `(len(modes) * d,)`."""
+        """From states `(seq, d)` and a bool mask `(seq,)` to `(len(modes) * d,)`."""
         return jnp.concatenate([POOLINGS[mode](hidden, mask) for mode in self.modes])
 
 
@@ -101,12 +102,12 @@ _ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Dense(eqx.Module):
-    """A layer behind pooling, `2_Dense`: a product, perhaps a bias, an activation.
+    """A layer after the pooling, in the folder `2_Dense`: a linear layer and an activation.
 
     **Arguments:** (of the constructor)
 
-    - `fields`: what its config.json says.
-    - `key`: for the initial weights.
+    - `fields`: the fields of its config.json.
+    - `key`: a PRNG key for the initial weights.
     """
 
     linear: Linear
@@ -120,19 +121,19 @@ class Dense(eqx.Module):
         fields.done()
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Shape `(in_features,)` to `(out_features,)`."""
+        """From `(in_features,)` to `(out_features,)`."""
         return _ACTIVATIONS[self.activation](self.linear(x))
 
 
 def normalized(vector: jax.Array) -> jax.Array:
-    """A vector `(d,)` at length one. The floor is PyTorch's own."""
+    """A vector `(d,)` scaled to length one; it is divided by at least 1e-12, as in PyTorch."""
     return vector / jnp.maximum(jnp.linalg.norm(vector), 1e-12)
 
 
 def modules_of(data: object, *, name: str) -> Sequence[tuple[str, str]]:
-    """What a modules.json lists: for each module the last word of its type, and its folder.
+    """The modules of a modules.json: for each the last word of its type, and its folder.
 
-    **Raises:** `bridge.CheckpointError` where the list is none, or has a module that is not known.
+    **Raises:** `bridge.CheckpointError` if the file is no list, or has an unknown module.
     """
     found: list[tuple[str, str]] = []
     for each in data if isinstance(data, list) else [None]:

@@ -1,7 +1,6 @@
-"""Bicubic interpolation as PyTorch has it: what models do to a grid of embeddings for images of another size.
+"""PyTorch's bicubic interpolation, which models use to fit a grid of position embeddings to images of another size.
 
-`jax.image.resize` is another function: its cubic is that of a = -0.5, and weights that a border cuts off are made up
-for by the others.
+`jax.image.resize` computes another function: its cubic has a = -0.5, and at a border it rescales the remaining weights.
 
     positions = bicubic(positions, (16, 16))  # (37, 37, d) -> (16, 16, d)
 """
@@ -24,10 +23,10 @@ def bicubic(grid: jax.Array, size: tuple[int, int], *, antialias: bool = False) 
     **Arguments:**
 
     - `grid`: shape `(h, w, d)`.
-    - `size`: the height and width that are wanted.
-    - `antialias`: whether weights are widened where the grid shrinks.
+    - `size`: the new height and width.
+    - `antialias`: whether to widen the cubic if the grid shrinks.
 
-    **Returns:** shape `(*size, d)`, in the grid's dtype.
+    **Returns:** shape `(*size, d)`, with the dtype of the grid.
     """
     dtype = accumulation_dtype(grid.dtype)
     rows, columns = (
@@ -39,9 +38,9 @@ def bicubic(grid: jax.Array, size: tuple[int, int], *, antialias: bool = False) 
 
 
 def bicubic_weights(old: int, new: int, *, antialias: bool = False) -> NDArray[np.float64]:
-    """How much of each old place goes into each new one, along one axis: shape `(new, old)`, rows sum up to 1.
+    """The weight of each old place in each new place, along one axis: shape `(new, old)`; rows sum to 1.
 
-    A place that the cubic reaches beyond the border is the border's own; with `antialias` it is left out.
+    Places beyond the border count as the border's place; with `antialias` they are left out.
     """
     scale = old / new
     centers = (np.arange(new) + 0.5) * scale - 0.5

@@ -1,7 +1,8 @@
 """Rotary position embedding (https://arxiv.org/abs/2104.09864), with the scalings that checkpoints ask for.
 
-A head's first half and its second are the two coordinates that are turned (the layout of transformers' weights, which
-is not that of Meta's own files). Angles are in float32, and so is turning, unless the model is in float64.
+Coordinate i of a head's first half and coordinate i of its second half are one pair, which is rotated. This is the
+layout of transformers' weights, and not that of Meta's own files. Angles are float32. Rotations are computed in
+float32, or in float64 for a float64 model.
 """
 
 from __future__ import annotations
@@ -21,23 +22,23 @@ from bridge.models.layers import accumulation_dtype
 __all__ = ["SCALINGS", "Rope", "RotaryAngles"]
 
 SCALINGS = ("default", "linear", "dynamic", "yarn", "longrope", "llama3")
-"""The scalings that are implemented, as config.json calls them."""
+"""The scalings that are implemented, by their names in config.json."""
 
 
 @dataclass(frozen=True)
 class Rope:
-    """How fast each pair of coordinates turns, and what cosines and sines are multiplied by.
+    """The frequency of each pair of coordinates, and a factor of cosines and sines.
 
-    - `theta`: the base: pair i of n turns by theta^(−i/n) a token.
-    - `scaling`: one of `SCALINGS`. `"default"`: none. `"linear"`: all pairs are slower by `factor`. `"llama3"`: only
-        those are that turn less than `low_freq_factor` times in `original_max_position_embeddings` tokens, and between
-        that and `high_freq_factor` times a smooth passage. `"yarn"` (https://arxiv.org/abs/2309.00071): the same
-        between `beta_slow` and `beta_fast` times, by the pair's number. `"dynamic"`: beyond
-        `original_max_position_embeddings` tokens the base grows with the text. `"longrope"`
-        (https://arxiv.org/abs/2402.13753): each pair has its own factor, of `short_factor`, and of `long_factor` beyond
-        `original_max_position_embeddings` tokens.
-    - `attention_factor`: what cosines and sines are multiplied by.
-    - `truncate`: whether YaRN's passage begins and ends at whole pairs.
+    - `theta`: the base: pair i of n is rotated by theta^(−i/n) radians for each token.
+    - `scaling`: one of `SCALINGS`. `"default"`: none. `"linear"`: all frequencies are divided by `factor`. `"llama3"`:
+        only those are that make less than `low_freq_factor` turns in `original_max_position_embeddings` tokens, with a
+        smooth transition up to `high_freq_factor` turns. `"yarn"` (https://arxiv.org/abs/2309.00071): the same with a
+        transition from `beta_slow` to `beta_fast` turns, by the number of the pair. `"dynamic"`: the base grows with
+        the length of a text beyond `original_max_position_embeddings` tokens. `"longrope"`
+        (https://arxiv.org/abs/2402.13753): each pair has its own factor, from `short_factor`, or from `long_factor`
+        for texts longer than `original_max_position_embeddings` tokens.
+    - `attention_factor`: the factor of cosines and sines.
+    - `truncate`: whether YaRN's transition begins and ends at whole pairs.
     """
 
     theta: float
@@ -55,13 +56,13 @@ class Rope:
 
     @classmethod
     def of(cls, fields: Fields, *, theta: float, positions: int) -> Rope:
-        """What a config.json says: as `rope_parameters` today, as `rope_theta` and `rope_scaling` before.
+        """Read the fields of a config.json: `rope_parameters`, or `rope_theta` and `rope_scaling` in older files.
 
         **Arguments:**
 
-        - `fields`: those of the config.
-        - `theta`: where the config says none.
-        - `positions`: `max_position_embeddings`, which a scaling falls back to.
+        - `fields`: the fields of the config.
+        - `theta`: the base if the config has none.
+        - `positions`: `max_position_embeddings`, the default of a scaling's `original_max_position_embeddings`.
 
         **Raises:** `bridge.CheckpointError` that names a field or a value that is not implemented.
         """
@@ -75,8 +76,8 @@ class Rope:
 
     @classmethod
     def within(cls, fields: Fields, *, theta: float, positions: int, original: int | None = None) -> Rope:
-        """What the inner object says, which `of` finds. Arguments as there; `original`: how many tokens the model was
-        first made for, where the config says so outside.
+        """Read the inner object that `of` finds. Arguments as for `of`; `original`: the number of tokens that the model
+        was first made for, if the config has it outside of the inner object.
         """
         theta = fields.number("rope_theta", default=theta)
         fields.one_of("partial_rotary_factor", [1.0, 1], default=1.0)
@@ -137,8 +138,8 @@ class Rope:
         )
 
     def frequencies(self, head_dim: int) -> np.ndarray:
-        """Radians a token, f32, shape `(head_dim // 2,)`, of texts as long as the model was first made for; rounded
-        where PyTorch's are.
+        """Radians for each token, float32, shape `(head_dim // 2,)`, for texts of the length that the model was first
+        made for. The roundings are those of PyTorch.
         """
         one = np.float32(1)
         powers = np.float32(self.theta) ** _exponents(head_dim)
@@ -159,7 +160,7 @@ class Rope:
         return (one - mixed) * slow + mixed * fast
 
     def frequencies_at(self, positions: jax.Array, head_dim: int) -> jax.Array | np.ndarray:
-        """The same for tokens at `positions` `(seq,)`, where a scaling asks how long the text is by then."""
+        """The frequencies for tokens at `positions`, `(seq,)`: some scalings depend on the length of the text."""
         if self.scaling not in ("dynamic", "longrope"):
             return self.frequencies(head_dim)
         seq = positions.max() + 1
@@ -207,7 +208,7 @@ def _mscale(factor: float, scale: float = 1.0) -> float:
 
 
 class RotaryAngles(NamedTuple):
-    """The angles by which heads are turned, as cosines and sines: f32, shape `(seq, head_dim // 2)`.
+    """The angles by which heads are rotated, as cosines and sines: float32, shape `(seq, head_dim // 2)`.
 
     ```python
     angles = RotaryAngles.at(jnp.arange(7), Rope(theta=10_000.0), head_dim=8)
@@ -220,7 +221,7 @@ class RotaryAngles(NamedTuple):
 
     @classmethod
     def at(cls, positions: jax.Array, rope: Rope, head_dim: int) -> RotaryAngles:
-        """Those of positions `(seq,)`."""
+        """The angles of positions `(seq,)`."""
         angles = positions.astype(jnp.float32)[:, None] * rope.frequencies_at(positions, head_dim)[None, :]
         if rope.attention_factor == 1:
             return cls(jnp.cos(angles), jnp.sin(angles))
@@ -228,7 +229,7 @@ class RotaryAngles(NamedTuple):
         return cls(jnp.cos(angles) * factor, jnp.sin(angles) * factor)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Heads `(seq, heads, head_dim)`, turned; in the dtype that they came in."""
+        """Rotate heads `(seq, heads, head_dim)`; the result has their shape and dtype."""
         dtype = accumulation_dtype(x.dtype)
         first, second = jnp.split(x.astype(dtype), 2, axis=-1)
         cos, sin = self.cos.astype(dtype)[:, None, :], self.sin.astype(dtype)[:, None, :]

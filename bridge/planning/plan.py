@@ -1,4 +1,4 @@
-"""`Plan`: the checked recipe. Pure data: it can be printed, kept as JSON and tested without a file."""
+"""`Plan`: a proven mapping. Pure data: it can be printed, saved as JSON and tested without a file."""
 
 from __future__ import annotations
 
@@ -26,18 +26,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """What goes where, proven from headers alone. Made by `bridge.plan`; `print(plan)` shows it.
+    """Which elements of which keys go where, proven from headers alone. Made by `bridge.plan`; `print(plan)` shows it.
 
-    - `ok`: whether every leaf element is written exactly once and no key is forgotten.
-    - `rules`: the rules that explicit rules, layouts and inference came to, each a `Rule`.
-    - `missing`, `unexpected`: full names; `name[7]` is one index of a stacked leaf.
+    - `ok`: whether every element of every leaf is written exactly once and no key is left over.
+    - `rules`: the mapping as rules without wildcards, each a `Rule`: from explicit rules, layouts and inference.
+    - `missing`, `unexpected`: leaves without a key and keys without a leaf, by full name; `name[7]` is one index of a
+        stacked leaf.
     - `mismatched`: tuples `(leaf, key, expected spec, got spec)`; a spec has `.dtype` and `.shape`.
-    - `casts`: narrowing casts, as `Cast(leaf, stored, dtype)`.
-    - `lossy`: what saving cannot restore bit for bit, as `Lossy(key, reason)`.
-    - `warnings`: what is odd about the checkpoint, and no problem.
-    - `nbytes`: bytes to read.
-    - `peak_nbytes`: the host's peak beyond what has been placed: arrays on the CPU, which are placed when all are read,
-        or what is in flight to other devices, and what the threads read into where values change on their way.
+    - `casts`: casts to a narrower dtype, as `Cast(leaf, stored, dtype)`.
+    - `lossy`: keys that a save cannot restore bit for bit, as `Lossy(key, reason)`.
+    - `warnings`: texts about unusual things in the checkpoint that are no problems.
+    - `nbytes`: how many bytes a load reads.
+    - `peak_nbytes`: how much host memory a load takes at most beyond arrays that are already placed: the arrays
+        themselves on the CPU, or bytes on the way to other devices; and scratch memory of the threads for values that
+        are computed.
 
     ```python
     plan = bridge.plan("model.safetensors", like)
@@ -78,7 +80,7 @@ class Plan:
 
     @property
     def model(self) -> str:
-        """What the model is called in messages."""
+        """The model's name in messages."""
         return "a flat dict" if self.template is None else self.template.kind
 
     @property
@@ -88,7 +90,7 @@ class Plan:
 
     @property
     def ok(self) -> bool:
-        """Whether keys and leaves meet."""
+        """Whether keys and leaves fit."""
         return not self.problems
 
     @property
@@ -98,7 +100,7 @@ class Plan:
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """The rules that say just what this plan does. Given to `bridge.plan` again they give an equal plan."""
+        """Rules that say exactly what this plan does. `bridge.plan` with these rules gives an equal plan."""
         return tuple(map(Rule, self.texts))
 
     @property
@@ -129,7 +131,7 @@ class Plan:
 
     @property
     def lossy(self) -> tuple[Lossy, ...]:
-        """What the way back cannot restore bit for bit, and why."""
+        """Keys that a save cannot restore bit for bit, each with the reason."""
         from bridge.planning.lossy import lossy_of
 
         return lossy_of(self)
@@ -148,7 +150,7 @@ class Plan:
         return plan_from_json(text)
 
     def check(self) -> None:
-        """Raise the one `PlanError` that names every problem; nothing where the plan is ok."""
+        """**Raises:** one `PlanError` that names every problem, unless the plan is ok."""
         if not self.ok:
             found = {name: getattr(self, name) for name in ("missing", "unexpected", "mismatched")}
             raise PlanError(quote(self.source), self._problems(), **found)

@@ -1,4 +1,4 @@
-"""`Rule`: one line that says which element of which tensor is which element of which leaf."""
+"""`Rule`: one line that maps the elements of tensors to the elements of leaves."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from bridge.rules.syntax import Side
 class Rule:
     """A checked rule: `keys -> leaf ; options`.
 
-    Frozen and hashable; rules are equal where their texts are, up to blanks. `str(rule)` reads back to an equal rule.
+    Frozen and hashable. Two rules are equal if their texts are equal except for blanks. `Rule(str(rule)) == rule`.
 
     **Arguments:**
 
-    - `text`: the rule, as `docs/rules.md` describes the language.
-    - `options`: the same as after `;` in the text: sizes of axes (`h=12`), `add`, `scale`, `flip`, `tie`, `copy`,
-        `alt`, `zeros`.
+    - `text`: the rule, in the language of `docs/rules.md`.
+    - `options`: the options that may also stand after `;` in the text: sizes of axes (`h=12`), `add`, `scale`, `flip`,
+        `tie`, `copy`, `alt`, `zeros`.
 
-    **Raises:** `RuleError`, pointing at the place in the text.
+    **Raises:** `RuleError` for a wrong text; it points at the place in the text.
 
     ```python
     rule = bridge.Rule("h.{l}.attn.q.weight [(h d) m] -> attn.q [l h d m]", h=12)

@@ -15,16 +15,16 @@ _MOST_NBYTES = 10_000_000
 
 
 def load_rules(path: str | os.PathLike[str]) -> tuple[Rule, ...]:
-    """The rules of a TOML file, in order.
+    """Read the rules of a TOML file, in order.
 
     **Arguments:**
 
-    - `path`: a file with `rules = [...]`: texts, or tables with `rule`, options as further entries, and `rules` for
-        those within it; or `rules` as a text of several lines, or as a table from keys to leaves.
+    - `path`: a TOML file with the entry `rules`. It is a list of texts and tables; a table has `rule`, options as
+        further entries, and inner rules as `rules`. Or it is a text of several lines, or a table from keys to leaves.
 
     **Returns:** a tuple of `Rule`.
 
-    **Raises:** `RuleError`, naming the file and the rule's number.
+    **Raises:** `RuleError` for a file that cannot be read or a wrong rule; it names the file and the rule's number.
 
     ```python
     Path("rules.toml").write_text('rules = ["bert.** -> **", { rule = "norm.w -> norm.weight", add = 1.0 }]')

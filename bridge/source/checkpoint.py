@@ -1,4 +1,4 @@
-"""`Checkpoint`: all files of a source as one dictionary of tensors."""
+"""`Checkpoint`: all files of a source as one mapping from keys to tensors."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ _SAFETENSORS = b"\0\0\0\0{"  # from byte 4 on: the length of the header has no m
 
 
 class Checkpoint:
-    """A dictionary of named tensors, in one file or many. Made by `bridge.open`; a context manager.
+    """A mapping from keys to tensors, stored in one file or several. Made by `bridge.open`; a context manager.
 
-    Opening reads headers only. Keys, specs and metadata outlive `close`, tensors do not.
+    Opening reads headers only. Keys, specs and metadata can be used after `close`, tensors cannot.
 
-    - `specs`: key to `TensorSpec` (dtype, shape, nbytes, file).
-    - `metadata`: the `__metadata__` of all files together; where two files disagree on a name, the first one's word.
-        Of a file of torch.save: the numbers and texts beside its tensors.
-    - `refused`: key to why it cannot be read, for tensors such as sparse ones that only PyTorch understands. They are
-        among the keys, and an error where they are used; their dtype is `void`.
-    - `skipped`: name to what is no tensor in a file of torch.save, such as `"a number"`.
+    - `specs`: a mapping from keys to `TensorSpec` (dtype, shape, nbytes, file).
+    - `metadata`: the `__metadata__` of all files; if two files have the same entry, the first file's text. For a file
+        of `torch.save`: the numbers and texts beside its tensors.
+    - `refused`: a mapping from keys that cannot be read, such as sparse tensors, to the reason. The checkpoint lists
+        these keys with dtype `void`; to use one is an error.
+    - `skipped`: a mapping from names in a file of `torch.save` that are no tensors to what they are: `"a number"`.
     - `files`: the names of the files that hold the tensors, in order.
-    - `quantized`: the weights that are stored quantised, by the keys that are meant.
-    - `commit`: the Hub commit it comes from, else None.
+    - `quantized`: the weights that are stored quantised, by the keys of the whole weights.
+    - `commit`: the Hub commit that it comes from, or `None`.
     - `source`: what was opened, as text for messages.
-    - `index`: the index that chose the files, None without one; `index_name` is its file's name.
+    - `index`: the index that lists the files, or `None`; `index_name` is the name of its file.
 
     ```python
     with bridge.open("model.safetensors") as ckpt:
@@ -73,16 +73,16 @@ class Checkpoint:
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Key to why it cannot be read."""
+        """A mapping from keys that cannot be read to the reason."""
         return {key: str(CheckpointError(*why)) for key, why in self.specs.refused.items()}
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Name to what it is that is no tensor."""
+        """A mapping from names that are no tensors to what they are."""
         return {name: what for header in self._headers.values() for name, what in header.skipped.items()}
 
     def unlisted(self, key: object) -> str | None:
-        """The file that holds a key which the index leaves out; None where no file does."""
+        """The file of a key that the index does not list; `None` if no file has the key."""
         return next((name for name, header in self._headers.items() if key in header.tensors), None)
 
     def keys(self) -> KeysView[str]:
@@ -121,7 +121,7 @@ class Checkpoint:
 
     @cached_property
     def quantized(self) -> Quantized:
-        """The weights that are stored quantised, by the keys that are meant: key to `QuantizedTensor`."""
+        """The weights that are stored quantised: a mapping from the keys of the whole weights to `QuantizedTensor`."""
         from bridge.source.quantized import Quantized  # most checkpoints are plain
 
         return Quantized(self, self.peek)
@@ -168,7 +168,7 @@ class Checkpoint:
         return self._sources[file]
 
     def beside(self, name: str) -> bytes:
-        """The bytes of another file that lies with the checkpoint's. `CheckpointError` if there is none."""
+        """The bytes of another file beside the checkpoint's files. **Raises:** `CheckpointError` if there is none."""
         from bridge.source.beside import read_beside  # few checkpoints have any
 
         return read_beside(self.open_beside(name))
@@ -178,7 +178,7 @@ class Checkpoint:
         return self._folder.open(name)
 
     def close(self) -> None:
-        """Give the files back. Reading a tensor is an error from then on; closing twice is none."""
+        """Close the files. Afterwards it is an error to read a tensor, but not to close again."""
         self._closed = True
         for source in self._sources.values():
             source.close()
@@ -256,20 +256,22 @@ def open(
 
     **Arguments:**
 
-    - `source`: one file, a list of files, a directory, an fsspec URL, or, where no such path exists, a Hub repo id. An
-        open `Checkpoint` is handed back as it is. A file is safetensors or what torch.save writes (`.pth`, `.pt`,
-        `.bin`, `.ckpt`): its content says which, and nothing in it is run. In a directory the index decides; without
-        one `model.safetensors`, else the only `.safetensors` there; where there is none, the same of PyTorch's files,
-        from `pytorch_model.bin` on.
-    - `subfolder`: a folder inside the directory or repo.
+    - `source`: a file, a list of files, a folder, an fsspec URL, or, if no such path exists, a Hub repo id. An open
+        `Checkpoint` is returned as it is. A file is safetensors or was written by `torch.save` (`.pth`, `.pt`, `.bin`,
+        `.ckpt`): its content decides which, and nothing in it is run. In a folder, the index lists the files. Without
+        an index, the file is `model.safetensors` or the only `.safetensors` file. A folder without safetensors files
+        is searched for PyTorch's files in the same way, `pytorch_model.bin` first.
+    - `subfolder`: a folder inside the folder or repo.
     - `variant`: `"fp16"` for `model.fp16.safetensors`.
-    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo, as huggingface_hub has them.
+    - `revision`, `token`, `cache_dir`, `local_files_only`: for a Hub repo, as in huggingface_hub.
     - `verify`: read all files and check their sha256 against the Hub's cache or a sidecar `<file>.sha256`.
-    - `root`: of files of torch.save, the path of the dict that is meant, such as `"model_ema"`; `""` for all of them,
-        with dots between the keys. Needed where several dicts hold tensors.
-    - `modules`: read whole modules too, pickled or TorchScript, by their attributes. Their code is not run.
+    - `root`: for files of `torch.save`: the path of the dict to read, such as `"model_ema"`; `""` reads all dicts, with
+        dots between the keys. Required if several dicts hold tensors.
+    - `modules`: read modules too, pickled or TorchScript, by their attributes. Their code is not run.
 
-    **Returns:** a `Checkpoint`. **Raises:** `CheckpointError` for what is not there, malformed, unsafe or incomplete.
+    **Returns:** a `Checkpoint`.
+
+    **Raises:** `CheckpointError` for a source that does not exist, or is malformed, unsafe or incomplete.
 
     ```python
     with bridge.open("model.safetensors") as ckpt:

@@ -1,4 +1,4 @@
-"""`bridge.trace`: what a function of a model gives, and what each submodule was called with and gave."""
+"""`bridge.trace`: the result of a function of a model, and the inputs and outputs of each submodule's calls."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from bridge.tracing.named import named, plain
 class Call:
     """One call of a submodule: `name`, `kind` (its class), `number` (0 for the first call of that name).
 
-    `inputs` is the tuple of its arguments, `keywords` a dict of those by name, `output` what it gave: pytrees as they
-    were, with an axis in front of each array for every loop (`lax.scan`) and every `vmap` around the call, outermost
-    first, loops before `vmap`s. What is neither array nor plain value shows as `<its class>`.
+    `inputs` is the tuple of its positional arguments, `keywords` a dict of its keyword arguments, `output` the result.
+    They are pytrees like those of the call. Each array has one more leading axis for every loop (`lax.scan`) and every
+    `vmap` around the call: outermost first, loops before `vmap`s. Objects that are neither arrays nor plain values show
+    as `<their class>`.
     """
 
     __slots__ = ("inputs", "keywords", "kind", "marks", "name", "number", "output", "peeled")
@@ -55,11 +56,11 @@ def is_slot(node: Any) -> bool:
 
 
 class Trace(Mapping[str, Call]):
-    """What `bridge.trace` returns: calls by name, in order of execution; `.result` is what the function gave.
+    """The result of `bridge.trace`: a mapping from names to calls, in order of execution. `.result` is the function's.
 
-    A module comes after those that it calls. The first call of a module has its name, `"layers.norm"`; the model itself
-    is `""`. Where the program calls a module again, that is `"layers.norm#2"`. `.fn`, `.model` and `.args` are what was
-    traced, `.calls` all calls as a tuple.
+    A module comes after the modules that it calls. The first call of a module has the module's name, such as
+    `"layers.norm"`; a second call is `"layers.norm#2"`. The model itself is `""`. `.fn`, `.model` and `.args` are the
+    arguments of `bridge.trace`, `.calls` is a tuple of all calls.
 
     ```python
     linear = eqx.nn.Linear(2, 3, key=jax.random.key(0))
@@ -76,7 +77,7 @@ class Trace(Mapping[str, Call]):
         self._named = {call.name + (f"#{call.number + 1}" if call.number else ""): call for call in self.calls}
 
     def again(self, model: Any) -> Trace:
-        """The same, of a model with other values: the compiled program runs once more."""
+        """The trace of a model with other values: runs the compiled program again."""
         return Trace(self.program, model, self.program.run(model))
 
     def __getitem__(self, name: str) -> Call:
@@ -160,18 +161,18 @@ def _all(mark: Mark, value: jax.Array) -> jax.Array:
 
 
 def trace(fn: Callable[..., Any], model: Any, *args: Any) -> Trace:
-    """Run `fn(model, *args)` compiled, and see what each submodule of the model is called with and gives.
+    """Run `fn(model, *args)` compiled, and record the inputs and outputs of each submodule of the model.
 
-    Works through `jax.lax.scan`, `fori_loop` (of a known number of steps), `cond`, `jax.vmap`, `eqx.filter_jit`,
-    `jax.checkpoint` and gradients. What `fn` gives is the same, bit for bit, as `eqx.filter_jit(fn)(model, *args)`.
+    Works through `jax.lax.scan`, `fori_loop` (with a known number of steps), `cond`, `jax.vmap`, `eqx.filter_jit`,
+    `jax.checkpoint` and gradients. The result of `fn` is bit for bit that of `eqx.filter_jit(fn)(model, *args)`.
 
     **Arguments:**
 
-    - `fn`: a function of the model and more, often `lambda model, x: jax.vmap(model)(x)`.
-    - `model`: an `eqx.Module` or a tree of them; or a `(model, state)` pair.
-    - `args`: what `fn` is called with besides.
+    - `fn`: a function of the model and of `args`, often `lambda model, x: jax.vmap(model)(x)`.
+    - `model`: an `eqx.Module` or a tree of modules; or a `(model, state)` pair.
+    - `args`: the other arguments of `fn`.
 
-    **Returns:** a `Trace`: a mapping from names of submodules to their calls.
+    **Returns:** a `Trace`: a mapping from the names of submodules to their calls.
 
     ```python
     mlp = eqx.nn.MLP(2, 3, 4, depth=1, key=jax.random.key(0))
@@ -182,8 +183,8 @@ def trace(fn: Callable[..., Any], model: Any, *args: Any) -> Trace:
     assert (trace.result == trace[""].output).all()
     ```
 
-    **Raises:** `BridgeError` where a submodule is called in a `while_loop`, whose steps nobody knows beforehand, or
-    where the model is abstract.
+    **Raises:** `BridgeError` if a submodule is called in a `while_loop`, whose number of steps is unknown, or in code
+    for several devices (`jax.shard_map`), and if the model is abstract or has no modules.
     """
     program = Program(fn, model, args, _all)
     return Trace(program, model, program.run(model))
