@@ -167,6 +167,14 @@ class DualClassifierContract(ImageContract):
         assert main(["classify", str(tmp_path), str(tmp_path / "a.png"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[0]["label"] == found["label"] == LABELS[int(logits.argmax())]
 
+    def test_a_converted_checkpoint_is_the_same_model(self, first: Case, tmp_path: Path):
+        rules = architecture(first.folder)[0].rules(first.ours.config)
+        bridge.convert(first.folder, tmp_path, first.ours, rules)
+        (tmp_path / "config.json").write_bytes((first.folder / "config.json").read_bytes())
+        again = bridge.models.from_pretrained(tmp_path)
+        assert again.config == first.ours.config
+        assert all(map(np.array_equal, jax.tree.leaves(again), jax.tree.leaves(first.ours)))
+
     def test_of_the_same_config_the_model_of_both_encoders_is_another(self, first: Case, tmp_path: Path):
         """`architectures` says which."""
         fields = json.loads((first.folder / "config.json").read_text())
