@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 # model_type in config.json: the file, and its class.
 ARCHITECTURES: Mapping[str, str] = {
@@ -40,3 +41,14 @@ ARCHITECTURES: Mapping[str, str] = {
     "vit": "vit.ViT",
     "xlm-roberta": "xlm_roberta.XLMRoberta",
 }
+# Where `architectures` names one of these, it is that class, whatever model_type has above.
+CLASSES: Mapping[str, str] = {
+    "CLIPForImageClassification": "clip.CLIPVision",
+    "SiglipForImageClassification": "siglip.SigLIPVision",
+}
+
+
+def special_class(architectures: Any) -> str:
+    """Which of `CLASSES` the field `architectures` names; empty for none."""
+    names = architectures if isinstance(architectures, list) else []
+    return next((name for name in names if isinstance(name, str) and name in CLASSES), "")

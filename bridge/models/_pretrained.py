@@ -14,6 +14,7 @@ import jax
 
 import bridge
 from bridge.models._architectures import ARCHITECTURES as ARCHITECTURES
+from bridge.models._architectures import CLASSES, special_class
 from bridge.models._parts import parts_of
 from bridge.models._told import (
     UNWEIGHED,
@@ -239,7 +240,8 @@ def architecture(
         name = _config_name(ckpt)
         data = read_config(ckpt, name)
         found = model_type(data, name, ARCHITECTURES)
-        file, _, kind = ARCHITECTURES[found].partition(".")
+        special = special_class(data.get("architectures"))
+        file, _, kind = (CLASSES[special] if special else ARCHITECTURES[found]).partition(".")
         module = import_module(f"bridge.models.{file}")
         parts = parts_of(
             module, ckpt, data.get("architectures"), left_behind=left_behind, more=more, quantized=quantized
@@ -247,7 +249,8 @@ def architecture(
         configs = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, ModelConfig)]
         sizes = {field.name for each in configs for field in dataclasses.fields(each)} - UNWEIGHED
         check_size(ckpt, data, sizes, name)  # before a config makes something of them
-        own = next((each for each in configs if found in getattr(each, "model_types", ())), module.Config)
+        of_type = [each for each in configs if found in getattr(each, "model_types", ()) and not each.classes]
+        own = next((each for each in configs if special in each.classes), (*of_type, module.Config)[0])
         config = own.from_dict(data, ignore=ignore, name=name, **parts)
         check_size(ckpt, vars(config), sizes, name)
         return module, getattr(module, kind), config

@@ -6,7 +6,8 @@
     scores = jax.nn.softmax(model.logits(images, texts))  # (n, m): which text is each image's
 
 Either encoder alone is a model too, with its projection or without, as pipelines of diffusers have it:
-`model.vector(tokens)`, `model.vector(image)`. For inference: dropout is left out. All layers are one stacked module
+`model.vector(tokens)`, `model.vector(image)`; and that of images may have a classifier:
+`model.logits(model(image))`. For inference: dropout is left out. All layers are one stacked module
 under `jax.lax.scan`. Source: https://arxiv.org/abs/2103.00020.
 """
 
@@ -82,6 +83,21 @@ class Config(dual.DualConfig):
         return {name: replace(each, projection_dim=width) for name, each in super().read(fields).items()}
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(VisionConfig):
+    """What `CLIPForImageClassification` has: the config of both encoders, and labels. There is no projection."""
+
+    model_types = ("clip",)
+    classes = ("CLIPForImageClassification",)
+    unused = dual.CLASSIFIER_UNUSED
+
+    @classmethod
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes."""
+        fields.part("projection", default=False)
+        return dual.read_classifier(fields, VisionConfig)
+
+
 def _read_projection(fields: Fields) -> dict[str, Any]:
     """The width is in every config. Whether there is a projection no config.json says."""
     width = fields.count("projection_dim", default=512)
@@ -149,8 +165,10 @@ class CLIPVision(ImageEncoder):
     projection: Linear | None
 
     def __init__(self, config: VisionConfig, *, key: jax.Array) -> None:
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(key, 4)
         self.projection = _projection(config, key=keys[2])
+        pooler = FirstTokenNorm(layer_norm(config))
+        head = dual.MeanClassifier(config, skipped=1, key=keys[3]) if config.labels else None
         embed = PatchEmbedding(
             config.hidden_size,
             channels=config.num_channels,
@@ -160,7 +178,7 @@ class CLIPVision(ImageEncoder):
             norm=layer_norm(config),
             key=keys[0],
         )
-        super().__init__(config, embed, make_layers(config, key=keys[1]), pooler=FirstTokenNorm(layer_norm(config)))
+        super().__init__(config, embed, make_layers(config, key=keys[1]), pooler=pooler, head=head)
 
     def vector(self, image: jax.Array) -> jax.Array:
         """The vector of an image, projected if there is a projection. Argument as for a call."""
@@ -191,11 +209,14 @@ _VISION = (
 
 
 def rules(config: Config | TextConfig | VisionConfig) -> list[str]:
-    """Which key is which leaf, for `CLIPModel` and for either of its encoders alone, as its config says."""
+    """Which key is which leaf, for `CLIPModel`, for either of its encoders alone, and for that of images with a
+    classifier, as its config says.
+    """
     if isinstance(config, TextConfig):
         return [*dual.rules_alone("text_model", dual.TEXT_RULES), "text_projection.** -> projection.**"]
     if isinstance(config, VisionConfig):
-        return [*dual.rules_alone("vision_model", _VISION), "visual_projection.** -> projection.**"]
+        beside = "classifier.** -> head.**" if config.labels else "visual_projection.** -> projection.**"
+        return [*dual.rules_alone("vision_model", _VISION), beside]
     return [
         *dual.rules_within("text_model", dual.TEXT_RULES),
         *dual.rules_within("vision_model", _VISION),

@@ -35,11 +35,13 @@ class ModelConfig:
     An architecture subclasses it with its fields, a `read` that takes them, and says:
 
     - `model_types`: what its config.json has as `model_type`; the first is the name in our files.
+    - `classes`: where a `model_type` has several configs, the classes of transformers that this one is of.
     - `unused`: fields that are known to change nothing.
     - `defaults`: what transformers takes for fields that a file leaves out. Null is not left out.
     """
 
     model_types: ClassVar[tuple[str, ...]]
+    classes: ClassVar[tuple[str, ...]] = ()
     unused: ClassVar[Collection[str]] = ()
     defaults: ClassVar[Mapping[str, Any]] = {}
 

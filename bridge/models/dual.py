@@ -16,19 +16,22 @@ import jax.numpy as jnp
 from bridge.models.attention import Attention
 from bridge.models.config import Fields, ModelConfig
 from bridge.models.encoder import Layer, stack
-from bridge.models.layers import ACTIVATIONS, MLP, accumulation_dtype
+from bridge.models.layers import ACTIVATIONS, MLP, Linear, accumulation_dtype
 from bridge.models.spellings import only_read
 
 __all__ = [
+    "CLASSIFIER_UNUSED",
     "TEXT_RULES",
     "VISION_RULES",
     "DualConfig",
     "DualEncoder",
     "EncoderConfig",
+    "MeanClassifier",
     "TextConfig",
     "VisionConfig",
     "layer_norm",
     "make_layers",
+    "read_classifier",
     "rules_alone",
     "rules_within",
 ]
@@ -110,11 +113,13 @@ class VisionConfig(EncoderConfig):
     """The fields of `EncoderConfig`, and these:
 
     - `image_size`, `patch_size`: height and width in pixels. `num_channels`: the channels of an image.
+    - `labels`: the names of the scores of `logits`; empty without a head.
     """
 
     image_size: tuple[int, int] = (224, 224)
     patch_size: tuple[int, int] = (32, 32)
     num_channels: int = 3
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
@@ -123,7 +128,9 @@ class VisionConfig(EncoderConfig):
         if any(side < each for side, each in zip(image, patch, strict=True)):
             fields.refuse("patch_size", list(patch), f"at most {list(image)}, the image")
         channels = fields.count("num_channels", default=cls.num_channels)
-        return super().read(fields) | {"image_size": image, "patch_size": patch, "num_channels": channels}
+        labels = fields.labels() if fields.part("head", default=False) else ()
+        found = {"image_size": image, "patch_size": patch, "num_channels": channels, "labels": labels}
+        return super().read(fields) | found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,16 +147,47 @@ class DualConfig(ModelConfig):
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
         """Read the constructor's arguments; a config that the file does not have gets the defaults."""
-
-        def inside(name: str, kind: type[ModelConfig]) -> ModelConfig:
-            # Old files have each twice, and transformers goes by the second.
-            told = [kind.of(inner) for each in (name, f"{name}_dict") if (inner := fields.inner(each)) is not None]
-            return told[-1] if told else kind()
-
         return {
-            "text_config": inside("text_config", cls.text),
-            "vision_config": inside("vision_config", cls.vision),
+            "text_config": _inside(fields, "text_config", cls.text),
+            "vision_config": _inside(fields, "vision_config", cls.vision),
         }
+
+
+def _inside(fields: Fields, name: str, kind: type[ModelConfig]) -> ModelConfig:
+    """The config of one encoder. Old files have each twice, and transformers goes by the second."""
+    told = [kind.of(inner) for each in (name, f"{name}_dict") if (inner := fields.inner(each)) is not None]
+    return told[-1] if told else kind()
+
+
+CLASSIFIER_UNUSED = _UNUSED | {"projection_dim", "text_config", "text_config_dict"}
+"""Fields of a classifier's config that are about the text encoder, which a classifier does not have."""
+
+
+def read_classifier(fields: Fields, kind: type[VisionConfig]) -> dict[str, Any]:
+    """Read the arguments of a vision config, with labels, from a config.json that is about both encoders."""
+    labels = fields.labels() if fields.part("head", default=True) else ()
+    return vars(_inside(fields, "vision_config", kind)) | {"labels": labels}
+
+
+class MeanClassifier(Linear):
+    """A score for each label, from the mean of the patches' states.
+
+    **Arguments:** (of the constructor)
+
+    - `config`: a `VisionConfig`.
+    - `skipped`: the number of leading tokens that are not patches.
+    - `key`: for the initial weights.
+    """
+
+    skipped: int = eqx.field(static=True)
+
+    def __init__(self, config: VisionConfig, *, skipped: int, key: jax.Array) -> None:
+        super().__init__(config.hidden_size, len(config.labels), key=key)
+        self.skipped = skipped
+
+    def __call__(self, x: jax.Array, *, key: jax.Array | None = None) -> jax.Array:
+        """Shape `(tokens, d)` to `(labels,)`."""
+        return super().__call__(x[self.skipped :].mean(0))
 
 
 def layer_norm(config: EncoderConfig) -> eqx.nn.LayerNorm:

@@ -7,8 +7,9 @@
 
 The last token's state is the text's, so texts are padded as in training: to `model.config.text_config.max_tokens`, and
 without a mask. SigLIP 2 for images of one size is the same model. Either encoder alone is a model too:
-`model.vector(tokens)`, `model.vector(image)`. For inference: dropout is left out. All layers are one stacked module
-under `jax.lax.scan`. Sources: https://arxiv.org/abs/2303.15343, https://arxiv.org/abs/2502.14786.
+`model.vector(tokens)`, `model.vector(image)`; and that of images may have a classifier: `model.logits(model(image))`.
+For inference: dropout is left out. All layers are one stacked module under `jax.lax.scan`. Sources:
+https://arxiv.org/abs/2303.15343, https://arxiv.org/abs/2502.14786.
 """
 
 from __future__ import annotations
@@ -83,6 +84,20 @@ class Config(dual.DualConfig):
         return found
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(VisionConfig):
+    """What `SiglipForImageClassification` has: the config of both encoders, and labels."""
+
+    model_types = ("siglip",)
+    classes = ("SiglipForImageClassification",)
+    unused = dual.CLASSIFIER_UNUSED
+
+    @classmethod
+    def read(cls, fields: Fields) -> dict[str, Any]:
+        """What the constructor takes."""
+        return dual.read_classifier(fields, VisionConfig)
+
+
 class LastToken(Linear):
     """A linear layer of the last token's state: `(seq, d)` to `(out_features,)`."""
 
@@ -153,7 +168,7 @@ class SigLIPVision(ImageEncoder):
     """
 
     def __init__(self, config: VisionConfig, *, key: jax.Array) -> None:
-        keys = jax.random.split(key, 3)
+        keys = jax.random.split(key, 4)
         embed = PatchEmbedding(
             config.hidden_size,
             channels=config.num_channels,
@@ -163,7 +178,9 @@ class SigLIPVision(ImageEncoder):
             key=keys[0],
         )
         pooler = AttentionPooling(config, key=keys[2]) if config.vision_use_head else None
-        super().__init__(config, embed, make_layers(config, key=keys[1]), norm=layer_norm(config), pooler=pooler)
+        head = dual.MeanClassifier(config, skipped=0, key=keys[3]) if config.labels else None
+        layers = make_layers(config, key=keys[1])
+        super().__init__(config, embed, layers, norm=layer_norm(config), pooler=pooler, head=head)
 
     def vector(self, image: jax.Array) -> jax.Array:
         """The vector of an image, `(d,)`. Argument as for a call. **Raises:** as `pooled`."""
@@ -198,13 +215,15 @@ _POOLING = (
 
 
 def rules(config: Config | TextConfig | VisionConfig) -> list[str]:
-    """Which key is which leaf, for `SiglipModel` and for either of its encoders alone, as its config says."""
+    """Which key is which leaf, for `SiglipModel`, for either of its encoders alone, and for that of images with a
+    classifier, as its config says.
+    """
     if isinstance(config, TextConfig):
         return dual.rules_alone("text_model", _TEXT)
     images = config if isinstance(config, VisionConfig) else config.vision_config
     vision = (*_VISION, *(_POOLING if images.vision_use_head else ["head.** -> _"]))
     if isinstance(config, VisionConfig):
-        return dual.rules_alone("vision_model", vision)
+        return [*dual.rules_alone("vision_model", vision), *(["classifier.** -> head.**"] if config.labels else [])]
     return [
         *dual.rules_within("text_model", _TEXT),
         *dual.rules_within("vision_model", vision),

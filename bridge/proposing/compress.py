@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from bridge.proposing.concepts import role_of, snake
+from bridge.proposing.meanings import role_of, snake
 from bridge.proposing.spelling import choice
 from bridge.proposing.synonyms import ATTRIBUTES
 

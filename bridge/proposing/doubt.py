@@ -14,7 +14,8 @@ import numpy as np
 
 from bridge.proposing.assign import Assignment
 from bridge.proposing.atom import Atom
-from bridge.proposing.concepts import Said, snake, telling, telling_segments
+from bridge.proposing.concepts import Said, telling, telling_segments
+from bridge.proposing.meanings import snake
 from bridge.proposing.score import Floats
 
 LITTLE = "the names have little in common"

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from bridge.proposing.atom import Atom
-from bridge.proposing.concepts import role_of
 from bridge.proposing.fits import Fit
+from bridge.proposing.meanings import role_of
 
 _MATRICES = ("Linear", "Conv", "ConvTranspose", "Embedding", "LSTMCell", "GRUCell")
 

@@ -15,7 +15,7 @@ import numpy as np
 from bridge.mapping.arrays import Shape
 from bridge.mapping.pattern import MARK, Mask
 from bridge.proposing.atom import Atom, Turn
-from bridge.proposing.concepts import snake
+from bridge.proposing.meanings import snake
 
 _FIRST = frozenset(["first", "start", "early", "initial", "lead", "leading", "bottom", "before", "prefix"])
 _LAST = frozenset(

@@ -13,7 +13,7 @@ from math import prod
 from bridge._text import printable
 from bridge.mapping.arrays import ArraySpec
 from bridge.proposing.compress import briefly
-from bridge.proposing.concepts import role_of, snake
+from bridge.proposing.meanings import role_of, snake
 from bridge.proposing.toml import quoted
 from bridge.proposing.tree import Field, Module, Modules, Stack, TensorNode, field_name, module_tree
 from bridge.rules.syntax import escaped

@@ -31,6 +31,7 @@ SEGMENTS = {
     "segment_embed token_types segments type_embeddings token_type_embed type_embedding type_emb seg_emb segment",
     "clstoken": "cls_token class_embedding class_token cls_embedding class_embed cls_emb",
     "masktoken": "mask_token mask_embedding",
+    "register": "register_tokens registers register_token reg_token reg_tokens",
     "patch": "patch_embed patch_embedding patch_embeddings patch_embeds conv_proj patchify patches "
     "patch_projection embed_patches patch_proj",
     "head": "lm_head embed_out unembed unembedding head logits output_head classifier classification_head score "
@@ -54,9 +55,10 @@ SEGMENTS = {
     # multi-layer perceptrons
     "gate": "gate_proj w_gate wi_0 gate_linear linear_gate fc_gate gating gate_w wg_proj w_g",
     "up": "up_proj w_up wi_1 fc1 c_fc dense_h_to_4h lin1 wi fc_in up linear1 dense_in linear_in w_in fc_up "
-    "up_linear expand mlp_up wide in_layer ffn_up lin_in linear_up expansion fc",
+    "up_linear expand mlp_up wide in_layer ffn_up lin_in linear_up expansion fc pwconv1 pointwise_conv1",
     "down": "down_proj w_down fc2 dense_4h_to_h lin2 fc_out down linear2 dense_out linear_out w_out fc_down "
-    "down_linear contract mlp_down narrow out_layer ffn_down lin_out linear_down contraction",
+    "down_linear contract mlp_down narrow out_layer ffn_down lin_out linear_down contraction pwconv2 "
+    "pointwise_conv2",
     "gate_up": "gate_up_proj gate_up up_gate wi_fused gating_einsum gateup gate_and_up gate_up_w gate_upproj",
     "router": "router wg gate_net router_proj routing gate_logits router_logits gating_network moe_gate mlp_router "
     "router_weights gate_router",
@@ -87,14 +89,15 @@ SEGMENTS = {
     "word_embeddings_layernorm layernorm_embedding norm_embed embed_ln embeddings_norm",
     # networks of convolutions
     "down_sample": "downsample downsamplers shortcut conv_shortcut downsample_layer skip residual_proj "
-    "projection_shortcut",
+    "projection_shortcut downsampling_layer downsampling downsample_layers",
     "up_sample": "upsample upsamplers",
     "stem": "stem conv_stem conv_init",
     "se": "squeeze_excite se",
     "time": "time_embedding time_embed time_emb_proj time_mlp time_emb",
     # positions that are learned as biases
     "relbias": "relative_attention_bias rel_pos_bias relative_position_bias_table relbias rel_bias relative_bias",
-    "layerscale": "layer_scale layerscale layer_scale1 layer_scale2 ls1 ls2 ls lambda1 lambda_1 lambda2 lambda_2",
+    "layerscale": "layer_scale layerscale layer_scale1 layer_scale2 ls1 ls2 ls lambda1 lambda_1 lambda2 lambda_2 "
+    "layer_scale_parameter",
 }
 """What whole segments mean."""
 
@@ -145,7 +148,7 @@ WORDS = {
     "pre": "pre before input",
     "post": "post after",
     "proj": "proj projection linear dense lin",
-    "conv": "conv convolution",
+    "conv": "conv convolution dwconv depthwise",
     "rnn": "rnn lstm gru recurrent cell",
     "token": "token tok tokens word",
     "patch": "patch",

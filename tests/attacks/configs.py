@@ -17,7 +17,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 import bridge
-from bridge.models._pretrained import ARCHITECTURES
+from bridge.models._architectures import ARCHITECTURES, CLASSES
 
 ENCODER: dict[str, Any] = {
     "vocab_size": 31,
@@ -134,6 +134,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "clip_vision_model": CLIP_VISION,
     "siglip": {"text_config": SIGLIP_TEXT, "vision_config": SIGLIP_VISION},
     "siglip_text_model": SIGLIP_TEXT,
+    **{
+        name: {"model_type": kind, "architectures": [name], "vision_config": vision, "id2label": {"0": "a", "1": "b"}}
+        for name, kind, vision in (
+            ("CLIPForImageClassification", "clip", CLIP_VISION),
+            ("SiglipForImageClassification", "siglip", SIGLIP_VISION),
+        )
+    },
     "siglip_vision_model": SIGLIP_VISION,
     "dinov2": DINOV2,
     "dinov2_with_registers": DINOV2 | {"num_register_tokens": 2},
@@ -182,7 +189,7 @@ def changed(fields: dict[str, Any]) -> Iterator[tuple[str, Any, dict[str, Any]]]
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    missing = ARCHITECTURES.keys() ^ CONFIGS.keys()
+    missing = {*ARCHITECTURES, *CLASSES} ^ CONFIGS.keys()
     assert not missing, f"add the sizes of {sorted(missing)} to CONFIGS in tests/attacks/configs.py"
     for name, count in {"few": 2, "some": 2**16}.items():
         (folder / name).mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,14 +10,21 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import bridge
 import bridge.models
+from bridge.cli.main import main
 from bridge.models._pretrained import architecture
+from bridge.models.classify import classifier
+from bridge.models.dual import DualEncoder
+from bridge.models.images import ImageProcessor
 from tests.models.contract import Case, Contract, compiled
+from tests.models.test_vit import ImageContract
 
 IMAGES, TEXTS, SEQ = 2, 3, 11
+LABELS = {0: "good", 1: "bad", 2: "neither"}
 TEXT: dict[str, Any] = {
     "vocab_size": 31,
     "hidden_size": 24,
@@ -129,6 +137,53 @@ class DualContract(Contract):
         assert all(tensor.equal(stored[name]) for name, tensor in again.state_dict().items())
         back = bridge.models.from_pretrained(tmp_path / "ours")
         assert all(map(np.array_equal, jax.tree.leaves(back), jax.tree.leaves(ours)))
+
+
+class DualClassifierContract(ImageContract):
+    """For the encoder of images alone, with a classifier."""
+
+    refused = {"vision_config.hidden_act": "swish", "vision_config.patch_size": 12, "id2label": 3}
+
+    @classmethod
+    def example(cls, config: Any, seed: int = 1) -> tuple[np.ndarray, ...]:
+        return (some_images(config.vision_config, np.random.default_rng(seed))[0],)
+
+    def test_labels_go_on_images_in_python_and_on_the_command_line(
+        self, first: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ):
+        for path in first.folder.iterdir():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+        size = first.theirs.config.vision_config.image_size
+        prepared = {"image_processor_type": "SiglipImageProcessor", "size": {"height": size, "width": size}}
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
+        picture = np.random.default_rng(3).integers(0, 256, (20, 30, 3), np.uint8)
+        Image.fromarray(picture).save(tmp_path / "a.png")
+        found = classifier(tmp_path)(tmp_path / "a.png")
+        pixels = ImageProcessor.from_pretrained(tmp_path)(picture)
+        logits = self.judge(first.theirs, pixels)["logits"]
+        expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        assert list(found["scores"]) == list(LABELS.values())
+        assert np.abs(np.asarray(list(found["scores"].values())) - expected).max() < 1e-5
+        assert main(["classify", str(tmp_path), str(tmp_path / "a.png"), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["label"] == found["label"] == LABELS[int(logits.argmax())]
+
+    def test_a_converted_checkpoint_is_the_same_model(self, first: Case, tmp_path: Path):
+        rules = architecture(first.folder)[0].rules(first.ours.config)
+        bridge.convert(first.folder, tmp_path, first.ours, rules)
+        (tmp_path / "config.json").write_bytes((first.folder / "config.json").read_bytes())
+        again = bridge.models.from_pretrained(tmp_path)
+        assert again.config == first.ours.config
+        assert all(map(np.array_equal, jax.tree.leaves(again), jax.tree.leaves(first.ours)))
+
+    def test_of_the_same_config_the_model_of_both_encoders_is_another(self, first: Case, tmp_path: Path):
+        """`architectures` says which."""
+        fields = json.loads((first.folder / "config.json").read_text())
+        fields["architectures"] = [first.theirs.config_class.__name__.replace("Config", "Model")]
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        (tmp_path / "model.safetensors").write_bytes((first.folder / "model.safetensors").read_bytes())
+        _, kind, config = architecture(tmp_path)
+        assert issubclass(kind, DualEncoder)
+        assert config.vision_config.labels == ()
 
 
 def vectors_of(model: Any, *example: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pytest
 
 import bridge
 from bridge.models.clip import Config, TextConfig, VisionConfig, parts_of
-from tests.models.dual_contract import TEXT, VISION, DualContract
+from tests.models.dual_contract import LABELS, TEXT, VISION, DualClassifierContract, DualContract
 
 
 @pytest.mark.torch
@@ -36,6 +36,13 @@ class TestCLIP(DualContract):
         "CLIPVisionModel": VISION,
         "CLIPVisionModelWithProjection": VISION | {"projection_dim": 5},
     }
+
+
+@pytest.mark.torch
+class TestCLIPForImageClassification(DualClassifierContract):
+    model_type = "clip"
+    kind = "CLIPForImageClassification"
+    variants = {"three labels": {"text_config": TEXT, "vision_config": VISION, "id2label": LABELS}}
 
 
 # What openai/clip-vit-base-patch32 says inside its config, as transformers 4.16 wrote it.

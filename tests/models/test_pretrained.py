@@ -21,7 +21,7 @@ from safetensors.numpy import load_file, save_file
 import bridge
 import bridge.models
 from bridge.models import bert, llama
-from bridge.models._pretrained import ARCHITECTURES
+from bridge.models._architectures import ARCHITECTURES, CLASSES
 from bridge.models.decoder import Decoder
 from tests.models.random_model import random_model
 
@@ -264,7 +264,7 @@ def test_a_bert_without_pooler_has_none(tmp_path: Path):
 
 
 def test_every_architecture_in_the_table_is_there():
-    for model_type, home in ARCHITECTURES.items():
+    for model_type, home in (*ARCHITECTURES.items(), *CLASSES.items()):
         file, _, kind = home.partition(".")
         module = __import__(f"bridge.models.{file}", fromlist=[kind])
         assert issubclass(getattr(module, kind), eqx.Module), model_type

@@ -10,7 +10,7 @@ import pytest
 import bridge
 import bridge.models
 from bridge.models.siglip import Config, TextConfig, VisionConfig
-from tests.models.dual_contract import TEXT, VISION, DualContract
+from tests.models.dual_contract import LABELS, TEXT, VISION, DualClassifierContract, DualContract
 
 
 @pytest.mark.torch
@@ -39,6 +39,16 @@ class TestSigLIP(DualContract):
         assert ours.config == VisionConfig.from_dict(VISION, pooler=False)
         with pytest.raises(bridge.BridgeError, match="this SigLIPVision has no pooler"):
             ours.pooled(ours.embed.position)
+
+
+@pytest.mark.torch
+class TestSiglipForImageClassification(DualClassifierContract):
+    model_type = "siglip"
+    kind = "SiglipForImageClassification"
+    variants = {
+        "three labels": {"text_config": TEXT | {"projection_size": 16}, "vision_config": VISION, "id2label": LABELS},
+        "without what makes vectors": {"vision_config": VISION | {"vision_use_head": False}, "id2label": LABELS},
+    }
 
 
 def test_configs_of_the_hub_are_understood():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,49 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "distilbert": ("DistilBertForMaskedLM", {}),
     "albert": ("AlbertForMaskedLM", {}),
     "electra": ("ElectraForPreTraining", {}),
+    "deberta": (
+        "DebertaForMaskedLM",
+        {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+    ),
     "deberta_v2": ("DebertaV2ForMaskedLM", {}),
+    "deberta_v3": (
+        "DebertaV2ForMaskedLM",
+        {
+            "hidden_size": 768,
+            "num_hidden_layers": 12,
+            "num_attention_heads": 12,
+            "intermediate_size": 3072,
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_biased_input": False,
+            "share_att_key": True,
+            "position_buckets": 256,
+            "norm_rel_ebd": "layer_norm",
+        },
+    ),
+    "esm": (
+        "EsmForMaskedLM",
+        {
+            "hidden_size": 1280,
+            "num_hidden_layers": 33,
+            "num_attention_heads": 20,
+            "intermediate_size": 5120,
+            "vocab_size": 33,
+            "pad_token_id": 1,
+            "mask_token_id": 32,
+            "layer_norm_eps": 1e-5,
+            "position_embedding_type": "rotary",
+            "token_dropout": True,
+            "emb_layer_norm_before": False,
+        },
+    ),
     "modernbert": ("ModernBertForMaskedLM", {}),
     "xlm_roberta": (
         "XLMRobertaForMaskedLM",
         {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1},
     ),
     "mpnet": ("MPNetForMaskedLM", {}),
+    "nomic_bert": ("NomicBertModel", {}),
     "xlnet": ("XLNetLMHeadModel", {}),
     "t5": ("T5ForConditionalGeneration", {}),
     "mt5": ("MT5ForConditionalGeneration", {}),
@@ -81,8 +118,10 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "deit": ("DeiTForImageClassification", {}),
     "beit": ("BeitForImageClassification", {}),
     "dinov2": ("Dinov2ForImageClassification", {}),
+    "dinov2_with_registers": ("Dinov2WithRegistersForImageClassification", {}),
     "swin": ("SwinForImageClassification", {}),
     "convnext": ("ConvNextForImageClassification", {}),
+    "convnextv2": ("ConvNextV2ForImageClassification", {}),
     "resnet": ("ResNetForImageClassification", {}),
     "segformer": ("SegformerForSemanticSegmentation", {}),
     "detr": ("DetrForObjectDetection", {"use_timm_backbone": False}),
@@ -96,10 +135,16 @@ OWN = [
     "albert",
     "bert",
     "clip",
+    "convnext",
+    "convnextv2",
+    "deberta",
     "deberta_v2",
+    "deberta_v3",
     "dinov2",
+    "dinov2_with_registers",
     "distilbert",
     "electra",
+    "esm",
     "gemma3_text",
     "gpt2",
     "llama",
@@ -107,9 +152,11 @@ OWN = [
     "mixtral",
     "modernbert",
     "mpnet",
+    "nomic_bert",
     "qwen2",
     "qwen3",
     "qwen3_moe",
+    "resnet",
     "roberta",
     "siglip",
     "vit",
@@ -131,7 +178,18 @@ def entries(kind: str, fields: dict[str, Any]) -> list[Entry]:
     tied = model.all_tied_weights_keys
     kept = {name: tensor for name, tensor in model.state_dict().items() if name not in tied}
     saved = revert_weight_conversion(model, kept)
-    return [Entry(name, _DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in saved.items()]
+    layers = range(getattr(model.config, "num_hidden_layers", 0))
+    return [
+        Entry(name, _DTYPES[tensor.dtype], tuple(tensor.shape))
+        for written, tensor in saved.items()
+        for name in _on_the_hub(written, layers)
+    ]
+
+
+def _on_the_hub(name: str, layers: Iterable[int]) -> list[str]:
+    """ESM's buffers are written as `layer.*`, and its norms by names from before they were PyTorch's."""
+    name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return [name.replace("*", str(layer)) for layer in layers] if "*" in name else [name]
 
 
 def main() -> None:

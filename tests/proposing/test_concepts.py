@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from bridge.proposing.atom import Atom, Info
-from bridge.proposing.concepts import Said, said_by, snake
+from bridge.proposing.concepts import Said, said_by
+from bridge.proposing.meanings import snake
 from bridge.proposing.synonyms import ATTRIBUTES, CONTEXTS, SEGMENTS
 
 
@@ -58,6 +59,28 @@ def test_the_norm_after_attention_is_the_mlps_unless_that_has_its_own() -> None:
 def test_a_final_norm_within_a_layer_is_the_mlps() -> None:
     assert said("decoder.layers.{}.final_layer_norm.weight")[0].role == "norm2"
     assert said("decoder.final_layer_norm.weight")[0].role == "normf"
+
+
+def test_the_norm_of_a_block_whose_attention_has_its_own_is_the_mlps() -> None:
+    pre = said("layer.{}.attention.LayerNorm.weight", "layer.{}.LayerNorm.weight", "layer.{}.intermediate.dense.weight")
+    assert [each.role for each in pre[:2]] == ["norm1", "norm2"]
+    assert said("layer.{}.attention.query.weight", "layer.{}.LayerNorm.weight")[1].role == "norm1"
+
+
+def test_a_query_of_positions_is_not_the_query() -> None:
+    found = said("attn.pos_q_proj.weight", "attention.pos_query.weight", "attn.q_proj.weight", "attn.rel_k_proj.weight")
+    assert [each.role for each in found] == ["pos q", "pos q", "q", "relbias k"]
+    assert said("attn.local_q_proj.weight")[0].strange == {"local"}  # a word that nobody knows
+    assert said("layers.attn_q_proj.weight", "layers.mlp_up.weight")[0].role == "q"
+
+
+def test_a_models_own_name_in_front_of_all_says_nothing() -> None:
+    names = [f"mymodel.{name}" for name in ("embed.weight", "layernorm.weight", "layers.{}.q.weight")]
+    assert said(*names, "classifier.weight")[1].role == "normf"
+    assert "mymodel" not in said(*names)[1].words
+    assert (
+        "student" in said("student.norm.weight", "student.q.weight", "student.k.weight", "teacher.norm.weight")[0].words
+    )
 
 
 def test_numbers_that_are_text_count_by_rank() -> None:
