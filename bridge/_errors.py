@@ -38,7 +38,7 @@ class BridgeError(Exception):
     ```
     """
 
-    def __init__(self, subject: str, problem: str = "", advice: str | None = None) -> None:
+    def __init__(self, subject: str, problem: str, advice: str | None = None) -> None:
         """**Arguments:** as the attributes; a problem that is a sentence of its own begins with a colon."""
         # OSError, which SaveError is, would read its arguments as errno and text: it does not get them.
         Exception.__init__(self, subject, problem, advice)
@@ -61,7 +61,7 @@ class BridgeError(Exception):
     def statement(self) -> str:
         """Subject and problem: what an outer error says of this one, whose advice it replaces or takes over."""
         joint = ": " if self.args[1].startswith(":") else " "
-        return f"{self.subject}{joint}{self.problem}" if self.problem else self.subject
+        return f"{self.subject}{joint}{self.problem}"
 
     def __str__(self) -> str:
         return sentences(self.statement, self.advice)
@@ -106,7 +106,7 @@ class RuleError(BridgeError, ValueError):
     """
 
     def __init__(
-        self, subject: str, problem: str = "", advice: str | None = None, *, place: str = "", excerpt: str = ""
+        self, subject: str, problem: str, advice: str | None = None, *, place: str = "", excerpt: str = ""
     ) -> None:
         super().__init__(subject, problem, advice)
         self.place = place
@@ -143,7 +143,7 @@ class PlanError(BridgeError, ValueError):
     def __init__(
         self,
         subject: str,
-        problem: str = "",
+        problem: str,
         advice: str | None = None,
         *,
         missing: tuple[str, ...] = (),

@@ -113,14 +113,14 @@ class _ConfigReader:
         """All of it."""
         kind = self.document.get("peft_type")
         if kind != "LORA":
-            self.refuse("peft_type", "is another kind of adapter, and only LORA is merged", _MERGE)
+            self.refuse("peft_type", "is not a kind of adapter that bridge merges; expected LORA", _MERGE)
         for field, value in self.document.items():
             known = field in _IDLE or field in _READ
             if not known and not _is_empty(value):
-                self.refuse(field, "is not known here, and may change what the weights mean", _MERGE)
+                self.refuse(field, "is not known, and may change what the weights mean", _MERGE)
         self.check_start()
         if self.document.get("bias", "none") not in ("none", "all", "lora_only"):
-            self.refuse("bias", "is none of 'none', 'all' and 'lora_only'")
+            self.refuse("bias", "is not valid; expected 'none', 'all' or 'lora_only'")
         task = self.document.get("task_type")
         return AdapterConfig(
             self.subject,
@@ -150,14 +150,14 @@ class _ConfigReader:
         """A field that is true or false."""
         value = self.document.get(field)
         if value is not None and not isinstance(value, bool):
-            self.refuse(field, "is neither true nor false")
+            self.refuse(field, "is not valid; expected true or false")
         return bool(value)
 
     def whole(self, field: str, default: int) -> int:
         """A rank."""
         value = self.document.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= _LARGEST:
-            self.refuse(field, "is not a rank")
+            self.refuse(field, "is not a rank; expected a whole number from 1 up")
         return value
 
     def number(self, field: str, default: float) -> float:
@@ -185,8 +185,8 @@ class _ConfigReader:
                 raise CheckpointError(
                     self.subject,
                     (
-                        f": {field} has the pattern {quote(str(text))}, with {error}: regular expressions from "
-                        "files are not run"
+                        f": {field} has the pattern {quote(str(text))}, a regular expression with {error}, which "
+                        "bridge does not run"
                     ),
                     "Write out the names of the modules",
                 ) from error
@@ -198,7 +198,7 @@ class _ConfigReader:
         lists = list(cast("Mapping[str, Any]", said).values()) if isinstance(said, Mapping) else [said]
         for rows in lists:
             if not isinstance(rows, list) or not all(type(n) is int and n >= 0 for n in cast("list[Any]", rows)):
-                self.refuse("trainable_token_indices", "is not a list of rows")
+                self.refuse("trainable_token_indices", "is not a list of row numbers")
         return cast("Sequence[int] | Mapping[str, Sequence[int]]", said)
 
     def refuse(self, field: str, problem: str, advice: str = "Fetch the adapter again") -> NoReturn:

@@ -244,7 +244,7 @@ class _Joining:
         """Whether the base has a tensor; else that is a problem."""
         found = target in self.base.arrays
         if not found:
-            self.problem(key, target, reason or "the base has no such key; is it of another base?")
+            self.problem(key, target, reason or "the base has no such key: the adapter may be of another base")
         return found
 
     def is_whole(self, key: str, target: str) -> bool:

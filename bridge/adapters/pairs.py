@@ -54,7 +54,7 @@ def pairs(names: Sequence[str], *, label: str) -> list[ModuleTensors]:
         missing = [role for role in ("down", "up") if role not in keys]
         if missing:
             has = next(iter(keys.values()))
-            what = f"has no factors beside it, of which it would be the {'alpha' if 'alpha' in keys else 'scale'}"
+            what = f"is the {'alpha' if 'alpha' in keys else 'scale'} of factors that are missing"
             if len(missing) == 1:
                 what = f"has no {'second' if missing == ['up'] else 'first'} factor beside it for {quote(module)}"
             _refuse(label, has, what, "Fetch the adapter again: it is damaged")
@@ -66,14 +66,14 @@ def _role(name: str, label: str) -> tuple[str, str]:
     other = next((kind for kind in _OTHERS if f".{kind}" in f".{name}" and kind in name), None)
     if other is not None or name.endswith(_WHOLE):
         kind = {"hada_": "LoHa", "lokr_": "LoKr", "lora_mid": "LoCon with a core (CP)"}.get(other or "", "LyCORIS")
-        _refuse(label, name, f"is {kind}, another kind of adapter", "Merge it with the tool that it is for")
+        _refuse(label, name, f"is of a {kind} adapter, and only LoRA is read", "Merge it with the tool that made it")
     for role, endings in _ROLES.items():
         for ending in endings:
             if name.endswith(ending) and len(name) > len(ending):
                 module = name[: -len(ending)]
                 # Of attention in older files: the layer behind a processor.
                 return (f"{module}.0" if ending.startswith("_") and module.endswith("to_out") else module), role
-    _refuse(label, name, f"is not a known tensor of an adapter: {quote(last)}", "Name a file that has LoRA alone")
+    _refuse(label, name, f"is not a known tensor of an adapter: {quote(last)}", "Name a file that holds only LoRA")
 
 
 def alphas(found: Sequence[ModuleTensors]) -> list[str]:

@@ -80,10 +80,15 @@ def changes(names: Sequence[str], config: AdapterConfig, *, weight: float, label
         else:
             if ".base_layer.out_proj." in name:
                 advice = "Merge it with PEFT, and load what that saves"
-                _refuse(label, name, "is of a MultiheadAttention, in which PEFT adds the product twice", advice)
+                _refuse(label, name, "is of a MultiheadAttention, for which PEFT adds the product twice", advice)
             of = factors.setdefault((role.module, role.depth), {})
             if role.kind in of:
-                _refuse(label, name, f"says the same as {quote(of[role.kind])}", "Save one adapter alone")
+                _refuse(
+                    label,
+                    name,
+                    f"is the same factor as {quote(of[role.kind])}",
+                    "Save only one adapter in the file",
+                )
             of[role.kind] = name
     for (module, depth), of in factors.items():
         found += _module(module, depth, of, config, weight, label)
@@ -96,7 +101,10 @@ def _whole(name: str, label: str) -> Replaced:
     unknown = next((segment for segment in segments if segment.startswith(("lora_", "trainable_tokens"))), None)
     if unknown is not None:
         _refuse(
-            label, name, f"is not a known tensor of an adapter: {quote(unknown)}", "Merge it with PEFT, and load that"
+            label,
+            name,
+            f"is not a known tensor of an adapter: {quote(unknown)}",
+            "Merge it with PEFT, and load what that saves",
         )
     if "modules_to_save" in segments:  # behind it stands the adapter's name, in files that PEFT has not saved itself
         place = segments.index("modules_to_save")
@@ -114,7 +122,11 @@ def _module(
         missing = second if second not in of else first
         _refuse(label, has, f"has no {missing} beside it", "Fetch the adapter again: it is damaged")
     if config.dora != ("lora_magnitude_vector" in of):
-        what = "has no lora_magnitude_vector, and use_dora is true" if config.dora else "is DoRA's, and use_dora is not"
+        what = (
+            "has no lora_magnitude_vector, but use_dora is true"
+            if config.dora
+            else "is DoRA's, but use_dora is not true"
+        )
         _refuse(label, of.get("lora_magnitude_vector", of[first]), what, "Fetch the adapter again: it is damaged")
     scale = config.scale(module, weight)
     yield LowRank(

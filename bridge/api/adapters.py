@@ -81,8 +81,8 @@ def check_given(before: Sequence[tuple[str, float]]) -> None:
     names = [f"'{safe(name)}'" if weight == 1 else f"('{safe(name)}', {weight:g})" for name, weight in before]
     raise PlanError(
         "the plan",
-        "merges adapters, and none are given",
-        f"Say adapters=[{', '.join(names)}] again, or make a plan without",
+        "merges adapters, but none are given",
+        f"Give adapters=[{', '.join(names)}] again, or make a plan without adapters",
     )
 
 
@@ -97,7 +97,7 @@ def merged(base: Checkpoint, adapters: Sequence[OpenAdapter]) -> tuple[Checkpoin
         raise PlanError(
             quote(base.source),
             "is a converted form, whose keys are a model's leaves",
-            "Give adapters to the checkpoint that it came from, or to what bridge.revert makes of it",
+            "Give adapters with the checkpoint that it came from, or with what bridge.revert makes of it",
         )
     table = base.specs
     arrays = [ArrayInfo(form.dtype, form.shape) for form in table.forms]

@@ -44,7 +44,9 @@ class BaseCheckpoint:
             if key in self.keys or key in self.partial:
                 refused = CheckpointError(*ckpt.specs.refused[key])
                 raise PlanError(
-                    f"base {quote(ckpt.source)}", f"cannot hand over a key: {refused.statement}", refused.advice
+                    f"base {quote(ckpt.source)}",
+                    f"has a key that cannot be copied: {refused.statement}",
+                    refused.advice,
                 )
         for key in self.partial:
             stored, dtype = ckpt.specs[key].dtype, written[key].dtype
@@ -52,8 +54,8 @@ class BaseCheckpoint:
                 raise PlanError(
                     f"key {quote(key)}",
                     (
-                        f"would be saved as {dtype.name}, and base {quote(ckpt.source)} has others of its elements as "
-                        f"{stored.name}"
+                        f"would be saved as {dtype.name}, but its other elements are {stored.name} in base "
+                        f"{quote(ckpt.source)}"
                     ),
                     "Save without dtype=",
                 )
@@ -118,8 +120,8 @@ def check_base(ckpt: Checkpoint, plan: Plan) -> None:
     if plan.quantized or (plan.request.quantized != "keep" and len(ckpt.quantized)):
         raise PlanError(
             f"base {quote(ckpt.source)}",
-            "is stored quantised, and leaves are saved as their values",
-            "Save without base",
+            "is stored quantised, but leaves are saved as plain values",
+            "Save without base=",
         )
     for key, spec in plan.specs.items():
         found = ckpt.specs.get(key)
@@ -127,7 +129,7 @@ def check_base(ckpt: Checkpoint, plan: Plan) -> None:
             has = "has no such key" if found is None else f"has it with shape {found.shape}"
             raise PlanError(
                 f"key {quote(key)}",
-                f"has shape {spec.shape} in the plan, and base {quote(ckpt.source)} {has}",
+                f"has shape {spec.shape} in the plan, but base {quote(ckpt.source)} {has}",
                 "Give the checkpoint that the plan was made for",
             )
 

@@ -127,7 +127,7 @@ class Content:
             f"leaf {quote(copy.leaf)}",
             (
                 f"is a copy of key {quote(key)}, which is saved from leaf {quote(self.held[key][0].leaf)}, "
-                "and their values differ now"
+                "but their values differ now"
             ),
             (
                 f"Save by rules in which {quote(copy.leaf)} has a key of its own, or leave it out, leave_out="
@@ -179,7 +179,7 @@ def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozen
         if not any(name in one for name in leaves):
             raise PlanError(
                 f"leave_out={quote(text)}",
-                "names no leaf of the model to save",
+                "matches no leaf of the model to save",
                 "Leave that pattern out, or correct it",
             )
     return frozenset(name for name in leaves if name in patterns)
@@ -197,7 +197,9 @@ def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]
             )
         shape, wanted = tuple(leaves[name].shape), plan.leaves[name].shape
         if shape != wanted and name not in left_out:
-            raise PlanError(f"leaf {quote(name)}", f"is {shape}, the plan has {wanted}", "Make a plan for this model")
+            raise PlanError(
+                f"leaf {quote(name)}", f"has shape {shape}, the plan has {wanted}", "Make a plan for this model"
+            )
 
 
 def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[LeafElements]]:

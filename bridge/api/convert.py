@@ -109,7 +109,7 @@ def convert(
     place = Target(target, overwrite=overwrite)
     if place.single:
         raise SaveError(
-            quote(str(target)), "is the name of a file, and the converted form is a folder", "Name a folder"
+            quote(str(target)), "is the name of a file, but the converted form is a folder", "Name a folder"
         )
     options = open_keywords(revision, subfolder, variant, token, cache_dir, local_files_only, verify, root, modules)
     with opened(source, **options) as stored, also_opened(adapters, options) as own:

@@ -49,7 +49,7 @@ def _value(name: str, made: Plan, model: Any) -> Any:
         if model is None:
             raise PlanError(
                 f"leaf {quote(name)}",
-                "is not filled whole, and without a template it has no other values",
+                "is filled only in part, and there is no template to take the rest from",
                 "Give a template, or allow_missing={pattern: function} to make them",
             )
         return model.kept(name)
@@ -62,7 +62,7 @@ def _value(name: str, made: Plan, model: Any) -> Any:
         raise PlanError(
             f"leaf {quote(name)}",
             f": the function for {quote(pattern)} gave {shown}, the model has {spec}",
-            "Have it return that shape and dtype",
+            "Return the shape and dtype that the model has",
         )
     return value
 

@@ -130,9 +130,11 @@ def _how(stored: Checkpoint) -> tuple[str, bool]:
 def _asked(made: Plan, *, read: bool, known: bool) -> str:
     """What to do about codes that no leaf takes."""
     if read and made.request.quantized == "keep":
-        return "without quantized='keep' they are read as the weights they mean; with it codes and scales want leaves"
+        return (
+            "leave out quantized='keep' to read them as weights; with it, the model needs leaves for codes and scales"
+        )
     if read and made.request.dtype.default == "checkpoint":
-        return "dtype='checkpoint' reads codes and scales as they are: leave it out, and they are read as weights"
+        return "leave out dtype='checkpoint' to read them as weights; with it, codes and scales are read as they are"
     if known:
         return "this is not read: save the model in bfloat16 with the tool that made it"
     return "say how with quantized={'quant_method': …}, or put its config.json beside it"

@@ -123,7 +123,7 @@ def _planned(
 
     if like is None and layouts:
         raise PlanError(
-            "layouts", "are for the layers of a model, and like=None has none", "Give a model, or rules with axes"
+            "layouts", "are for the layers of a model, but like=None has none", "Give a model, or rules with axes"
         )
     model = None if like is None else take_apart(like, layouts)
     template = None if model is None else model.template

@@ -163,7 +163,7 @@ def _text_only(metadata: Mapping[str, str]) -> dict[str, str]:
         if not (isinstance(name, str) and isinstance(value, str)):
             raise SaveError(
                 f"metadata {name!r}",
-                f"is {value!r}, {type(value).__name__}, and safetensors keeps only text",
+                f"is {value!r} ({type(value).__name__}), but safetensors keeps only text",
                 f"Write {str(value)!r}",
             )
     return dict(metadata)

@@ -125,7 +125,7 @@ def suggest(
     """
     options = open_keywords(revision, subfolder, variant, token, cache_dir, local_files_only, verify, root, modules)
     if like is None:
-        raise PlanError("like", "is None, and suggest proposes rules for a model", "Give a model")
+        raise PlanError("like", "is None, but suggest proposes rules for a model", "Give a model")
     with opened(source, **options) as stored, also_opened(adapters, options) as own:
         request = request_of(rules, dtype, allow_missing, allow_unexpected, None, quantized, own)
         ckpt, made, model = planned(stored, like, rules, request, layouts, own)

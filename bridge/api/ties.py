@@ -37,7 +37,7 @@ class TieError(CheckpointError):
     """Two keys that are tied have different values; `tied` are the two."""
 
     def __init__(
-        self, subject: str, problem: str = "", advice: str | None = None, *, tied: tuple[str, str] = ("", "")
+        self, subject: str, problem: str, advice: str | None = None, *, tied: tuple[str, str] = ("", "")
     ) -> None:
         super().__init__(subject, problem, advice)
         self.tied = tied

@@ -146,7 +146,7 @@ def _await(folder: Path, process: int) -> None:
         time.sleep(0.1)
     raise SaveError(
         f"process {process}",
-        f"does not see {quote(str(folder.parent))} as process 0 does",
+        f"and process 0 do not see the same {quote(str(folder.parent))}",
         "Save to a file system that all processes share",
     )
 

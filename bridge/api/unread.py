@@ -69,7 +69,7 @@ class UnreadKeys:
                 if key in specs:
                     raise PlanError(
                         f"leaf {quote(leaf)}",
-                        f"would be saved as {quote(key)}, and the plan saves another leaf there",
+                        f"would be saved as {quote(key)}, but the plan saves another leaf there",
                         f"Leave it out, leave_out={[leaf]}",
                     )
 

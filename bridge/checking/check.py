@@ -70,8 +70,8 @@ def check(
     found = recording if isinstance(recording, Recording) else Recording.read(recording)
     _check_plan(plan, model)
     if not (trace is None or isinstance(trace, Trace) or callable(trace)):
-        advice = "Give what bridge.trace(fn, model, *args) gave, or the function"
-        raise PlanError("trace=", f"is {type(trace).__name__}, neither a trace nor a function", advice)
+        advice = "Give the result of bridge.trace(fn, model, *args), or the function"
+        raise PlanError("trace=", f"is of type {type(trace).__name__}, expected a trace or a function", advice)
     model = in_inference(model)
     pairs = counterparts(found, model, plan)
     _check_weights(pairs, found)
@@ -84,21 +84,25 @@ def _check_plan(plan: Any, model: Any) -> None:
     """**Raises:** `PlanError` for what is no plan of this model."""
     if not isinstance(plan, Plan):
         raise PlanError(
-            "the plan to check by",
-            f"is {type(plan).__name__}, no Plan",
-            "Give what bridge.plan(source, model, rules) made",
+            "plan",
+            f"is of type {type(plan).__name__}, expected a Plan",
+            "Give the result of bridge.plan(source, model, rules)",
         )
     plan.check()
     names = {name for name, _ in modules_of(model)}
     if not names:
         raise PlanError(
-            f"the model to check, {type(model).__name__},", "has no modules", "Give the loaded Equinox model"
+            "the model to check",
+            f"is of type {type(model).__name__}, and has no modules",
+            "Give the loaded Equinox model",
         )
     leaves = take_apart(model).arrays
     for name in filled(plan.blocks):
         shape, wanted = leaves[name].value.shape if name in leaves else None, plan.leaves[name].shape
         if shape != wanted:
-            problem = f"is not in {type(model).__name__}" if shape is None else f"is {shape}, the plan has {wanted}"
+            problem = (
+                f"is not in {type(model).__name__}" if shape is None else f"has shape {shape}, the plan has {wanted}"
+            )
             raise PlanError(f"leaf {quote(name)}", problem, "Give the plan that the model was loaded by")
 
 
@@ -107,8 +111,8 @@ def _check_weights(pairs: Counterparts, recording: Recording) -> None:
     if len(pairs.strange) > _FEW and not pairs.known:
         raise CheckpointError(
             quote(recording.source),
-            f"is a run of other weights: none of the plan's {plural(len(pairs.strange), 'matrix')} is in "
-            f"the {recording.kind} that was recorded",
+            f"was recorded with other weights: none of the plan's {plural(len(pairs.strange), 'matrix')} is in "
+            f"the recorded {recording.kind}",
             "Record the model whose checkpoint was loaded",
         )
 
@@ -119,15 +123,15 @@ def _check_names(calls: Mapping[str, Any], patterns: NamePatterns, pairs: Counte
         if name not in pairs.modules:
             raise PlanError(
                 "call=",
-                f"names {quote(name)}, which is no module of the model",
-                "Check without call= to see their names",
+                f"names {quote(name)}, which is not a module of the model",
+                "Check without call= to see the names of the modules",
             )
     for text, pattern in zip(patterns.texts, patterns.patterns, strict=True):
         if not any(pattern.find(name) is not None for name, _ in (*pairs.layers, *pairs.composites)):
             raise PlanError(
                 "skip=",
-                f"names {quote(text)}, which is no layer of the model",
-                "Check without skip= to see their names",
+                f"names {quote(text)}, which is not a layer of the model",
+                "Check without skip= to see the names of the layers",
             )
 
 

@@ -104,12 +104,12 @@ class Recording:
 def _read(ckpt: Checkpoint) -> Recording:
     name = ckpt.source
     if ckpt.metadata.get("format") != "bridge-recording" or "recording" not in ckpt.metadata:
-        raise CheckpointError(quote(name), "is no recording of a PyTorch model's run", _ADVICE)
+        raise CheckpointError(quote(name), "is not a recording of a PyTorch model's run", _ADVICE)
     subject = f"{quote(name)}: its recording"
     content = loads(ckpt.metadata["recording"].encode(), subject=subject, advice=_ADVICE)
     if not is_object(content) or content.get("version") != 1:
         version = kind(content.get("version")) if is_object(content) else kind(content)
-        raise CheckpointError(subject, f"has {version} as its version, not 1", "Update eqx-bridge, or record it again")
+        raise CheckpointError(subject, f"has {version} as its version, expected 1", "Update eqx-bridge or record again")
     return Recording(name, content, {key: ckpt[key] for key in ckpt})
 
 
@@ -178,10 +178,10 @@ class _RecordingParser:
             return Kept(shape, dtype, None, whole=whole, number=number)
         array = self.arrays.get(name) if isinstance(name, str) else None
         if array is None or array.dtype != dtype:
-            self.wrong(f"{where}.file", name, f"a tensor of the file, {dtype}")
+            self.wrong(f"{where}.file", name, f"the name of a tensor of dtype {dtype} in the file")
         fits = array.shape == shape if whole else array.ndim == 2 and _within(array.shape, shape)
         if not fits:
-            self.wrong(f"{where}.shape", list(shape), f"one that {list(array.shape)} was kept of")
+            self.wrong(f"{where}.shape", list(shape), f"a shape of which {list(array.shape)} can be a part")
         return Kept(shape, dtype, array, whole=whole, number=number)
 
     def ref(self, value: Any, where: str) -> Kept:
@@ -275,7 +275,7 @@ class _RecordingParser:
             for spot, crc in self.object(entry.get("rows"), f"{where}.rows").items():
                 matrix, _, row = spot.partition(",")
                 if not (matrix.isdecimal() and row.isdecimal() and len(spot) < 40 and _counts(crc)):
-                    self.wrong(f"{where}.rows", spot, "a matrix and a row")
+                    self.wrong(f"{where}.rows", spot, "a pair of a matrix and a row")
                 rows[int(matrix), int(row)] = crc
             shape = self.shape(entry.get("shape"), f"{where}.shape")
             found[name] = Param(self.dtype(entry, where), shape, place, self.number(entry, "crc", where), rows)
@@ -286,7 +286,7 @@ class _RecordingParser:
         found: list[tuple[str, str]] = []
         for pair in self.list(self.content.get("skipped"), "skipped"):
             if not (is_list(pair) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
-                self.wrong("skipped", pair, "a name and a reason")
+                self.wrong("skipped", pair, "a pair of a name and a reason")
             found.append((pair[0], pair[1]))
         return tuple(found)
 

@@ -15,5 +15,5 @@ def beside(ckpt: bridge.Checkpoint, name: str) -> str:
     source = ckpt.open_beside(name)
     source.close()
     if not isinstance(source, LocalFile):
-        raise bridge.CheckpointError(quote(source.name), "is not on a disk", "Fetch the model to a folder first")
+        raise bridge.CheckpointError(quote(source.name), "is not on this disk", "Fetch the model to a folder first")
     return source.path

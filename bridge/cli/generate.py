@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.max_new_tokens < 1:
         raise UsageError(f"--max-new-tokens {arguments.max_new_tokens}: give a whole number from 1 up.")
     if arguments.top_p is not None and not arguments.temperature:
-        raise UsageError("--top-p says how tokens are drawn, and none are: give --temperature too.")
+        raise UsageError("--top-p has no effect without --temperature. Give both.")
     import jax  # a second, and a wrong spelling is told before
 
     from bridge.models.text import TextGenerator

@@ -34,7 +34,7 @@ def restore(ckpt: Checkpoint, place: Target) -> tuple[tuple[str, ...], int]:
     files = record["files"]
     if place.single and len(files) > 1:
         raise SaveError(
-            quote(str(place.path)), f"is the name of one file, and the checkpoint had {len(files)}", "Name a folder"
+            quote(str(place.path)), f"is the name of one file, but the checkpoint had {len(files)}", "Name a folder"
         )
     main = ckpt.byte_source(ckpt.files[0])
     if not isinstance(main, LocalFile) or len(ckpt.files) > 1:

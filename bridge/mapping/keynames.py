@@ -203,7 +203,7 @@ class KeySpeller:
             key = str(rule.keys[side].name)
             raise PlanError(
                 f"key {quote(key)}",
-                "has a shape that the model does not tell",
+                "has a shape that does not follow from the model",
                 f"Add '; {missing}' to the rule '{rule}'",
             )
         return found, extents.known

@@ -244,10 +244,10 @@ def _placing(walked: Walked, own: Sequence[OwnLayout], kind: str) -> Placing | N
             types = sorted({type(module).__name__ for _, module in walked.modules})
             raise PlanError(
                 "layouts",
-                f": no layer of {kind} is a {quote(layout.kind.__name__)}, whose layout was given",
+                f": no layer of {kind} is a {quote(layout.kind.__name__)}, for which a layout is given",
                 f"Name a type of its layers: {', '.join(map(quote, types))}"
                 if types
-                else "Leave layouts out: it has plain containers",
+                else "Leave layouts out: it has only plain containers",
             )
     if not walked.modules:
         return None

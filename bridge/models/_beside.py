@@ -38,4 +38,4 @@ def tokenizer_of(raw: bytes, *, name: str) -> Any:
     try:
         return Tokenizer.from_buffer(raw)
     except Exception as e:  # the library raises no other
-        raise bridge.CheckpointError(f"'{name}'", f"is not a tokenizer that can be read: {e}", "Fetch it again") from e
+        raise bridge.CheckpointError(f"'{name}'", f"cannot be read as a tokenizer: {e}", "Fetch it again") from e

@@ -172,7 +172,7 @@ class Fields:
         """The object that one of several fields holds, as `inner` has it; two that say something are refused."""
         told = [name for name in names if self._left.get(name)]
         if len(told) > 1:
-            self.refuse(told[1], self._left[told[1]], f"it only without '{told[0]}'")
+            self.refuse(told[1], self._left[told[1]], f"null, because '{told[0]}' is set too")
         found = [self.inner(name) for name in names]
         return next((each for each, name in zip(found, names, strict=True) if name in told), None)
 
@@ -234,7 +234,7 @@ class Fields:
         """Say what was expected of a field."""
         raise bridge.CheckpointError(
             self._name,
-            f": field '{self._prefix}{field}' is {_spelled(value)}, and this model takes {expected}",
+            f": field '{self._prefix}{field}' is {_spelled(value)}, expected {expected}",
             self._advice,
         )
 

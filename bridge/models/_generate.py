@@ -57,7 +57,7 @@ def generate(
     if tokens.ndim != 1 or not tokens.shape[0] or not jnp.issubdtype(tokens.dtype, jnp.integer):
         raise bridge.BridgeError(
             f"tokens of shape {tokens.shape} and {tokens.dtype}",
-            "are not the ids of one prompt, of shape (seq,), at least one",
+            "are not the ids of one prompt: integers of shape (seq,), at least one",
             "For a batch of prompts use jax.vmap(lambda tokens: generate(model, tokens, 20))(batch)",
         )
     if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int | np.integer) or max_new_tokens < 1:
@@ -95,12 +95,12 @@ class Sampling(NamedTuple):
         if not temperature:
             if top_p is not None:
                 raise bridge.BridgeError(
-                    "top_p", "says how to draw tokens, and none are drawn", "Give temperature=1.0 to draw them"
+                    "top_p", "has no effect at temperature 0", "Give temperature=1.0 to draw tokens"
                 )
             return cls()
         if key is None:
             raise bridge.BridgeError(
-                "temperature", f"is {temperature}, and drawing tokens needs a key", "Give key=jax.random.key(0)"
+                "temperature", f"is {temperature}, but drawing tokens needs a random key", "Give key=jax.random.key(0)"
             )
         return cls(jnp.float32(temperature), None if top_p is None else jnp.float32(top_p), key)
 

@@ -21,7 +21,7 @@ _FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 def opened(image: Any, *, rgb: bool) -> Image:
     """An image in RGB: one of pillow's, an array of bytes `(h, w)` or `(h, w, c)`, or a file, which is turned upright.
 
-    **Raises:** `bridge.BridgeError` for what is none; where pillow is not installed; without `rgb`, for other modes.
+    **Raises:** `bridge.BridgeError` for what is no image; without pillow; without `rgb`, for other modes.
     """
     try:
         from PIL import Image
@@ -37,14 +37,14 @@ def opened(image: Any, *, rgb: bool) -> Image:
         picture = image
     else:
         raise bridge.BridgeError(
-            f"an image of type {type(image).__name__}",
-            "is none",
-            "Give a path, an image of pillow, or an array of uint8 (h, w, c)",
+            "an image",
+            f"cannot be of type {type(image).__name__}",
+            "Give a path, an image of pillow, or an array of uint8 and shape (h, w, c)",
         )
     if not rgb and picture.mode != "RGB":
         raise bridge.BridgeError(
             f"an image of mode {picture.mode}",
-            "is not what the model takes: its preprocessor_config.json has false for 'do_convert_rgb'",
+            'is not in RGB, and preprocessor_config.json says "do_convert_rgb": false',
             'Convert it: image.convert("RGB")',
         )
     return _in_rgb(picture)
@@ -66,9 +66,9 @@ def _of_array(array: np.ndarray) -> Image:
     shape = array.shape[:2] if array.ndim == 3 and array.shape[2] == 1 else array.shape
     if array.dtype != np.uint8 or 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (3, 4))):
         raise bridge.BridgeError(
-            f"an array of shape {array.shape} and {array.dtype}",
-            "is no image",
-            "Give uint8, shape (h, w, c), of 1, 3 or 4 channels",
+            f"an array of shape {array.shape} and dtype {array.dtype}",
+            "cannot be read as an image",
+            "Give uint8 of shape (h, w), or (h, w, c) with 1, 3 or 4 channels",
         )
     return Image.fromarray(array.reshape(shape))
 
@@ -82,7 +82,9 @@ def _read(path: str) -> Image:
             with Image.open(path, formats=_FORMATS) as file:
                 return ImageOps.exif_transpose(file)  # reads all of it
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
-        raise bridge.BridgeError(f"'{safe(path)}'", f"is no image that can be read: {safe(str(e))}", "Check it") from e
+        raise bridge.BridgeError(
+            f"'{safe(path)}'", f"cannot be read as an image: {safe(str(e))}", "Check the file"
+        ) from e
 
 
 def resized(picture: Image, size: tuple[int, int], resample: int) -> Image:

@@ -170,8 +170,8 @@ def from_pretrained(
         if model_class is not None and not issubclass(kind, model_class):
             raise bridge.CheckpointError(
                 f"'{ckpt.source}'",
-                f"is a {kind.__name__} by its config.json, not a {model_class.__name__}",
-                f"Give model_class={kind.__name__}, or none",
+                f"is a {kind.__name__} by its config.json, expected a {model_class.__name__}",
+                f"Give model_class={kind.__name__}, or leave model_class out",
             )
         planned = partial(
             bridge.plan,

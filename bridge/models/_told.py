@@ -20,7 +20,7 @@ UNWEIGHED = frozenset(
         "sliding_window",
     }
 )
-_COMPUTE = "Say in which one the model shall compute: dtype=…"
+_COMPUTE = "Give the dtype that the model should compute in: dtype=…"
 
 
 def read_config(ckpt: bridge.Checkpoint, name: str) -> Mapping[str, Any]:
@@ -32,7 +32,7 @@ def read_config(ckpt: bridge.Checkpoint, name: str) -> Mapping[str, Any]:
             raise
         raise bridge.CheckpointError(
             f"'{name}'",
-            "is not there: its field 'model_type' says which model the weights are",
+            "does not exist: its field 'model_type' says which model the weights are",
             "Fetch it too, or load them with bridge.load into a model of your own",
         ) from error
     return parse_json(raw, name=name)
@@ -53,7 +53,7 @@ def model_type(data: Any, name: str, known: Collection[str]) -> str:
     if found not in known:
         raise bridge.CheckpointError(
             f"'{name}'",
-            f": model_type '{safe(found)}' is not one of the architectures here: {', '.join(known)}",
+            f": model_type '{safe(found)}' is not supported; supported are {', '.join(known)}",
             "Load the weights into a model of your own, with bridge.load and rules",
         )
     return found
@@ -68,8 +68,8 @@ def check_architecture(ckpt: bridge.Checkpoint, like: Any, plan: bridge.Plan, ru
     if prefix is None:
         text = (
             f"'{name}'",
-            f": its field 'model_type' says that the model is a {kind}, and none of the {len(ckpt):,} keys beside it "
-            f"is one of such a model; the first is '{first}'",
+            f": its field 'model_type' says that the model is a {kind}, but none of the {len(ckpt):,} keys beside it "
+            f"is a key of that model; the first is '{first}'",
             "Fetch the config.json that belongs to the weights",
         )
     else:
@@ -101,9 +101,9 @@ def check_head(plan: bridge.Plan, config: Any, name: str) -> None:
     if plan.missing == ("head.weight",) and getattr(config, "tie_word_embeddings", True) is False:
         raise bridge.PlanError(
             f"'{name}'",
-            f": its field 'tie_word_embeddings' is false, or not there, and '{safe(plan.source)}' has no key for "
+            f": its field 'tie_word_embeddings' is false or absent, but '{safe(plan.source)}' has no key for "
             "'head.weight'",
-            'Say "tie_word_embeddings": true there, if the embeddings are the head too',
+            'Set "tie_word_embeddings": true there, if the head is the embedding',
             missing=plan.missing,
             unexpected=plan.unexpected,
             mismatched=plan.mismatched,
@@ -135,7 +135,7 @@ def tied_by_config(name: str) -> Generator[None]:
         raise bridge.CheckpointError(
             f"'{name}'",
             f": its field 'tie_word_embeddings' says that the head is the embedding, but '{a}' and '{b}' differ",
-            'Set "tie_word_embeddings": false there, and the model has both',
+            'Set "tie_word_embeddings": false there, so that the model has both',
         ) from error
 
 
@@ -167,7 +167,7 @@ def check_size(ckpt: bridge.Checkpoint, fields: Mapping[str, Any], sizes: Collec
             raise bridge.CheckpointError(
                 f"'{name}'",
                 (
-                    f": field '{field}' is {safe(str(value))}, and the checkpoint beside it has {nbits // 8:,} "
+                    f": field '{field}' is {safe(str(value))}, but the checkpoint beside it has {nbits // 8:,} "
                     "bytes of weights in all"
                 ),
                 "Fetch config and weights again: they do not belong together",

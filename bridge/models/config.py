@@ -136,7 +136,7 @@ class DecoderConfig(ModelConfig):
             fields.refuse("num_key_value_heads", kv_heads, f"a divisor of {heads}")
         head_dim = fields.count("head_dim", default=max(1, width // heads))
         if head_dim % 2:
-            fields.refuse("head_dim", head_dim, "an even number: positions turn pairs")
+            fields.refuse("head_dim", head_dim, "an even number: rotary positions turn pairs of values")
         return {
             "vocab_size": fields.count("vocab_size"),
             "hidden_size": width,

@@ -79,10 +79,14 @@ class Config(ModelConfig):
         image, patch = (fields.pair(name, default=getattr(cls, name)) for name in ("image_size", "patch_size"))
         rows, columns = image[0] // patch[0], image[1] // patch[1]
         if rows != columns or not rows:
-            fields.refuse("patch_size", list(patch), f"one that fits {list(image)}, the image, as often down as across")
+            fields.refuse(
+                "patch_size",
+                list(patch),
+                f"a patch that fits equally often into the height and the width of {list(image)}, the image",
+            )
         ratio = fields.number("mlp_ratio", default=cls.mlp_ratio)
         if width * ratio >= 1 << 31:
-            fields.refuse("mlp_ratio", ratio, f"one by which {width} is below 2**31")
+            fields.refuse("mlp_ratio", ratio, f"a number whose product with {width} is below 2**31")
         return {
             "hidden_size": width,
             "num_hidden_layers": fields.count("num_hidden_layers"),

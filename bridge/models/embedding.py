@@ -138,7 +138,7 @@ def check_image(image: jax.Array, name: str, shape: tuple[int, ...], *, least: t
         wanted = f"({shape[0]}, h, w) of floats, h from {least[0]} and w from {least[1]} up"
     if not fits or not jnp.issubdtype(image.dtype, jnp.floating):
         raise bridge.BridgeError(
-            f"an image of shape {image.shape} and {image.dtype}",
-            f"is not what {name} takes: {wanted}",
-            "Prepare it as the checkpoint's preprocessor_config.json says, and batches by jax.vmap",
+            f"an image of shape {image.shape} and dtype {image.dtype}",
+            f"does not fit {name}, which takes {wanted}",
+            "Prepare it as the checkpoint's preprocessor_config.json says, and use jax.vmap for a batch",
         )

@@ -142,7 +142,7 @@ class Esm(TextEncoder):
         """
         if self.contact is None:
             raise bridge.BridgeError(
-                "this Esm", "predicts no contacts", "Make it so: Config.from_dict(…, contacts=True)"
+                "this Esm", "has no contact head", "Make it with one: Config.from_dict(…, contacts=True)"
             )
         shown = jnp.ones(len(tokens), bool) if mask is None else mask.astype(bool)
         x, context = self.embedded(tokens, shown, jnp.zeros_like(tokens)), self.context(tokens, shown)

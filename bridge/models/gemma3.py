@@ -70,7 +70,7 @@ class Config(DecoderConfig):
         tied = fields.flag("tie_word_embeddings", default=True)
         config = super().of(text)
         if config.tie_word_embeddings != tied:
-            fields.refuse("tie_word_embeddings", tied, "what text_config says too")
+            fields.refuse("tie_word_embeddings", tied, "the same value as in 'text_config'")
         fields.done(_IMAGES)
         return replace(config, images=True)
 

@@ -122,7 +122,7 @@ class ImageProcessor:
         if data is None:
             raise bridge.CheckpointError(
                 f"'{safe(name)}'",
-                "is not there: it says how images are prepared for the model",
+                "does not exist: it says how images are prepared for the model",
                 "Fetch it too, or give an ImageProcessor of your own",
             )
         return cls.from_dict(data, ignore=ignore, name=name, model_type=kind)
@@ -209,7 +209,7 @@ def _steps(kind: str, fields: Fields) -> dict[str, Any]:
     resize = fields.flag("do_resize", default=True)
     if kind == "ConvNext":
         if isinstance(size, tuple):
-            fields.refuse("size", dict(zip(("height", "width"), size, strict=True)), "its 'shortest_edge'")
+            fields.refuse("size", dict(zip(("height", "width"), size, strict=True)), "an object with 'shortest_edge'")
         share = fields.number("crop_pct")
         if size >= 384:  # as a whole, whatever its shape
             size = (size, size)

@@ -92,7 +92,7 @@ class Config(ModelConfig):
         """What the constructor takes."""
         width, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
         if width % (2 * heads):
-            fields.refuse("num_attention_heads", heads, f"a divisor of {width} into even heads: positions turn pairs")
+            fields.refuse("num_attention_heads", heads, f"a divisor of {width} that makes the width of a head even")
         layers, positions = fields.count("num_hidden_layers"), fields.count("max_position_embeddings", default=8192)
         biases = ("norm_bias", "attention_bias", "mlp_bias", "decoder_bias", "classifier_bias")
         return {

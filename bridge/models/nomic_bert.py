@@ -71,7 +71,7 @@ class Config(bert.Config):
         names = ("n_embd", "n_head") if hub else ("hidden_size", "num_attention_heads")
         width, heads = map(fields.count, names)
         if width % (2 * heads):
-            fields.refuse(names[1], heads, f"a divisor of {width} into even heads: positions turn pairs")
+            fields.refuse(names[1], heads, f"a divisor of {width} that makes the width of a head even")
         fields.one_of("head_dim", [width // heads], default=width // heads)
         return {
             "hidden_size": width,

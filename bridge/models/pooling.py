@@ -85,7 +85,7 @@ class Pooling(eqx.Module):
             modes = [mode for flag, mode in _FLAGS.items() if fields.flag(flag, default=False)]
         fields.done()
         if not modes:
-            fields.refuse("pooling_mode_mean_tokens", False, "one way of pooling at least")
+            fields.refuse("pooling_mode_mean_tokens", False, "true, or another way of pooling")
         return cls(tuple(mode for mode in POOLINGS if mode in modes))
 
     def __call__(self, hidden: jax.Array, mask: jax.Array) -> jax.Array:
@@ -142,7 +142,7 @@ def modules_of(data: object, *, name: str) -> Sequence[tuple[str, str]]:
         if not isinstance(path, str) or last not in ("Transformer", "Pooling", "Dense", "Normalize"):
             raise bridge.CheckpointError(
                 f"'{name}'",
-                f"lists {last or 'something'!r}, and Transformer, Pooling, Dense and Normalize are known",
+                f"lists {last or 'something'!r}, but only Transformer, Pooling, Dense and Normalize are known",
                 "Load the encoder alone: bridge.models.from_pretrained",
             )
         found.append((last, path))

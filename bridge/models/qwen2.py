@@ -50,7 +50,7 @@ def read_windows(fields: Fields, layers: int) -> tuple[int | None, ...]:
     if types is None:
         types = tuple("sliding_attention" if used and n >= first else "full_attention" for n in range(layers))
     if "sliding_attention" in types and not (used and window):
-        fields.refuse("layer_types", list(types), "sliding layers only with use_sliding_window and a sliding_window")
+        fields.refuse("layer_types", list(types), "no sliding layers without 'use_sliding_window' and 'sliding_window'")
     return tuple(window if each == "sliding_attention" else None for each in types)
 
 

@@ -52,7 +52,11 @@ class Config(bert.Config):
         pad = fields.whole("pad_token_id", default=cls.pad_token_id)
         rows = min(taken["vocab_size"], taken["max_position_embeddings"] - 1)
         if pad >= rows:
-            fields.refuse("pad_token_id", pad, f"an id below {rows}: both embeddings have a row for it")
+            fields.refuse(
+                "pad_token_id",
+                pad,
+                f"an id below {rows}: the embeddings of words and of positions both have a row for it",
+            )
         return taken | {"pad_token_id": pad}
 
 

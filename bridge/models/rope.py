@@ -178,7 +178,7 @@ class Rope:
         if len(factors) != head_dim // 2:
             raise bridge.CheckpointError(
                 "'config.json'",
-                f": a longrope has {len(factors)} factors, and heads of {head_dim} take {head_dim // 2}",
+                f"has {len(factors)} longrope factors, expected {head_dim // 2}, half the width of a head",
                 "Fetch it again",
             )
         return np.array(factors, np.float32)

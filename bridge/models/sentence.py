@@ -127,7 +127,7 @@ class SentenceEncoder:
         """Embed texts. **Returns:** f32, shape `(len(texts), d)`; rows have length one."""
         if isinstance(texts, str):
             raise bridge.BridgeError(
-                "SentenceEncoder", "takes a list of texts, and got one text", "Write encoder([text])[0]"
+                "SentenceEncoder", "takes a list of texts, but got one text", "Write encoder([text])[0]"
             )
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         rows: list[np.ndarray] = [np.empty(0, np.float32)] * len(ids)
@@ -177,5 +177,5 @@ def _tokenizer(tokenizer: str | os.PathLike[str] | bytes) -> Any:
         return tokenizer_of(tokenizer, name="tokenizer.json")
     path = os.fspath(tokenizer)
     if not os.path.isfile(path):
-        raise bridge.CheckpointError(f"'{path}'", "is not there", "Name the tokenizer.json of the checkpoint")
+        raise bridge.CheckpointError(f"'{path}'", "does not exist", "Name the tokenizer.json of the checkpoint")
     return tokenizer_of(Path(path).read_bytes(), name=path)

@@ -27,8 +27,8 @@ class KeptPart:
         if reason is not None:
             raise PlanError(
                 f"leaf {quote(name)}",
-                f"is not filled whole, and its own values: {reason[0]}",
-                "Give a template of that dtype",
+                f"is filled only in part, and the template cannot fill the rest: {reason[0]}",
+                f"Give it the dtype {spec.dtype.name} in the template",
             )
 
     def write(self, box: Box, memory: np.ndarray) -> None:
@@ -49,7 +49,8 @@ class KeptPart:
             if written < prod(map(len, common)):
                 raise PlanError(
                     f"leaf {quote(self.name)}",
-                    f"is filled in part by keys, and spread over several processes as {self.value.sharding}",
+                    f"is filled only in part, and the template's own values are spread over processes as "
+                    f"{self.value.sharding}",
                     "Give the template the sharding that the load has",
                 )
 
@@ -69,8 +70,8 @@ class KeptPart:
         except CheckpointError as error:
             raise PlanError(
                 f"leaf {quote(self.name)}",
-                f"is filled in part by keys, and its own value {error.problem}",
-                "Say with dtype= what the leaf should be",
+                f"is filled only in part, and the template's value for the rest {error.problem}",
+                "Give the leaf another dtype with dtype=",
             ) from error
 
     def sources(self) -> list[tuple[Box, np.ndarray]]:

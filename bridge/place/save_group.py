@@ -44,7 +44,7 @@ class SaveGroup:
             raise SaveError(
                 f"process {self.me}",
                 "has no part of this model",
-                f"Call save only in those that have ({', '.join(map(str, self.processes))})",
+                f"Call save only in the processes that do ({', '.join(map(str, self.processes))})",
             )
         service = Coordination.found()
         if service is None:
@@ -123,7 +123,7 @@ class SaveGroup:
             if alive is None and waited > LATENESS:
                 raise SaveError(
                     f"process {process}",
-                    f"has not come to save within {LATENESS:g} s; {_UNTOUCHED}",
+                    f"has not called save within {LATENESS:g} s; {_UNTOUCHED}",
                     f"Call save in every process that has part of the model ({', '.join(map(str, self.processes))})",
                 )
             if alive is not None and silent > PATIENCE:

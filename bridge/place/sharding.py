@@ -65,7 +65,7 @@ def _resolve(sharding: Any, leaves: Mapping[str, Spec], model: Model | None) -> 
             )
         return _by_pattern(mesh, sharding, leaves)
     if isinstance(sharding, Mesh | AbstractMesh):
-        raise PlanError("sharding", "is a mesh alone", "Say with it what goes where, (mesh, {pattern: PartitionSpec})")
+        raise PlanError("sharding", "is a mesh alone", "Give (mesh, {pattern: PartitionSpec})")
     if callable(sharding) and not isinstance(sharding, Mapping):
         function = cast("Callable[[str, Spec], Any]", sharding)
         return {name: _sharding(name, function(name, spec)) for name, spec in leaves.items()}
@@ -79,7 +79,9 @@ def _sharding(name: str, value: Any) -> Placement:
     if isinstance(value, jax.Device):
         return SingleDeviceSharding(value)
     raise PlanError(
-        f"sharding of leaf {quote(name)}", f"is {type(value).__name__}", "Give a jax.Device or a jax.sharding.Sharding"
+        f"sharding of leaf {quote(name)}",
+        f"is of type {type(value).__name__}",
+        "Give a jax.Device or a jax.sharding.Sharding",
     )
 
 
@@ -99,7 +101,9 @@ def _by_pattern(mesh: Mesh, specs: Any, leaves: Mapping[str, Spec]) -> dict[str,
         )
     for text, spec in specs.items():
         if not isinstance(spec, PartitionSpec):
-            raise PlanError(f"sharding: pattern {quote(text)}", f"has {spec!r}", "Give a jax.sharding.PartitionSpec")
+            raise PlanError(
+                f"sharding: pattern {quote(text)}", f"stands for {spec!r}", "Give a jax.sharding.PartitionSpec"
+            )
     patterns = [(text, NamePatterns.of(text), spec) for text, spec in specs.items()]
     unused = dict.fromkeys(specs)
     found: dict[str, Placement] = {}

@@ -193,7 +193,7 @@ class _Claims:
             raise PlanError(
                 f"leaf {quote(leaf)}",
                 f"can be saved as {quote(other)} by the rule '{claim.rule}' and as {quote(key)} by the rule '{rule}'",
-                "Save it by the plan that loaded it, or say which is only read with alt=true",
+                "Save it by the plan that loaded it, or mark the rule that is only for reading with alt=true",
             )
 
 

@@ -37,7 +37,8 @@ class OtherShapes:
         if problem.place:
             return None
         if [n for n in wanted if n != 1] == [n for n in got if n != 1] and len(wanted) != len(got):
-            return f"the axes of one are said by {quoted(f'{key} {_units(got)} -> {leaf} {_units(wanted)}')}"
+            rule = quoted(f"{key} {_units(got)} -> {leaf} {_units(wanted)}")
+            return f"the rule {rule} makes its axes of length 1 fit"
         if len(members) > 1 or len(wanted) != len(got) or not wanted or wanted[1:] != got[1:]:
             return None
         if any(word in f"{problem.name}." for word in _WORDS):

@@ -40,8 +40,8 @@ def overruled(idle: Iterable[Rule], blocks: Sequence[Block], model: Template) ->
                 if name == leaf
             )
             text = (
-                f"takes no key, and leaf {quote(leaf)} is filled otherwise, from {quote(key)}: correct its key or its "
-                "place in the list, or say that it is another spelling, '; alt=true'"
+                f"takes no key, and leaf {quote(leaf)} is filled from {quote(key)} without it: correct its key or its "
+                "place in the list, or mark it as another spelling, '; alt=true'"
             )
             yield Conflict(f"rule '{rule}'", text)
 

@@ -236,7 +236,7 @@ def _bulk(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _instead(rule: str) -> str:
-    return f"write {pasted(rule)} in the place of the rules that name them one by one"
+    return f"write {pasted(rule)} in place of the rules that name them one by one"
 
 
 def _column(specs: Iterable[ArraySpec | None]) -> str:

@@ -97,7 +97,7 @@ def _packed(module: StoredModule) -> QuantizedForm | MoreValues | None:
     if module.config.method is None:
         module.refuse(
             "is packed by compressed-tensors, but no config says how",
-            "Say so: quantized={'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'config_groups': "
+            "Say how: quantized={'quant_method': 'compressed-tensors', 'format': 'pack-quantized', 'config_groups': "
             "{'group_0': {'targets': ['Linear'], 'weights': {'num_bits': 4, 'group_size': 128, 'symmetric': True}}}}",
         )
     bits, head, scale = module.number("num_bits"), module.head, module.need("scale", "weight_scale")
@@ -115,11 +115,12 @@ def _packed(module: StoredModule) -> QuantizedForm | MoreValues | None:
     fitting = [p for p in (dense, sparse) if p.words(columns) == head.shape[1]]
     if not fitting:
         module.refuse(
-            f"has {head.shape[1]} words a row, {columns} codes of {bits} bits take {dense.words(columns)}", DAMAGED
+            f"has {head.shape[1]} words a row, expected {dense.words(columns)} for {columns} codes of {bits} bits",
+            DAMAGED,
         )
     if len(fitting) == 2 and 32 % bits:
         module.refuse(
-            f"has {columns} codes of {bits} bits a row, and both ways of packing take as many words",
+            f"has {columns} codes of {bits} bits a row, which both ways of packing store in as many words",
             _keep(),
         )
     packing = fitting[0]

@@ -75,7 +75,7 @@ class StoredModule:
         role: str = "scale",
         *,
         wanted: str = "",
-        advice: str = "Say what is meant with quantized={…}, or take the stored tensors with quantized='keep'",
+        advice: str = "Correct the config with quantized={…}, or take the stored tensors with quantized='keep'",
     ) -> NoReturn:
         """The shapes of two tensors do not go together."""
         head, other = self.head, self.specs[role]

@@ -100,7 +100,7 @@ def float8(
             module.misfit(wanted=f"blocks of {block[0]} x {block[1]} make another grid")
         module.misfit(
             wanted="no block divides it",
-            advice="Say it: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}",
+            advice="Give the block: quantized={'quant_method': 'fp8', 'weight_block_size': [128, 128]}",
         )
     through = factors.dtype if rounds and factors.dtype.itemsize == 2 else None
     return QuantizedForm(

@@ -214,7 +214,7 @@ def _ask(module: StoredModule, scale: Any) -> None:
     """Shapes tell GPTQ from AWQ, and the bits, but neither the version nor whether zero points are all the same."""
     head, zero = module.head, module.specs["zero"]
     if len(zero.shape) != 2 or len(scale.shape) != 2 or not scale.shape[1] or not scale.shape[0]:
-        module.refuse("is quantised, but no config says how", "Say so with quantized={'quant_method': …}")
+        module.refuse("is quantised, but no config says how", "Say how with quantized={'quant_method': …}")
     said: Mapping[str, Any]
     if head.shape[1] == scale.shape[1]:
         bits = 32 * zero.shape[1] // scale.shape[1]
@@ -222,7 +222,7 @@ def _ask(module: StoredModule, scale: Any) -> None:
         said = {"quant_method": "gptq", "bits": bits, "group_size": group, "sym": True, "checkpoint_format": "gptq"}
     else:
         said = {"quant_method": "awq", "bits": 4, "group_size": head.shape[0] // scale.shape[0], "version": "gemm"}
-    module.refuse("is quantised, but no config says how", f"Say so; by its shapes perhaps quantized={said}")
+    module.refuse("is quantised, but no config says how", f"Say how; its shapes suggest quantized={said}")
 
 
 FORMAT = QuantizedFormat(

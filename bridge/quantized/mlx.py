@@ -114,7 +114,7 @@ def _build(module: StoredModule) -> QuantizedForm | None:
             return None  # integers that happen to have scales beside them
         module.refuse(
             "is packed as MLX packs, but no config says how",
-            "Say so, with its own numbers: quantized={'quant_method': 'mlx', 'bits': 4, 'group_size': 64}",
+            "Say how, with its own numbers: quantized={'quant_method': 'mlx', 'bits': 4, 'group_size': 64}",
         )
     mode = module.settings.get("mode") or "affine"
     if mode == "affine":

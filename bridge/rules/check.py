@@ -104,15 +104,13 @@ class _RuleChecker:
                 )
         given = self.given
         if given.valued or given.flip or given.tie or given.copy or given.alt:
-            self.fail(
-                "a rule that drops a key has no use for options other than 'zeros'", "Leave them out", self.options_at
-            )
+            self.fail("a rule that drops a key takes no option but 'zeros'", "Leave them out", self.options_at)
 
     def axes(self) -> None:
         """Axes on all sides or on none; `...` at most once, on all sides or on none."""
         if len({side.axes is None for side in self.sides}) > 1:
             bare = next(side for side in self.sides if side.axes is None)
-            self.fail("this side has no axes, and the other has some", "Write axes on every side or on none", bare.at)
+            self.fail("this side has no axes, but the other has some", "Write axes on every side or on none", bare.at)
         found = [[axis for axis in side.axes or () if isinstance(axis, Rest)] for side in self.sides]
         for rests in found:
             if len(rests) > 1:
@@ -167,12 +165,10 @@ class _RuleChecker:
         alone = {i.name for i in all_indices(leaf) if i.single}
         for index in all_indices(leaf):
             if index.name not in key_names and index.name not in alone:
-                self.fail(f"'{index.name}' appears only on the leaf side", "Say on the key side what it is", index.at)
+                self.fail(f"'{index.name}' appears only on the leaf side", "Name it on the key side too", index.at)
         for index in all_indices(key):
             if index.name not in leaf_names and index.name not in named:
-                self.fail(
-                    f"axis '{index.name}' appears only on the key side", "Say on the leaf side where it goes", index.at
-                )
+                self.fail(f"axis '{index.name}' appears only on the key side", "Name it on the leaf side too", index.at)
 
     def part(self, pairs: Pairing) -> None:
         """`_` stands where exactly one other side has parts."""
@@ -259,7 +255,7 @@ def check_wildcards(text: str, parsed: Parsed) -> None:
             fail(
                 text,
                 at,
-                f"'{shown}' carries over from key to leaf, and the sides do not have equally many",
+                f"'{shown}' does not appear equally often on both sides",
                 "Write as many on each",
             )
 

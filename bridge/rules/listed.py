@@ -92,7 +92,11 @@ def _items(rules: Any, where: Where, around: Outer | None, *, tables: bool) -> I
             else:
                 yield from _expanded(item, place, f"{place}, ")
     else:
-        error = RuleError("rules", f"are {type(rules).__name__}: {rules!r}", "Give a list of texts 'key -> leaf'")
+        error = RuleError(
+            "rules",
+            f"must be a list of texts, got {type(rules).__name__}: {rules!r}",
+            "Give a list of texts 'key -> leaf'",
+        )
         raise _placed(error, where)
 
 
@@ -141,17 +145,21 @@ def _entry(item: Any, *, tables: bool) -> _ListedRule:
     if isinstance(item, _NewName):
         if not (isinstance(item.old, str) and isinstance(item.new, str)):
             given = f"{item.old!r} to {item.new!r}"
-            raise RuleError("a dict of rules", f"has {given}, and not texts, 'key' to 'leaf'", _PAIR)
+            raise RuleError("a dict of rules", f"has {given}, expected texts, {{'key': 'leaf'}}", _PAIR)
         return _ListedRule(f"{item.old} -> {item.new}", {})
     if isinstance(item, tuple):
         pair = cast("tuple[Any, ...]", item)
         if len(pair) != 2:
-            raise RuleError("a rule with inner rules", f"is {len(pair)} in parentheses", "Write a pair (text, [rules])")
+            raise RuleError(
+                "a rule with inner rules",
+                f"must be a pair, got {len(pair)} in parentheses",
+                "Write a pair (text, [rules])",
+            )
         return _ListedRule(pair[0], {}, pair[1])
     if tables and isinstance(item, Mapping):
         options = dict(cast("Mapping[str, Any]", item))
         if not isinstance(options.get("rule"), str):
-            raise RuleError("a table", "has no rule", 'Write rule = "key -> leaf"')
+            raise RuleError("this table", "has no field 'rule'", 'Write rule = "key -> leaf"')
         return _ListedRule(options.pop("rule"), options, options.pop("rules", None))
     if isinstance(item, list):
         raise RuleError("a list within a list", f"is not a rule: {item!r}", _PAIR)

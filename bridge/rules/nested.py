@@ -103,7 +103,7 @@ def _check_side(text: str, side: Side) -> None:
             text,
             side.at,
             "a rule with inner rules ends in '**' on both sides",
-            "Write '**' there, for what its inner rules speak of",
+            "Write '**' there, for the names that its inner rules match",
         )
     if len(deep) > 1:
         fail(text, deep[0].at, "a rule with inner rules has one '**' on a side, at its end", "Leave this one out")

@@ -177,7 +177,7 @@ def settled(text: str, at: int, given: Mapping[str, Option]) -> Options:
             fail(
                 text,
                 at,
-                f"option '{name}' is {value!r}, and it is the extent of an axis",
+                f"option '{name}' is {value!r}, but it is the extent of an axis",
                 "Write a whole number from 1 up",
             )
         else:

@@ -60,7 +60,7 @@ def _met(text: str, key: Side, leaf: Side) -> tuple[list[_AnyChoice], list[Choic
             fail(
                 text,
                 mine.at,
-                "this choice has no counterpart of as many parts on the key side",
+                "this choice has no counterpart with as many parts on the key side",
                 "Write the same choice on both sides",
             )
     for other in left:
@@ -68,7 +68,7 @@ def _met(text: str, key: Side, leaf: Side) -> tuple[list[_AnyChoice], list[Choic
             fail(
                 text,
                 other.at,
-                "this choice has no counterpart of as many parts on the leaf side",
+                "this choice has no counterpart with as many parts on the leaf side",
                 "Write the same choice on both sides",
             )
     return [chosen[number] for number in range(len(wanted))], [c for c in left if isinstance(c, Choice)]
@@ -90,11 +90,17 @@ def _check_labels(text: str, leaf: Sequence[_AnyChoice], key: Sequence[_AnyChoic
             ours = [label for label in mine.labels if label not in other.labels]
             theirs = [label for label in other.labels if label not in mine.labels]
             where = ((ours, "leaf"), (theirs, "key"))
-            shown = " and ".join([f"{_shown(found)} only on the {side} side" for found, side in where if found])
+            shown = " and ".join(
+                [
+                    f"{_shown(found)} {'is' if len(found) == 1 else 'are'} only on the {side} side"
+                    for found, side in where
+                    if found
+                ]
+            )
             fail(
                 text,
                 mine.at,
-                f"labels of an axis are paired by name, but there is {shown}",
+                f"labels of an axis are paired by name, but {shown}",
                 "Name all of them on both sides",
             )
 
@@ -124,7 +130,7 @@ def _alone(text: str, keys: Sequence[Side], left: Sequence[Sequence[Choice]]) ->
                 text,
                 odd.at,
                 "a choice without counterpart on the leaf side is in only some terms of a sum",
-                "Write it in each",
+                "Write it in each term",
             )
     for held in zip(*left, strict=True):
         places = tuple(_place(side, choice) for side, choice in zip(keys, held, strict=True))

@@ -195,7 +195,7 @@ def _parts(cursor: Cursor, start: int) -> JoinedParts:
         cursor.blanks()
         label = read_index(cursor, "the name of a part", "Write one, as in '(q|k|v)'")
         if label.selection is not None:
-            cursor.fail("a part is taken whole", "Leave its selection out", label.at)
+            cursor.fail("a part cannot have a selection", "Leave its selection out", label.at)
         labels.append(label.name)
         cursor.blanks()
         if cursor.take(")"):
@@ -255,7 +255,7 @@ def parse(text: str) -> Parsed:
 def read_rule(text: str, options: Mapping[str, Option]) -> Parsed:
     """A rule of which some options stand beside its text. **Raises:** `RuleError`."""
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise RuleError("a rule", f"is {type(text).__name__}: {text!r}", _KEY_TO_LEAF)
+        raise RuleError("a rule", f"must be a text, got {type(text).__name__}: {text!r}", _KEY_TO_LEAF)
     parsed = parse(text)
     for name in options.keys() & parsed.options.keys():
         fail(text, parsed.options_at, f"option '{name}' is given both in the text and as an argument", "Leave one out")
@@ -265,12 +265,13 @@ def read_rule(text: str, options: Mapping[str, Option]) -> Parsed:
 def parse_pattern(text: str) -> Name:
     """A name pattern that stands alone, such as `"head.**"`. **Raises:** `RuleError`."""
     if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise RuleError("a name pattern", f"is {type(text).__name__}: {text!r}", "Write a text such as 'head.**'")
+        problem = f"must be a text, got {type(text).__name__}: {text!r}"
+        raise RuleError("a name pattern", problem, "Write a text such as 'head.**'")
     cursor = Cursor(text)
     side = _side(cursor, "a name", "Write one, such as 'head.**'")
     if not cursor.done or side.axes is not None:
         cursor.fail(
-            "a name pattern is a name and no more",
+            "a name pattern holds more than a name",
             "Leave the rest out",
             len(str(side.name)) if side.axes is not None else cursor.at,
         )

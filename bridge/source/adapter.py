@@ -77,7 +77,7 @@ class OpenAdapter:
         if any(name.startswith("base_model.") for name in names):
             raise CheckpointError(
                 quote(self.label),
-                f"has PEFT's keys, and no {CONFIG} beside it says rank and alpha",
+                f"has PEFT's keys, but no {CONFIG} beside it, which says rank and alpha",
                 "Give the folder that has both",
             )
         said = self._said_by_diffusers()
@@ -97,7 +97,7 @@ class OpenAdapter:
     def _alpha(self, key: str, value: Any) -> float:
         if value.size != 1 or not np.isfinite(value).all():
             found = f"has shape {value.shape}" if value.size != 1 else f"is {value.reshape(-1)[0]}"
-            raise CheckpointError(quote(self.label), f": {quote(key)} {found}, and should be a number", _ADVICE)
+            raise CheckpointError(quote(self.label), f": {quote(key)} {found}, expected one finite number", _ADVICE)
         return float(value.reshape(-1)[0])
 
     def _config(self) -> AdapterConfig | None:

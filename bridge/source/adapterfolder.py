@@ -19,7 +19,7 @@ def adapter_in_folder(folder: Folder, variant: str | None, commit: str | None = 
     if found is not None:
         return found
     weights = [name for name in folder.names() if name.endswith((".safetensors", *PICKLED)) and name[0] != "."]
-    name = choose(weights, (_DIFFUSERS,), "files of weights, none of them called as PEFT calls an adapter", folder)
+    name = choose(weights, (_DIFFUSERS,), f"files of weights, but no {' or '.join(NAMES)}", folder)
     if name is None:
         raise CheckpointError(quote(folder.label), "holds no adapter", "Name the folder or the file that has it")
     return Located(folder.label, folder, (name,), commit=commit)

@@ -242,7 +242,9 @@ def _open(path: str, name: str) -> tuple[_SharedDescriptor, os.stat_result]:
     except FileNotFoundError as e:
         if os.path.islink(path):
             to = quote(os.readlink(path))
-            raise CheckpointError(quote(name), f"is a link to {to}, which is not there", "Fetch the file again") from e
+            raise CheckpointError(
+                quote(name), f"is a link to {to}, which does not exist", "Fetch the file again"
+            ) from e
         advice = "Check its name; if it was being fetched, fetch it again"
         raise CheckpointError(quote(name), "does not exist", advice) from e
     except PermissionError as e:

@@ -37,7 +37,7 @@ class Distant(NamedTuple):
 
 def by_repo(repo: str, subfolder: str | None, options: HubOptions) -> Distant:
     """A repo by its id: through the Hub's cache."""
-    subject = f"{quote(repo)} is no file or folder here, and the Hub repo of that name"
+    subject = f"{quote(repo)} is not a file or folder here, and the Hub repo of that name"
     found = find_repo(repo, options, subject=subject)
     return Distant(repo, _inside(found, subfolder, label=repo), commit=found.commit)
 
@@ -70,8 +70,8 @@ def _on_hub(named: HubUrl, url: str, subfolder: str | None, options: HubOptions)
     if named.revision is not None and options.revision not in (None, named.revision):
         raise CheckpointError(
             quote(url),
-            f"names revision {quote(named.revision)}, `revision=` {quote(str(options.revision))}",
-            "Name one",
+            f"names revision {quote(named.revision)}, but `revision=` is {quote(str(options.revision))}",
+            "Name one of them",
         )
     options = options.at(named.revision or options.revision)
     repo = find_repo(named.repo, options, kind=named.kind, subject=f"Hub repo {quote(named.repo)}")

@@ -63,7 +63,7 @@ def find_repo(repo: str, options: HubOptions, *, kind: str = "model", subject: s
 
     - `repo`: `org/name`, or `name`.
     - `options`: which revision, from which cache, by which token, or without the network.
-    - `subject`: how messages begin: "'org/name' is no file or folder here, and the Hub repo of that name".
+    - `subject`: how messages begin: "'org/name' is not a file or folder here, and the Hub repo of that name".
 
     **Returns:** a `Repo`. Where the Hub cannot be reached, what the cache knows of that revision, with a warning.
 
@@ -158,7 +158,7 @@ def _problem(e: BaseException, revision: str | None, errors: Any) -> tuple[str, 
     if status == 403:
         return "may not be read by this token: HTTP status 403", "Ask for access on its page, or use another token"
     if isinstance(e, errors.HFValidationError):
-        return f"cannot be: {_first_line(e)}", "Check its spelling"
+        return f"has an invalid name: {_first_line(e)}", "Check its spelling"
     if isinstance(e, errors.LocalTokenNotFoundError):
         return "cannot be asked for with `token=True`: no token is stored here", f"First {_LOG_IN}"
     return f"cannot be read{at}: {_first_line(e)}", "Check the network and try again"

@@ -166,7 +166,7 @@ class StreamedHubFile(RangedFile):
     def _check_commit(self, name: str, commit: str | None) -> None:
         if commit is not None and commit != self._repo.commit:
             raise CheckpointError(
-                quote(name), f"comes from commit {quote(commit)}, asked for was {self._repo.commit}", "Try again"
+                quote(name), f"comes from commit {quote(commit)}, expected {self._repo.commit}", "Try again"
             )
 
 

@@ -36,7 +36,9 @@ class InMemory:
             part = self._raw[offset : offset + buffer.nbytes]
             if part.nbytes < buffer.nbytes:
                 raise CheckpointError(
-                    quote(self.name), f"holds {self.nbytes:,} bytes, more were to be read", "Fetch it again"
+                    quote(self.name),
+                    f"is cut off: it holds {self.nbytes:,} bytes, and more were to be read",
+                    "Fetch it again",
                 )
             buffer.cast("B")[:] = part
             offset += buffer.nbytes

@@ -38,13 +38,13 @@ def refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
     if present and variant:
         raise CheckpointError(
             quote(folder.label),
-            f"holds no file of variant {quote(variant)}, but {_few(present)}",
+            f"holds no file of variant {quote(variant)}, only {_few(present)}",
             "Leave `variant` out, or name one that is there",
         )
     if present and all(name.startswith(TRAINING) for name in present):
         raise CheckpointError(
             quote(folder.label),
-            f"holds what a trainer keeps for itself, {_few(present)}, and no weights",
+            f"holds no weights, only what a trainer keeps for itself: {_few(present)}",
             "Name the folder that holds the model",
         )
     if present:
@@ -82,7 +82,7 @@ def refuse_empty(folder: Folder, variant: str | None) -> NoReturn:
             "is where the Hub's cache keeps a repo",
             f"Name the repo, {quote('/'.join(cached[1].split('--')))}, or a folder in its 'snapshots'",
         )
-    found = f"holds no file of weights, but {_few(names)}" if names else "is empty"
+    found = f"holds no file of weights, only {_few(names)}" if names else "is empty"
     raise CheckpointError(
         quote(folder.label), found, "Name the folder that holds the weights; `subfolder=` names one inside it"
     )

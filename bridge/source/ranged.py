@@ -146,15 +146,13 @@ def check_range(name: str, status: int, headers: Mapping[str, str], start: int, 
     if status in (200, 206) and encoding not in ("identity", ""):
         raise CheckpointError(
             subject,
-            f": its server sends it compressed (Content-Encoding: {printable(encoding)[:40]}), and so not in parts",
+            f"cannot be read in parts: its server compresses it (Content-Encoding: {printable(encoding)[:40]})",
             _FETCH_IT,
         )
     if status == 206:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", "").strip())
         if found is None:
-            raise CheckpointError(
-                subject, ": its server answers a range without saying which (Content-Range)", _FETCH_IT
-            )
+            raise CheckpointError(subject, ": its server does not say which range it sends (Content-Range)", _FETCH_IT)
         total = nbytes if found[3] == "*" else int(found[3])
         if total is None:
             raise CheckpointError(subject, "does not say how long it is", _FETCH_IT)

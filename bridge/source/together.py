@@ -52,7 +52,7 @@ def _indexed(located: Located, index: FileIndex, headers: Mapping[str, Header]) 
         where = "no file of the index holds it" if elsewhere is None else f"it is in {quote(elsewhere)}"
         raise CheckpointError(
             f"{quote(located.index_name)} of {quote(located.text)}",
-            f": key {quote(key)} is not in {quote(file)}, where the index has it; {where}",
+            f": key {quote(key)} is not in {quote(file)}, although the index lists it there; {where}",
             "Fetch all files again, with their index: they do not belong together",
         )
     return found

@@ -24,7 +24,7 @@ def torch_in_folder(folder: Folder, variant: str | None, commit: str | None) -> 
     if index is not None:
         return located_by_index(folder, index, commit)
     candidates = _of_variant([name for name in names if name.endswith(PICKLED)], variant)
-    name = choose(candidates, (default,), "files of PyTorch's and no index", folder)
+    name = choose(candidates, (default,), "PyTorch files and no index", folder)
     return None if name is None else Located(folder.label, folder, (name,), commit=commit)
 
 

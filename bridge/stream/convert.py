@@ -18,7 +18,7 @@ _BF16 = np.dtype(ml_dtypes.bfloat16)
 class DoesNotFitError(CheckpointError):
     """A value that a dtype has no room for. Whoever knows the direction says what to do about it."""
 
-    def __init__(self, subject: str, problem: str = "", advice: str | None = None, *, whole: bool = False) -> None:
+    def __init__(self, subject: str, problem: str, advice: str | None = None, *, whole: bool = False) -> None:
         """**Arguments:** `whole`: whether the dtype is one of integers."""
         super().__init__(subject, problem, advice)
         self.whole = whole
@@ -43,7 +43,7 @@ def assign(out: np.ndarray, values: np.ndarray) -> None:
 class UntiedError(CheckpointError):
     """Two keys are tied, and their values differ. `key` is the one that was compared with what the other has filled."""
 
-    def __init__(self, subject: str, problem: str = "", advice: str | None = None, *, key: str = "") -> None:
+    def __init__(self, subject: str, problem: str, advice: str | None = None, *, key: str = "") -> None:
         super().__init__(subject, problem, advice)
         self.key = key
 

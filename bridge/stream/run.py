@@ -136,8 +136,8 @@ class _JobQueue:
 
             advice = error.advice
             if isinstance(error, DoesNotFitError):
-                x64 = "Turn on jax_enable_x64, or say" if error.whole else "Say"
-                advice = f"{x64} with dtype= what the leaf should be"
+                x64 = "Turn on jax_enable_x64, or give" if error.whole else "Give"
+                advice = f"{x64} the leaf another dtype with dtype="
             subject = f"{quote(job.key)} in {quote(job.file)}"
             if isinstance(error, UntiedError):
                 raise UntiedError(subject, error.problem, advice, key=job.key) from error

@@ -62,10 +62,12 @@ class Target:
         self.folder = self.path.parent if self.single else self.path
         with DeferredInterrupts(), explained(self.path, "cannot be looked at"):
             if self.path.exists() and self.single == self.path.is_dir():
-                kind = "a folder" if self.single else "a file"
-                raise SaveError(
-                    quote(str(target)), f"is {kind}", "Name a folder, or a file that ends in '.safetensors'"
+                problem = (
+                    "is a folder, but a name that ends in '.safetensors' is that of a file"
+                    if self.single
+                    else "is a file, but a name that does not end in '.safetensors' is that of a folder"
                 )
+                raise SaveError(quote(str(target)), problem, "Name another place")
             sweep(self.folder)
             self.check_free()
 
@@ -149,7 +151,11 @@ class Target:
         taken = next((name for name in files if os.path.lexists(self.folder / name)), None)
         away = next((name for name in files if not inside(self.folder, name)), None)
         if away is not None:
-            raise SaveError(quote(str(self.folder / away)), "would lie elsewhere, behind a link", "Name another place")
+            raise SaveError(
+                quote(str(self.folder / away)),
+                "would be written elsewhere, through a symbolic link",
+                "Name another place",
+            )
         if taken is not None or (deciding == SINGLE and not self.single and not self._alone()):
             raise SaveError(
                 quote(str(self.folder / (taken or SINGLE))),

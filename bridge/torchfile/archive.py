@@ -160,7 +160,7 @@ def _other(names: list[str]) -> tuple[str, str]:
         return "is a zip archive of numpy arrays (.npz)", "Save them with safetensors.numpy.save_file"
     if any(name.endswith("model.json") for name in names):
         return "is a TorchScript archive of PyTorch 1.3 or older", "Load it with PyTorch, and save its state_dict()"
-    return "is a zip archive without a data.pkl: torch.save has not written it", "Check that it is the file you mean"
+    return "is a zip archive without a data.pkl: torch.save did not write it", "Check that it is the file you mean"
 
 
 def _descriptor_nbytes(entry: DirectoryEntry) -> int:

@@ -142,10 +142,10 @@ def _streamed(source: Readable, head: bytes, *, distant: bool) -> tuple[Any, dic
         raise CheckpointError(quote(source.name), "is empty: it was not fetched, or not saved", "Fetch it again")
     if not _is_pickle(head) or _MAGIC not in head[:40]:
         kind = (
-            "is a pickle that torch.save has not written" if _is_pickle(head) else "is nothing that torch.save writes"
+            "is a pickle that torch.save did not write" if _is_pickle(head) else "is not a file that torch.save writes"
         )
         raise CheckpointError(
-            quote(source.name), kind, "Read it with what has written it, and save the arrays as safetensors"
+            quote(source.name), kind, "Read it with the program that wrote it, and save the arrays as safetensors"
         )
     return read_stream(source, distant=distant)
 

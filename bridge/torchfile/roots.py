@@ -92,27 +92,27 @@ def _take(name: str, key: str, value: Any, made: RootTensors, reader: EntryReade
         else:
             made.refused[key] = Refused(f"key {quote(key)} in {quote(name)}", value.problem, "Save it as a tensor")
     elif isinstance(value, Object) and not walked:
-        _refuse_object(f"key {quote(key)} in {quote(name)}", value, " among the weights")
+        _refuse_object(f"key {quote(key)} in {quote(name)}", value, "a tensor")
     elif isinstance(value, Global) and value.module != "torch":
         raise CheckpointError(
             f"key {quote(key)} in {quote(name)}",
-            f"is {_spelled(value.path)} among the weights, which bridge does not import",
+            f"is {_spelled(value.path)}, not a tensor, and bridge does not import it",
             "Save the weights alone with torch.save, or as safetensors",
         )
     elif not walked:
         made.skipped[key] = described(value)
 
 
-def _refuse_object(subject: str, value: Object, where: str) -> NoReturn:
+def _refuse_object(subject: str, value: Object, wanted: str) -> NoReturn:
     if value.called:
         raise CheckpointError(
             subject,
-            f"is what {_spelled(value.origin)} would return{where}, and bridge calls nothing",
+            f"is the result of a call of {_spelled(value.origin)}, which bridge does not make",
             "If you trust the file, load it with PyTorch and save the weights alone; if not, load it nowhere",
         )
     raise CheckpointError(
         subject,
-        f"is an object of {_spelled(value.origin)}{where}, whose code bridge does not run",
+        f"is an object of {_spelled(value.origin)}, not {wanted}, and bridge does not run its code",
         "Save the weights alone with torch.save, or as safetensors",
     )
 
@@ -129,14 +129,14 @@ def refuse_rootless(name: str, saved: Any, module: str | None) -> NoReturn:
             ),
         )
     if isinstance(saved, Object):
-        _refuse_object(quote(name), saved, "")
+        _refuse_object(quote(name), saved, "a dict of tensors")
     if isinstance(saved, Dict) and "param_groups" in saved:
         raise CheckpointError(
             quote(name), "is the state of an optimizer, not a model", "Name the file that holds the model's weights"
         )
     raise CheckpointError(
         quote(name),
-        f"holds {described(saved)}, and no dict that names tensors",
+        f"holds {described(saved)}, but no dict of named tensors",
         "Save a dict: torch.save({'name': tensor}, …)",
     )
 

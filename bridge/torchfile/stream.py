@@ -31,8 +31,8 @@ def read_stream(source: Readable, *, distant: bool = False) -> tuple[Any, dict[s
     if machine.run() != MAGIC:
         raise CheckpointError(
             quote(source.name),
-            "is a pickle that torch.save has not written",
-            "Read it with what has written it, and save the arrays as safetensors",
+            "is a pickle that torch.save did not write",
+            "Read it with the program that wrote it, and save the arrays as safetensors",
         )
     version = machine.run()
     if version != _VERSION:

@@ -244,8 +244,8 @@ def _refuse(equation: JaxprEqn) -> None:
         steps = "jax.lax.scan, or jax.lax.fori_loop with bounds that are Python numbers"
         name, advice = "while_loop", f"Trace a function that takes a fixed number of steps: {steps}"
     elif name in ("shard_map", "smap", "pmap", "xla_pmap"):
-        advice = "Trace the model outside of it, on one device: what is split over devices is seen nowhere as a whole"
-    raise BridgeError(quote(names[0]), f"is called within {name}, and what happens in there cannot be seen", advice)
+        advice = "Trace the model outside of it, on one device"
+    raise BridgeError(quote(names[0]), f"is called within {name}, and a trace cannot look into that", advice)
 
 
 def _tokens(equation: JaxprEqn) -> Iterator[Token]:

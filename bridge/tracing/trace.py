@@ -149,10 +149,10 @@ def _check(model: Any) -> None:
     walked = walk(model[0] if isinstance(model, tuple) and model else model)
     if not walked.modules:
         kind = quote(type(model).__name__)
-        raise BridgeError(kind, "has no Equinox modules, so no calls to trace", "Give the model")
+        raise BridgeError(kind, "has no Equinox modules, so there are no calls to trace", "Give an Equinox model")
     for leaf in walked.leaves:
         if isinstance(leaf.value, jax.ShapeDtypeStruct):
-            problem = "is abstract, and a trace computes"
+            problem = "is abstract, but a trace computes with its values"
             raise BridgeError(f"leaf {quote(leaf.name)}", problem, "Give the model with its values")
 
 

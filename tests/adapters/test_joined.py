@@ -70,7 +70,7 @@ def test_a_plan_with_adapters_is_not_carried_out_without() -> None:
     with pytest.raises(bridge.PlanError) as caught:
         bridge.load(BASE, rules=plan)
     assert str(caught.value) == (
-        f"the plan merges adapters, and none are given. Say adapters=[('{PLAIN}/', 0.5)] again, or make a plan without."
+        f"the plan merges adapters, but none are given. Give adapters=[('{PLAIN}/', 0.5)] again, or make a plan without adapters."
     )
     one, other = (bridge.load(BASE, rules=rules, adapters=[(PLAIN, 0.5)]) for rules in (plan, None))
     assert all(np.asarray(one[key]).tobytes() == np.asarray(other[key]).tobytes() for key in other)
@@ -129,7 +129,7 @@ def test_what_meets_nothing_is_one_report() -> None:
         "  conflict    base_model.model.model.layers.{0..1}.mlp.up_proj.lora_A.weight",
         "              of adapter 'lora/', for 'model.layers.{0..1}.mlp.up_proj.weight': it is [24, 16], B @ A is [24, 20]",
         "  conflict    base_model.model.model.layers.{0..1}.self_attn.z_proj.lora_A.weight",
-        "              of adapter 'lora/', for 'model.layers.{0..1}.self_attn.z_proj.weight': the base has no such key; is it of another base?",
+        "              of adapter 'lora/', for 'model.layers.{0..1}.self_attn.z_proj.weight': the base has no such key: the adapter may be of another base",
     ]
 
 

@@ -141,5 +141,5 @@ def test_an_index_of_a_hundred_thousand_entries(tmp_path: Path):
     assert refusal(tmp_path).startswith(f"'{NAME}' of './' lists a file that fails: './0.safetensors' does not exist.")
     (tmp_path / NAME).write_bytes(index({f"x.{n}": "00.safetensors" for n in range(count)}))
     assert refusal(tmp_path).startswith(
-        f"'{NAME}' of './': key 'x.0' is not in '00.safetensors', where the index has it;"
+        f"'{NAME}' of './': key 'x.0' is not in '00.safetensors', although the index lists it there;"
     )

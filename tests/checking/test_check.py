@@ -146,11 +146,11 @@ def test_a_run_of_another_checkpoint_departs(folders: Folders, record: Callable[
 def test_names_that_no_layer_has(folders: Folders) -> None:
     model, plan = ported(folders("llama"), "llama")
     run = folders("llama") / "run.safetensors"
-    with pytest.raises(bridge.PlanError, match="skip= names 'heads', which is no layer of the model"):
+    with pytest.raises(bridge.PlanError, match="skip= names 'heads', which is not a layer of the model"):
         bridge.check(run, model, plan, skip="heads")
-    with pytest.raises(bridge.PlanError, match=r"call= names 'mlp', which is no module of the model"):
+    with pytest.raises(bridge.PlanError, match=r"call= names 'mlp', which is not a module of the model"):
         bridge.check(run, model, plan, call={"mlp": print})
-    with pytest.raises(bridge.PlanError, match="the plan to check by is NoneType, no Plan"):
+    with pytest.raises(bridge.PlanError, match="plan is of type NoneType, expected a Plan"):
         bridge.check(run, model, None)  # type: ignore[arg-type]
 
 
@@ -229,5 +229,5 @@ def test_json(own: tuple[Path, Any, bridge.Plan]) -> None:
 
 def test_a_model_that_is_no_module(own: tuple[Path, Any, bridge.Plan]) -> None:
     run, _, plan = own
-    with pytest.raises(bridge.PlanError, match="the model to check, dict, has no modules"):
+    with pytest.raises(bridge.PlanError, match="the model to check is of type dict, and has no modules"):
         bridge.check(run, {"a": jnp.zeros(3)}, plan)

@@ -151,7 +151,7 @@ def test_a_trace_of_another_input_is_told(recorded: Recorded) -> None:
     check = bridge.check(recorded.run, model, plan, trace=trace)
     assert check.first is not None
     assert check.first.reason.startswith("it was run on something else than was recorded: off by ")
-    with pytest.raises(bridge.PlanError, match="trace= is ndarray, neither a trace nor a function"):
+    with pytest.raises(bridge.PlanError, match="trace= is of type ndarray, expected a trace or a function"):
         bridge.check(recorded.run, model, plan, trace=np.zeros(2))  # type: ignore[arg-type]
 
 

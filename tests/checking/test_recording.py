@@ -110,7 +110,7 @@ def test_a_wrong_place_is_named(tmp_path: Path, case: str) -> None:
     [
         ("[", "is not JSON"),
         ("[]", "has a list as its version"),
-        ('{"version": 2}', "has the number 2 as its version, not 1"),
+        ('{"version": 2}', "has the number 2 as its version, expected 1"),
         ('{"a": 1, "a": 2}', "holds the name 'a' twice"),
         ("[" * 10**5 + "]" * 10**5, "is nested deeper"),
         (json.dumps(GOOD).replace('"tensor": 0}', '"tensor": NaN}', 1), "holds NaN"),
@@ -123,7 +123,7 @@ def test_what_is_no_recording_s_json(tmp_path: Path, content: str, words: str) -
 
 def test_a_checkpoint_is_no_recording(tmp_path: Path) -> None:
     path = written(tmp_path, "", {"format": "pt"})
-    with pytest.raises(bridge.CheckpointError, match="is no recording of a PyTorch model's run"):
+    with pytest.raises(bridge.CheckpointError, match="is not a recording of a PyTorch model's run"):
         Recording.read(path)
 
 
@@ -144,5 +144,5 @@ def test_a_recording_of_huge_claims_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_check_refuses_it_too(tmp_path: Path) -> None:
-    with pytest.raises(bridge.CheckpointError, match="is no recording"):
+    with pytest.raises(bridge.CheckpointError, match="is not a recording"):
         bridge.check(written(tmp_path, "", {"format": "pt"}), None, None)  # type: ignore[arg-type]

@@ -65,7 +65,7 @@ def test_a_check_ends_with_0_only_where_all_is_right(
     content = json.loads(capsys.readouterr().out)
     assert (content["ok"], content["first"]) == (False, "linear")
     assert main(["check", "model.safetensors", *words[2:]]) == 1
-    assert "is no recording of a PyTorch model's run" in capsys.readouterr().err
+    assert "is not a recording of a PyTorch model's run" in capsys.readouterr().err
     assert main([*words, "--skip", "nothing"]) == 1
 
 

@@ -200,7 +200,7 @@ def test_a_record_that_would_write_behind_a_link(tmp_path: Path, converted: Path
     target = tmp_path / "target"
     target.mkdir()
     (target / "link").symlink_to(tmp_path / "mine", target_is_directory=True)
-    with pytest.raises(bridge.SaveError, match="would lie elsewhere, behind a link"):
+    with pytest.raises(bridge.SaveError, match="would be written elsewhere, through a symbolic link"):
         bridge.revert(converted, target)
     assert list((tmp_path / "mine").iterdir()) == []
 

@@ -233,7 +233,7 @@ def test_over_another_checkpoint_and_into_one_file(tmp_path: Path):
         bridge.revert(tmp_path / "converted", tmp_path / "y.safetensors")
     assert (
         str(caught.value)
-        == f"'{tmp_path}/y.safetensors' is the name of one file, and the checkpoint had 3. Name a folder."
+        == f"'{tmp_path}/y.safetensors' is the name of one file, but the checkpoint had 3. Name a folder."
     )
     bridge.revert(tmp_path / "converted", tmp_path / "again", overwrite=True)
     assert bridge.diff(tmp_path / "again", source).equal

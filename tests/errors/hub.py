@@ -78,7 +78,7 @@ def _(hub: Hub, patch: pytest.MonkeyPatch) -> None:
     bridge.open("org/name")
 
 
-@scene("a name that no repo can have", until="cannot be: ")
+@scene("a name that no repo can have", until="has an invalid name: ")
 def _(hub: Hub, patch: pytest.MonkeyPatch) -> None:
     bridge.open("org/na--me")
 

@@ -269,7 +269,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     import_module("bridge.models.sentence").SentenceEncoder(None, "tokenizer.json")
 
 
-@situation("sentences: a tokenizer that is none", until="that can be read: ")
+@situation("sentences: a tokenizer that is none", until="cannot be read as a tokenizer: ")
 def _(patch: pytest.MonkeyPatch) -> None:
     Path("tokenizer.json").write_text("{}")
     import_module("bridge.models.sentence").SentenceEncoder(None, "tokenizer.json")

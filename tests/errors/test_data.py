@@ -83,6 +83,8 @@ def test_no_other_base_changes_what_an_error_says(kind: type[BridgeError]):
     assert kind("'x'", ": its page is closed", "Wait").problem == "its page is closed"
     assert isinstance(error, OSError) == (kind is SaveError)
     assert not isinstance(error, OSError) or error.errno is None
+    with pytest.raises(TypeError, match="problem"):
+        kind("'x' is closed")  # pyright: ignore[reportCallIssue]
 
 
 def test_terminal_commands_in_names_stay_text():

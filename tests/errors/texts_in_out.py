@@ -158,7 +158,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     ImageProcessor()(np.zeros((4, 5, 3), np.float32))
 
 
-@situation("images: a file that is none", until="that can be read: ")
+@situation("images: a file that is none", until="cannot be read as an image: ")
 def _(patch: pytest.MonkeyPatch) -> None:
     Path("a.png").write_bytes(b"no image")
     ImageProcessor()("a.png")

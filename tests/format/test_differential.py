@@ -39,10 +39,10 @@ def test_a_disagreement_would_be_seen(tmp_path: Path, monkeypatch: pytest.Monkey
     header = ours(path)
 
     def refuse(_path: Path) -> None:
-        raise _errors.CheckpointError("no")
+        raise _errors.CheckpointError("'x'", "is refused")
 
     monkeypatch.setattr("tests.format.judge.ours", refuse)
-    assert disagreement(path) == "the reference accepts it, we say: no"
+    assert disagreement(path) == "the reference accepts it, we say: 'x' is refused"
     path.write_bytes(craft("{", bytes(4)))
     monkeypatch.setattr("tests.format.judge.ours", lambda _path: header)
     assert disagreement(path) == "the reference refuses it, we accept it"

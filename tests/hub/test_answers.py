@@ -40,7 +40,7 @@ def test_the_front_of_a_file_whose_length_is_not_known():
         (401, {}, "'it' may not be read: HTTP status 401. Check your credentials."),
         (403, {}, "'it' may not be read: HTTP status 403. Check your credentials."),
         (418, {}, "'it' cannot be read: HTTP status 418. Check the URL."),
-        (206, {}, f"'it': its server answers a range without saying which (Content-Range). {FETCH_IT}"),
+        (206, {}, f"'it': its server does not say which range it sends (Content-Range). {FETCH_IT}"),
         (
             206,
             {"Content-Range": "bytes 0-9/100"},
@@ -61,12 +61,12 @@ def test_the_front_of_a_file_whose_length_is_not_known():
         (
             206,
             {**RANGE, "Content-Encoding": "gzip"},
-            f"'it': its server sends it compressed (Content-Encoding: gzip), and so not in parts. {FETCH_IT}",
+            f"'it' cannot be read in parts: its server compresses it (Content-Encoding: gzip). {FETCH_IT}",
         ),
         (
             206,
             {"Content-Range": f"bytes 10-19/{'9' * 5000}"},
-            f"'it': its server answers a range without saying which (Content-Range). {FETCH_IT}",
+            f"'it': its server does not say which range it sends (Content-Range). {FETCH_IT}",
         ),
     ],
 )

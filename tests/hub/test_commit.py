@@ -50,9 +50,7 @@ def test_a_server_that_serves_another_commit(repo: Hub):
     repo.fault = lambda r: Fault(patch={"X-Repo-Commit": NEWER}) if VISION in r.path else None
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.open("org/name")
-    assert str(caught.value).endswith(
-        f"'org/name/{VISION}' comes from commit '{NEWER}', asked for was {COMMIT}. Try again."
-    )
+    assert str(caught.value).endswith(f"'org/name/{VISION}' comes from commit '{NEWER}', expected {COMMIT}. Try again.")
 
 
 def test_the_commit_stands_in_the_converted_form(repo: Hub, tmp_path: Path):

@@ -12,7 +12,7 @@ import bridge
 from tests.hub.repo import HEAD, WEIGHTS, like, once, same
 from tests.hub.server import Fault, Hub
 
-REPO_ID = "'org/name' is no file or folder here, and the Hub repo of that name"
+REPO_ID = "'org/name' is not a file or folder here, and the Hub repo of that name"
 LOG_IN = "log in: `hf auth login`, or `token=`"
 LATER = "Try again later; who is logged in may ask more often: `hf auth login`, or `token=`."
 
@@ -88,7 +88,9 @@ def test_offline_and_not_cached(revision: str | None, repo: Hub, monkeypatch: py
 
 
 def test_a_name_that_no_repo_can_have(hub: Hub):
-    with pytest.raises(bridge.CheckpointError, match=r"the Hub repo of that name cannot be: Cannot have -- or \.\. in"):
+    with pytest.raises(
+        bridge.CheckpointError, match=r"the Hub repo of that name has an invalid name: Cannot have -- or \.\. in"
+    ):
         bridge.open("org/na--me")
     assert hub.requests == []
 

@@ -141,7 +141,7 @@ def test_a_compressed_answer(web: Hub):
     web.fault = lambda r: Fault(whole=True, patch={"Content-Encoding": "gzip"})
     url = f"{web.web_url}/late.safetensors"
     assert refusal(url) == (
-        f"'{url}': its server sends it compressed (Content-Encoding: gzip), and so not in parts. {FETCH_IT}"
+        f"'{url}' cannot be read in parts: its server compresses it (Content-Encoding: gzip). {FETCH_IT}"
     )
     assert {r.headers["accept-encoding"] for r in web.requests} == {"identity"}
 

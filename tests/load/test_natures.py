@@ -89,8 +89,8 @@ def test_weights_that_are_read_again_are_those_that_are_meant(tmp_path: Path) ->
     path.mkdir()
     write(path / "model.safetensors", PACKED)
     (path / "config.json").write_text(json.dumps(AWQ))
-    assert "without quantized='keep' they are read" in told(path, quantized="keep")
-    assert "dtype='checkpoint' reads codes and scales as they are: leave it out" in told(path, dtype="checkpoint")
+    assert "leave out quantized='keep' to read them as weights" in told(path, quantized="keep")
+    assert "leave out dtype='checkpoint' to read them as weights" in told(path, dtype="checkpoint")
     assert all(isinstance(value, jax.Array) for value in bridge.load(path, MODEL).values())
 
 

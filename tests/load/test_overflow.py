@@ -42,7 +42,7 @@ def test_by_the_leafs_dtype_or_by_dtype(tmp_path: Path, stored: np.dtype, wanted
     shown = f"{float(values[1]):.6g}"
     text = (
         f"'w' in 'model.safetensors' holds {shown}, which becomes infinite in {wanted.name}. "
-        "Say with dtype= what the leaf should be."
+        "Give the leaf another dtype with dtype=."
     )
     assert refused(path, like) == text
     assert refused(path, {"w": Struct((5,), F32)}, dtype={"**": wanted}) == text

@@ -103,7 +103,7 @@ def test_int64_into_int32_is_checked_value_by_value(tmp_path: Path):
         bridge.load(path, like)
     assert str(caught.value) == (
         "'n' in 'model.safetensors' holds 2147483648, which does not fit into int32. "
-        "Turn on jax_enable_x64, or say with dtype= what the leaf should be."
+        "Turn on jax_enable_x64, or give the leaf another dtype with dtype=."
     )
 
 

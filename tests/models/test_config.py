@@ -52,20 +52,20 @@ def test_what_transformers_writes_is_understood(tmp_path: Path):
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    ('"swish", and this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "quick_gelu" or "relu" or "silu"'): {
+    ('"swish", expected "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "quick_gelu" or "relu" or "silu"'): {
         "hidden_act": "swish"
     },
-    '"relative_key", and this model takes "absolute"': {"position_embedding_type": "relative_key"},
-    "true, and this model takes false": {"is_decoder": True},
-    "1, and this model takes false": {"add_cross_attention": 1},
-    '"roberta", and this model takes "bert"': {"model_type": "roberta"},
-    '{"0": [1]}, and this model takes {}': {"pruned_heads": {"0": [1]}},
-    "0, and this model takes a whole number from 1 up": {"num_hidden_layers": 0},
-    '"24", and this model takes a whole number from 1 up': {"hidden_size": "24"},
-    "true, and this model takes a whole number from 1 up": {"vocab_size": True},
-    "5, and this model takes a divisor of 24": {"num_attention_heads": 5},
-    "0, and this model takes a number above 0": {"layer_norm_eps": 0},
-    "NaN, and this model takes a number above 0": {"layer_norm_eps": float("nan")},
+    '"relative_key", expected "absolute"': {"position_embedding_type": "relative_key"},
+    "true, expected false": {"is_decoder": True},
+    "1, expected false": {"add_cross_attention": 1},
+    '"roberta", expected "bert"': {"model_type": "roberta"},
+    '{"0": [1]}, expected {}': {"pruned_heads": {"0": [1]}},
+    "0, expected a whole number from 1 up": {"num_hidden_layers": 0},
+    '"24", expected a whole number from 1 up': {"hidden_size": "24"},
+    "true, expected a whole number from 1 up": {"vocab_size": True},
+    "5, expected a divisor of 24": {"num_attention_heads": 5},
+    "0, expected a number above 0": {"layer_norm_eps": 0},
+    "NaN, expected a number above 0": {"layer_norm_eps": float("nan")},
 }
 
 

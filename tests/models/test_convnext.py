@@ -61,6 +61,6 @@ def test_an_image_that_is_not_prepared_is_an_error(image: jax.Array):
     with pytest.raises(bridge.BridgeError) as caught:
         model(image)
     assert caught.value.statement == (
-        f"an image of shape {image.shape} and {image.dtype} is not what ConvNext takes: (3, h, w) of floats, h from 6 "
+        f"an image of shape {image.shape} and dtype {image.dtype} does not fit ConvNext, which takes (3, h, w) of floats, h from 6 "
         "and w from 6 up"
     )

@@ -114,6 +114,6 @@ def test_an_image_that_is_not_prepared_is_an_error(image: jax.Array):
     with pytest.raises(bridge.BridgeError) as caught:
         model(image)
     assert caught.value.statement == (
-        f"an image of shape {image.shape} and {image.dtype} is not what Dinov2 takes: (3, h, w) of floats, h from 4 "
+        f"an image of shape {image.shape} and dtype {image.dtype} does not fit Dinov2, which takes (3, h, w) of floats, h from 4 "
         "and w from 4 up"
     )

@@ -50,5 +50,5 @@ class TestEsm(EncoderContract):
 
     def test_without_the_layer_there_are_no_contacts(self, first: Case):
         without = Esm(Config.from_file(first.folder / "config.json", contacts=False), key=jax.random.key(0))
-        with pytest.raises(bridge.BridgeError, match="predicts no contacts"):
+        with pytest.raises(bridge.BridgeError, match="has no contact head"):
             without.contacts(first.example[0])

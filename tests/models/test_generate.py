@@ -161,13 +161,13 @@ def test_the_nucleus_is_that_of_transformers(top_p: float):
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    "tokens of shape (1, 8) and int32 are not the ids of one prompt, of shape (seq,), at least one": {
+    "tokens of shape (1, 8) and int32 are not the ids of one prompt: integers of shape (seq,), at least one": {
         "tokens": PROMPT[None]
     },
-    "tokens of shape (1,) and float32 are not the ids of one prompt, of shape (seq,), at least one": {
+    "tokens of shape (1,) and float32 are not the ids of one prompt: integers of shape (seq,), at least one": {
         "tokens": jnp.ones(1)
     },
-    "tokens of shape (0,) and int32 are not the ids of one prompt, of shape (seq,), at least one": {
+    "tokens of shape (0,) and int32 are not the ids of one prompt: integers of shape (seq,), at least one": {
         "tokens": PROMPT[:0]
     },
     "max_new_tokens is 0": {"max_new_tokens": 0},
@@ -176,8 +176,8 @@ REFUSED: dict[str, dict[str, Any]] = {
     "temperature is nan": {"temperature": float("nan")},
     "top_p is 0": {"temperature": 1.0, "top_p": 0},
     "top_p is 1.5": {"temperature": 1.0, "top_p": 1.5},
-    "top_p says how to draw tokens, and none are drawn": {"top_p": 0.5},
-    "temperature is 1.0, and drawing tokens needs a key": {"temperature": 1.0},
+    "top_p has no effect at temperature 0": {"top_p": 0.5},
+    "temperature is 1.0, but drawing tokens needs a random key": {"temperature": 1.0},
 }
 
 

@@ -117,7 +117,7 @@ def test_both_spellings_of_positions_at_once_are_refused():
         Config.from_dict(FIELDS | both)
     assert caught.value.statement == (
         '\'config.json\': field \'rope_scaling\' is {"type": "linear", "factor": 2.0}, '
-        "and this model takes it only without 'rope_parameters'"
+        "expected null, because 'rope_parameters' is set too"
     )
 
 

@@ -76,7 +76,7 @@ def test_the_class_that_is_asked_for_is_the_class_or_a_base_of_it(made: Path):
     for asked in (llama.Llama, Decoder, None):
         assert type(bridge.models.from_pretrained(made, model_class=asked)) is llama.Llama
     assert message(bridge.CheckpointError, made, model_class=bert.Bert) == (
-        f"'{made}/' is a Llama by its config.json, not a Bert. Give model_class=Llama, or none."
+        f"'{made}/' is a Llama by its config.json, expected a Bert. Give model_class=Llama, or leave model_class out."
     )
 
 
@@ -122,7 +122,7 @@ def test_several_stored_dtypes_are_not_chosen_from(changed: Callable[..., Path])
 
     mixed = changed(halve_one)
     assert message(bridge.CheckpointError, mixed) == (
-        f"'{mixed}/' stores its weights in bfloat16 and float32. Say in which one the model shall compute: dtype=…"
+        f"'{mixed}/' stores its weights in bfloat16 and float32. Give the dtype that the model should compute in: dtype=…"
     )
     assert dtypes(bridge.models.from_pretrained(mixed, dtype=jnp.bfloat16)) == {jnp.dtype(jnp.bfloat16)}
     assert len(dtypes(bridge.models.from_pretrained(mixed, dtype="checkpoint"))) == 2
@@ -131,7 +131,7 @@ def test_several_stored_dtypes_are_not_chosen_from(changed: Callable[..., Path])
 def test_an_architecture_that_is_not_here_is_named(changed: Callable[..., Path]):
     folder = changed(model_type="mamba")
     assert message(bridge.CheckpointError, folder) == (
-        f"'{folder}/config.json': model_type 'mamba' is not one of the architectures here: {', '.join(ARCHITECTURES)}. "
+        f"'{folder}/config.json': model_type 'mamba' is not supported; supported are {', '.join(ARCHITECTURES)}. "
         "Load the weights into a model of your own, with bridge.load and rules."
     )
     assert "lacks field 'model_type'" in message(bridge.CheckpointError, changed(model_type=None))
@@ -200,7 +200,7 @@ def test_a_head_that_is_not_there_names_the_field(changed: Callable[..., Path]):
     def drop(tensors: dict[str, np.ndarray]) -> None:
         del tensors["lm_head.weight"]
 
-    assert "its field 'tie_word_embeddings' is false, or not there" in message(bridge.PlanError, changed(drop))
+    assert "its field 'tie_word_embeddings' is false or absent" in message(bridge.PlanError, changed(drop))
     assert bridge.models.from_pretrained(changed(drop, tie_word_embeddings=True)).head is None  # as it advises
 
 

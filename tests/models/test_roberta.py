@@ -70,7 +70,7 @@ def test_a_bert_is_not_taken_for_a_roberta():
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_dict(ODD | {"model_type": "bert"})
     assert caught.value.statement == (
-        '\'config.json\': field \'model_type\' is "bert", and this model takes "roberta" or "xlm-roberta"'
+        '\'config.json\': field \'model_type\' is "bert", expected "roberta" or "xlm-roberta"'
     )
 
 

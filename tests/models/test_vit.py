@@ -113,7 +113,9 @@ def test_an_image_that_is_not_prepared_is_an_error(image: jax.Array):
     model = eqx.filter_eval_shape(ViT, Config.from_dict(ODD), key=jax.random.key(0))
     with pytest.raises(bridge.BridgeError) as caught:
         model(image)
-    problem = f"an image of shape {image.shape} and {image.dtype} is not what ViT takes: (3, 9, 14) of floats"
+    problem = (
+        f"an image of shape {image.shape} and dtype {image.dtype} does not fit ViT, which takes (3, 9, 14) of floats"
+    )
     assert caught.value.statement == problem
 
 
@@ -126,15 +128,15 @@ def test_a_head_that_is_not_there_is_an_error():
 
 
 REFUSED: dict[str, dict[str, Any]] = {
-    ('"swish", and this model takes "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "quick_gelu" or "relu" or "silu"'): {
+    ('"swish", expected "gelu" or "gelu_new" or "gelu_pytorch_tanh" or "quick_gelu" or "relu" or "silu"'): {
         "hidden_act": "swish"
     },
-    "[4, 3, 2], and this model takes a whole number from 1 up, or two of them": {"patch_size": [4, 3, 2]},
-    "[9, true], and this model takes a whole number from 1 up, or two of them": {"image_size": [9, True]},
-    "0, and this model takes a whole number from 1 up, or two of them": {"image_size": 0},
-    "[10, 3], and this model takes at most [9, 14], the image": {"patch_size": [10, 3]},
-    "1, and this model takes true or false": {"qkv_bias": 1},
-    "5, and this model takes a divisor of 24": {"num_attention_heads": 5},
+    "[4, 3, 2], expected a whole number from 1 up, or two of them": {"patch_size": [4, 3, 2]},
+    "[9, true], expected a whole number from 1 up, or two of them": {"image_size": [9, True]},
+    "0, expected a whole number from 1 up, or two of them": {"image_size": 0},
+    "[10, 3], expected at most [9, 14], the image": {"patch_size": [10, 3]},
+    "1, expected true or false": {"qkv_bias": 1},
+    "5, expected a divisor of 24": {"num_attention_heads": 5},
 }
 
 

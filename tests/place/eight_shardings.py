@@ -27,8 +27,8 @@ def refused(folder: Path) -> None:
         ((where, {"w": P(("a", "b"), "b")}), start + "P(('a', 'b'), 'b'): it names mesh axis 'b' twice"),
         ((where, {"w": P("z")}), start + "P('z',): Resource axis: z of P('z',) is not found in mesh: ('a', 'b')."),
         ((where, {"w": P("b", "a")}), start + "P('b', 'a'): "),
-        ((where, {"w": None}), "sharding: pattern 'w' has None. Give a jax.sharding.PartitionSpec"),
-        ((where, {"w": ("a",)}), "sharding: pattern 'w' has ('a',). Give a jax.sharding.PartitionSpec"),
+        ((where, {"w": None}), "sharding: pattern 'w' stands for None. Give a jax.sharding.PartitionSpec"),
+        ((where, {"w": ("a",)}), "sharding: pattern 'w' stands for ('a',). Give a jax.sharding.PartitionSpec"),
         (where, "sharding is a mesh alone"),
         (
             NamedSharding(AbstractMesh((4, 2), ("a", "b")), P("a")),

@@ -47,7 +47,7 @@ def test_saving_together_goes_wrong(tmp_path: Path):
             assert first[what] == f"SaveError: process 1 could not save its part: {text}"
             assert second[what] == f"SaveError: {text}"
         assert first["copy"] == second["copy"] == "done"
-        drifted = "leaf 'v' is a copy of key 'w', which is saved from leaf 'w', and their values differ now"
+        drifted = "leaf 'v' is a copy of key 'w', which is saved from leaf 'w', but their values differ now"
         assert second["drifted"].startswith(f"PlanError: {drifted}")
         assert drifted in first["drifted"]
         assert not (tmp_path / "drifted").exists()

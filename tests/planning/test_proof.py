@@ -194,7 +194,7 @@ SQUARE = {f"h.{n}.w": (3, 3) for n in range(2)}
 def test_a_rule_with_axes_that_takes_no_key_and_whose_leaf_is_filled_otherwise(rules: list[str]):
     made = plan(SQUARE, {"w": (2, 3, 3)}, rules)
     assert not made.ok
-    assert "takes no key, and leaf 'w' is filled otherwise, from 'h.0.w'" in str(made)
+    assert "takes no key, and leaf 'w' is filled from 'h.0.w' without it" in str(made)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ def test_shapes_that_differ():
           mismatched  v   the model has (3, 2), 'v' is (2, 3)   float32
                       if it is stored transposed, say so: "v [a b] -> v [b a]"
           mismatched  u   the model has (5, 1, 1), 'u' is (5,)   float32
-                      the axes of one are said by "u [a] -> u [a 1 1]"
+                      the rule "u [a] -> u [a 1 1]" makes its axes of length 1 fit
         """,
     )
 

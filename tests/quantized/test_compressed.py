@@ -286,7 +286,7 @@ def test_short_rows_that_were_packed_either_way_are_refused():
 
 def test_words_that_are_too_few_are_refused():
     tensors = dict(Pack(4, 32).make(np.random.default_rng(0), (8, 64)))
-    with pytest.raises(CheckpointError, match="has 8 words a row, 64 codes of 8 bits take 16"):
+    with pytest.raises(CheckpointError, match="has 8 words a row, expected 16 for 64 codes of 8 bits"):
         found_in(tensors, config(num_bits=8, group_size=32))
 
 

@@ -51,7 +51,9 @@ def test_two_equally_particular_rules_are_not_decided_by_their_order(tmp_path: P
     with pytest.raises(bridge.PlanError) as caught:
         bridge.save(model, tmp_path / "out", rules)
     assert all(f"'{key}'" in str(caught.value) for key in keys), str(caught.value)
-    assert "Save it by the plan that loaded it, or say which is only read with alt=true" in str(caught.value)
+    assert "Save it by the plan that loaded it, or mark the rule that is only for reading with alt=true" in str(
+        caught.value
+    )
     assert not (tmp_path / "out").exists()
 
 

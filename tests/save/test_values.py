@@ -193,7 +193,7 @@ def test_half_of_a_key_cannot_be_left_out(tmp_path: Path):
 
 
 def test_a_pattern_that_leaves_nothing_out(tmp_path: Path):
-    with pytest.raises(bridge.PlanError, match=r"leave_out='rope\.\*\*' names no leaf"):
+    with pytest.raises(bridge.PlanError, match=r"leave_out='rope\.\*\*' matches no leaf"):
         bridge.save({"q": finite((2, 3))}, tmp_path / "out", leave_out=["rope.**"])
 
 

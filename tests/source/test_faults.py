@@ -109,13 +109,13 @@ FOLDERS: dict[str, tuple[dict[str, bytes], tuple[str, ...]]] = {
     ),
     "what a trainer keeps": (
         {"optimizer.pt": b"x", "rng_state.pth": b"x", "scheduler.pt": b"x", "trainer_state.json": b"{}"},
-        ("holds what a trainer keeps for itself, 'optimizer.pt', 'rng_state.pth', 'scheduler.pt', and no weights",),
+        ("holds no weights, only what a trainer keeps for itself: 'optimizer.pt', 'rng_state.pth', 'scheduler.pt'",),
     ),
     "checkpoints of a trainer": (
         {"checkpoint-500/model.safetensors": WHOLE, "checkpoint-90/model.safetensors": WHOLE},
         ("these of its folders do: 'checkpoint-500', 'checkpoint-90'", "subfolder='checkpoint-500'"),
     ),
-    "a tokenizer alone": ({"tokenizer.json": b"{}"}, ("holds no file of weights, but 'tokenizer.json'",)),
+    "a tokenizer alone": ({"tokenizer.json": b"{}"}, ("holds no file of weights, only 'tokenizer.json'",)),
 }
 
 

@@ -85,7 +85,7 @@ def test_a_repo_that_has_no_safetensors(tmp_path: Path):
         assert list(ckpt) == ["w"]
 
 
-NOT_HERE = "'org/name' is no file or folder here, and the Hub repo of that name"
+NOT_HERE = "'org/name' is not a file or folder here, and the Hub repo of that name"
 
 
 @pytest.mark.parametrize("revision", [None, "v1"])
@@ -100,7 +100,7 @@ def test_not_cached_and_offline(revision: str | None, tmp_path: Path):
 
 def test_a_name_that_no_repo_can_have():
     assert refusal("org/na--me").startswith(
-        "'org/na--me' is no file or folder here, and the Hub repo of that name cannot be: "
+        "'org/na--me' is not a file or folder here, and the Hub repo of that name has an invalid name: "
     )
 
 

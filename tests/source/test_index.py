@@ -90,7 +90,7 @@ def test_a_key_that_is_not_where_the_index_has_it(elsewhere: bool, found: str, t
     with pytest.raises(_errors.CheckpointError) as caught:
         open_checkpoint(folder(tmp_path, weight_map, x={"a": A}, y=y))
     assert str(caught.value) == (
-        f"'{NAME}' of '{tmp_path}/': key 'b' is not in 'x.safetensors', where the index has it; {found}. "
+        f"'{NAME}' of '{tmp_path}/': key 'b' is not in 'x.safetensors', although the index lists it there; {found}. "
         "Fetch all files again, with their index: they do not belong together."
     )
 

@@ -143,7 +143,7 @@ def test_variant(tmp_path: Path):
     assert keys(tmp_path) == ["plain"]
     assert keys(tmp_path, variant="fp16") == ["fp16"]
     assert refusal(tmp_path, variant="int8") == (
-        f"'{tmp_path}/' holds no file of variant 'int8', but 'model.fp16.safetensors', "
+        f"'{tmp_path}/' holds no file of variant 'int8', only 'model.fp16.safetensors', "
         "'model.safetensors'. Leave `variant` out, or name one that is there."
     )
 
@@ -160,7 +160,7 @@ def test_a_folder_without_weights(tmp_path: Path):
     wrong = "Name the folder that holds the weights; `subfolder=` names one inside it."
     assert refusal(tmp_path) == f"'{tmp_path}/' is empty. {wrong}"
     (tmp_path / "config.json").write_text("{}")
-    assert refusal(tmp_path) == f"'{tmp_path}/' holds no file of weights, but 'config.json'. {wrong}"
+    assert refusal(tmp_path) == f"'{tmp_path}/' holds no file of weights, only 'config.json'. {wrong}"
 
 
 def test_no_such_path(tmp_path: Path):
@@ -256,5 +256,5 @@ def test_a_subfolder_that_is_not_there(tmp_path: Path):
 
 def test_links_that_lead_nowhere(tmp_path: Path):
     (tmp_path / "x.safetensors").symlink_to("gone/x.safetensors")
-    assert "is a link to 'gone/x.safetensors', which is not there" in refusal(tmp_path / "x.safetensors")
-    assert "is a link to 'gone/x.safetensors', which is not there" in refusal(tmp_path)
+    assert "is a link to 'gone/x.safetensors', which does not exist" in refusal(tmp_path / "x.safetensors")
+    assert "is a link to 'gone/x.safetensors', which does not exist" in refusal(tmp_path)

@@ -192,7 +192,7 @@ def test_several_candidates_are_listed(tmp_path: Path):
     for name in ("last.ckpt", "best.ckpt"):
         named(tmp_path / name, "a")
     assert refusal(tmp_path) == (
-        f"'{tmp_path}/' holds 2 files of PyTorch's and no index: 'best.ckpt', 'last.ckpt'. "
+        f"'{tmp_path}/' holds 2 PyTorch files and no index: 'best.ckpt', 'last.ckpt'. "
         "Name the file, or a list of files."
     )
 
@@ -203,7 +203,7 @@ def test_variants(tmp_path: Path):
     assert keys(tmp_path) == ["plain"]
     assert keys(tmp_path, variant="fp16") == ["fp16"]
     assert refusal(tmp_path, variant="int8") == (
-        f"'{tmp_path}/' holds no file of variant 'int8', but 'diffusion_pytorch_model.bin', "
+        f"'{tmp_path}/' holds no file of variant 'int8', only 'diffusion_pytorch_model.bin', "
         "'diffusion_pytorch_model.fp16.bin'. Leave `variant` out, or name one that is there."
     )
 

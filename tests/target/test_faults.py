@@ -129,13 +129,11 @@ def test_the_texts(tmp_path: Path):
     (tmp_path / "x.safetensors").mkdir()
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save(NEW, tmp_path / "x.safetensors", "** -> **")
-    assert str(caught.value) == (
-        f"'{tmp_path}/x.safetensors' is a folder. Name a folder, or a file that ends in '.safetensors'."
-    )
+    assert str(caught.value).startswith(f"'{tmp_path}/x.safetensors' is a folder, but a name that")
     (tmp_path / "file").write_text("")
     with pytest.raises(bridge.SaveError) as caught:
         bridge.save(NEW, tmp_path / "file", "** -> **")
-    assert str(caught.value) == f"'{tmp_path}/file' is a file. Name a folder, or a file that ends in '.safetensors'."
+    assert str(caught.value).startswith(f"'{tmp_path}/file' is a file, but a name that")
 
 
 @pytest.mark.parametrize("target", ["", "s3://bucket/model", "hf://org/name", "a\0b"])

@@ -183,14 +183,14 @@ STREAMS = {
         lambda: craft.MAGIC + pickle(number(1001)) + craft.SYSTEM + pickle(dict_of(IN_STREAM)) + pickle(NONE), "an invalid list of storages"
     ),
     "another version": Hostile(lambda: craft.MAGIC + pickle(number(999)), "its version is not 1001"),
-    "another magic number": Hostile(lambda: pickle(number(7) + b"0" + craft.MAGIC[2:-1] + b"0N"), "torch.save has not written"),
+    "another magic number": Hostile(lambda: pickle(number(7) + b"0" + craft.MAGIC[2:-1] + b"0N"), "torch.save did not write"),
     "code in the third pickle": Hostile(
         lambda: craft.MAGIC + pickle(number(1001)) + pickle(call(name("os", "system"), COMMAND)), "'os.system'"
     ),
-    "a pickle of something else": Hostile(lambda: pickle(dict_of({})), "a pickle that torch.save has not written"),
+    "a pickle of something else": Hostile(lambda: pickle(dict_of({})), "a pickle that torch.save did not write"),
     "a pickle that is cut off": Hostile(lambda: craft.MAGIC[:-1], "ends in the middle"),
     "a tar archive": Hostile(lambda: bytes(257) + b"ustar" + bytes(250), "is a tar archive"),
-    "something else": Hostile(lambda: b"hello", "is nothing that torch.save writes"),
+    "something else": Hostile(lambda: b"hello", "is not a file that torch.save writes"),
     "nothing": Hostile(lambda: b"", "is empty"),
 }  # fmt: skip
 
@@ -237,7 +237,7 @@ ROOTS = {
     "a root that is not there": Hostile(lambda: good(), "no tensors under root='model'", root="model"),
     "a single tensor": Hostile(lambda: archive(tensor()), "holds a single tensor"),
     "a list": Hostile(lambda: archive(list_of(tensor())), "holds a list"),
-    "a dict without tensors": Hostile(lambda: archive(dict_of({"x": number(1)})), "holds a dict, and no dict that names"),
+    "a dict without tensors": Hostile(lambda: archive(dict_of({"x": number(1)})), "holds a dict, but no dict of named"),
     "a whole module": Hostile(lambda: archive(_module({})), "'pkg.Net'"),
     "a whole module in a dict": Hostile(lambda: archive(dict_of({"model": _module({})})), "modules=True"),
     "a module with hooks": Hostile(

@@ -36,7 +36,9 @@ def own_layouts(layouts: Layouts | None) -> tuple[OwnLayout, ...]:
         return ()
     if not isinstance(layouts, Mapping):
         raise PlanError(
-            "layouts", f"is {type(layouts).__name__}", "Give a mapping, {MyLayer: 'weight [o i] -> w [i o]'}"
+            "layouts",
+            f"must be a mapping, got {type(layouts).__name__}",
+            "Give a mapping, {MyLayer: 'weight [o i] -> w [i o]'}",
         )
     found: list[OwnLayout] = []
     for kind, rules in layouts.items():
@@ -45,7 +47,9 @@ def own_layouts(layouts: Layouts | None) -> tuple[OwnLayout, ...]:
         items = [rules] if isinstance(rules, str | Rule) else rules
         if not isinstance(items, Sequence):
             raise RuleError(
-                _of(kind), f": its layout is {type(items).__name__}", "Give a rule, 'weight -> w', or a list of rules"
+                _of(kind),
+                f": its layout must be a rule or a list of rules, got {type(items).__name__}",
+                "Give a rule such as 'weight -> w'",
             )
         given = tuple(_checked(kind, item) for item in items)
         found.append(OwnLayout(kind, given, tuple(text for rule in given for text in _simple(rule))))
@@ -104,8 +108,8 @@ def _checked(kind: type, item: Rule | str) -> Rule:
         raise RuleError(
             _of(kind),
             (
-                f": the rule '{rule}' of its layout has an index or a wildcard in a name, and a layout speaks "
-                "of one layer"
+                f": the rule '{rule}' of its layout has an index or a wildcard in a name, but a layout "
+                "describes one layer"
             ),
             "Write its names out; bridge knows the place of the layer",
         )
