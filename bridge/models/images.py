@@ -76,8 +76,8 @@ class ImageProcessor:
     - `resize`: the new height and width, or the new length of the shorter edge; `None`: no resizing.
     - `resample`: the filter by pillow's number: 2 is bilinear, 3 is bicubic.
     - `crop`: the height and width of a crop from the middle; a smaller image is padded with zeros. `None`: no crop.
-    - `rescale`: the factor of pixels, which are 0 to 255. `mean`, `std`: for each channel the mean, which is subtracted,
-        and the standard deviation, by which the result is divided.
+    - `rescale`: the factor of pixels, which are 0 to 255. `mean`, `std`: for each channel the mean, which is
+        subtracted, and the standard deviation, by which the result is divided.
     - `rgb`: whether to convert images of other modes to RGB, with transparent pixels on white. If not, such images are
         an error.
 
