@@ -1,1 +1,1 @@
-"""The public functions, and how each joins the rooms below."""
+"""The public functions, which join the rooms below."""

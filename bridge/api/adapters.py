@@ -1,4 +1,4 @@
-"""Adapters that are merged on the way: what an argument means, where they meet the base, and what a plan says of it."""
+"""Adapters that are merged during a load: the argument, the match with the base's keys, and the plan's report."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened_adapters(adapters: Adapters, options: OpenOptions) -> Generator[list[OpenAdapter]]:
-    """The adapters that an argument means; closed afterwards, but for those that the caller opened.
+    """The open adapters of an argument; they are closed afterwards, except for those that the caller opened.
 
-    **Raises:** `PlanError` for what means none; `CheckpointError` for one that cannot be opened.
+    **Raises:** `PlanError` for an argument that is no adapter; `CheckpointError` for one that cannot be opened.
     """
     cache = options.get("cache_dir")
     hub = HubOptions(
@@ -77,7 +77,7 @@ def _is_pair(value: Any) -> bool:
 
 
 def check_given(before: Sequence[tuple[str, float]]) -> None:
-    """**Raises:** `PlanError` where a plan that merges adapters is carried out without any."""
+    """**Raises:** `PlanError` if a plan that merges adapters is used without any."""
     names = [f"'{safe(name)}'" if weight == 1 else f"('{safe(name)}', {weight:g})" for name, weight in before]
     raise PlanError(
         "the plan",
@@ -87,9 +87,9 @@ def check_given(before: Sequence[tuple[str, float]]) -> None:
 
 
 def merged(base: Checkpoint, adapters: Sequence[OpenAdapter]) -> tuple[Checkpoint, Merging]:
-    """A checkpoint with adapters on top, and what is to be said of them.
+    """A checkpoint with adapters merged into it, and what a plan says of them.
 
-    **Raises:** `CheckpointError` for an adapter that is not merged.
+    **Raises:** `CheckpointError` for an adapter that cannot be merged.
     """
     from bridge.api.read import is_converted  # imports JAX
 
@@ -127,7 +127,7 @@ class Merging:
         self.warnings: list[str] = []
 
     def told(self, plan: Plan) -> Plan:
-        """The plan, with what is merged, and what cannot be."""
+        """The plan, with the merged changes, and those that cannot be merged as problems."""
         known = plan.problems.conflicts
         new = [Conflict(subject, text) for subject, text in self.problems]
         known += [conflict for conflict in new if conflict not in known]  # a plan that is given again has them already
@@ -136,13 +136,13 @@ class Merging:
 
 
 def with_kept(plan: Plan, ckpt: Checkpoint) -> Plan:
-    """The plan with what adapters from far away take of the memory."""
+    """The plan, with the memory that adapters from a network take."""
     kept = ckpt.kept_nbytes if isinstance(ckpt, Adapted) else 0
     return replace(plan, peak_nbytes=plan.peak_nbytes + kept) if plan.ok else plan
 
 
 def _tied(base: Checkpoint) -> bool | None:
-    """What the config beside a checkpoint says of its head and its embedding."""
+    """Whether the config beside a checkpoint ties its head to its embedding."""
     try:
         said = json.loads(base.beside("config.json"))
         inner = said.get("text_config")

@@ -1,4 +1,4 @@
-"""`base`: the checkpoint that a save completes with what no leaf of the model holds."""
+"""`base`: the checkpoint from which a save copies what no leaf of the model holds."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _PART = 2 << 20  # bytes of it that are read at once
 
 
 class BaseCheckpoint:
-    """What a checkpoint hands over to the one that is saved.
+    """What a save copies from its base.
 
-    - `keys`: keys that no leaf holds anything of: they come from the checkpoint, bit for bit.
-    - `partial`: keys of which leaves hold some elements: the others come from the checkpoint.
-    - `new`: keys that are written and the checkpoint does not have.
+    - `keys`: keys of which no leaf holds an element: they are copied from the base, bit for bit.
+    - `partial`: keys of which leaves hold some elements: the others are copied from the base.
+    - `new`: keys that are written and that the base does not have.
 
     **Raises:** `PlanError` for a key whose elements would be of two dtypes.
     """
@@ -61,14 +61,14 @@ class BaseCheckpoint:
                 )
 
     def specs(self, written: Mapping[str, Spec]) -> dict[str, Spec]:
-        """What every key is written as, in the checkpoint's order; keys that it does not have come last."""
+        """The spec of every written key, in the order of the base; keys that it does not have come last."""
         found = self.ckpt.specs
         kept = {key: Spec(found[key].dtype, found[key].shape) for key in self.ckpt if key in self.keys}
         both = {**written, **kept}
         return {key: both[key] for key in (*self.ckpt, *self.new)}
 
     def files(self, specs: Mapping[str, Spec]) -> dict[str, dict[str, Spec]]:
-        """The tensors of each file, by the file's name, as the checkpoint has them; what is new goes into the last."""
+        """The tensors of each file, by its name, distributed as in the base; new keys go into the last file."""
         found: dict[str, dict[str, Spec]] = {file: {} for file in self.ckpt.files}
         for key, spec in specs.items():
             file = self.ckpt.specs[key].file if key in self.ckpt else self.ckpt.files[-1]
@@ -80,7 +80,7 @@ class BaseCheckpoint:
 
     @property
     def index_name(self) -> str:
-        """What its index is called, or would be."""
+        """The name of its index, or the name that an index would have."""
         name = self.ckpt.index_name
         return name if name.endswith(".safetensors.index.json") and "/" not in name else INDEX
 
@@ -102,7 +102,7 @@ class BaseCheckpoint:
             yield raw
 
     def remarks(self) -> Iterator[str]:
-        """What the report says of it."""
+        """The remarks of the report on the base."""
         if self.keys:
             verb = "comes" if len(self.keys) == 1 else "come"
             yield f"{plural(len(self.keys), 'key')} {verb} from {quote(self.ckpt.source)}: {_some(self.keys)}"
@@ -112,7 +112,7 @@ class BaseCheckpoint:
 
 
 def check_base(ckpt: Checkpoint, plan: Plan) -> None:
-    """**Raises:** `PlanError` where a plan is not one for this checkpoint."""
+    """**Raises:** `PlanError` if a plan was made for another checkpoint."""
     if is_converted(ckpt):
         raise PlanError(
             f"base {quote(ckpt.source)}", "is a converted form", "Give the checkpoint that bridge.revert makes"

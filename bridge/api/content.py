@@ -1,4 +1,4 @@
-"""What is saved: which keys, of which dtypes, from which leaves; and what is not."""
+"""The content of a save: which keys, with which dtypes, from which leaves; and what is left out."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Pieces = Mapping[str, Sequence[LeafElements]]
 
 
 class LeftOut(NamedTuple):
-    """A leaf or key that was not saved as it is, and why."""
+    """A leaf or key that was not saved, or not with its own values, and the reason."""
 
     name: str
     reason: str
@@ -38,11 +38,11 @@ class LeftOut(NamedTuple):
 class Content:
     """What is written.
 
-    - `plan`: how the keys are read, by the caller's plan or by the one that his rules make.
-    - `held`: where the leaves have the elements of each key, `specs` what each key is written as, in their order.
-    - `left_out`: the leaves that the caller leaves out; `unplanned` those that are saved by rules, or under their own
-        names, and not by a plan of the caller's.
-    - `base`: what a checkpoint hands over, if there is one.
+    - `plan`: how a load reads the keys: the caller's plan, or the plan of the caller's rules.
+    - `held`: where the leaves have the elements of each key. `specs`: the written spec of each key, in the same order.
+    - `left_out`: the leaves that the caller leaves out. `unplanned`: leaves that are saved by rules or under their own
+        names, and not by a plan of the caller.
+    - `base`: what is copied from a base, if there is one.
     - `unsaved`: the boxes of leaves that no key holds.
     """
 
@@ -70,7 +70,7 @@ class Content:
         dtype: Any,
         ckpt: Checkpoint | None = None,
     ) -> Content:
-        """Decide it; `ckpt` is the base. **Raises:** `PlanError` where model and rules, or the plan, do not meet."""
+        """Decide the content; `ckpt` is the base. **Raises:** `PlanError` if model and rules or plan do not fit."""
         left_out = _chosen(leave_out, leaves)
         by_rules = not isinstance(rules, Plan) and ckpt is None
         own_rules = () if isinstance(rules, Plan) else rules
@@ -103,7 +103,7 @@ class Content:
         return cls(plan, held, specs if base is None else base.specs(specs), left_out, unplanned, base, unsaved)
 
     def copies(self) -> Iterator[tuple[str, LeafElements]]:
-        """Leaves that were loaded from a key which is saved from another leaf: the key, and what they have of it."""
+        """Leaves that are copies of a key which is saved from another leaf: the key, and their elements of it."""
         for block in (block for block in self.plan.blocks if block.copy):
             terms = [TermRows(block, term, zero=False) for term in block.terms]
             for row, leaf in enumerate(block.leaves):
@@ -114,7 +114,7 @@ class Content:
                         yield key, LeafElements(rows, row)
 
     def check_copies(self, leaves: Mapping[str, Any]) -> None:
-        """Copies have the values of the leaf that is saved, still. **Raises:** `PlanError`."""
+        """**Raises:** `PlanError` if a copy no longer has the values of the leaf that is saved."""
         for key, copy in self.copies():
             names = {copy.leaf, *(piece.leaf for piece in self.held[key])}
             whole = {name: [HostLeaf(np.asarray(leaves[name]))] for name in names}
@@ -122,7 +122,7 @@ class Content:
                 raise self.drifted(key, copy)
 
     def drifted(self, key: str, copy: LeafElements) -> PlanError:
-        """What to raise where a copy has other values than are saved: one of the two would be lost."""
+        """The error for a copy with other values than the saved leaf: the values of one of the two would be lost."""
         return PlanError(
             f"leaf {quote(copy.leaf)}",
             (
@@ -136,7 +136,7 @@ class Content:
         )
 
     def not_written(self, leaves: Mapping[str, Any]) -> Iterator[LeftOut]:
-        """What the files do not hold, or not as it was."""
+        """Leaves and keys that the files do not hold, or not with their own values."""
         copied: dict[str, str] = {}
         for block in self.plan.blocks:
             if block.copy:
@@ -163,7 +163,7 @@ class Content:
             yield LeftOut(key, "unexpected, and allowed to be")
 
     def _without_shape(self) -> Iterator[LeftOut]:
-        """Keys that layouts drop, and rules alone cannot write as zeros."""
+        """Keys that layouts drop, and that a save by rules cannot write as zeros."""
         for layer in () if self.plan.template is None else self.plan.template.placed:
             for rule in layer.rules if layer.tied_at is None and not layer.whole else ():
                 if rule.leaf is None and rule.zeros and rule.keys[0].axes is None:
@@ -172,7 +172,7 @@ class Content:
 
 
 def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozenset[str]:
-    """The leaves that are not to be written. **Raises:** `PlanError` for a pattern that names none."""
+    """The leaves that are not written. **Raises:** `PlanError` for a pattern that matches none."""
     patterns = NamePatterns.of(leave_out)
     for text in patterns.texts:
         one = NamePatterns.of(text)
@@ -186,7 +186,7 @@ def _chosen(leave_out: Sequence[str] | str, leaves: Mapping[str, Any]) -> frozen
 
 
 def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]) -> None:
-    """The model has the leaves that the plan filled."""
+    """**Raises:** `PlanError` if the model lacks a leaf that the plan filled."""
     plan.check()
     for name in filled(plan.blocks):
         if name not in leaves:
@@ -203,7 +203,7 @@ def _check_model(plan: Plan, leaves: Mapping[str, Any], left_out: Container[str]
 
 
 def _without(held: Pieces, left_out: frozenset[str]) -> dict[str, Sequence[LeafElements]]:
-    """The keys whose elements lie in no leaf that is left out. **Raises:** `PlanError` where only some do."""
+    """The keys without elements in a leaf that is left out. **Raises:** `PlanError` if only some of a key's are."""
     if not left_out:
         return dict(held)
     kept: dict[str, Sequence[LeafElements]] = {}
@@ -234,7 +234,7 @@ def _specs(
     by_rules: bool,
     stored: Mapping[str, np.dtype] = {},
 ) -> dict[str, Spec]:
-    """What every key is written as, in the order of the checkpoint. Leaves in `stored` have keys of that dtype."""
+    """The written spec of every key, in the checkpoint's order. `stored`: the dtypes of the keys of some leaves."""
     policy = _policy(dtype)
     specs: dict[str, Spec] = {}
     consumed = plan.consumed
@@ -260,7 +260,7 @@ def _specs(
 
 
 def _spec(key: str, read: ArraySpec, own: np.dtype, policy: DtypePolicy, *, as_is: bool) -> Spec:
-    """What a key is written as whose leaf has dtype `own`. **Raises:** `PlanError` where it cannot be."""
+    """The written spec of a key whose leaf has dtype `own`. **Raises:** `PlanError` if it cannot be written."""
     stored = own if as_is else read.dtype
     wanted = policy.dtype(key, stored, stored)
     reason = refusal(own, wanted) if not (own.kind in "iu" and wanted.kind in "iu") else None

@@ -1,4 +1,4 @@
-"""The files of a save: decided as a whole, then written by this process alone; `together` has what several write."""
+"""The files of a save: all are decided first, then this process writes them; `together` is for several processes."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class TensorFile:
 
 @dataclass(frozen=True, slots=True)
 class SaveFiles:
-    """All files of a save, the same whoever writes them, and where the values are: pieces of `leaves`, or in `base`.
+    """All files of a save, the same in every process, and the places of the values: pieces of `leaves`, or `base`.
 
-    The files would like to be called `wanted`, and their index `index_name`.
+    The preferred names of the files are `wanted`, that of their index is `index_name`.
     """
 
     files: Sequence[TensorFile]
@@ -59,14 +59,14 @@ class SaveFiles:
         limit: int | None,
         single: str | None,
     ) -> Self:
-        """Decide.
+        """Decide the files.
 
         **Arguments:**
 
-        - `limit`: how many bytes a file may have. Where there is a base, its files say what each holds.
-        - `single`: the name of the one file that all is written to, if it is one.
+        - `limit`: the largest size of a file in bytes. With a base, the tensors are distributed as in its files.
+        - `single`: the name of the only file, if the target is one file.
 
-        **Raises:** `SaveError` for what no file can hold.
+        **Raises:** `SaveError` for a value that no file can hold.
         """
         base = content.base
         index_name = INDEX if base is None else base.index_name
@@ -92,7 +92,7 @@ class SaveFiles:
         return self.content.held
 
     def digest(self) -> str:
-        """The same for processes that would write the same files from the same places."""
+        """A hash that is equal in processes that would write the same files from the same places."""
         decided = json.dumps([[file.head.hex() for file in self.files], self.content.plan.texts])
         return hashlib.sha256(decided.encode()).hexdigest()
 
@@ -103,7 +103,7 @@ class SaveFiles:
 
     @property
     def held_nbytes(self) -> int:
-        """Bytes of all elements that some leaf has; the others are zero."""
+        """Bytes of all elements that a leaf holds; the others are zero."""
         return sum(
             piece.index_map.count * spec.dtype.itemsize
             for file in self.files
@@ -137,7 +137,7 @@ def write_alone(
 def committed(
     place: Target, stage: Stage, files: SaveFiles, names: Sequence[str], written: int, index: str | None
 ) -> tuple[tuple[str, ...], int]:
-    """The files with their index, if they need one, at their place; their names and bytes."""
+    """Put the files, with an index if they need one, into their place; returns their names and bytes."""
     if index is None:
         place.commit(stage, [], names[0])
         return tuple(names), written
@@ -147,7 +147,7 @@ def committed(
 
 
 def counting(report: Progress | None, total: int) -> Callable[[int], None]:
-    """A function that is told of bytes and reports their sum."""
+    """A function that is called with numbers of bytes and reports their sum."""
     done = 0
 
     def wrote(nbytes: int) -> None:

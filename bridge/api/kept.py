@@ -1,4 +1,4 @@
-"""Leaves that no key fills, or not whole, where the caller allows it: most loads fill all, and import none of this."""
+"""Leaves that keys do not fill, or only in part, if the caller allows it. Most loads do not import this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is that does not fit: quantised, an adapter, wrapped, a part of one, the state of an optimizer."""
+"""Why a checkpoint does not fit: it is quantised, an adapter, wrapped, incomplete, or an optimizer's state."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ _LOOKED_AT = 200  # missing leaves, of any number
 
 
 def tell_nature(stored: Checkpoint, made: Plan) -> None:
-    """Say in the plan's problems what the checkpoint is, where that explains them."""
+    """Add to the plan's problems what the checkpoint is, if that explains them."""
     made.problems.nature = next(_natures(stored, made), None)
 
 
 def _natures(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
-    """All that it seems to be, the most telling first."""
+    """All explanations that apply, the most specific first."""
     left = [problem.key for problem in made.problems.unexpected]
     yield from _adapter(stored, left)
     yield from _optimizer(stored, left)
@@ -82,7 +82,7 @@ def _adapter(stored: Checkpoint, left: list[str]) -> Iterator[Nature]:
 
 
 def _ending(key: str) -> str:
-    """The part of a key that says what it is."""
+    """The last part of a key, which says what it is."""
     found = _ADAPTER.search(key)
     return key if found is None else found[0].strip("._")
 
@@ -115,7 +115,7 @@ def _quantized(stored: Checkpoint, made: Plan) -> Iterator[Nature]:
 
 
 def _how(stored: Checkpoint) -> tuple[str, bool]:
-    """What the config says, in words, empty where it says nothing; and whether weights that are stored so are read."""
+    """What the config says, in words, or an empty text; and whether weights of that kind can be read."""
     try:
         method = stored.quantized.method
     except CheckpointError:  # of the config's own faults others speak
@@ -128,7 +128,7 @@ def _how(stored: Checkpoint) -> tuple[str, bool]:
 
 
 def _asked(made: Plan, *, read: bool, known: bool) -> str:
-    """What to do about codes that no leaf takes."""
+    """The advice for codes that no leaf takes."""
     if read and made.request.quantized == "keep":
         return (
             "leave out quantized='keep' to read them as weights; with it, the model needs leaves for codes and scales"
@@ -154,7 +154,7 @@ def _above(key: str) -> Iterator[str]:
 
 
 def _wrapped(made: Plan, left: list[str]) -> Iterator[Nature]:
-    """One prefix before all keys, without which they are those that were looked for."""
+    """One prefix of all keys, without which they are the expected keys."""
     wanted = _sought(made) if len(left) == len(made.specs) else []
     first, last = (min(left).split("."), max(left).split(".")) if wanted else ([], [])
     common = takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
@@ -170,7 +170,7 @@ def _wrapped(made: Plan, left: list[str]) -> Iterator[Nature]:
 
 
 def _sought(made: Plan) -> list[str]:
-    """The keys of the first missing leaves, as the rules spell them, else as they are called."""
+    """The keys of the first missing leaves, by the rules or else by the leaves' own names."""
     problems = made.problems.missing[:_LOOKED_AT]
     absent = Absent(made, [[problem] for problem in problems])
     return [key for problem in problems for key in absent.keys(problem) or ([] if problem.place else [problem.name])]

@@ -11,7 +11,7 @@ from bridge.source.checkpoint import Checkpoint
 
 
 def without_own_rules(ckpt: Checkpoint, request: PlanRequest) -> PlanRequest:
-    """The request without the rules that a converted checkpoint has behind it. **Raises:** `PlanError` for others."""
+    """The request without the rules by which the checkpoint was converted. **Raises:** `PlanError` for other rules."""
     if not all(map(_names_one, request.rules)):
         record = read_record(ckpt)
         given = [str(rule) for rule in request.rules]
@@ -29,5 +29,5 @@ def without_own_rules(ckpt: Checkpoint, request: PlanRequest) -> PlanRequest:
 
 
 def _names_one(rule: Rule) -> bool:
-    """Whether a rule says that one name stays: a plan that was made for a converted checkpoint has no others."""
+    """Whether a rule maps one name to itself, as all rules of a plan for a converted checkpoint do."""
     return str(rule) == f"{rule.keys[0]} -> {rule.keys[0]}" and "*" not in str(rule)

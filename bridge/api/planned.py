@@ -1,4 +1,4 @@
-"""From what a caller asks to a plan: which keys there are, what is wanted of them, and the proof."""
+"""From the arguments of a public function to a plan: the keys, the request, and the proof."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def also_opened(adapters: Adapters, options: OpenOptions) -> AbstractContextManager[Sequence[OpenAdapter]]:
-    """The adapters that an argument means, open."""
+    """The open adapters of an argument."""
     if isinstance(adapters, list | tuple) and not adapters:
         return nullcontext(())
     from bridge.api.adapters import opened_adapters  # few loads have any
@@ -38,9 +38,9 @@ def request_of(
     quantized: str | Mapping[str, Any] | None = None,
     adapters: Sequence[OpenAdapter] = (),
 ) -> PlanRequest:
-    """What is asked for; a `Plan` as rules brings along what was asked when it was made, but for adapters.
+    """The request of a call. A `Plan` as rules also brings the request that it was made for, except for adapters.
 
-    **Raises:** `PlanError` where such a plan merges adapters, and none are given: they are not opened by themselves.
+    **Raises:** `PlanError` if such a plan merges adapters and the call gives none: a plan does not open them.
     """
     missing, unexpected = NamePatterns.of(allow_missing), NamePatterns.of(allow_unexpected)
     policy = DtypePolicy.of(dtype)
@@ -78,9 +78,9 @@ def planned(
     layouts: Layouts | None = None,
     adapters: Sequence[OpenAdapter] = (),
 ) -> tuple[Checkpoint, Plan, Any]:
-    """The checkpoint as it is meant, the plan for it, and the template taken apart.
+    """The checkpoint with the keys to plan, the plan for it, and the model taken apart.
 
-    A `Plan` as rules is proven again where not all is as it was.
+    A `Plan` as rules is proven again if keys, leaves or request have changed.
     """
     if not stored.specs.has_codes and not adapters:
         made, model = _planned(stored, like, rules, request, layouts)
@@ -102,7 +102,7 @@ def planned(
 
 
 def _told(stored: Checkpoint, ckpt: Checkpoint, made: Plan) -> Plan:
-    """The plan, with what only the files say, and the places of the keys in them."""
+    """The plan, with facts that only the files tell, and the places of the keys in them."""
     if made.problems.unexpected:
         from bridge.api.ties import tell_ties  # most plans have none
 

@@ -1,4 +1,4 @@
-"""Which keys a plan sees of a quantised checkpoint: what is stored, or what is meant."""
+"""Which keys a plan sees of a quantised checkpoint: stored codes and scales, or whole weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QuantizedOption = str | Mapping[str, Any] | None
 
 
 def quantized_of(wanted: QuantizedOption) -> str | Mapping[str, Any]:
-    """What a `quantized` argument means. **Raises:** `PlanError` for what means nothing."""
+    """The meaning of a `quantized` argument. **Raises:** `PlanError` for an invalid one."""
     if isinstance(wanted, Mapping):
         try:
             said = json.loads(json.dumps(dict(wanted)))
@@ -46,9 +46,9 @@ def quantized_of(wanted: QuantizedOption) -> str | Mapping[str, Any]:
 
 
 def meant(stored: Checkpoint, request: PlanRequest) -> tuple[Checkpoint, Meaning | None]:
-    """The checkpoint with the keys that are meant, and what is to be said of them; a plain one as it is.
+    """The checkpoint with one key for each quantised weight, and what a plan says of them; a plain one as it is.
 
-    **Raises:** `CheckpointError` for quantised tensors that are not read, or do not fit together.
+    **Raises:** `CheckpointError` for quantised tensors that cannot be read, or do not fit together.
     """
     from bridge.api.read import is_converted  # imports JAX
 
@@ -66,13 +66,13 @@ def meant(stored: Checkpoint, request: PlanRequest) -> tuple[Checkpoint, Meaning
 
 
 class Meaning:
-    """What a plan says of quantised tensors."""
+    """The report of a plan on quantised tensors."""
 
     def __init__(self, found: Quantized, raw: Collection[str]) -> None:
         self._found, self._raw = found, raw
 
     def told(self, plan: Plan) -> Plan:
-        """The plan, with how the tensors are stored that it reads."""
+        """The plan, with the stored format of the tensors that it reads."""
         from dataclasses import replace
 
         from bridge.planning.lossy import Quantization
@@ -90,7 +90,7 @@ class Meaning:
 
 
 def check_codes(stored: Checkpoint, made: Plan) -> None:
-    """Where stored tensors are asked for: codes whose scales are left behind are a problem of the plan."""
+    """If stored tensors are requested, codes without their scales are a problem of the plan."""
     if not _keeps(made.request):
         return
     try:
@@ -109,14 +109,14 @@ def check_codes(stored: Checkpoint, made: Plan) -> None:
 
 
 def _keeps(request: PlanRequest) -> bool:
-    """Whether stored tensors are asked for."""
+    """Whether stored tensors are requested."""
     asked = request.quantized
     as_stored = asked == "keep" if isinstance(asked, str) else asked.get("as") == "keep"
     return as_stored or request.dtype.default == "checkpoint"
 
 
 def _raw(tensors: Mapping[str, Logical], rules: Sequence[Rule]) -> frozenset[str]:
-    """The quantised tensors of which a rule names a part, by more than a wildcard."""
+    """The quantised tensors of which a rule names a part, not only by a wildcard."""
     named = [side.name for rule in rules for side in rule.keys if not _has_wildcard(side.name)]
     endings = {name.segments[-1] for name in named}
     texts = {segment[0] for segment in endings if len(segment) == 1 and isinstance(segment[0], str)}

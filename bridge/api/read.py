@@ -1,4 +1,4 @@
-"""A proven plan carried out: memory, reads, device arrays. Where stream and place meet."""
+"""Carries out a proven plan: memory, reads, device arrays. Joins `stream` and `place`."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Placements = Mapping[str, Sharding | None]
 
 
 def predicted(ckpt: Checkpoint, made: Plan, where: Placements, max_host_bytes: int | None) -> Plan:
-    """The plan with the bytes that this process reads, and the host memory that it needs for that at once.
+    """The plan with the bytes that this process reads, and the most host memory that it needs at once.
 
-    That is what is read and not yet placed. Leaves that are host memory themselves are placed when all is read, so they
-    count, but for those that `_mapped` leaves in their file; Python's own objects do not, some kilobytes a leaf.
+    This memory holds values that are read and not yet placed. Leaves in host memory are placed after all reads, so they
+    count, except for those that `_mapped` leaves in their file. Python's objects, some kilobytes a leaf, do not.
     """
     if not made.ok:
         return made
@@ -76,7 +76,7 @@ def read_leaves(
     mmap: bool,
     kept: Mapping[str, KeptPart],
 ) -> dict[str, jax.Array]:
-    """Every leaf that the plan fills, read and placed. `kept` is what those have that it fills in part.
+    """Read and place every leaf that the plan fills. `kept`: the old values of leaves that it fills in part.
 
     **Raises:** `CheckpointError` for what reading finds; `PlanError` for memory that cannot be had.
     """
@@ -125,7 +125,7 @@ def _ties_named(made: Plan) -> AbstractContextManager[None]:
 
 
 def _mapped(ckpt: Checkpoint, work: HostBuffers) -> dict[str, np.ndarray]:
-    """The leaves that a converted checkpoint's files are the memory of."""
+    """The leaves whose memory is the mapped files of a converted checkpoint."""
     if not is_converted(ckpt):
         return {}
     from bridge.stream.mapped import mapped  # converted checkpoints alone
@@ -142,7 +142,7 @@ def _staging(*arguments: Any) -> Staging:
 def _fetch(
     ckpt: Checkpoint, work: HostBuffers, staging: Staging | None, after: int, progress: Progress | bool | None
 ) -> int:
-    """Bring the files that this process reads, and no others, from the Hub; returns how many bytes that were."""
+    """Download the files that this process reads, and no others, from the Hub; returns how many bytes they have."""
     if ckpt.absent_nbytes(ckpt.files) == 0:
         return 0
     blocks = list(work.blocks)
@@ -158,7 +158,7 @@ def _fetch(
 
 
 def _reader(ckpt: Checkpoint, nbytes: int, report: Progress | None) -> Fill:
-    """How blocks are read, with progress over all batches; `nbytes` are to be read where that is more than one."""
+    """A function that reads blocks, with progress over all batches. `nbytes`: the total of several batches."""
     done = 0
 
     def read(blocks: Sequence[Block], memory: Mapping[str, np.ndarray]) -> None:
@@ -191,7 +191,7 @@ LeafSpecs = dict[str, Spec]
 
 
 def _split(made: Plan, where: Placements, max_host_bytes: int | None) -> tuple[LeafSpecs, LeafSpecs, int]:
-    """The leaves that are made in host memory, those that are staged, and what may be in flight for them."""
+    """The leaves that are made in host memory, those that are staged, and the bytes that staging may use at once."""
     names = set(filled(made.blocks))
     leaves = {name: spec for name, spec in made.leaves.items() if name in names}
     budget = in_flight(max_host_bytes, leaves)

@@ -21,7 +21,7 @@ _ANY = Form(np.dtype(bool), (), 0)
 
 
 def plannable(ckpt: Checkpoint) -> Checkpoint:
-    """The checkpoint with something that a plan can work with in the place of what nobody knows."""
+    """The checkpoint with a stand-in spec for each key whose dtype and shape are unknown."""
     specs = ckpt.specs
     if not specs.refused:
         return ckpt
@@ -31,7 +31,7 @@ def plannable(ckpt: Checkpoint) -> Checkpoint:
 
 
 def without_refused(ckpt: Checkpoint, made: Plan) -> Plan:
-    """The plan that reads none of them. Why a key cannot be read stands in the place of what else is wrong with it."""
+    """The plan without the keys that cannot be read. The reason replaces any other problem of such a key."""
     refused, problems = ckpt.refused, made.problems
     if not refused:
         return made

@@ -1,4 +1,4 @@
-"""Stacks of layers that a save leaves as they are, and the rule that would take them apart."""
+"""Stacks of layers that a save writes as stacks, and the rule that would split them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _INDICES = "lmnijk"
 
 
 def stack_remarks(model: Any, template: Template, content: Content) -> Iterator[str]:
-    """A remark for each stack of layers that was saved as one tensor, where no plan of the caller's says so."""
+    """A remark for each stack of layers that was saved as one tensor, unless a plan of the caller says so."""
     if not content.unplanned:
         return
     keys: dict[str, int] = {}
@@ -43,7 +43,7 @@ def stack_remarks(model: Any, template: Template, content: Content) -> Iterator[
 
 
 def _depths(modules: Sequence[tuple[str, Any]], template: Template) -> dict[str, int]:
-    """How many leading axes of leaves are a stack's, where the layers that own them tell."""
+    """How many leading axes of leaves belong to a stack, if the leaves' layers tell."""
     found: dict[str, int] = {}
     for name, module in modules:
         for attribute, rank in _ranks(module).items():
@@ -60,7 +60,7 @@ def _depths(modules: Sequence[tuple[str, Any]], template: Template) -> dict[str,
 
 
 def _ranks(module: Any) -> Mapping[str, int]:
-    """How many axes the arrays of one layer have, of those that PyTorch shapes alike."""
+    """How many axes the arrays of one layer have, for layers with PyTorch's shapes."""
     if isinstance(module, eqx.nn.Linear):
         return {"weight": 2, "bias": 1}
     if isinstance(module, eqx.nn.Embedding):
@@ -73,7 +73,7 @@ def _ranks(module: Any) -> Mapping[str, int]:
 
 
 def _outermost(leaf: str, lead: Shape, modules: Sequence[str], template: Template) -> str:
-    """The outermost module all of whose arrays have these axes in front, but not the model itself if others will do."""
+    """The outermost module whose arrays all have these leading axes; the model itself only if no other has."""
     around = [name for name in modules if name and leaf.startswith(f"{name}.")]
     for prefix in around:
         below = [spec.shape for name, spec in template.leaves.items() if name.startswith(f"{prefix}.")]

@@ -1,4 +1,4 @@
-"""What is said of keys that are tied: by their file, which has the same bytes for two names, or by a rule."""
+"""Messages about tied keys: keys with the same bytes in a file, or keys that a rule ties."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def tell_ties(specs: Table, made: Plan) -> None:
-    """Say of each unexpected key which key that the plan reads has the same bytes."""
+    """Add to each unexpected key the key with the same bytes that the plan reads, if there is one."""
     numbers = specs.numbers
 
     def place(key: str) -> tuple[int, int, int]:
@@ -45,7 +45,7 @@ class TieError(CheckpointError):
 
 @contextmanager
 def ties_named(made: Plan) -> Generator[None]:
-    """What is read in here compares ties: an error about one names both keys."""
+    """A context for reads: an error about a tie names both keys."""
     try:
         yield
     except CheckpointError as error:
@@ -59,7 +59,7 @@ def ties_named(made: Plan) -> Generator[None]:
 
 
 def _other_key(made: Plan, key: str) -> str | None:
-    """The key that fills what `key` is compared with."""
+    """The key that fills the leaf with which `key` is compared."""
     rows = [(block, row) for block in made.blocks for row in range(len(block))]
     filled = {
         (block.leaves[row], tuple(block.starts[row])): block.terms[0].keys[row] for block, row in rows if not block.tie

@@ -1,4 +1,4 @@
-"""A model that is spread over several processes, saved by all of them: each writes what it has, one commits."""
+"""A save of a model that is sharded over several processes: each writes its shards, one commits the files."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ VISIBLE = 30.0
 def write_together(
     group: SaveGroup, place: Target | None, target: Path, files: SaveFiles, report: Progress | None, *, verify: bool
 ) -> tuple[tuple[str, ...], int]:
-    """Write what this process has of all files; the one that leads makes them and commits them, when all have written.
+    """Write this process's part of all files. The leader creates the files, and commits them when all have written.
 
     **Arguments:**
 
-    - `place`: the target of the process that leads, `None` in the others.
-    - `target`: where every process finds it; it must be the same for all.
+    - `place`: the target in the leader, `None` in the other processes.
+    - `target`: the path of the target, the same in every process.
 
-    **Returns:** the files' names and how many bytes they have, in every process.
+    **Returns:** in every process, the names of the files and their size in bytes.
 
-    **Raises:** `SaveError`, where another process has failed or died too.
+    **Raises:** `SaveError`, also if another process has failed or died.
     """
     whole = [name for name, leaf in files.leaves.items() if is_whole(leaf)]
     mine = files.digest()
@@ -86,7 +86,7 @@ def write_together(
 
 
 def _owners(whole: Mapping[int, Sequence[str]]) -> dict[int, list[str]]:
-    """Who saves the leaves that processes have whole: of several that have one, the first."""
+    """Which process saves each leaf that processes have as a whole: the first of those that have it."""
     found: dict[int, list[str]] = {}
     taken: set[str] = set()
     for process, names in sorted(whole.items()):
@@ -105,7 +105,7 @@ def _write_part(
     *,
     verify: bool,
 ) -> int:
-    """Everything that this process saves, into the files that stand in `folder`; returns how many bytes."""
+    """Write this process's part into the files in `folder`; returns how many bytes it wrote."""
     parts = LocalShards(files.leaves, whole=frozenset(whole))
     own = sum(
         count(files.held.get(key, ()), parts) * spec.dtype.itemsize
@@ -132,14 +132,14 @@ def _write_part(
 
 
 def _of_copy(file: TensorFile, key: str, copy: LeafElements, parts: LocalShards) -> Iterator[tuple[int, np.ndarray]]:
-    """What this process has of a copy, each with the byte of the file where the key has it."""
+    """The pieces of a copy in this process, each with its place in the file in bytes."""
     dtype = file.specs[key].dtype
     for start, values in runs([copy], parts, dtype):
         yield file.offsets[key] + start * dtype.itemsize, values
 
 
 def _await(folder: Path, process: int) -> None:
-    """Wait until another host's folder is seen here. **Raises:** `SaveError`."""
+    """Wait until the folder that another host made is visible here. **Raises:** `SaveError`."""
     for _ in range(int(VISIBLE / 0.1)):
         if folder.is_dir():
             return
@@ -152,7 +152,7 @@ def _await(folder: Path, process: int) -> None:
 
 
 def _from_base(files: SaveFiles, file: TensorFile) -> Iterator[tuple[int, np.ndarray]]:
-    """What a base has of one file."""
+    """The pieces of one file that are copied from the base."""
     base = files.content.base
     for key in file.specs if base is not None else ():
         if base is not None and (key in base.keys or key in base.partial):
@@ -163,7 +163,7 @@ def _from_base(files: SaveFiles, file: TensorFile) -> Iterator[tuple[int, np.nda
 
 
 def _ranges(files: SaveFiles, parts: LocalShards, file: TensorFile) -> Iterator[tuple[int, np.ndarray]]:
-    """What this process has of one file, each with the byte where it starts. What no leaf has is zero already."""
+    """The pieces of one file in this process, each with its first byte. Elements that no leaf has are zero already."""
     for key, spec in file.specs.items():
         try:
             for start, values in runs(files.held.get(key, ()), parts, spec.dtype):

@@ -1,4 +1,4 @@
-"""What is saved beside the keys of a plan: new leaves under their names, and layers to come under the plan's rules."""
+"""Saved keys that a plan did not read: new leaves under their names, and unread layers under the plan's rules."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _ANY = NamePatterns.of("**")
 
 
 class UnreadKeys:
-    """The keys that a plan did not read, of leaves that it does not fill, or not whole.
+    """The keys that a plan did not read, of leaves that it does not fill, or only in part.
 
-    - `plan`, `blocks`: how they would be read.
-    - `stored`: of leaves that the plan fills in part the dtype of their keys.
+    - `plan`, `blocks`: how a load would read them.
+    - `stored`: for leaves that the plan fills in part, the dtype of their keys.
     - `unsaved`: the boxes of these leaves that no key holds.
     """
 
@@ -45,9 +45,9 @@ class UnreadKeys:
         named: set[str],
         left_out: frozenset[str],
     ) -> UnreadKeys:
-        """Decide it. `named` are leaves that the plan speaks of; `rules` are the caller's, if he gave rules.
+        """Decide the keys. `named`: leaves that the plan mentions. `rules`: the caller's rules, if given.
 
-        **Raises:** `PlanError` where the leaves do not tell their keys.
+        **Raises:** `PlanError` if the keys of a leaf cannot be decided.
         """
         partly = plan.partly.keys() - left_out
         if partly or plan.kept:
@@ -63,7 +63,7 @@ class UnreadKeys:
         return cls(own, [block for block in blocks if len(block)], stored, unsaved)
 
     def check_apart(self, specs: Mapping[str, Spec]) -> None:
-        """Leaves beside the plan have keys beside the plan's. **Raises:** `PlanError`."""
+        """**Raises:** `PlanError` if a leaf beside the plan would be written under a key of the plan."""
         for block in self.blocks:
             for leaf, key in zip(block.leaves, block.terms[0].keys, strict=True):
                 if key in specs:
@@ -81,9 +81,9 @@ def planned(
     left_out: Container[str],
     partly: Container[str] = (),
 ) -> Plan:
-    """The plan by which `rules` would read what they are about to write.
+    """The plan by which `rules` would read the keys that a save writes.
 
-    Padding is in no key, and of the leaves in `partly` nothing has to be. **Raises:** `PlanError`.
+    No key holds padding. Keys may hold any part of the leaves in `partly`. **Raises:** `PlanError`.
     """
     specs = saved_specs(rules, template, left_out)
     request = PlanRequest(rules, allow_missing=_ANY)
@@ -106,13 +106,13 @@ def planned(
 
 
 def _without(block: Block, keys: Container[str], leaves: Container[str]) -> Block:
-    """A block without the rows in which one of some keys comes to one of some leaves."""
+    """A block without the rows in which one of these keys fills one of these leaves."""
     pairs = zip(block.terms[0].keys, block.leaves, strict=True)
     return block.at(np.array([n for n, (key, leaf) in enumerate(pairs) if key not in keys or leaf not in leaves], int))
 
 
 def _first_keys(plan: Plan, leaves: Container[str]) -> dict[str, str]:
-    """For each of some leaves a key that fills it."""
+    """For each of these leaves a key that fills it."""
     found: dict[str, str] = {}
     for block in plan.blocks:
         for leaf, key in zip(block.leaves, block.terms[0].keys, strict=True):

@@ -1,4 +1,4 @@
-"""Reading a config.json without guessing: what is not understood is refused."""
+"""Reads a config.json without guesses: an unknown field or value is an error."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from bridge.models._json import safe
 
 
 class Fields:
-    """The fields of a config, each taken once and checked; `done` refuses what is left.
+    """The fields of a config. Each is read once and checked; `done` raises an error for fields that were not read.
 
     **Arguments:**
 
-    - `data`: what config.json says.
-    - `name`: what messages call the file.
-    - `ignore`: fields that are known to change nothing. One inside an object is called `object.field`.
-    - `parts`: which parts the model shall have, where no config.json says so and its caller does.
-    - `advice`: what messages tell to do about a value that is not taken.
+    - `data`: the content of config.json.
+    - `name`: the name of the file in messages.
+    - `ignore`: unknown fields that change nothing. A field of a nested object is written `object.field`.
+    - `parts`: choices of the caller that no config.json mentions: parts of the model, or its head.
+    - `advice`: the advice of messages about a wrong value.
 
-    **Raises:** `bridge.CheckpointError`, from every method, that names file and field.
+    **Raises:** `bridge.CheckpointError`, from every method; it names file and field.
 
     ```python
     fields = Fields({"hidden_size": 64, "hidden_act": "gelu"})
@@ -55,7 +55,7 @@ class Fields:
         self._advice = advice
 
     def fill(self, defaults: Mapping[str, Any]) -> None:
-        """Say what fields are that the file leaves out."""
+        """Give values for fields that the file does not have."""
         self._left = {**defaults, **self._left}
 
     def count(self, field: str, *, default: int | None = None) -> int:
@@ -73,11 +73,11 @@ class Fields:
         return float(value)
 
     def optional(self, field: str) -> float | None:
-        """A finite number above 0, or null: none."""
+        """A finite number above 0, or null, which gives `None`."""
         return None if self._left.get(field) is None else self.number(field)
 
     def numbers(self, field: str, *, signed: bool = False) -> tuple[float, ...]:
-        """A list of finite numbers above 0; or, if `signed`, of any."""
+        """A list of finite numbers above 0; if `signed`, of any finite numbers."""
         value = self._take(field, None)
         least = -sys.float_info.max if signed else math.nextafter(0.0, 1.0)
         if not isinstance(value, list) or not all(
@@ -95,7 +95,7 @@ class Fields:
         return self._limited(field, value)
 
     def wholes(self, field: str, *, default: Sequence[int] = (), least: int = 0, count: int = 0) -> tuple[int, ...]:
-        """A list of whole numbers from `least` up, `count` of them if that is given; null for `default`."""
+        """A list of whole numbers from `least` up, `count` of them if that is given; null gives `default`."""
         value = self._take(field, default)
         known = isinstance(value, list | tuple) and all(type(each) is int and each >= least for each in value)
         if not known or (count and len(value) != count):
@@ -103,11 +103,11 @@ class Fields:
         return tuple(self._limited(field, each) for each in value)
 
     def window(self, field: str) -> int | None:
-        """A whole number from 1 up, or null: none."""
+        """A whole number from 1 up, or null, which gives `None`."""
         return None if self._left.get(field) is None else self.count(field)
 
     def limit(self, field: str) -> int | None:
-        """A whole number from 1 up; null, 0 and -1 stand for none."""
+        """A whole number from 1 up; null, 0 and -1 give `None`."""
         value = self._left.pop(field, None)
         if value is None or (value in (0, -1) and type(value) is int):
             return None
@@ -115,7 +115,7 @@ class Fields:
         return self.count(field)
 
     def words(self, field: str, known: Collection[str]) -> frozenset[str]:
-        """Some of the texts that are implemented: a list of them, one text with `|` between them, or null."""
+        """Some of the texts in `known`: a list of them, one text with `|` between them, or null."""
         value = self._left.pop(field, None)
         words = [word.strip().lower() for word in value.split("|")] if isinstance(value, str) else value or []
         if not isinstance(words, list) or any(word not in known for word in words):
@@ -123,7 +123,7 @@ class Fields:
         return frozenset(words)
 
     def nothing(self, field: str) -> None:
-        """Null, or not there."""
+        """A field that must be null or absent."""
         value = self._left.pop(field, None)
         if value is not None:
             self.refuse(field, value, "null")
@@ -140,7 +140,7 @@ class Fields:
         return value
 
     def layer_types(self, layers: int) -> tuple[str, ...] | None:
-        """For each layer `"full_attention"` or `"sliding_attention"`; or null."""
+        """For each layer `"full_attention"` or `"sliding_attention"`; null gives `None`."""
         value = self._left.pop("layer_types", None)
         if value is None:
             return None
@@ -150,7 +150,7 @@ class Fields:
         return tuple(value)
 
     def inner(self, field: str) -> Fields | None:
-        """The fields of an object inside, called `field.name` in messages; or null."""
+        """The fields of a nested object, written `field.name` in messages; null gives `None`."""
         value = self._left.pop(field, None)
         if value is None:
             return None
@@ -161,15 +161,15 @@ class Fields:
         return inner
 
     def object_or_none(self, field: str) -> Fields | None:
-        """As `inner` has it; `None`, and nothing taken, where the field holds something else."""
+        """The same as `inner`; if the field is no object, `None`, and the field is still unread."""
         return self.inner(field) if isinstance(self._left.get(field), Mapping) else None
 
     def has(self, *names: str) -> bool:
-        """Whether any of these fields is there."""
+        """Whether any of these fields is present."""
         return any(name in self._left for name in names)
 
     def either(self, *names: str) -> Fields | None:
-        """The object that one of several fields holds, as `inner` has it; two that say something are refused."""
+        """The nested object of one of several fields, as for `inner`; it is an error if two of them are not empty."""
         told = [name for name in names if self._left.get(name)]
         if len(told) > 1:
             self.refuse(told[1], self._left[told[1]], f"null, because '{told[0]}' is set too")
@@ -177,7 +177,7 @@ class Fields:
         return next((each for each, name in zip(found, names, strict=True) if name in told), None)
 
     def pair(self, field: str, *, default: tuple[int, int]) -> tuple[int, int]:
-        """Two whole numbers from 1 up, or one that stands for both."""
+        """Two whole numbers from 1 up, or one number for both."""
         value = self._take(field, default)
         pair = [value, value] if isinstance(value, int) else value
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(type(n) is int and n > 0 for n in pair):
@@ -185,7 +185,7 @@ class Fields:
         return self._limited(field, pair[0]), self._limited(field, pair[1])
 
     def labels(self) -> tuple[str, ...]:
-        """What a classifier's labels are called, in order: two where config.json does not say."""
+        """The names of a classifier's labels, in order; two labels if config.json names none."""
         names = self._take("id2label", {})
         if not isinstance(names, Mapping) or sorted(map(str, names)) != sorted(map(str, range(len(names)))):
             self.refuse("id2label", names, "an object that names labels by their numbers, from 0 on")
@@ -194,27 +194,27 @@ class Fields:
         return tuple(str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0])))
 
     def one_of(self, field: str, known: Collection[Any], *, default: Any) -> Any:
-        """One of the values that are implemented. `false` is not taken for 0, nor `true` for 1."""
+        """One of the values in `known`. `false` does not count as 0, `true` not as 1."""
         value = self._take(field, default)
         if not any(value == each and type(value) is type(each) for each in known):
             self.refuse(field, value, " or ".join(_spelled(each) for each in known))
         return value
 
     def part(self, name: str, *, default: bool) -> bool:
-        """Whether the caller wants a part of the model that no config.json speaks of, a pooler, say."""
+        """Whether the caller wants a part of the model that no config.json mentions, for example a pooler."""
         return bool(self._parts.pop(name, default))
 
     def head(self, known: Collection[str]) -> str:
-        """Which head the caller wants, one of `known`; `""` for none."""
+        """The head that the caller wants, one of `known`; `""` for none."""
         head = self._parts.pop("head", "") or ""
         if head and head not in known:
             raise TypeError(f"this model has no head {head!r}, but {', '.join(map(repr, known))}")
         return str(head)
 
     def done(self, unused: Collection[str] = ()) -> None:
-        """Refuse every field that nobody took, but private ones and those that are known to change nothing.
+        """Raise an error for every field that was not read, except private fields and fields that change nothing.
 
-        `unused` are fields of this architecture that change nothing. **Raises:** `TypeError` too, for a part that the
+        `unused`: fields of this architecture that change nothing. **Raises:** also `TypeError`, for a part that the
         architecture does not have.
         """
         for field, value in self._left.items():
@@ -231,7 +231,7 @@ class Fields:
             raise TypeError(f"this model has no part {', '.join(map(repr, self._parts))} that could be chosen")
 
     def refuse(self, field: str, value: Any, expected: str) -> NoReturn:
-        """Say what was expected of a field."""
+        """Raise the error that says what was expected of a field."""
         raise bridge.CheckpointError(
             self._name,
             f": field '{self._prefix}{field}' is {_spelled(value)}, expected {expected}",

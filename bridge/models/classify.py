@@ -1,4 +1,4 @@
-"""Texts and images to labels: an encoder with a head that classifies, and what prepares its input.
+"""Labels for texts and images: an encoder with a classification head, and its tokenizer or image processor.
 
 classifier = TextClassifier.from_pretrained("distilbert/distilbert-base-uncased-finetuned-sst-2-english")
 classifier("a good film")  # {"label": "POSITIVE", "score": 0.99…, "scores": {…}}
@@ -35,15 +35,16 @@ _SHORTEST = 16  # tokens that the shortest text is padded to
 
 
 class TextClassifier:
-    """One text a call.
+    """Classifies texts or their tokens. A call takes one text.
 
     **Arguments:**
 
     - `model`: an encoder of `bridge.models` with a head for sequence or token classification.
     - `tokenizer`: the bytes of its `tokenizer.json`.
-    - `independent`: whether labels do not exclude each other: each has a probability of its own.
+    - `independent`: whether a text may have several labels: each label then has a probability of its own (sigmoid
+        instead of softmax).
 
-    **Raises:** `bridge.CheckpointError` for a model without such a head, and a tokenizer that is none.
+    **Raises:** `bridge.CheckpointError` for a model without such a head, and for a file that is no tokenizer.
     """
 
     def __init__(self, model: Any, tokenizer: bytes, *, independent: bool = False) -> None:
@@ -66,7 +67,7 @@ class TextClassifier:
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
-        """A classifier with the tokenizer.json beside it. **Arguments:** of `bridge.models.from_pretrained`."""
+        """A classifier from a checkpoint with a tokenizer.json. Arguments as for `bridge.models.from_pretrained`."""
         with bridge.open(source, **{name: options[name] for name in OPENING if name in options}) as ckpt:
             config = optional_json(ckpt, "config.json")
             tokenizer = ckpt.beside("tokenizer.json")
@@ -74,8 +75,11 @@ class TextClassifier:
         return cls(from_pretrained(source, **options), tokenizer, independent=several)
 
     def __call__(self, text: str) -> dict[str, Any]:
-        """Of a text `label`, `score` and `scores`, which has all labels by name. Of tokens a list `tokens`, each with
-        `start` and `end` in the text, `label`, `score`; special tokens are left out.
+        """Classify a text.
+
+        **Returns:** a dict. For text classification it has the best `label`, its `score`, and `scores`, a dict with the
+        probability of every label. For token classification it has `tokens`, a list with `start` and `end` in the
+        text, `label` and `score` for each token; special tokens are left out.
         """
         encoded = self.tokenizer.encode(text)
         seq = max(_SHORTEST, 1 << (len(encoded.ids) - 1).bit_length())
@@ -94,13 +98,14 @@ class TextClassifier:
 
 
 class ImageClassifier:
-    """One image a call.
+    """Classifies images. A call takes one image.
 
     **Arguments:**
 
-    - `model`: a model of images of `bridge.models` with a head that classifies.
-    - `processor`: what prepares an image for it.
-    - `independent`: whether labels do not exclude each other: each has a probability of its own.
+    - `model`: an image model of `bridge.models` with a classification head.
+    - `processor`: the processor that prepares images for it.
+    - `independent`: whether an image may have several labels: each label then has a probability of its own (sigmoid
+        instead of softmax).
 
     **Raises:** `bridge.CheckpointError` for a model without such a head.
     """
@@ -112,7 +117,7 @@ class ImageClassifier:
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
-        """A classifier with what prepares its images. **Arguments:** of `bridge.models.from_pretrained`."""
+        """A classifier from a checkpoint with its processor. Arguments as for `bridge.models.from_pretrained`."""
         ckpt = bridge.open(source, **{name: options[name] for name in OPENING if name in options})
         try:
             left = options.get("allow_unexpected", ())
@@ -128,13 +133,16 @@ class ImageClassifier:
         return cls(from_pretrained(source, **options), processor, independent=several)
 
     def __call__(self, image: Image | np.ndarray | str | os.PathLike[str]) -> dict[str, Any]:
-        """Of an image `label`, `score` and `scores`, which has all labels by name."""
+        """Classify an image.
+
+        **Returns:** a dict with the best `label`, its `score`, and `scores`, a dict with every label's probability.
+        """
         pixels = jnp.asarray(self.processor(image))
         return _named(self.labels, np.asarray(_image_scores(self.model, pixels, self.independent)))
 
 
 def classifier(source: Any, **options: Any) -> TextClassifier | ImageClassifier:
-    """A classifier of whatever its config.json says that the model takes. **Arguments:** of
+    """A `TextClassifier` or an `ImageClassifier`, as the checkpoint's config.json says. Arguments as for
     `bridge.models.from_pretrained`.
     """
     ckpt = bridge.open(source, **{name: options[name] for name in OPENING if name in options})

@@ -1,4 +1,4 @@
-"""The config of a model: what its config.json says, each field taken once and checked, and what is left over refused.
+"""The config of a model, read from its config.json: each field is read once and checked; an unknown field is an error.
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ModelConfig):
@@ -30,14 +30,14 @@ __all__ = ["DecoderConfig", "Fields", "ModelConfig"]
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What every config has: it is made of a config.json, or not at all.
+    """The base class of every config. It is made from a complete and valid config.json, or raises an error.
 
-    An architecture subclasses it with its fields, a `read` that takes them, and says:
+    An architecture subclasses it with the fields of its config, a method `read`, and these class attributes:
 
-    - `model_types`: what its config.json has as `model_type`; the first is the name in our files.
-    - `classes`: where a `model_type` has several configs, the classes of transformers that this one is of.
-    - `unused`: fields that are known to change nothing.
-    - `defaults`: what transformers takes for fields that a file leaves out. Null is not left out.
+    - `model_types`: the values of `model_type` in its config.json; the first is used in files that we write.
+    - `classes`: the classes of transformers that this config belongs to, if a `model_type` has several configs.
+    - `unused`: fields that change nothing in the model.
+    - `defaults`: the values that transformers assumes for absent fields. A field with null is not absent.
     """
 
     model_types: ClassVar[tuple[str, ...]]
@@ -49,29 +49,29 @@ class ModelConfig:
     def from_dict(
         cls, data: Mapping[str, Any], *, ignore: Collection[str] = (), name: str = "config.json", **parts: bool | str
     ) -> Self:
-        """The config of what a config.json says.
+        """Make a config from the fields of a config.json.
 
         **Arguments:**
 
         - `data`: the fields, as transformers writes them, or wrote them in earlier releases.
-        - `ignore`: fields that are known to change nothing.
-        - `name`: what messages call the file.
-        - `parts`: whether the model shall have a part that no config.json speaks of and some checkpoints lack:
-            `pooler=False`; or which head, `head="token_classification"`. Which there are, the architecture says.
+        - `ignore`: unknown fields that change nothing in the model.
+        - `name`: the name of the file in messages.
+        - `parts`: choices that no config.json mentions: whether the model has a part that some checkpoints lack,
+            `pooler=False`; or which head it has, `head="token_classification"`. They depend on the architecture.
 
-        **Raises:** `bridge.CheckpointError` that names a field which is absent, unknown, or of a value that is not
+        **Raises:** `bridge.CheckpointError` that names a field which is absent, unknown, or has a value that is not
         implemented.
         """
         return cls.of(Fields(data, name=name, ignore=ignore, parts=parts))
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, ignore: Collection[str] = (), **parts: bool | str) -> Self:
-        """The config of a config.json file. Arguments and errors as for `from_dict`."""
+        """Make a config from a config.json file. Arguments and errors as for `from_dict`."""
         return cls.from_dict(read_json(path), ignore=ignore, name=os.fspath(path), **parts)
 
     @classmethod
     def of(cls, fields: Fields) -> Self:
-        """The config of fields, of which none is left over."""
+        """Make a config from `fields`. A field that `read` did not read is an error."""
         fields.fill(cls.defaults)
         fields.one_of("model_type", cls.model_types, default=cls.model_types[0])
         fields.one_of("is_encoder_decoder", [False], default=False)
@@ -81,7 +81,7 @@ class ModelConfig:
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
-        """What the constructor takes, of fields. Each architecture's own."""
+        """Read the constructor's arguments from fields. Each architecture has its own."""
         raise NotImplementedError
 
 
@@ -97,20 +97,21 @@ _UNUSED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig(ModelConfig):
-    """What decoders of the Llama line have in common in their config.json, whose names the fields have.
+    """The fields that Llama and similar decoders share, with their names in config.json.
 
-    - `hidden_size`: the width, d. `intermediate_size`: the width inside an MLP.
-    - `num_attention_heads` queries, `num_key_value_heads` keys and values of width `head_dim`.
-    - `max_position_embeddings`: how many tokens the model was trained for; more can be computed.
-    - `rope`: how positions turn heads. `hidden_act`: one of `ACTIVATIONS`. `rms_norm_eps`: what norms add to the mean
-        square.
-    - `tie_word_embeddings`: whether the embeddings are the head too.
+    - `hidden_size`: the width d of a token. `intermediate_size`: the width inside an MLP.
+    - `num_attention_heads`: the number of query heads. `num_key_value_heads`: the number of key and value heads. Each
+        has the width `head_dim`.
+    - `max_position_embeddings`: the number of tokens that the model was trained for; a longer text is no error.
+    - `rope`: the rotary positions. `hidden_act`: one of `ACTIVATIONS`. `rms_norm_eps`: added to the mean square in
+        norms.
+    - `tie_word_embeddings`: whether the embeddings are also the head.
 
-    An architecture with more fields extends `read` and, where layers see a window only, `window`.
+    An architecture with more fields extends `read`. If its layers attend to a window, it overrides `window`.
     """
 
     activation: ClassVar[str] = "hidden_act"
-    """What config.json calls the activation."""
+    """The name of the activation's field in config.json."""
     unused: ClassVar[Collection[str]] = _UNUSED
 
     vocab_size: int
@@ -128,7 +129,7 @@ class DecoderConfig(ModelConfig):
 
     @classmethod
     def read(cls, fields: Fields) -> dict[str, Any]:
-        """What the constructor takes. An architecture with more fields takes them too."""
+        """Read the constructor's arguments. An architecture with more fields extends this."""
         width, heads = fields.count("hidden_size"), fields.count("num_attention_heads")
         positions = fields.count("max_position_embeddings")
         kv_heads = fields.count("num_key_value_heads", default=heads)
@@ -154,10 +155,10 @@ class DecoderConfig(ModelConfig):
 
     @classmethod
     def read_rope(cls, fields: Fields, positions: int) -> dict[str, Any]:
-        """How positions turn heads, as far as `positions`."""
+        """Read the rotary positions; `positions` is `max_position_embeddings`."""
         return {"rope": Rope.of(fields, theta=10_000.0, positions=positions)}
 
     @property
     def window(self) -> int | tuple[int | None, ...] | None:
-        """How many tokens back a layer sees, itself included; `None`: all. A tuple: layer by layer."""
+        """To how many tokens a token attends, counted back from itself; `None`: all. A tuple: one entry a layer."""
         return None

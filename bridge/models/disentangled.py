@@ -82,8 +82,8 @@ class Distances(eqx.Module):
 def distance_buckets(distance: np.ndarray, reach: int, farthest: int) -> np.ndarray:
     """Buckets of distances, with the sign of the distance.
 
-    A distance up to `reach / 2` is its own bucket. Farther distances share buckets on a logarithmic scale: `farthest - 1`
-    gets bucket `reach - 1`. Computed in float32, as PyTorch does.
+    A distance up to `reach / 2` is its own bucket. Farther distances share buckets on a logarithmic scale, on which
+    `farthest - 1` gets bucket `reach - 1`. Computed in float32, as PyTorch does.
     """
     exact = reach // 2
     far = np.maximum(np.abs(distance), exact).astype(np.float32) / np.float32(exact)

@@ -201,7 +201,7 @@ class TextEncoder(Encoder):
         return self.embed(tokens, self.config.positions(tokens), token_types)
 
     def logits(self, hidden: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """The head's scores for hidden states `(seq, d)`: `(labels,)` for the whole text, `(seq, labels)` for tokens, or
+        """The head's scores for hidden states `(seq, d)`: `(labels,)` for the text, `(seq, labels)` for tokens, or
         `(seq, vocab)` for masked words. `mask`: the mask of the call, for a head that takes the mean of all tokens.
         **Raises:** `bridge.BridgeError` if there is no head.
         """

@@ -1,4 +1,4 @@
-"""Images to the numbers a model takes, as the preprocessor_config.json beside its weights says; numpy and pillow alone.
+"""Prepares images for a model, as its preprocessor_config.json says, with numpy and pillow only.
 
 processor = ImageProcessor.from_pretrained("google/vit-base-patch16-224")
 pixels = processor("cat.jpg")  # float32 (c, h, w); a batch by np.stack
@@ -71,13 +71,15 @@ _MOST = 1 << 13  # pixels of an edge: a config of a few bytes asks for no more m
 
 @dataclass(frozen=True, kw_only=True)
 class ImageProcessor:
-    """The steps that make an image what a model was trained on. Of a file they come by `from_pretrained`.
+    """The steps that prepare an image for a model. `from_pretrained` reads them from a checkpoint's config.
 
-    - `resize`: to height and width, or a whole number that the shorter edge becomes; `None`: not at all.
-    - `resample`: pillow's number of the filter, 2 for bilinear, 3 for bicubic.
-    - `crop`: height and width that are cut from the middle; where the image is smaller, zeros surround it.
-    - `rescale`: what pixels of 0 to 255 are multiplied with. `mean`, `std`: of each channel, taken off and divided by.
-    - `rgb`: whether images of other modes become RGB, what is transparent on white. Else they are refused.
+    - `resize`: the new height and width, or the new length of the shorter edge; `None`: no resizing.
+    - `resample`: the filter by pillow's number: 2 is bilinear, 3 is bicubic.
+    - `crop`: the height and width of a crop from the middle; a smaller image is padded with zeros. `None`: no crop.
+    - `rescale`: the factor of pixels, which are 0 to 255. `mean`, `std`: for each channel the mean, which is
+        subtracted, and the standard deviation, by which the result is divided.
+    - `rgb`: whether to convert images of other modes to RGB, with transparent pixels on white. If not, such images are
+        an error.
 
     ```python
     processor = ImageProcessor(resize=256, crop=(224, 224), rescale=1 / 255, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -95,17 +97,17 @@ class ImageProcessor:
 
     @classmethod
     def from_pretrained(cls, source: Any, *, ignore: Collection[str] = (), **options: Any) -> Self:
-        """The processor of a checkpoint: its preprocessor_config.json, or what processor_config.json has as
-        `image_processor`.
+        """The processor of a checkpoint, from its preprocessor_config.json or the `image_processor` of its
+        processor_config.json.
 
         **Arguments:**
 
-        - `source`: a folder, a Hub repo id, or whatever else `bridge.open` takes.
-        - `ignore`: fields that are known to change nothing.
+        - `source`: a folder, a Hub repo id, or anything else that `bridge.open` takes.
+        - `ignore`: unknown fields that change nothing.
         - `options`: keywords of `bridge.open`.
 
-        **Raises:** `bridge.CheckpointError` where there is no such file, and for a type of processor, a field or a
-        value that is not known.
+        **Raises:** `bridge.CheckpointError` if there is no such file, and for an unknown type of processor, field or
+        value.
         """
         ckpt = bridge.open(source, **{name: options[name] for name in OPENING if name in options})
         try:
@@ -131,7 +133,7 @@ class ImageProcessor:
     def from_file(
         cls, path: str | os.PathLike[str], *, ignore: Collection[str] = (), model_type: str | None = None
     ) -> Self:
-        """The processor of a preprocessor_config.json. Arguments and errors as for `from_dict`."""
+        """Make a processor from a preprocessor_config.json. Arguments and errors as for `from_dict`."""
         return cls.from_dict(read_json(path), ignore=ignore, name=os.fspath(path), model_type=model_type)
 
     @classmethod
@@ -143,16 +145,16 @@ class ImageProcessor:
         name: str = "preprocessor_config.json",
         model_type: str | None = None,
     ) -> Self:
-        """The processor of what a preprocessor_config.json says.
+        """Make a processor from the fields of a preprocessor_config.json.
 
         **Arguments:**
 
         - `data`: the fields, as transformers writes them, or wrote them in earlier releases.
-        - `ignore`: fields that are known to change nothing.
-        - `name`: what messages call the file.
-        - `model_type`: that of config.json, for files that name no type of processor.
+        - `ignore`: unknown fields that change nothing.
+        - `name`: the name of the file in messages.
+        - `model_type`: the `model_type` of config.json, for files that name no type of processor.
 
-        **Raises:** `bridge.CheckpointError` that names a field which is unknown, or of a value that is not implemented.
+        **Raises:** `bridge.CheckpointError` that names a field which is unknown or has a value that is not implemented.
         """
         if isinstance(data, Mapping):  # null is what a file leaves out
             data = {field: value for field, value in data.items() if value is not None}
@@ -166,16 +168,16 @@ class ImageProcessor:
         return cls(**_steps(kind, fields))
 
     def __call__(self, image: Image | np.ndarray | str | os.PathLike[str]) -> np.ndarray:
-        """An image, prepared.
+        """Prepare one image.
 
         **Arguments:**
 
-        - `image`: one of pillow's, an array of uint8, shape (h, w, c) or (h, w), or the path of a file, which is
-          turned upright as its EXIF data say.
+        - `image`: an image of pillow, a uint8 array of shape (h, w, c) or (h, w), or the path of a file. The image of a
+          file is rotated as its EXIF data say.
 
-        **Returns:** float32, shape (c, h, w).
+        **Returns:** a float32 array of shape (c, h, w).
 
-        **Raises:** `bridge.BridgeError` for what is no image, and where pillow is not installed.
+        **Raises:** `bridge.BridgeError` for an argument that is no image, and if pillow is not installed.
         """
         from bridge.models._pixels import cropped, opened, resized  # pillow is an extra
 

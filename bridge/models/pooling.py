@@ -74,7 +74,7 @@ class Pooling(eqx.Module):
 
     @classmethod
     def of(cls, fields: Fields) -> Pooling:
-        """The pooling of a `1_Pooling/config.json`. **Raises:** `bridge.CheckpointError` for unknown fields or values."""
+        """The pooling of a `1_Pooling/config.json`. **Raises:** `bridge.CheckpointError` for an unknown field."""
         for field in ("word_embedding_dimension", "embedding_dimension"):
             if fields.has(field):
                 fields.count(field)

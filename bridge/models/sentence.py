@@ -1,4 +1,4 @@
-"""Sentence embeddings: an encoder of text, its tokens' states pooled, vectors of length one.
+"""Sentence embeddings: an encoder of text, a pooling of its tokens' states, and normalised vectors.
 
     encoder = SentenceEncoder.from_pretrained("sentence-transformers/all-mpnet-base-v2")
     cat, kitten = encoder(["a cat", "a kitten"])
@@ -47,17 +47,18 @@ class _Recipe(eqx.Module):
 
 
 class SentenceEncoder:
-    """Texts to vectors. By default by the recipe on the model card of all-MiniLM-L6-v2: the mean, at length one.
+    """Makes vectors of texts. The defaults are those of all-MiniLM-L6-v2: the mean of the states, scaled to length one.
 
     **Arguments:**
 
-    - `model`: the encoder, of `bridge.models`. It needs no pooler.
-    - `tokenizer`: the path of a `tokenizer.json`, or its bytes; read by the `tokenizers` library.
-    - `max_tokens`: what is longer is cut. 256 is what that model was made for.
-    - `pooling`: how states become one. `dense`: layers behind it. `normalize`: whether vectors have length one.
+    - `model`: an encoder of `bridge.models`. It needs no pooler.
+    - `tokenizer`: the path of a `tokenizer.json`, or its bytes; the `tokenizers` library reads it.
+    - `max_tokens`: longer texts are cut to this number of tokens. all-MiniLM-L6-v2 was made for 256.
+    - `pooling`: how the states of a text become one vector. `dense`: layers after the pooling. `normalize`: whether to
+        scale vectors to length one.
 
-    **Raises:** `bridge.BridgeError` where the library is not installed; `bridge.CheckpointError` where the file is not
-    there, or is none of its own.
+    **Raises:** `bridge.BridgeError` if `tokenizers` is not installed; `bridge.CheckpointError` if the file does not
+    exist or is no tokenizer.
 
     ```python
     encoder = SentenceEncoder(model, "all-MiniLM-L6-v2/tokenizer.json")
@@ -88,14 +89,14 @@ class SentenceEncoder:
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
         """A model of sentence-transformers, as its `modules.json`, `1_Pooling/config.json` and
-        `sentence_bert_config.json` say; without these the mean of the tokens, at length one.
+        `sentence_bert_config.json` say. Without these files: the mean of the states, scaled to length one.
 
         **Arguments:**
 
-        - `source`: a folder, a Hub repo id, or whatever else `bridge.open` takes, with a tokenizer.json beside.
+        - `source`: a folder, a Hub repo id, or anything else that `bridge.open` takes, with a tokenizer.json beside it.
         - `options`: keywords of `bridge.models.from_pretrained`.
 
-        **Raises:** as `bridge.models.from_pretrained` does; `bridge.CheckpointError` for a module that is not known.
+        **Raises:** the errors of `bridge.models.from_pretrained`; `bridge.CheckpointError` for an unknown module.
         """
         opening = {name: options[name] for name in OPENING if name in options}
         with bridge.open(source, **opening) as ckpt:
@@ -124,7 +125,7 @@ class SentenceEncoder:
         return cls(model, tokenizer, max_tokens=longest, pooling=pooling, dense=dense, normalize=normalize)
 
     def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Embed texts. **Returns:** f32, shape `(len(texts), d)`; rows have length one."""
+        """Embed a list of texts. **Returns:** float32, shape `(len(texts), d)`; rows have length one if `normalize`."""
         if isinstance(texts, str):
             raise bridge.BridgeError(
                 "SentenceEncoder", "takes a list of texts, but got one text", "Write encoder([text])[0]"

@@ -1,4 +1,4 @@
-"""Prompts that go on: a decoder, its tokenizer, and the chat template beside it.
+"""Text generation: a decoder, its tokenizer, and its chat template.
 
 generator = TextGenerator.from_pretrained("Qwen/Qwen3-0.6B")
 for piece in generator.stream("Where is Vienna?", 100):
@@ -28,16 +28,16 @@ _UNFINISHED = "\ufffd"  # what a tokenizer shows of a character that has begun
 
 
 class TextGenerator:
-    """One conversation a call.
+    """Generates the text that follows a prompt.
 
     **Arguments:**
 
     - `model`: a decoder of `bridge.models`.
     - `tokenizer`: the bytes of its `tokenizer.json`.
-    - `template`: its chat template and the tokens that this may name, if it has one.
-    - `stops`: ids after which nothing follows.
+    - `template`: its chat template and the special tokens that the template may name, or `None`.
+    - `stops`: the ids that end a text.
 
-    **Raises:** `bridge.CheckpointError` for a model that is no decoder, and a tokenizer that is none.
+    **Raises:** `bridge.CheckpointError` for a model that is no decoder, and for a file that is no tokenizer.
     """
 
     def __init__(
@@ -61,8 +61,9 @@ class TextGenerator:
 
     @classmethod
     def from_pretrained(cls, source: Any, **options: Any) -> Self:
-        """A decoder with what lies beside it: tokenizer.json, tokenizer_config.json or chat_template.jinja, and
-        generation_config.json, which says what ends a text. **Arguments:** of `bridge.models.from_pretrained`.
+        """A generator from a checkpoint with its tokenizer.json, the chat template in tokenizer_config.json or
+        chat_template.jinja, and the ids in generation_config.json or config.json that end a text. Arguments as for
+        `bridge.models.from_pretrained`.
         """
         with bridge.open(source, **{name: options[name] for name in OPENING if name in options}) as ckpt:
             stops: Any = None
@@ -84,14 +85,14 @@ class TextGenerator:
         key: jax.Array | None = None,
         raw: bool = False,
     ) -> Iterator[str]:
-        """What follows a prompt, a piece for each token; a piece may be empty, where a character is not whole yet.
+        """Generate the text after a prompt, one piece for each token. A piece is empty if its character is incomplete.
 
-        **Arguments:** those of `bridge.models.generate`, and
+        **Arguments:** `max_new_tokens`, `temperature`, `top_p` and `key` as for `bridge.models.generate`, and
 
-        - `prompt`: what a user says, where there is a chat template; else a text that goes on.
-        - `raw`: take the prompt as it is, whatever template there is.
+        - `prompt`: the user's message if there is a chat template; otherwise the beginning of the text.
+        - `raw`: do not apply the chat template.
 
-        **Raises:** `bridge.BridgeError` for a prompt that is too long.
+        **Raises:** `bridge.BridgeError` for a prompt that is empty or too long.
         """
         tokens = self._tokens(prompt, raw=raw)
         shown, ids = "", list[int]()

@@ -28,20 +28,21 @@ def dequantize(
     columns: int | None = None,
     dtype: jax.typing.DTypeLike = jnp.bfloat16,
 ) -> jax.Array:
-    """The values of packed weights, by the dtype of their codes. Jitted, and for use under `jax.jit` and `lax.scan`.
+    """The values of packed weights; the dtype of the codes says the format. Jitted; works under `jax.jit`, `lax.scan`.
 
     **Arguments:**
 
-    - `codes`: float8_e4m3fn, `(…, out, in)`; int32, eight codes of 4 bits a word as compressed-tensors packs them,
-        `(…, out, words)`; or uint8, MXFP4 as gpt-oss stores it, `(…, groups, 16)`.
-    - `scales`: as stored: one for each block, group or row.
-    - `zeros`: of 4-bit codes the zero points as integers, where there are any.
-    - `block`: of 8-bit codes the rows and columns of a block; `None`: 128 where the scales fit that, else what divides.
-    - `columns`: of 4-bit codes how many a row has, where that is not all that its words hold.
-    - `dtype`: of the result.
+    - `codes`: float8_e4m3fn, shape `(…, out, in)`; int32 with eight codes of 4 bits in each word as in
+        compressed-tensors, shape `(…, out, words)`; or uint8, MXFP4 as in gpt-oss, shape `(…, groups, 16)`.
+    - `scales`: the stored scales: one for each block, group or row.
+    - `zeros`: for int32 codes: the zero points as integers, or `None`.
+    - `block`: for float8 codes: the rows and columns of a block. `None`: for each axis 128 if the scales fit
+        that, otherwise the number of codes divided by that of scales, rounded up.
+    - `columns`: for int32 codes: the number of columns, if the last word of a row is not full.
+    - `dtype`: the dtype of the result.
 
-    **Returns:** the values, in bits those of a load but below 2⁻¹²⁶. For MXFP4 the shape is `(…, 32 · groups)`; the
-    experts of gpt-oss mean its last two axes the other way round.
+    **Returns:** the values. Their bits are those of a load, except for results below 2⁻¹²⁶. For MXFP4 the shape is
+    `(…, 32 · groups)`; for the experts of gpt-oss, its last two axes are in the reverse order of the weight's.
 
     **Raises:** `CheckpointError` for codes of another dtype.
 
