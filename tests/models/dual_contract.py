@@ -17,7 +17,7 @@ import bridge
 import bridge.models
 from bridge.cli.main import main
 from bridge.models._pretrained import architecture
-from bridge.models.classify import classifier
+from bridge.models.classify import ImageClassifier, classifier
 from bridge.models.dual import DualEncoder
 from bridge.models.images import ImageProcessor
 from tests.models.contract import Case, Contract, compiled
@@ -158,7 +158,9 @@ class DualClassifierContract(ImageContract):
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(prepared))
         picture = np.random.default_rng(3).integers(0, 256, (20, 30, 3), np.uint8)
         Image.fromarray(picture).save(tmp_path / "a.png")
-        found = classifier(tmp_path)(tmp_path / "a.png")
+        ours = classifier(tmp_path)
+        assert isinstance(ours, ImageClassifier)
+        found = ours(tmp_path / "a.png")
         pixels = ImageProcessor.from_pretrained(tmp_path)(picture)
         logits = self.judge(first.theirs, pixels)["logits"]
         expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
