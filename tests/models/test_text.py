@@ -166,7 +166,7 @@ def test_the_command_generates(decoder: Path, capsys: pytest.CaptureFixture[str]
     assert main(["generate", str(decoder), "a b", "--max-new-tokens", "5"]) == 0
     assert capsys.readouterr().out == document["text"] + "\n"
     assert main(["generate", str(decoder), "a", "--top-p", "0.5"]) == 2
-    assert "give --temperature too" in capsys.readouterr().err
+    assert "has no effect without --temperature" in capsys.readouterr().err
     assert main(["generate", str(decoder), "a", "--temperature", "1", "--seed", "4", "--max-new-tokens", "2"]) == 0
 
 

@@ -119,7 +119,7 @@ def test_two_biases_end_in_their_sum(tmp_path: Path, first: str, both: bool):
     like = eqx.nn.LSTMCell(3, 3, key=jax.random.key(0))
     rules = [f"{first} -> bias", f"{second} -> bias"][: 1 + both]
     source, text = told(tmp_path, tensors, like, *named, *rules)
-    advice = set(re.findall(r'write "(.*)" in the place of', text))
+    advice = set(re.findall(r'write "(.*)" in place of', text))
     assert advice == {f"{first} + {second} -> bias"}
     assert (bridge.load(source, like, [*named, *advice]).bias == 3).all()
 

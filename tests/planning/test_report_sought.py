@@ -94,5 +94,5 @@ def test_the_advice_for_two_biases_ends_in_their_sum(tmp_path: Path, rules: list
     tensors |= {f"rnn.bias_{name}_l0": np.full(12, n, np.float32) for n, name in enumerate(("ih", "hh"), 1)}
     source, like = write(tmp_path / "x.safetensors", tensors), eqx.nn.LSTMCell(3, 3, key=jax.random.key(0))
     told = str(bridge.plan(source, like, [*named, *rules]))
-    (advice,) = re.findall(r'write "(.*)" in the place of', told)
+    (advice,) = re.findall(r'write "(.*)" in place of', told)
     assert (bridge.load(source, like, [*named, advice]).bias == 3).all()
