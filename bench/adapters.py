@@ -1,4 +1,4 @@
-"""A LoRA adapter on the way into the model."""
+"""A LoRA adapter that is merged while the model loads."""
 
 from __future__ import annotations
 

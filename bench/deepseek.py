@@ -1,6 +1,6 @@
-"""DeepSeek-V3 in headers alone: every key, shape and file of the published checkpoint, and not a byte of its weights.
+"""DeepSeek-V3 in headers alone: every key, shape and file of the published checkpoint, without its weights.
 
-The files are as long as the real ones, 673 GB, but sparse: they take up what their headers do.
+The files are as long as the real ones, 673 GB, but sparse: on the disk they take only the room of their headers.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a server on the loopback that speaks as the Hub does; and that server: `python -m bench.hub FOLDER`."""
+"""Loads from a local server that answers as the Hub does, and the server itself: `python -m bench.hub FOLDER`."""
 
 from __future__ import annotations
 

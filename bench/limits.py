@@ -1,4 +1,4 @@
-"""What the machine can do at best: reads of the same bytes, with nothing made of them."""
+"""What the machine can do at best: plain reads of the same bytes, from which no arrays are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process of `scripts/models`: imports, loads, gives a first output; then loads once more and is measured at it."""
+"""One process of `scripts/models`: imports, loads, gives a first output; then loads again and measures that."""
 
 from __future__ import annotations
 

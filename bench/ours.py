@@ -1,4 +1,4 @@
-"""What bridge does in each row."""
+"""What bridge does in each row of the table."""
 
 from __future__ import annotations
 
