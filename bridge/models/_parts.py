@@ -8,8 +8,10 @@ from typing import Any
 
 import bridge
 from bridge.models._beside import optional_json
+from bridge.models._patterns import matches
 from bridge.models.heads import wanted
 
+_CLASSIFIERS = ("classifier.weight", "classifier.1.weight")  # of images, as transformers calls them
 _PART = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
 
 
@@ -20,6 +22,7 @@ def parts_of(
     *,
     left_behind: Sequence[str],
     more: Collection[str],
+    classifier: bool,
     quantized: str | Mapping[str, Any] | None,
 ) -> dict[str, bool | str]:
     """The parts of an architecture's model, for `Config.from_dict`.
@@ -29,6 +32,7 @@ def parts_of(
     - `module`: the architecture's.
     - `architectures`: what config.json says.
     - `left_behind`: patterns of keys that are not wanted. `more`: keys that adapters add.
+    - `classifier`: whether config.json names a class that always classifies images.
     - `quantized`: what stands in the place of the config's `quantization_config`, if anything does.
     """
     codes = ckpt.quantized.told(quantized) if isinstance(quantized, Mapping) else ckpt.quantized
@@ -40,6 +44,10 @@ def parts_of(
         parts = {name: not leaves.isdisjoint({name, name.removesuffix("s")}) for name in parts}
         named = [[each] if isinstance(each, str) else each for each in head_keys.values() if "head" in leaves]
         keys |= {key for each in named for key in each}
+    if classifier:
+        parts["head"] = True
+    if parts.get("head") and any(matches(pattern, key) for pattern in left_behind for key in _CLASSIFIERS):
+        parts["head"] = False
     if head_keys:
         parts["head"] = wanted(architectures, keys, head_keys, left_behind=left_behind)
     return parts

@@ -244,7 +244,13 @@ def architecture(
         file, _, kind = (CLASSES[special] if special else ARCHITECTURES[found]).partition(".")
         module = import_module(f"bridge.models.{file}")
         parts = parts_of(
-            module, ckpt, data.get("architectures"), left_behind=left_behind, more=more, quantized=quantized
+            module,
+            ckpt,
+            data.get("architectures"),
+            left_behind=left_behind,
+            more=more,
+            classifier=bool(special),
+            quantized=quantized,
         )
         configs = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, ModelConfig)]
         sizes = {field.name for each in configs for field in dataclasses.fields(each)} - UNWEIGHED

@@ -7,13 +7,13 @@ model has it as `head`, and `model.logits(hidden)` calls it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from bridge.models._patterns import matches
 from bridge.models.config import Fields
 from bridge.models.layers import ACTIVATIONS, Linear, Transform, accumulation_dtype
 
@@ -217,17 +217,4 @@ def wanted(
     roots = {key.partition(".")[0] for key in own}  # cls, lm_head
     if not own or (head == "masked_lm" and not any(key.partition(".")[0] in roots for key in keys)):
         return ""
-    return "" if any(_matches(pattern, key) for pattern in left_behind for key in own) else head
-
-
-def _matches(pattern: str, key: str) -> bool:
-    """Whether a pattern of `allow_unexpected` matches a key."""
-    return _segments_match(pattern.split("."), key.split("."))
-
-
-def _segments_match(pattern: Sequence[str], key: Sequence[str]) -> bool:
-    if not pattern or not key:
-        return all(segment == "**" for segment in pattern) and not key
-    if pattern[0] == "**":
-        return _segments_match(pattern[1:], key) or _segments_match(pattern, key[1:])
-    return fnmatchcase(key[0], pattern[0]) and _segments_match(pattern[1:], key[1:])
+    return "" if any(matches(pattern, key) for pattern in left_behind for key in own) else head

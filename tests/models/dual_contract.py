@@ -169,6 +169,11 @@ class DualClassifierContract(ImageContract):
         assert main(["classify", str(tmp_path), str(tmp_path / "a.png"), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)[0]["label"] == found["label"] == LABELS[int(logits.argmax())]
 
+    def test_a_classifier_that_nobody_wants_is_left_behind_only_by_name(self, first: Case):
+        alone = bridge.models.from_pretrained(first.folder, allow_unexpected=["classifier.**"])
+        assert (alone.head, alone.config.labels) == (None, ())
+        assert first.ours.head is not None
+
     def test_a_converted_checkpoint_is_the_same_model(self, first: Case, tmp_path: Path):
         rules = architecture(first.folder)[0].rules(first.ours.config)
         bridge.convert(first.folder, tmp_path, first.ours, rules)

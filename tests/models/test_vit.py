@@ -106,6 +106,8 @@ class TestViTForImageClassification(ImageContract):
         plan = bridge.plan(first.folder, like, rules(config))
         assert set(plan.unexpected) == {"classifier.weight", "classifier.bias"}
         assert bridge.plan(first.folder, like, rules(config), allow_unexpected=["classifier.**"]).ok
+        assert bridge.models.from_pretrained(first.folder).head is not None
+        assert bridge.models.from_pretrained(first.folder, allow_unexpected=["classifier.**"]).head is None
 
 
 @pytest.mark.parametrize("image", [jnp.zeros((3, 14, 9)), jnp.zeros((1, 3, 9, 14)), jnp.zeros((3, 9, 14), jnp.uint8)])

@@ -24,8 +24,8 @@ from tests.models.random_model import random_model
 
 ALIASES = {"Adapters", "AllowMissing", "Dtype", "Layouts", "OpenOptions", "Progress", "RuleLike", "Rules", "Source"}
 KITS = (
-    *("attention", "config", "decoder", "disentangled", "embedding", "encoder", "experts", "heads", "layers"),
-    *("pooling", "rope", "spellings"),
+    *("attention", "config", "convolution", "decoder", "disentangled", "dual", "embedding", "encoder", "experts"),
+    *("heads", "layers", "pooling", "resize", "rope", "spellings"),
 )
 ON_TOP = ("classify", "images", "sentence", "text")  # what is made of models
 EXAMPLE = re.compile(r"```python\n(.*?)```", re.DOTALL)
