@@ -72,7 +72,7 @@ def copies(source: str, texts: Texts) -> Iterator[tuple[int, str]]:
         if len(parts) == 1:
             shorter = texts.masked[: bisect_right(texts.masked, len(parts[0]), key=len)]
             if any(text in parts[0] for text in shorter):
-                yield line, literal
+                yield line, literal.replace("\0", "{}")
         elif max(parts, key=len) in texts.together:  # which most are not, and patterns are slow
             pattern = re.compile(".{1,90}".join(map(re.escape, parts)))
             if any(2 * sum(map(len, parts)) > len(text) and pattern.fullmatch(text) for text in texts.masked):

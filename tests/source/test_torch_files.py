@@ -193,8 +193,10 @@ def test_several_candidates_are_listed(tmp_path: Path):
     for name in ("last.ckpt", "best.ckpt"):
         named(tmp_path / name, "a")
     assert refusal(tmp_path) == (
-        f"'{tmp_path}/' holds 2 PyTorch files and no index: 'best.ckpt', 'last.ckpt'. "
-        "Name the file, or a list of files."
+        text_of("folder: several files of PyTorch's")
+        .replace("'./'", f"'{tmp_path}/'")
+        .replace("a.pt", "best.ckpt")
+        .replace("b.pt", "last.ckpt")
     )
 
 
