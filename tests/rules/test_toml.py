@@ -58,6 +58,9 @@ def test_a_text_of_several_lines(tmp_path: Path):
     assert load_rules(path) == (Rule("bert.** -> **"), Rule("cls.** -> _"))
 
 
+NO_LIST = text_of("rules.toml: no list").removeprefix("'rules.toml'")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -73,9 +76,9 @@ def test_a_text_of_several_lines(tmp_path: Path):
         ),
         ('rules = [{ rule = "c.** -> d.**", rules = 3 }]', ", rule 1: rules must be a list of texts, got int: 3. "),
         ('rules = [{ rule = "c.** -> d.**", rules = [] }]', ", rule 1: rule 'c.** -> d.**' has no inner rules. "),
-        ("", " has no list of rules. "),
-        ("rules = 3", " has no list of rules. "),
-        ("rule = []", " has no list of rules. "),
+        ("", NO_LIST),
+        ("rules = 3", NO_LIST),
+        ("rule = []", NO_LIST),
         ("rules = []\nother = 1", " has 'other' besides 'rules'. "),
         ("rules = [1]", ", rule 1: a rule must be a text, got int: 1. "),
         ('rules = ["a -> b", "a"]', ", rule 2: expected '->' here. "),
