@@ -92,8 +92,8 @@ def test_names_are_taken_to_the_letter(file: str, tmp_path: Path):
 )
 def test_what_is_no_file(make: Any, kind: str, tmp_path: Path):
     make(tmp_path / "y.safetensors")
-    listed = f"'{NAME}' of './' lists a file that fails: './y.safetensors' is {kind}, not a file."
-    assert refusal(place(tmp_path, {"a": "x.safetensors", "b": "y.safetensors"})).startswith(listed)
+    message = refusal(place(tmp_path, {"a": "x.safetensors", "b": "y.safetensors"}))
+    assert f"'./y.safetensors' is {kind}, not a file." in message
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
@@ -138,7 +138,7 @@ def test_an_index_of_a_hundred_thousand_entries(tmp_path: Path):
     with open_checkpoint(tmp_path) as ckpt:
         assert len(ckpt) == count
     (tmp_path / NAME).write_bytes(index({f"k.{n}": f"{n}.safetensors" for n in range(count)}))
-    assert refusal(tmp_path).startswith(f"'{NAME}' of './' lists a file that fails: './0.safetensors' does not exist.")
+    assert "'./0.safetensors' does not exist." in refusal(tmp_path)
     (tmp_path / NAME).write_bytes(index({f"x.{n}": "00.safetensors" for n in range(count)}))
     assert refusal(tmp_path).startswith(
         f"'{NAME}' of './': key 'x.0' is not in '00.safetensors', although the index lists it there;"

@@ -75,7 +75,9 @@ def test_it_is_never_converted_again(tmp_path: Path, converted: Path):
 def test_what_was_not_converted_is_not_reverted(tmp_path: Path, source: Path):
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.revert(source.parent, tmp_path / "back")
-    assert str(caught.value) == f"'{source.parent}/' was not written by convert. Name a folder that was."
+    assert str(caught.value) == text_of("revert: what was not converted").replace(
+        "'x.safetensors'", f"'{source.parent}/'"
+    )
     assert not (tmp_path / "back").exists()
 
 

@@ -105,7 +105,4 @@ def test_an_index_that_lists_a_file_that_is_not_there(hub: Hub):
     hub.add("org/name", {name: content for name, content in REPO.items() if name != HEAD})
     with pytest.raises(bridge.CheckpointError) as caught:
         bridge.open("org/name")
-    assert str(caught.value) == (
-        "'model.safetensors.index.json' of 'org/name/' lists a file that fails: "
-        f"'org/name/{HEAD}' is not in the repo at commit {COMMIT}. Check its name."
-    )
+    assert f"'org/name/{HEAD}' is not in the repo at commit {COMMIT}" in str(caught.value)

@@ -9,12 +9,9 @@ import pytest
 from huggingface_hub import constants
 
 import bridge
+from tests.errors.promised import text_of
 from tests.hub.repo import HEAD, WEIGHTS, like, once, same
 from tests.hub.server import Fault, Hub
-
-REPO_ID = "'org/name' is not a file or folder here, and the Hub repo of that name"
-LOG_IN = "log in: `hf auth login`, or `token=`"
-LATER = "Try again later; who is logged in may ask more often: `hf auth login`, or `token=`."
 
 
 def refusal(**options: Any) -> str:
@@ -26,18 +23,18 @@ def refusal(**options: Any) -> str:
 
 def test_no_such_repo(hub: Hub):
     for token in (False, "hf_good"):
-        assert refusal(token=token) == f"{REPO_ID} does not exist, or is private. Check its name, or {LOG_IN}."
+        assert refusal(token=token) == text_of("hub: no such repo").replace("other", "name")
 
 
 def test_a_private_repo(repo: Hub):
     repo.repos["org/name"].private = True
-    assert refusal() == f"{REPO_ID} does not exist, or is private. Check its name, or {LOG_IN}."
+    assert refusal() == text_of("hub: no such repo").replace("other", "name")
     assert same(bridge.load("org/name", like(""), token="hf_good"))
 
 
 def test_a_gated_repo(repo: Hub):
     repo.repos["org/name"].gated = True
-    assert refusal() == f"{REPO_ID} is gated. Ask for access on its page, then {LOG_IN}."
+    assert refusal() == text_of("hub: a repo that needs access")
     assert same(bridge.load("org/name", like(""), token="hf_good"))
 
 
@@ -48,39 +45,33 @@ def test_a_repo_whose_files_are_gated(repo: Hub):
     )
     message = refusal()
     assert message == (
-        "'model.safetensors.index.json' of 'org/name/' lists a file that fails: "
-        f"'org/name/{HEAD}' is gated. Ask for access on its page, then {LOG_IN}."
+        text_of("hub: files that need access").replace(
+            "'org/name/model-00003-of-00003.safetensors'", f"'org/name/{HEAD}'"
+        )
     )
 
 
 def test_a_token_that_the_hub_refuses(repo: Hub):
-    assert refusal(token="hf_bad") == (
-        f"{REPO_ID} may not be read: the Hub refuses the token. Make a new one, then {LOG_IN}."
-    )
+    assert refusal(token="hf_bad") == (text_of("hub: a token that it refuses"))
 
 
 def test_a_token_that_may_not(repo: Hub):
     repo.fault = lambda r: Fault(status=403)
-    assert refusal(token="hf_good") == (
-        f"{REPO_ID} may not be read by this token: HTTP status 403. Ask for access on its page, or use another token."
-    )
+    assert refusal(token="hf_good") == (text_of("hub: a token that may not"))
 
 
 def test_a_token_that_is_not_there(repo: Hub):
-    assert refusal(token=True) == (
-        f"{REPO_ID} cannot be asked for with `token=True`: no token is stored here. First {LOG_IN}."
-    )
+    assert refusal(token=True) == (text_of("hub: a token that is not there"))
 
 
 def test_no_such_revision(repo: Hub):
-    assert refusal(revision="v1") == f"{REPO_ID} has no revision 'v1'. Name a branch, a tag or a commit."
-    assert refusal(revision="../../x") == f"{REPO_ID} has no revision '../../x'. Name a branch, a tag or a commit."
+    assert refusal(revision="v1") == text_of("hub: no such revision")
+    assert refusal(revision="../../x") == text_of("hub: no such revision").replace("'v1'", "'../../x'")
 
 
 @pytest.mark.parametrize("revision", [None, "v1"])
 def test_offline_and_not_cached(revision: str | None, repo: Hub, monkeypatch: pytest.MonkeyPatch):
-    at = " at revision 'v1'" if revision else ""
-    expected = f"{REPO_ID} is not in the cache{at} and cannot be fetched. Go online once, or check `cache_dir=`."
+    expected = text_of("hub: no such revision in the cache" if revision else "hub: nothing in the cache")
     assert refusal(revision=revision, local_files_only=True) == expected
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert refusal(revision=revision) == expected
@@ -111,53 +102,48 @@ def test_what_passes_is_tried_again(status: int, repo: Hub):
 
 def test_a_limit_that_lasts(repo: Hub):
     repo.fault = lambda r: Fault(status=429)
-    assert refusal() == (
-        f"{REPO_ID} cannot be read: the server limits how often it is asked (HTTP status 429). {LATER}"
-    )
+    assert refusal() == text_of("hub: asked too often")
     assert len(repo.requests) == 5
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "300"}, {"RateLimit": '"api";r=0;t=300'}])
 def test_a_limit_that_is_too_long_to_wait_for(headers: dict[str, str], repo: Hub):
     repo.fault = lambda r: Fault(status=429, headers=headers)
-    assert refusal() == (
-        f"{REPO_ID} cannot be read: the server limits how often it is asked (HTTP status 429), "
-        f"and asks to wait 300 s. {LATER}"
-    )
+    assert refusal() == (text_of("hub: asked much too often"))
     assert len(repo.requests) == 1
 
 
 def test_a_limit_on_files(repo: Hub):
     repo.fault = lambda r: Fault(status=429, headers={"Retry-After": "3600"}) if HEAD in r.path else None
     assert refusal() == (
-        "'model.safetensors.index.json' of 'org/name/' lists a file that fails: "
-        f"'org/name/{HEAD}' cannot be opened: the server limits how often it is asked (HTTP status 429), "
-        f"and asks to wait 3600 s. {LATER}"
+        text_of("hub: files asked for too often")
+        .replace("'org/name/model-00003-of-00003.safetensors'", f"'org/name/{HEAD}'")
+        .replace("300 s", "3600 s")
     )
 
 
 def test_a_hub_that_stays_busy(repo: Hub):
     repo.fault = lambda r: Fault(status=503)
-    assert refusal() == f"{REPO_ID} cannot be read: the server is busy (HTTP status 503). {LATER}"
+    assert refusal() == text_of("hub: busy")
 
 
 def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     message = refusal()
-    assert message.startswith(f"{REPO_ID} cannot be read: ConnectError: ")
+    assert message.startswith(text_of("hub: no network"))
     assert message.endswith("Check the network and try again.")
 
 
 def test_a_hub_that_says_nothing(repo: Hub, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.05)
     repo.fault = lambda r: Fault(stall=20)
-    assert refusal() == f"{REPO_ID} cannot be read: ReadTimeout: timed out. Check the network and try again."
+    assert refusal() == text_of("hub: no page of it") + "ReadTimeout: timed out. Check the network and try again."
 
 
 def test_no_hub_at_all(repo: Hub):
     repo.fault = lambda r: Fault(body=b"<html>Log in to the hotel</html>", patch={"Content-Length": "32"})
     message = refusal()
-    assert message.startswith(f"{REPO_ID} cannot be read: ")
+    assert message.startswith(text_of("hub: no page of it"))
     assert message.endswith("Check the network and try again.")
 
 
@@ -174,10 +160,7 @@ def test_a_connection_lost_under_a_header(repo: Hub):
 def test_a_pipeline(hub: Hub):
     weights = next(iter(WEIGHTS.values()))
     hub.add("org/name", {"model_index.json": b"{}", "unet/x.safetensors": weights, "vae/x.safetensors": weights})
-    assert refusal() == (
-        "'org/name/' holds no weights itself; these of its folders do: 'unet', 'vae'. "
-        "Choose one, as in subfolder='unet'."
-    )
+    assert refusal() == (text_of("folder: a pipeline's").replace("'./'", "'org/name/'"))
     assert refusal(subfolder="unett") == (
         "'org/name/' has no folder 'unett'; folders with weights: 'unet', 'vae'. Check the spelling of `subfolder`."
     )

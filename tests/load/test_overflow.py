@@ -41,8 +41,11 @@ def test_by_the_leafs_dtype_or_by_dtype(tmp_path: Path, stored: np.dtype, wanted
     path, like = saved(tmp_path, w=values), {"w": Struct((5,), wanted)}
     shown = f"{float(values[1]):.6g}"
     text = (
-        f"'w' in 'model.safetensors' holds {shown}, which becomes infinite in {wanted.name}. "
-        "Give the leaf another dtype with dtype=."
+        text_of("load: a float that becomes infinite")
+        .replace("'a'", "'w'")
+        .replace("'x.safetensors'", "'model.safetensors'")
+        .replace("70000", str(shown))
+        .replace("float16", wanted.name)
     )
     assert refused(path, like) == text
     assert refused(path, {"w": Struct((5,), F32)}, dtype={"**": wanted}) == text
@@ -147,7 +150,9 @@ def test_a_pattern_of_dtype_that_matches_nothing(tmp_path: Path):
         with pytest.raises(bridge.PlanError) as caught:
             call(path, like, ["w -> layers.w"], dtype={"layers.*": "bf16", "layer.**": "bfloat16"})
         assert str(caught.value) == (
-            "dtype: pattern 'layer.**' matches no leaf (the first is 'layers.w'). Check its spelling."
+            text_of("load: a pattern of dtypes that matches nothing")
+            .replace("'b.**'", "'layer.**'")
+            .replace("'a'", "'layers.w'")
         )
     with pytest.raises(bridge.PlanError, match=r"dtype: pattern 'layer.\*\*' matches no key \(the first is 'a'\)"):
         bridge.save({"a": jnp.zeros(2)}, tmp_path / "out", dtype={"layer.**": "bf16"})

@@ -14,6 +14,7 @@ import pytest
 import bridge
 import bridge.models
 from bridge.models._pretrained import architecture
+from tests.errors.promised import text_of
 from tests.models.contract import TOKENS, Case, Contract, compiled
 
 LABELS = {0: "good", 1: "bad", 2: "neither"}
@@ -75,7 +76,10 @@ class EncoderContract(Contract):
             first.ours(np.zeros(most + 1, np.int32))
         name = type(first.ours).__name__
         assert str(caught.value) == (
-            f"{most + 1} tokens are more than the {most} that {name} has positions for. Shorten the input."
+            text_of("models: BERT and too long a text")
+            .replace("21 tokens", f"{most + 1} tokens")
+            .replace("the 20 ", f"the {most} ")
+            .replace("Bert", name)
         )
 
     def test_without_mask_and_types_nothing_is_hidden_and_all_are_of_type_0(self, first: Case):
@@ -138,4 +142,4 @@ class EncoderContract(Contract):
         with pytest.raises(bridge.BridgeError) as caught:
             ours.pooled(np.zeros((1, 24), np.float32))
         name = type(ours).__name__
-        assert str(caught.value) == f"this {name} has no pooler. Make it with one: Config.from_dict(…, pooler=True)."
+        assert str(caught.value) == text_of("models: BERT without a pooler").replace("Bert", name)

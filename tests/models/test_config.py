@@ -10,6 +10,7 @@ import pytest
 
 import bridge
 from bridge.models.bert import Config
+from tests.errors.promised import text_of
 
 FIELDS: dict[str, Any] = {
     "model_type": "bert",
@@ -92,7 +93,7 @@ def test_names_and_values_are_safe_to_print():
 def test_a_size_that_is_absent_is_not_guessed(field: str):
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_dict({name: value for name, value in FIELDS.items() if name != field})
-    assert str(caught.value) == f"'config.json' lacks field '{field}', which this model needs. Fetch it again."
+    assert str(caught.value) == text_of("models: a field that is absent").replace("'hidden_size'", f"'{field}'")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,9 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, text: str, message: s
 def test_a_file_that_is_absent_is_named(tmp_path: Path):
     with pytest.raises(bridge.CheckpointError) as caught:
         Config.from_file(tmp_path / "config.json")
-    assert str(caught.value) == f"'{tmp_path}/config.json' cannot be read: No such file or directory. Check the path."
+    assert str(caught.value) == text_of("models: a config that is not there").replace(
+        "'config.json'", f"'{tmp_path}/config.json'"
+    )
 
 
 def test_errors_name_the_file_they_came_from(tmp_path: Path):

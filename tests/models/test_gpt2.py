@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import bridge
 from bridge.models.gpt2 import GPT2, Config
+from tests.errors.promised import text_of
 from tests.models.contract import NEW, TOKENS, Case, DecoderContract
 
 pytestmark = pytest.mark.torch
@@ -65,7 +66,9 @@ class TestGPT2(DecoderContract):
             bridge.models.from_pretrained(tmp_path)
 
     def test_more_tokens_than_positions_is_an_error(self, first: Case):
-        text = "38 tokens are more than the 37 that GPT2 has positions for. Shorten the input."
+        text = (
+            text_of("models: GPT-2 and too long a text").replace("21 tokens", "38 tokens").replace("the 20 ", "the 37 ")
+        )
         with pytest.raises(bridge.BridgeError) as caught:
             first.ours(jnp.zeros(38, jnp.int32))
         assert str(caught.value) == text

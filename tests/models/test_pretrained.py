@@ -23,6 +23,7 @@ import bridge.models
 from bridge.models import bert, llama
 from bridge.models._architectures import ARCHITECTURES, CLASSES
 from bridge.models.decoder import Decoder
+from tests.errors.promised import text_of
 from tests.models.random_model import random_model
 
 FIELDS = {
@@ -122,7 +123,7 @@ def test_several_stored_dtypes_are_not_chosen_from(changed: Callable[..., Path])
 
     mixed = changed(halve_one)
     assert message(bridge.CheckpointError, mixed) == (
-        f"'{mixed}/' stores its weights in bfloat16 and float32. Give the dtype that the model should compute in: dtype=…"
+        text_of("models: weights in two dtypes").replace("'m/'", f"'{mixed}/'")
     )
     assert dtypes(bridge.models.from_pretrained(mixed, dtype=jnp.bfloat16)) == {jnp.dtype(jnp.bfloat16)}
     assert len(dtypes(bridge.models.from_pretrained(mixed, dtype="checkpoint"))) == 2
@@ -142,7 +143,7 @@ def test_a_config_that_is_absent_or_broken_is_named(made: Path, changed: Callabl
     (folder / "config.json").write_text("{")
     assert message(bridge.CheckpointError, folder).startswith(f"'{folder}/config.json' is not JSON: ")
     (folder / "config.json").write_text("[]")
-    text = f"'{folder}/config.json' holds [], not an object of fields. Fetch it again."
+    text = text_of("models: a config that is a list").replace("'config.json'", f"'{folder}/config.json'")
     assert message(bridge.CheckpointError, folder) == text
     (folder / "config.json").unlink()
     assert f"{folder}/config.json" in message(bridge.CheckpointError, folder)

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 import bridge
 import bridge.models
 from bridge.models.vit import Config, ViT, rules
+from tests.errors.promised import text_of
 from tests.models.contract import Case, Contract
 
 ODD: dict[str, Any] = {
@@ -126,7 +127,7 @@ def test_a_head_that_is_not_there_is_an_error():
     for call, head in ((model.pooled, "pooler"), (model.logits, "head")):
         with pytest.raises(bridge.BridgeError) as caught:
             call(jnp.zeros((9, 24)))
-        assert str(caught.value) == (f"this ViT has no {head}. Make it with one: Config.from_dict(…, {head}=True).")
+        assert str(caught.value) == text_of(f"models: ViT without a {head}")
 
 
 REFUSED: dict[str, dict[str, Any]] = {

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from safetensors.numpy import save_file
 
 import bridge
+from tests.errors.promised import text_of
 from tests.place.eight_devices import mesh
 
 
@@ -42,7 +43,7 @@ def refused(folder: Path) -> None:
     for nbytes in (0, -1, 2.5, "1GB"):
         with pytest.raises(bridge.PlanError) as caught:
             bridge.load(folder / "w.safetensors", like, max_host_bytes=nbytes)
-        text = f"max_host_bytes {nbytes!r} is not a number of bytes. Give a whole number, such as 1 << 30."
+        text = text_of("load: a bound on memory that is no number").replace("'1GB'", f"{nbytes!r}")
         assert str(caught.value) == text
 
 

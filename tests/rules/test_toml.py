@@ -9,6 +9,7 @@ import pytest
 from bridge._errors import RuleError
 from bridge.rules.rule import Rule
 from bridge.rules.toml import load_rules
+from tests.errors.promised import text_of
 
 
 def written(folder: Path, text: str | bytes) -> Path:
@@ -57,6 +58,9 @@ def test_a_text_of_several_lines(tmp_path: Path):
     assert load_rules(path) == (Rule("bert.** -> **"), Rule("cls.** -> _"))
 
 
+NO_LIST = text_of("rules.toml: no list").removeprefix("'rules.toml'")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -72,9 +76,9 @@ def test_a_text_of_several_lines(tmp_path: Path):
         ),
         ('rules = [{ rule = "c.** -> d.**", rules = 3 }]', ", rule 1: rules must be a list of texts, got int: 3. "),
         ('rules = [{ rule = "c.** -> d.**", rules = [] }]', ", rule 1: rule 'c.** -> d.**' has no inner rules. "),
-        ("", " has no list of rules. "),
-        ("rules = 3", " has no list of rules. "),
-        ("rule = []", " has no list of rules. "),
+        ("", NO_LIST),
+        ("rules = 3", NO_LIST),
+        ("rule = []", NO_LIST),
         ("rules = []\nother = 1", " has 'other' besides 'rules'. "),
         ("rules = [1]", ", rule 1: a rule must be a text, got int: 1. "),
         ('rules = ["a -> b", "a"]', ", rule 2: expected '->' here. "),
@@ -113,9 +117,7 @@ def test_what_is_nested_too_deep(tmp_path: Path):
 def test_what_is_not_there(tmp_path: Path):
     with pytest.raises(RuleError) as caught:
         load_rules(tmp_path / "absent.toml")
-    assert (
-        str(caught.value) == f"'{tmp_path / 'absent.toml'}' cannot be read: No such file or directory. Check the path."
-    )
+    assert str(caught.value) == text_of("rules.toml: not there").replace("'rules.toml'", f"'{tmp_path}/absent.toml'")
     with pytest.raises(RuleError, match="cannot be read: Is a directory"):
         load_rules(tmp_path)
 

@@ -12,6 +12,7 @@ import pytest
 
 from bridge import _errors
 from bridge.source import ByteSource
+from tests.errors.promised import text_of
 
 CONTENT = np.random.default_rng(0).integers(0, 256, 100_003, np.uint8).tobytes()
 
@@ -69,6 +70,6 @@ class ByteSourceContract:
     def test_closed_is_closed(self, source: ByteSource):
         source.close()
         source.close()
-        message = "^" + re.escape("'it' is closed. Open the checkpoint again.") + "$"
+        message = "^" + re.escape(text_of("read: the file is closed").replace("'x.safetensors'", "'it'")) + "$"
         with pytest.raises(_errors.CheckpointError, match=message):
             source.readinto([memoryview(bytearray(1))], 0)

@@ -12,6 +12,7 @@ import bridge
 from bridge import _errors
 from bridge.source import open_checkpoint
 from tests.craft import checkpoint
+from tests.errors.promised import text_of
 
 A, B, C = (np.full(3, value, np.float32) for value in (1, 2, 3))
 NAME = "model.safetensors.index.json"
@@ -76,8 +77,10 @@ def test_a_missing_file(tmp_path: Path):
     with pytest.raises(_errors.CheckpointError) as caught:
         open_checkpoint(path)
     assert str(caught.value) == (
-        f"'{NAME}' of '{path}/' lists a file that fails: '{path}/gone.safetensors' does not exist. "
-        "Check its name; if it was being fetched, fetch it again."
+        text_of("index: a name that is of no file")
+        .replace("'model.safetensors.index.json'", f"'{NAME}'")
+        .replace("'./'", f"'{path}/'")
+        .replace("'./z.safetensors'", f"'{path}/gone.safetensors'")
     )
 
 
@@ -90,8 +93,11 @@ def test_a_key_that_is_not_where_the_index_has_it(elsewhere: bool, found: str, t
     with pytest.raises(_errors.CheckpointError) as caught:
         open_checkpoint(folder(tmp_path, weight_map, x={"a": A}, y=y))
     assert str(caught.value) == (
-        f"'{NAME}' of '{tmp_path}/': key 'b' is not in 'x.safetensors', although the index lists it there; {found}. "
-        "Fetch all files again, with their index: they do not belong together."
+        text_of("index: a key that no file holds")
+        .replace("'model.safetensors.index.json'", f"'{NAME}'")
+        .replace("'./'", f"'{tmp_path}/'")
+        .replace("'c'", "'b'")
+        .replace("no file of the index holds it", f"{found}")
     )
 
 

@@ -15,6 +15,7 @@ from bridge import _errors
 from bridge.source import ByteSource, open_checkpoint, retry
 from bridge.source.remote import RemoteFile
 from tests.craft import checkpoint
+from tests.errors.promised import text_of
 from tests.source.contract import ByteSourceContract
 
 A, B = np.arange(3, dtype=np.float32), np.arange(3, 6, dtype=np.float32)
@@ -64,13 +65,17 @@ def test_a_folder_and_a_folder_in_it(store: Any):
 
 
 def test_what_is_not_there(store: Any):
-    assert refusal("memory://repo/z.safetensors") == "'memory://repo/z.safetensors' does not exist. Check the URL."
-    assert refusal("memory://nowhere") == "'memory://nowhere/' does not exist. Check the URL."
+    assert refusal("memory://repo/z.safetensors") == text_of("store: a file that is gone").replace(
+        "'memory://texts/x.safetensors'", "'memory://repo/z.safetensors'"
+    )
+    assert refusal("memory://nowhere") == text_of("store: a file that is gone").replace(
+        "'memory://texts/x.safetensors'", "'memory://nowhere/'"
+    )
 
 
 def test_an_unknown_protocol():
     assert refusal("nosuch://repo/x.safetensors") == (
-        "'nosuch://repo' cannot be opened: Protocol not known: nosuch. Check the URL."
+        text_of("store: of a kind that nobody knows") + "Protocol not known: nosuch. Check the URL."
     )
 
 
@@ -83,9 +88,12 @@ def test_a_server_that_ignores_ranges(store: Any, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(_errors.CheckpointError) as caught:
             ckpt["b"]
     assert str(caught.value) == (
-        f"key 'b' in '{url}' cannot be read: '{url}': {len(large):,} bytes came where 12 were asked for, "
-        f"from byte {len(large) - B.nbytes:,}: the file has changed, or its server ignores ranges. "
-        "Fetch it to the disk and open it there."
+        text_of("store: ranges that it ignores")
+        .replace("key 'last'", "key 'b'")
+        .replace("memory://texts/x.safetensors", url)
+        .replace("40,164 bytes", f"{len(large):,} bytes")
+        .replace("20 were", "12 were")
+        .replace("byte 40,144", f"byte {len(large) - B.nbytes:,}")
     )
 
 
@@ -115,7 +123,7 @@ def test_a_store_that_fails(error: OSError, message: str, store: Any, monkeypatc
 def test_a_store_that_does_not_know_lengths(store: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(MemoryFileSystem, "info", lambda *_, **__: {"size": None})
     assert refusal("memory://repo/x.safetensors") == (
-        "'memory://repo/x.safetensors' does not say how long it is. Fetch it to the disk and open it there."
+        text_of("store: no length").replace("'memory://texts/x.safetensors'", "'memory://repo/x.safetensors'")
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from bridge import _errors
 from bridge.source import open_checkpoint
 from tests.craft import checkpoint
+from tests.errors.promised import text_of
 
 
 def file(path: Path, key: str = "a") -> Path:
@@ -62,16 +63,13 @@ def test_a_list_of_files_of_one_name(tmp_path: Path):
     with open_checkpoint([x, y]) as ckpt:
         assert ckpt.files == (str(x), str(y))
         assert ckpt.specs["y"].file == str(y)
-    assert refusal([x, x]) == f"'{x}' is twice in the list of files. Name each file once."
-    assert refusal([]) == "the list of files is empty. Name at least one .safetensors file."
+    assert refusal([x, x]) == text_of("source: a list with a file twice").replace("'x.safetensors'", f"'{x}'")
+    assert refusal([]) == text_of("source: an empty list")
 
 
 def test_a_key_in_two_files_of_a_list(tmp_path: Path):
     x, y = file(tmp_path / "x.safetensors"), file(tmp_path / "y.safetensors")
-    assert refusal([x, y]) == (
-        "key 'a' is in 'x.safetensors' and in 'y.safetensors'. "
-        "Leave one of the files out, or give the folder with the index that says which counts."
-    )
+    assert refusal([x, y]) == (text_of("source: a list of files that share a key"))
 
 
 def test_an_open_checkpoint_is_handed_back(tmp_path: Path):
@@ -109,8 +107,10 @@ def test_several_candidates_are_listed(tmp_path: Path):
     for name in ("b", "a"):
         file(tmp_path / f"{name}.safetensors")
     assert refusal(tmp_path) == (
-        f"'{tmp_path}/' holds 2 safetensors files and no index: 'a.safetensors', 'b.safetensors'. "
-        "Name the file, or a list of files."
+        text_of("folder: several files and no index")
+        .replace("'./'", f"'{tmp_path}/'")
+        .replace("'x.safetensors'", "'a.safetensors'")
+        .replace("'y.safetensors'", "'b.safetensors'")
     )
 
 
@@ -133,7 +133,7 @@ def test_subfolder(tmp_path: Path):
     assert keys(tmp_path, subfolder="unet/deep") == ["a"]
     for outside in ("..", "a/../..", "/etc", "..\\x"):
         assert refusal(tmp_path, subfolder=outside) == (
-            f"subfolder '{outside}' leaves the source. Name a folder inside it."
+            text_of("folder: a subfolder that leaves it").replace("'../..'", f"'{outside}'")
         )
 
 
@@ -164,7 +164,7 @@ def test_a_folder_without_weights(tmp_path: Path):
 
 
 def test_no_such_path(tmp_path: Path):
-    advice = "Name a file, a folder, a URL or a Hub repo like 'org/name'."
+    text = text_of("source: not there")
     for source in (
         tmp_path / "absent",
         str(tmp_path / "absent"),
@@ -172,24 +172,24 @@ def test_no_such_path(tmp_path: Path):
         "org/absent.safetensors",
         "~/x",
     ):
-        assert refusal(source) == f"'{source}' does not exist. {advice}"
+        assert refusal(source) == text.replace("gone.safetensors", str(source))
     path = file(tmp_path / "x.safetensors")
-    assert refusal(path / "below") == f"'{path}/below' does not exist. {advice}"
+    assert refusal(path / "below") == text.replace("gone.safetensors", f"{path}/below")
 
 
 @pytest.mark.parametrize("source", [None, 3, b"bytes", "", {"a": 1}, [None]])
 def test_no_source(source: object):
     shown = source[0] if isinstance(source, list) else source
     quoted = "'" + repr(shown) + "'"
-    assert refusal(source) == (
-        f"{quoted} is not a source. Name a file, a list of files, a folder, a URL or a Hub repo like 'org/name'."
-    )
+    assert refusal(source) == (text_of("source: a model").replace("a value of 'ndarray'", f"{quoted}"))
 
 
 def test_an_index_is_no_source(tmp_path: Path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text("{}")
-    assert refusal(index) == f"'{index}' is an index. Name the folder that holds it and its files."
+    assert refusal(index) == text_of("source: an index by its name").replace(
+        "'model.safetensors.index.json'", f"'{index}'"
+    )
 
 
 @pytest.mark.parametrize("stem", ["model", "diffusion_pytorch_model", "a.b"])
@@ -250,7 +250,7 @@ def test_a_subfolder_that_is_not_there(tmp_path: Path):
     )
     file(tmp_path / "plain" / "model.safetensors")
     assert refusal(tmp_path / "plain", subfolder="unet") == (
-        f"'{tmp_path}/plain/' has no folder 'unet', and none with weights. Leave `subfolder` out, or check its spelling."
+        text_of("folder: no subfolder at all").replace("'./'", f"'{tmp_path}/plain/'")
     )
 
 

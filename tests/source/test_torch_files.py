@@ -16,6 +16,7 @@ from bridge import _errors
 from bridge.source import open_checkpoint
 from bridge.source.bytes import LocalFile
 from tests.craft import checkpoint
+from tests.errors.promised import text_of
 from tests.torchfile import craft
 from tests.torchfile.craft import DATA, GOOD, archive, dict_of, number, storage, tensor, text
 from tests.torchfile.sparse import sparse
@@ -101,7 +102,7 @@ def test_a_tensor_that_cannot_be_read_is_refused_when_it_is_used(tmp_path: Path)
     with open_checkpoint(path) as ckpt:
         assert sorted(ckpt) == ["s", "w"]
         assert ckpt["w"].tobytes() == DATA
-        problem = f"key 's' in '{path}' cannot be read: it is sparse. Save it dense: tensor.to_dense()."
+        problem = text_of("tensor: one that cannot be read").replace("'x.pth'", f"'{path}'")
         assert ckpt.refused == {"s": problem}
         assert ckpt.specs["s"].dtype == np.dtype("V")
         with pytest.raises(_errors.CheckpointError) as caught:
@@ -124,8 +125,7 @@ ROOTS = {"model": dict_of(GOOD), "ema": dict_of({"v": tensor(), "w": tensor()}),
 def test_several_dicts(tmp_path: Path):
     path = saved(tmp_path / "x.pth", dict_of(ROOTS))
     assert refusal(path) == (
-        f"'{path}' has tensors in 2 dicts: root='model' (1 tensor), root='ema' (2 tensors). "
-        "Choose one with root=, or root='' for all, with dots between the keys."
+        text_of("torch file, root: several dicts").replace("'x.pth'", f"'{path}'").replace("'model_ema'", "'ema'")
     )
     assert keys(path, root="ema") == ["v", "w"]
     assert keys(path, root="") == ["model.w", "ema.v", "ema.w"]
@@ -138,8 +138,9 @@ def test_a_root_of_safetensors(tmp_path: Path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(checkpoint({"a": VALUES}))
     assert refusal(path, root="model") == (
-        f"'{path}' is safetensors, whose keys are in no dicts. Leave root='model' out, or name the file of torch.save "
-        "that has them."
+        text_of("source: a root of safetensors")
+        .replace("'x.safetensors'", f"'{path}'")
+        .replace("'model_ema'", "'model'")
     )
     assert keys(path, modules=True) == ["a"]
 
@@ -192,8 +193,10 @@ def test_several_candidates_are_listed(tmp_path: Path):
     for name in ("last.ckpt", "best.ckpt"):
         named(tmp_path / name, "a")
     assert refusal(tmp_path) == (
-        f"'{tmp_path}/' holds 2 PyTorch files and no index: 'best.ckpt', 'last.ckpt'. "
-        "Name the file, or a list of files."
+        text_of("folder: several files of PyTorch's")
+        .replace("'./'", f"'{tmp_path}/'")
+        .replace("a.pt", "best.ckpt")
+        .replace("b.pt", "last.ckpt")
     )
 
 
