@@ -18,6 +18,7 @@ from bridge.checking.measure import coarser
 from bridge.checking.recording import RecordedCall as Recorded
 from bridge.checking.recording import Recording
 from bridge.checking.whole_align import RunArray, Wanted, distance, first_fit
+from bridge.checking.whole_outputs import Path, candidates, own_path, recorded_paths
 from bridge.tracing.interpret import Met
 from bridge.tracing.mark import Slot
 from bridge.tracing.trace import Call, Trace
@@ -47,6 +48,15 @@ class AlignedCalls:
     def events(self, trace: Trace) -> list[Event]:
         """What happened, in the order of the traced run."""
         found = [event for call in trace.calls for event in self._of_call(call)]
+        if not any(event.at == ("", ()) for event in found):
+            # The model itself was not called, a method of it was: what the traced function gave is its output.
+            leaves = [
+                (own_path(keys), np.asarray(leaf))
+                for keys, leaf in jtu.tree_leaves_with_path(eqx.filter(trace.result, eqx.is_array))
+            ]
+            own = [(path, RunArray(leaf, leaf.shape)) for path, leaf in leaves]
+            error, dtype = self._root_output(own, self._recorded(("", ()), 0))
+            found.append(Event(("", ()), OUT, (_LAST,), error, dtype))
         return sorted(found, key=lambda event: event.order)
 
     def _of_call(self, call: Call) -> Iterator[Event]:
@@ -63,7 +73,13 @@ class AlignedCalls:
                 for side, held in sides.items():
                     if held:
                         order = _order(held[-1] if side == OUT else held[0], index, step, side)
-                        error, dtype = self._error(at, side, [_at(met, index, step) for met in held], recorded)
+                        arrays = [_at(met, index, step) for met in held]
+                        if at == ("", ()) and side == OUT and at not in self.pairs.layers:
+                            error, dtype = self._root_output(
+                                list(zip(_output_paths(call), arrays, strict=True)), recorded
+                            )
+                        else:
+                            error, dtype = self._error(at, side, arrays, recorded)
                         yield Event(at, side, order, error, dtype)
 
     def _steps(self, at: Address, met: Met, number: int) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -139,6 +155,24 @@ class AlignedCalls:
         found = [self._compared([array], [one]) for array in arrays for one in taken]
         return min((one for one in found if one is not None), key=lambda one: one[0], default=None)
 
+    def _root_output(
+        self,
+        own: Sequence[tuple[Path, RunArray]],
+        recorded: Sequence[tuple[ColumnMatch | None, Recorded]],
+    ) -> tuple[float | None, np.dtype]:
+        """The largest distance of what the model gives: of each of its outputs, not of the first alone. A model without
+        PyTorch's head gives what the module below it does.
+        """
+        for _, call in recorded:
+            nearest: list[tuple[float, np.dtype]] = []
+            for group in candidates(own, list(recorded_paths(call.output))):
+                found = [self._compared([array], [Wanted(kept)]) for array, kept in group]
+                if any(found):
+                    nearest.append(min((one for one in found if one is not None), key=lambda one: one[0]))
+            if nearest:
+                return max(nearest, key=lambda one: one[0])
+        return None, np.dtype(np.float32)
+
     def _compared(self, arrays: Sequence[RunArray], wanted: Sequence[Wanted]) -> tuple[float, np.dtype] | None:
         fit = first_fit(wanted, [array.shape for array in arrays])
         if fit is None:
@@ -195,6 +229,13 @@ def _marks(call: Call, side: str) -> list[Met]:
     slots = jtu.tree_leaves(token.inputs if side == IN else token.output, is_leaf=lambda node: isinstance(node, Slot))
     numbers = [slot.number for slot in slots if isinstance(slot, Slot)]
     return [call.marks[number] for number in numbers if number in call.marks]
+
+
+def _output_paths(call: Call) -> list[Path]:
+    """Where the arrays of a call's output stand in it, in the order of `_marks`."""
+    token = next(iter(call.marks.values())).mark.call.token
+    leaves = jtu.tree_leaves_with_path(token.output, is_leaf=lambda node: isinstance(node, Slot))
+    return [own_path(keys) for keys, slot in leaves if isinstance(slot, Slot) and slot.number in call.marks]
 
 
 def _at(met: Met, index: tuple[int, ...], step: tuple[int, ...] = ()) -> RunArray:
