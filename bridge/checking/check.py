@@ -8,6 +8,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from bridge._errors import CheckpointError, PlanError
 from bridge._text import plural, quote
 from bridge.checking.alone import Alone, Outcome
@@ -185,7 +187,14 @@ class _Checker:
     def outcome(self, at: Address, one: Counterpart) -> Outcome:
         """One layer alone."""
         fn = self.calls.get(at[0])
-        return self.alone.compare(at_index(self.pairs.modules[at[0]], at[1]), one, fn)
+        found = self.alone.compare(at_index(self.pairs.modules[at[0]], at[1]), one, fn)
+        if (
+            isinstance(found, Compared)
+            and found.want.size
+            and not np.isfinite(np.asarray(found.want, np.float64)).any()
+        ):
+            return "PyTorch's gave no finite number"
+        return found
 
     def layer(self, one: Counterpart, outcome: Outcome | None, whole: WholeRun) -> Layer:
         """What became of a layer, alone and in the run."""

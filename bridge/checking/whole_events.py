@@ -50,12 +50,9 @@ class AlignedCalls:
         found = [event for call in trace.calls for event in self._of_call(call)]
         if not any(event.at == ("", ()) for event in found):
             # The model itself was not called, a method of it was: what the traced function gave is its output.
-            leaves = [
-                (own_path(keys), np.asarray(leaf))
-                for keys, leaf in jtu.tree_leaves_with_path(eqx.filter(trace.result, eqx.is_array))
-            ]
-            own = [(path, RunArray(leaf, leaf.shape)) for path, leaf in leaves]
-            error, dtype = self._root_output(own, self._recorded(("", ()), 0))
+            given = jtu.tree_leaves_with_path(eqx.filter(trace.result, eqx.is_array))
+            own = [(own_path(keys), RunArray(np.asarray(leaf), leaf.shape)) for keys, leaf in given]
+            error, dtype = self._root_output(own, 0)
             found.append(Event(("", ()), OUT, (_LAST,), error, dtype))
         return sorted(found, key=lambda event: event.order)
 
@@ -74,10 +71,9 @@ class AlignedCalls:
                     if held:
                         order = _order(held[-1] if side == OUT else held[0], index, step, side)
                         arrays = [_at(met, index, step) for met in held]
-                        if at == ("", ()) and side == OUT and at not in self.pairs.layers:
-                            error, dtype = self._root_output(
-                                list(zip(_output_paths(call), arrays, strict=True)), recorded
-                            )
+                        if at == ("", ()) and side == OUT:
+                            own = list(zip(_output_paths(call), arrays, strict=True))
+                            error, dtype = self._root_output(own, number)
                         else:
                             error, dtype = self._error(at, side, arrays, recorded)
                         yield Event(at, side, order, error, dtype)
@@ -155,23 +151,20 @@ class AlignedCalls:
         found = [self._compared([array], [one]) for array in arrays for one in taken]
         return min((one for one in found if one is not None), key=lambda one: one[0], default=None)
 
-    def _root_output(
-        self,
-        own: Sequence[tuple[Path, RunArray]],
-        recorded: Sequence[tuple[ColumnMatch | None, Recorded]],
-    ) -> tuple[float | None, np.dtype]:
+    def _root_output(self, own: Sequence[tuple[Path, RunArray]], number: int) -> tuple[float | None, np.dtype]:
         """The largest distance of what the model gives: of each of its outputs, not of the first alone. A model without
         PyTorch's head gives what the module below it does.
         """
-        for _, call in recorded:
-            nearest: list[tuple[float, np.dtype]] = []
+        nearest: list[tuple[float, np.dtype]] = []
+        for call in self.recording.calls_of("")[number : number + 1]:
             for group in candidates(own, list(recorded_paths(call.output))):
                 found = [self._compared([array], [Wanted(kept)]) for array, kept in group]
                 if any(found):
                     nearest.append(min((one for one in found if one is not None), key=lambda one: one[0]))
-            if nearest:
-                return max(nearest, key=lambda one: one[0])
-        return None, np.dtype(np.float32)
+        if nearest:
+            return max(nearest, key=lambda one: one[0])
+        at = "", ()
+        return self._error(at, OUT, [array for _, array in own], self._recorded(at, number))
 
     def _compared(self, arrays: Sequence[RunArray], wanted: Sequence[Wanted]) -> tuple[float, np.dtype] | None:
         fit = first_fit(wanted, [array.shape for array in arrays])
@@ -184,8 +177,8 @@ class AlignedCalls:
         got, want = wanted[place].pair(array.rows(found, kept))
         if (meant := self._meant(kept)) is not None:
             got, want = got[meant[: len(got)]], want[meant[: len(want)]]
-        if not got.size:
-            return None
+        if not got.size or (want.dtype.kind not in "iub" and not np.isfinite(want).any()):
+            return None  # not-a-number is like anything
         return distance(got, want), coarser(got.dtype, want.dtype)
 
     def _meant(self, kept: Kept) -> np.ndarray | None:

@@ -42,9 +42,9 @@ def candidates(
     arrays = [array for _, array in own if any(_fits(array, kept) for _, kept in theirs)]
     wanted = [kept for _, kept in theirs if any(_fits(array, kept) for _, array in own)]
     # JAX sorts a dict by its keys: its order says nothing.
-    if len(arrays) == len(wanted) and not any(_is_named(path) for path, _ in own):
-        if all(_fits(array, kept) for array, kept in zip(arrays, wanted, strict=True)):
-            return [[pair] for pair in zip(arrays, wanted, strict=True)]
+    ordered = len(arrays) == len(wanted) and not any(_is_named(path) for path, _ in own)
+    if ordered and all(_fits(array, kept) for array, kept in zip(arrays, wanted, strict=True)):
+        return [[pair] for pair in zip(arrays, wanted, strict=True)]
     if len(arrays) < len(wanted):
         return [[(array, kept) for kept in wanted if _fits(array, kept)] for array in arrays]
     return [[(array, kept) for array in arrays if _fits(array, kept)] for kept in wanted]

@@ -121,3 +121,18 @@ def test_what_a_function_of_the_users_gives_is_the_models_output(
     )
     assert check.ok == (factor == 1.0), str(check)
     assert check.ran
+
+
+@pytest.mark.parametrize("ours", [lambda logits, gates: logits, lambda logits, gates: logits[:2]])
+def test_an_output_of_another_shape_is_not_called_right(checked: Callable[..., bridge.Check], ours: Any) -> None:
+    check = checked(lambda logits, gates: logits.mean(1, keepdim=True), lambda: Ours(ours))
+    assert (check.ok, check.ran) == (True, False), str(check)
+    assert str(check).splitlines()[0].endswith("each layer agrees, but what the model gives was not compared")
+    assert check.whole.endswith(", PyTorch's [6, 1]")
+
+
+def test_what_is_no_number_agrees_with_nothing(checked: Callable[..., bridge.Check]) -> None:
+    check = checked(lambda logits, gates: logits / (gates - gates), lambda: Ours(lambda logits, gates: logits))
+    assert check.whole.startswith("agrees in 5 inputs and outputs; what the model gives was not compared: ")
+    assert check.whole.endswith("PyTorch's model gave no finite number")
+    assert not check.ran
