@@ -219,7 +219,11 @@ class _Checker:
         return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)
 
     def ends_elsewhere(self, one: Counterpart, whole: WholeRun) -> bool:
-        """Whether a module that takes what one of PyTorch's gives takes the same in the model's run."""
+        """Whether a module that takes what one of PyTorch's gives takes the same in the model's run. The model itself
+        ends where PyTorch's does, though it may give what a part of it took.
+        """
+        if not one.name:
+            return False
         given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
         found = {at for number in given for at in self.takers.get(number, ())}
         found = {at for at in found if self.known[at].module != one.module}

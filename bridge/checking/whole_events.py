@@ -18,7 +18,7 @@ from bridge.checking.measure import coarser
 from bridge.checking.recording import RecordedCall as Recorded
 from bridge.checking.recording import Recording
 from bridge.checking.whole_align import RunArray, Wanted, distance, first_fit
-from bridge.checking.whole_outputs import Path, candidates, own_path, recorded_paths
+from bridge.checking.whole_outputs import Path, candidates, is_ordered, own_path, recorded_paths
 from bridge.tracing.interpret import Met
 from bridge.tracing.mark import Slot
 from bridge.tracing.trace import Call, Trace
@@ -52,7 +52,7 @@ class AlignedCalls:
             # The model itself was not called, a method of it was: what the traced function gave is its output.
             given = jtu.tree_leaves_with_path(eqx.filter(trace.result, eqx.is_array))
             own = [(own_path(keys), RunArray(np.asarray(leaf), leaf.shape)) for keys, leaf in given]
-            error, dtype = self._root_output(own, 0)
+            error, dtype = self._root_output(own, 0, ordered=is_ordered(trace.result))
             found.append(Event(("", ()), OUT, (_LAST,), error, dtype))
         return sorted(found, key=lambda event: event.order)
 
@@ -73,7 +73,7 @@ class AlignedCalls:
                         arrays = [_at(met, index, step) for met in held]
                         if at == ("", ()) and side == OUT:
                             own = list(zip(_output_paths(call), arrays, strict=True))
-                            error, dtype = self._root_output(own, number)
+                            error, dtype = self._root_output(own, number, ordered=is_ordered(call.output))
                         else:
                             error, dtype = self._error(at, side, arrays, recorded)
                         yield Event(at, side, order, error, dtype)
@@ -151,13 +151,15 @@ class AlignedCalls:
         found = [self._compared([array], [one]) for array in arrays for one in taken]
         return min((one for one in found if one is not None), key=lambda one: one[0], default=None)
 
-    def _root_output(self, own: Sequence[tuple[Path, RunArray]], number: int) -> tuple[float | None, np.dtype]:
+    def _root_output(
+        self, own: Sequence[tuple[Path, RunArray]], number: int, *, ordered: bool
+    ) -> tuple[float | None, np.dtype]:
         """The largest distance of what the model gives: of each of its outputs, not of the first alone. A model without
         PyTorch's head gives what the module below it does.
         """
         nearest: list[tuple[float, np.dtype]] = []
         for call in self.recording.calls_of("")[number : number + 1]:
-            for group in candidates(own, list(recorded_paths(call.output))):
+            for group in candidates(own, list(recorded_paths(call.output)), ordered=ordered):
                 found = [self._compared([array], [Wanted(kept)]) for array, kept in group]
                 if any(found):
                     nearest.append(min((one for one in found if one is not None), key=lambda one: one[0]))

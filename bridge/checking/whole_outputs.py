@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax.tree_util as jtu
+
 from bridge.checking.kept import Kept
 from bridge.checking.whole_align import RunArray, Wanted
 
@@ -22,18 +24,23 @@ def recorded_paths(tree: Any, path: Path = ()) -> Iterator[tuple[Path, Kept]]:
             yield from recorded_paths(child, (*path, str(key)))
 
 
+def is_ordered(tree: Any) -> bool:
+    """Whether the arrays of an output are in the order in which it was made. JAX sorts dicts by their keys."""
+    return not any(isinstance(key, jtu.DictKey) for keys, _ in jtu.tree_leaves_with_path(tree) for key in keys)
+
+
 def own_path(keys: Sequence[Any]) -> Path:
     """The path of an array in an output of the model."""
     return tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in keys)
 
 
 def candidates(
-    own: Sequence[tuple[Path, RunArray]], theirs: Sequence[tuple[Path, Kept]]
+    own: Sequence[tuple[Path, RunArray]], theirs: Sequence[tuple[Path, Kept]], *, ordered: bool
 ) -> list[list[tuple[RunArray, Kept]]]:
     """Pairs to compare, in groups: of each group one pair must agree.
 
-    Outputs of one name belong together. Without names those of the same place do, where there are as many. If one side
-    gives fewer, each of its arrays is some array of the other's: the others are what nobody asked for.
+    Outputs of one name belong together. Without names those of the same place do, where there are as many and they are
+    `ordered`. If one side gives fewer, each of its arrays is some array of the other's: nobody asked for the rest.
     """
     named = dict(own)
     same = [[(named[path], kept)] for path, kept in theirs if path in named and _is_named(path)]
@@ -41,9 +48,8 @@ def candidates(
         return same
     arrays = [array for _, array in own if any(_fits(array, kept) for _, kept in theirs)]
     wanted = [kept for _, kept in theirs if any(_fits(array, kept) for _, array in own)]
-    # JAX sorts a dict by its keys: its order says nothing.
-    ordered = len(arrays) == len(wanted) and not any(_is_named(path) for path, _ in own)
-    if ordered and all(_fits(array, kept) for array, kept in zip(arrays, wanted, strict=True)):
+    same_count = ordered and len(arrays) == len(wanted)
+    if same_count and all(_fits(array, kept) for array, kept in zip(arrays, wanted, strict=True)):
         return [[pair] for pair in zip(arrays, wanted, strict=True)]
     if len(arrays) < len(wanted):
         return [[(array, kept) for kept in wanted if _fits(array, kept)] for array in arrays]

@@ -57,11 +57,11 @@ class Output(eqx.Module):
 
 @pytest.fixture
 def checked(record: Callable[..., Any], tmp_path: Path) -> Callable[..., bridge.Check]:
-    def check(theirs: Any, ours: Any, shape: tuple[int, ...] = (6, 4), **options: Any) -> bridge.Check:
+    def check(theirs: Any, ours: Any, kind: type[Theirs] = Theirs, **options: Any) -> bridge.Check:
         torch.manual_seed(0)
-        model = Theirs(theirs).eval()
+        model = kind(theirs).eval()
         save_file(model.state_dict(), tmp_path / "model.safetensors")
-        record(model, torch.randn(shape), tmp_path / "run.safetensors")
+        record(model, torch.randn(6, 4), tmp_path / "run.safetensors")
         like = eqx.filter_eval_shape(ours)
         plan = bridge.plan(tmp_path / "model.safetensors", like)
         loaded = bridge.load(tmp_path / "model.safetensors", like, plan)
@@ -89,6 +89,7 @@ _RIGHT = {
 }
 _WRONG = {
     "the second of a tuple": (_pair, lambda logits, gates: (logits, gates * 2)),
+    "fields for a tuple, exchanged": (_pair, lambda logits, gates: Output(gates, logits)),
     "exchanged": (_pair, lambda logits, gates: (gates, logits)),
     "exchanged names": (_named, lambda logits, gates: {"logits": gates, "gates": logits}),
     "one of a dict, wrong": (_named, lambda logits, gates: {"logits": logits, "gates": gates * 2}),
@@ -107,6 +108,26 @@ def test_outputs_that_are_paired_rightly_agree(checked: Callable[..., bridge.Che
 def test_an_output_besides_the_first_that_is_wrong_departs(checked: Callable[..., bridge.Check], name: str) -> None:
     theirs, ours = _WRONG[name]
     check = checked(theirs, lambda: Ours(ours))
+    assert str(check.first) == "the model", str(check)
+
+
+class HiddenTheirs(Theirs):
+    """Gives what one of its layers took besides."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        hidden = self.a(x)
+        return self.give(self.b(hidden), hidden)
+
+
+class HiddenOurs(Ours):
+    def __call__(self, x: jax.Array) -> Any:
+        hidden = self.a(x)
+        return self.give(self.b(hidden), hidden)
+
+
+def test_a_model_that_gives_what_a_layer_took_does_not_end_elsewhere(checked: Callable[..., bridge.Check]) -> None:
+    wrong = lambda logits, hidden: (logits * 2, hidden)  # noqa: E731
+    check = checked(_pair, lambda: HiddenOurs(wrong), kind=HiddenTheirs)
     assert str(check.first) == "the model", str(check)
 
 
