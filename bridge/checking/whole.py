@@ -163,8 +163,18 @@ def _diagnosed(first: Judged, trials: Trials, repair: Repair | None) -> tuple[Ad
         at = _parent(event.at, trials)
         return at, InRun(f"the parent's own code: what it gives to {_named(event.at)} is {off}, and all before agrees")
     if event.at in trials.pairs.layers:
-        return event.at, InRun(f"its input agrees, and its output is {off}: look at its own code")
+        masks = _masks(trials, event.at)
+        advice = f"PyTorch's was called with {masks}, look at the model's mask" if masks else "look at its own code"
+        return event.at, InRun(f"its input agrees, and its output is {off}: {advice}")
     return event.at, InRun(f"the parent's own code: what it calls agrees, and its output is {off}")
+
+
+def _masks(trials: Trials, at: Address) -> str:
+    """The masks that a layer's counterpart was called with."""
+    module = trials.pairs.layers[at].module
+    calls = trials.recording.calls_of(module)[:1] if module else ()
+    names = [name for call in calls for name, kept in call.kwargs.items() if "mask" in name and isinstance(kept, Kept)]
+    return " and ".join(map(quote, names))
 
 
 def _parent(at: Address, trials: Trials) -> Address:

@@ -157,3 +157,36 @@ def test_what_is_no_number_agrees_with_nothing(checked: Callable[..., bridge.Che
     assert check.whole.startswith("agrees in 5 inputs and outputs; what the model gives was not compared: ")
     assert check.whole.endswith("PyTorch's model gave no finite number")
     assert not check.ran
+
+
+class MaskedTheirs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, bias=False, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1])
+        return self.attention(x, x, x, attn_mask=mask)[0]
+
+
+class MaskedOurs(eqx.Module):
+    attention: eqx.nn.MultiheadAttention
+
+    def __init__(self) -> None:
+        self.attention = eqx.nn.MultiheadAttention(2, 4, key=jax.random.key(0))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.attention(x, x, x)
+
+
+def test_attention_without_the_mask_that_pytorchs_had_is_told_so(record: Callable[..., Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = MaskedTheirs().eval()
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    record(theirs, torch.randn(2, 5, 4), tmp_path / "run.safetensors")
+    like = eqx.filter_eval_shape(MaskedOurs)
+    plan = bridge.plan(tmp_path / "model.safetensors", like)
+    check = bridge.check(tmp_path / "run.safetensors", bridge.load(tmp_path / "model.safetensors", like, plan), plan)
+    assert str(check.first) == "attention", str(check)
+    assert check.first is not None
+    assert check.first.reason.endswith(": PyTorch's was called with 'attn_mask', look at the model's mask")
