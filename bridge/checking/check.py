@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import jax
 import numpy as np
 
 from bridge._errors import CheckpointError, PlanError
@@ -106,6 +107,9 @@ def _check_plan(plan: Any, model: Any) -> None:
                 f"is not in {type(model).__name__}" if shape is None else f"has shape {shape}, the plan has {wanted}"
             )
             raise PlanError(f"leaf {quote(name)}", problem, "Give the plan that the model was loaded by")
+        if isinstance(leaves[name].value, jax.ShapeDtypeStruct):
+            problem = "is abstract, but a check computes with its values"
+            raise PlanError(f"leaf {quote(name)}", problem, "Give the model that bridge.load returned")
 
 
 def _check_weights(pairs: Counterparts, recording: Recording) -> None:

@@ -48,12 +48,15 @@ class AlignedCalls:
     def events(self, trace: Trace) -> list[Event]:
         """What happened, in the order of the traced run."""
         found = [event for call in trace.calls for event in self._of_call(call)]
-        if not any(event.at == ("", ()) for event in found):
-            # The model itself was not called, a method of it was: what the traced function gave is its output.
+        ends = [event for event in found if event.at == ("", ()) and event.side == OUT]
+        if len(ends) <= 1:
+            # A function of the user's may call a method of the model, or turn what the model gives.
             given = jtu.tree_leaves_with_path(eqx.filter(trace.result, eqx.is_array))
             own = [(own_path(keys), RunArray(np.asarray(leaf), leaf.shape)) for keys, leaf in given]
             error, dtype = self._root_output(own, 0, ordered=is_ordered(trace.result))
-            found.append(Event(("", ()), OUT, (_LAST,), error, dtype))
+            if not ends or (error is not None and (ends[0].error is None or error < ends[0].error)):
+                found = [event for event in found if event not in ends]
+                found.append(Event(("", ()), OUT, (_LAST,), error, dtype))
         return sorted(found, key=lambda event: event.order)
 
     def _of_call(self, call: Call) -> Iterator[Event]:

@@ -159,6 +159,16 @@ def test_what_is_no_number_agrees_with_nothing(checked: Callable[..., bridge.Che
     assert not check.ran
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_function_may_turn_what_the_model_gives(checked: Callable[..., bridge.Check], factor: float) -> None:
+    check = checked(
+        lambda logits, gates: torch.stack([logits[:, :, None] * gates[:, None]] * 3, 1),
+        lambda: Ours(lambda logits, gates: jnp.stack([logits[:, None] * gates[None] * factor] * 3, 2)),
+        trace=lambda model, x: jax.vmap(model)(x).transpose(0, 3, 1, 2),
+    )
+    assert (check.ok, check.ran) == (factor == 1.0, True), str(check)
+
+
 class MaskedTheirs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
