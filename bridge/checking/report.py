@@ -52,7 +52,8 @@ class Check:
     - `layers`: every `Layer`, in PyTorch's order of execution.
     - `first`: the first layer that departs; `None` if none does.
     - `whole`: the result of the whole run, in words. Only the whole run shows a wrong name.
-    - `ran`: whether the whole run was compared, with what the model gives. If not, each layer may agree although names are exchanged.
+    - `ran`: whether the whole run was compared, with what the model gives. If not, each layer may agree although names
+        are exchanged.
     - `skipped`: what the recorder could not record: pairs of a name and the reason.
 
     ```python
