@@ -8,6 +8,9 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import jax
+import numpy as np
+
 from bridge._errors import CheckpointError, PlanError
 from bridge._text import plural, quote
 from bridge.checking.alone import Alone, Outcome
@@ -104,6 +107,9 @@ def _check_plan(plan: Any, model: Any) -> None:
                 f"is not in {type(model).__name__}" if shape is None else f"has shape {shape}, the plan has {wanted}"
             )
             raise PlanError(f"leaf {quote(name)}", problem, "Give the plan that the model was loaded by")
+        if isinstance(leaves[name].value, jax.ShapeDtypeStruct):
+            problem = "is abstract, but a check computes with its values"
+            raise PlanError(f"leaf {quote(name)}", problem, "Give the model that bridge.load returned")
 
 
 def _check_weights(pairs: Counterparts, recording: Recording) -> None:
@@ -185,7 +191,14 @@ class _Checker:
     def outcome(self, at: Address, one: Counterpart) -> Outcome:
         """One layer alone."""
         fn = self.calls.get(at[0])
-        return self.alone.compare(at_index(self.pairs.modules[at[0]], at[1]), one, fn)
+        found = self.alone.compare(at_index(self.pairs.modules[at[0]], at[1]), one, fn)
+        if (
+            isinstance(found, Compared)
+            and found.want.size
+            and not np.isfinite(np.asarray(found.want, np.float64)).any()
+        ):
+            return "PyTorch's gave no finite number"
+        return found
 
     def layer(self, one: Counterpart, outcome: Outcome | None, whole: WholeRun) -> Layer:
         """What became of a layer, alone and in the run."""
@@ -210,7 +223,11 @@ class _Checker:
         return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)
 
     def ends_elsewhere(self, one: Counterpart, whole: WholeRun) -> bool:
-        """Whether a module that takes what one of PyTorch's gives takes the same in the model's run."""
+        """Whether a module that takes what one of PyTorch's gives takes the same in the model's run. The model itself
+        ends where PyTorch's does, though it may give what a part of it took.
+        """
+        if not one.name:
+            return False
         given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
         found = {at for number in given for at in self.takers.get(number, ())}
         found = {at for at in found if self.known[at].module != one.module}

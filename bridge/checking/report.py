@@ -11,6 +11,8 @@ from bridge._text import plural, quote, ranges, safe
 AGREES, DEPARTS, NOT_COMPARED = "agrees", "departs", "not compared"
 HOW = "give trace=fn, a function of the model and of what PyTorch's took"
 """What to do where the run was not compared."""
+GAVE = "what the model gives was not compared"
+"""That its layers were, and its output was not."""
 _SHOWN = 12
 
 
@@ -50,7 +52,8 @@ class Check:
     - `layers`: every `Layer`, in PyTorch's order of execution.
     - `first`: the first layer that departs; `None` if none does.
     - `whole`: the result of the whole run, in words. Only the whole run shows a wrong name.
-    - `ran`: whether the whole run was compared. If not, each layer may agree although names are exchanged.
+    - `ran`: whether the whole run was compared, with what the model gives. If not, each layer may agree although names
+        are exchanged.
     - `skipped`: what the recorder could not record: pairs of a name and the reason.
 
     ```python
@@ -106,6 +109,8 @@ class Check:
         departs, others = by_status[DEPARTS], by_status[NOT_COMPARED]
         if self.ok and self.ran:
             verdict = "it agrees"
+        elif self.ok and GAVE in self.whole:
+            verdict = f"each layer agrees, but {GAVE}"
         elif self.ok:
             verdict = (
                 "each layer agrees alone, but the run as a whole was not compared, and only that shows a wrong name: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -13,8 +13,9 @@ import numpy as np
 
 from bridge._text import quote
 from bridge.checking.counterparts import Address, Counterparts, counterparts
-from bridge.checking.kept import Kept
+from bridge.checking.kept import Kept, tensors
 from bridge.checking.recording import Recording
+from bridge.checking.report import GAVE
 from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.checking.whole_run import Judged, Judgement, judge
 from bridge.checking.whole_trials import Repair, Trials
@@ -63,11 +64,16 @@ def run_whole(recording: Recording, pairs: Counterparts, model: Any, plan: Plan,
         return WholeRun(ran)
     traced, judged = ran
     if not judged.compared:
-        return WholeRun("was not compared: the trace and the recording have no outputs of one shape")
+        return WholeRun(
+            f"was not compared: {_no_number(recording) or 'the trace and the recording have no outputs of one shape'}"
+        )
     inside = judged.addresses(OUT), judged.addresses(IN), judged.order
     if judged.first is None:
         compared = [one for one in judged.events if one.agrees is not None]
-        return WholeRun(f"agrees in {len(compared)} inputs and outputs", True, {}, *inside)
+        text = f"agrees in {len(compared)} inputs and outputs"
+        if not judged.gave:
+            text += f"; {GAVE}: {_no_number(recording) or _shapes(recording, traced)}"
+        return WholeRun(text, judged.gave, {}, *inside)
     departed: dict[Address, InRun] = {}
     for _ in range(_ROUNDS):
         if judged.first is None:
@@ -105,6 +111,26 @@ def _ran(recording: Recording, pairs: Counterparts, model: Any, trace: Any) -> t
     return first
 
 
+def _no_number(recording: Recording) -> str:
+    """That PyTorch's output says nothing, if it has values and none of them is a number."""
+    held = [kept.matrix for call in recording.calls_of("")[:1] for kept in tensors(call.output)]
+    floats = [values for values in held if values.size and values.dtype.kind not in "iub"]
+    if floats and not any(np.isfinite(values).any() for values in floats):
+        return "PyTorch's model gave no finite number"
+    return ""
+
+
+def _shapes(recording: Recording, trace: Trace) -> str:
+    """What the model gives, and what PyTorch's does."""
+    own = [list(leaf.shape) for leaf in jtu.tree_leaves(trace.result) if eqx.is_array(leaf)]
+    theirs = [list(kept.shape) for call in recording.calls_of("")[:1] for kept in tensors(call.output)]
+    return f"it is {_listed(own)}, PyTorch's {_listed(theirs)}"
+
+
+def _listed(shapes: Sequence[list[int]]) -> str:
+    return " and ".join(map(str, shapes[:4])) + (" and more" if len(shapes) > 4 else "") or "no array"
+
+
 def _not_taken(recording: Recording, trace: Trace) -> str:
     """What PyTorch's model took, and the model did not."""
     held = [np.asarray(leaf) for leaf in jtu.tree_leaves(trace.args) if eqx.is_array(leaf)]
@@ -137,8 +163,18 @@ def _diagnosed(first: Judged, trials: Trials, repair: Repair | None) -> tuple[Ad
         at = _parent(event.at, trials)
         return at, InRun(f"the parent's own code: what it gives to {_named(event.at)} is {off}, and all before agrees")
     if event.at in trials.pairs.layers:
-        return event.at, InRun(f"its input agrees, and its output is {off}: look at its own code")
+        masks = _masks(trials, event.at)
+        advice = f"PyTorch's was called with {masks}, look at the model's mask" if masks else "look at its own code"
+        return event.at, InRun(f"its input agrees, and its output is {off}: {advice}")
     return event.at, InRun(f"the parent's own code: what it calls agrees, and its output is {off}")
+
+
+def _masks(trials: Trials, at: Address) -> str:
+    """The masks that a layer's counterpart was called with."""
+    module = trials.pairs.layers[at].module
+    calls = trials.recording.calls_of(module)[:1] if module else ()
+    names = [name for call in calls for name, kept in call.kwargs.items() if "mask" in name and isinstance(kept, Kept)]
+    return " and ".join(map(quote, names))
 
 
 def _parent(at: Address, trials: Trials) -> Address:

@@ -18,6 +18,7 @@ from bridge.checking.measure import coarser
 from bridge.checking.recording import RecordedCall as Recorded
 from bridge.checking.recording import Recording
 from bridge.checking.whole_align import RunArray, Wanted, distance, first_fit
+from bridge.checking.whole_outputs import Path, candidates, is_ordered, own_path, recorded_paths
 from bridge.tracing.interpret import Met
 from bridge.tracing.mark import Slot
 from bridge.tracing.trace import Call, Trace
@@ -47,6 +48,15 @@ class AlignedCalls:
     def events(self, trace: Trace) -> list[Event]:
         """What happened, in the order of the traced run."""
         found = [event for call in trace.calls for event in self._of_call(call)]
+        ends = [event for event in found if event.at == ("", ()) and event.side == OUT]
+        if len(ends) <= 1:
+            # A function of the user's may call a method of the model, or turn what the model gives.
+            given = jtu.tree_leaves_with_path(eqx.filter(trace.result, eqx.is_array))
+            own = [(own_path(keys), RunArray(np.asarray(leaf), leaf.shape)) for keys, leaf in given]
+            error, dtype = self._root_output(own, 0, ordered=is_ordered(trace.result))
+            if not ends or (error is not None and (ends[0].error is None or error < ends[0].error)):
+                found = [event for event in found if event not in ends]
+                found.append(Event(("", ()), OUT, (_LAST,), error, dtype))
         return sorted(found, key=lambda event: event.order)
 
     def _of_call(self, call: Call) -> Iterator[Event]:
@@ -63,7 +73,12 @@ class AlignedCalls:
                 for side, held in sides.items():
                     if held:
                         order = _order(held[-1] if side == OUT else held[0], index, step, side)
-                        error, dtype = self._error(at, side, [_at(met, index, step) for met in held], recorded)
+                        arrays = [_at(met, index, step) for met in held]
+                        if at == ("", ()) and side == OUT:
+                            own = list(zip(_output_paths(call), arrays, strict=True))
+                            error, dtype = self._root_output(own, number, ordered=is_ordered(call.output))
+                        else:
+                            error, dtype = self._error(at, side, arrays, recorded)
                         yield Event(at, side, order, error, dtype)
 
     def _steps(self, at: Address, met: Met, number: int) -> Iterator[tuple[int, tuple[int, ...]]]:
@@ -139,6 +154,23 @@ class AlignedCalls:
         found = [self._compared([array], [one]) for array in arrays for one in taken]
         return min((one for one in found if one is not None), key=lambda one: one[0], default=None)
 
+    def _root_output(
+        self, own: Sequence[tuple[Path, RunArray]], number: int, *, ordered: bool
+    ) -> tuple[float | None, np.dtype]:
+        """The largest distance of what the model gives: of each of its outputs, not of the first alone. A model without
+        PyTorch's head gives what the module below it does.
+        """
+        nearest: list[tuple[float, np.dtype]] = []
+        for call in self.recording.calls_of("")[number : number + 1]:
+            for group in candidates(own, list(recorded_paths(call.output)), ordered=ordered):
+                found = [self._compared([array], [Wanted(kept)]) for array, kept in group]
+                if any(found):
+                    nearest.append(min((one for one in found if one is not None), key=lambda one: one[0]))
+        if nearest:
+            return max(nearest, key=lambda one: one[0])
+        at = "", ()
+        return self._error(at, OUT, [array for _, array in own], self._recorded(at, number))
+
     def _compared(self, arrays: Sequence[RunArray], wanted: Sequence[Wanted]) -> tuple[float, np.dtype] | None:
         fit = first_fit(wanted, [array.shape for array in arrays])
         if fit is None:
@@ -150,8 +182,8 @@ class AlignedCalls:
         got, want = wanted[place].pair(array.rows(found, kept))
         if (meant := self._meant(kept)) is not None:
             got, want = got[meant[: len(got)]], want[meant[: len(want)]]
-        if not got.size:
-            return None
+        if not got.size or (want.dtype.kind not in "iub" and not np.isfinite(want).any()):
+            return None  # not-a-number is like anything
         return distance(got, want), coarser(got.dtype, want.dtype)
 
     def _meant(self, kept: Kept) -> np.ndarray | None:
@@ -195,6 +227,13 @@ def _marks(call: Call, side: str) -> list[Met]:
     slots = jtu.tree_leaves(token.inputs if side == IN else token.output, is_leaf=lambda node: isinstance(node, Slot))
     numbers = [slot.number for slot in slots if isinstance(slot, Slot)]
     return [call.marks[number] for number in numbers if number in call.marks]
+
+
+def _output_paths(call: Call) -> list[Path]:
+    """Where the arrays of a call's output stand in it, in the order of `_marks`."""
+    token = next(iter(call.marks.values())).mark.call.token
+    leaves = jtu.tree_leaves_with_path(token.output, is_leaf=lambda node: isinstance(node, Slot))
+    return [own_path(keys) for keys, slot in leaves if isinstance(slot, Slot) and slot.number in call.marks]
 
 
 def _at(met: Met, index: tuple[int, ...], step: tuple[int, ...] = ()) -> RunArray:

@@ -49,6 +49,11 @@ class Judgement(NamedTuple):
         """Whether any output was."""
         return any(one.agrees is not None for one in self.events if one.event.side == OUT)
 
+    @property
+    def gave(self) -> bool:
+        """Whether what the model itself gives was."""
+        return any(one.agrees is not None for one in self.events if one.event.side == OUT and not one.event.at[0])
+
 
 def judge(beside: AlignedCalls, events: Sequence[Event]) -> Judgement:
     """Say of each event whether it agrees. What is right drifts apart as it goes on, and limits with it."""

@@ -231,3 +231,9 @@ def test_a_model_that_is_no_module(own: tuple[Path, Any, bridge.Plan]) -> None:
     run, _, plan = own
     with pytest.raises(bridge.PlanError, match="the model to check is of type dict, and has no modules"):
         bridge.check(run, {"a": jnp.zeros(3)}, plan)
+
+
+def test_a_template_is_no_model(own: tuple[Path, Any, bridge.Plan]) -> None:
+    run, model, plan = own
+    with pytest.raises(bridge.PlanError, match="is abstract, but a check computes with its values"):
+        bridge.check(run, eqx.filter_eval_shape(lambda: model), plan)

@@ -80,6 +80,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     bridge.check(_run(), eqx.nn.Linear(2, 2, key=jax.random.key(0)), _model()[1])
 
 
+@situation("check: a template for a model")
+def _(patch: pytest.MonkeyPatch) -> None:
+    model, plan = _model()
+    bridge.check(_run(), eqx.filter_eval_shape(lambda: model), plan)
+
+
 @situation("check: a run of other weights")
 def _(patch: pytest.MonkeyPatch) -> None:
     like = [eqx.nn.Linear(2, 2, use_bias=False, key=key) for key in jax.random.split(jax.random.key(0), 3)]
