@@ -37,7 +37,7 @@ BOTH = {
     "text_config": ENCODER | {"vocab_size": 67, "max_position_embeddings": 16, "eos_token_id": 66},
     "vision_config": ENCODER | {"image_size": 16, "patch_size": 4},
 }
-STAGES = {"num_channels": 3, "hidden_sizes": [8, 16], "depths": [3, 3]}
+STAGES = {"num_channels": 3, "hidden_sizes": [12, 24], "depths": [3, 3]}
 ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama": ("LlamaForCausalLM", GROUPED),
     "mistral": ("MistralForCausalLM", GROUPED | {"sliding_window": 5}),
@@ -101,7 +101,7 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "clip": ("CLIPModel", BOTH | {"projection_dim": 16}),
     "siglip": ("SiglipModel", BOTH),
-    "resnet": ("ResNetModel", STAGES | {"embedding_size": 8, "hidden_sizes": [16, 32]}),
+    "resnet": ("ResNetModel", STAGES | {"embedding_size": 8, "hidden_sizes": [16, 48]}),
     "resnet_basic": ("ResNetModel", STAGES | {"embedding_size": 8, "layer_type": "basic"}),
     "convnext": ("ConvNextModel", STAGES | {"num_stages": 2}),
     "convnextv2": ("ConvNextV2Model", STAGES | {"num_stages": 2}),
@@ -166,10 +166,10 @@ def port(name: str, folder: Path, record: Callable[..., Any], dtype: str = "floa
     model = model_class(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    for name, buffer in model.named_buffers():
-        if name.endswith("running_mean"):
+    for key, buffer in model.named_buffers():
+        if key.endswith("running_mean"):
             torch.nn.init.normal_(buffer, std=0.3)
-        if name.endswith("running_var"):
+        if key.endswith("running_var"):
             torch.nn.init.uniform_(buffer, 0.5, 2.0)
     model = model.to(getattr(torch, dtype)).eval()
     model.save_pretrained(folder)
@@ -178,7 +178,8 @@ def port(name: str, folder: Path, record: Callable[..., Any], dtype: str = "floa
     like = abstract(kind, found, getattr(jnp, dtype))
     plan = bridge.plan(folder, like, module.rules(found))
     skip = ("contact",) if name == "esm" else ()  # a layer that transformers calls only where it is asked for contacts
-    return Port(name, folder, tuple(str(rule) for rule in plan.rules), found, kind, like, skip, _each_with_each if name in ("clip", "siglip") else None)
+    trace = _each_with_each if name in ("clip", "siglip") else None
+    return Port(name, folder, tuple(str(rule) for rule in plan.rules), found, kind, like, skip, trace)
 
 
 def _each_with_each(model: Any, input_ids: jax.Array, pixel_values: jax.Array) -> jax.Array:
