@@ -47,7 +47,23 @@ class AlignedCalls:
     def events(self, trace: Trace) -> list[Event]:
         """What happened, in the order of the traced run."""
         found = [event for call in trace.calls for event in self._of_call(call)]
+        if not any(call.name == "" for call in trace.calls):
+            found += self._of_result(trace)
         return sorted(found, key=lambda event: event.order)
+
+    def _of_result(self, trace: Trace) -> Iterator[Event]:
+        """What a function gave that runs the model otherwise than by a call of it, beside what PyTorch's model gave."""
+        given = [np.asarray(leaf) for leaf in jtu.tree_leaves(trace.result) if eqx.is_array(leaf)]
+        wanted = [
+            Wanted(kept, shared=False) for call in self.recording.calls_of("")[:1] for kept in tensors(call.output)
+        ]
+        each = [
+            [one for kept in wanted if (one := self._compared([RunArray(values, values.shape)], [kept])) is not None]
+            for values in given
+        ]
+        nearest = [min(found, key=lambda one: one[0]) for found in each if found]
+        if nearest:
+            yield Event(("", ()), OUT, (_LAST,), *max(nearest, key=lambda one: one[0]))
 
     def _of_call(self, call: Call) -> Iterator[Event]:
         sides = {side: _marks(call, side) for side in (IN, OUT)}

@@ -8,6 +8,7 @@ pass.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +223,8 @@ def like_of(port: Port, mistake: Mistake) -> Any:
 
 def inner(name: str) -> str:
     """A layer's name without the stack that it is in."""
-    for stack in ("layers.local", "layers.full", "layers.tail", "layers"):
+    name = re.sub(r"^(text_model|vision_model)\.|^stages\.\d+\.(?:rest|first)\.", "", name)
+    for stack in ("layers.local", "layers.full", "layers.tail", "layers.first", "layers.rest", "layers"):
         if name == stack:
             return "layers"
         if name.startswith(f"{stack}."):
