@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridge.checking.alone import Alone
 from bridge.checking.counterparts import Address, Counterpart, Counterparts, counterparts
 from bridge.checking.edits import Edit
-from bridge.checking.layers import KNOWN
+from bridge.checking.layers import KNOWN, at_index
+from bridge.checking.measure import Compared
 from bridge.checking.recording import Recording
 from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.checking.whole_heads import as_they_are, halves
@@ -85,7 +87,8 @@ class Trials:
             for one in self.judgement.events
             if one.event.side == OUT and one.agrees is not None
         }
-        own = first.event.side == OUT and not isinstance(self.pairs.modules.get(name), KNOWN)
+        one = self.pairs.layers.get(first.event.at)
+        own = first.event.side == OUT and (one is None or not self.is_alone(one))
         for around in (*([name] if own else []), *_around(name)):
             for n in range(len(index), -1, -1):
                 if (around, index[:n]) in ends:
@@ -127,7 +130,7 @@ class Trials:
         if first.event.side == IN and own is not None:
             yield self.of_same_input(first, own)
         if first.event.side == OUT and own is not None:
-            if not isinstance(self.pairs.modules[name], KNOWN):  # those are looked at alone
+            if not self.is_alone(own):  # then the list was tried on it
                 yield self.of_one(own)
                 yield self.of_leaves(own)
             return
@@ -137,14 +140,21 @@ class Trials:
         here = [name] if first.event.side == OUT else []
         for n, around in enumerate((*here, *_around(name))[:2]):
             inside = self.inside(around, index)
-            yield self.of_pairs(inside, self.earlier(first))
-            if n == 0:
-                yield self.of_heads(inside)
-                yield self.of_threes(inside)
-            yield self.of_modules(around, index)
             held = self.pairs.layers.get((around, index))
             if held is not None:
                 yield self.of_leaves(held)
+            yield self.of_pairs(inside, self.earlier(first))
+            yield self.of_modules(around, index)
+            if n == 0:
+                yield self.of_heads(inside)
+                yield self.of_threes(inside)
+
+    def is_alone(self, own: Counterpart) -> bool:
+        """Whether a layer can be looked at alone."""
+        layer = self.pairs.modules[own.name]
+        if not isinstance(layer, KNOWN):
+            return False
+        return isinstance(Alone(self.recording, self.pairs).compare(at_index(layer, own.index), own), Compared)
 
     def of_same_input(self, first: Judged, own: Counterpart) -> Iterator[Trial]:
         """A layer is called with what another module of PyTorch's was called with: the keys of that one."""

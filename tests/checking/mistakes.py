@@ -29,9 +29,8 @@ def _exchanged(port: Port, one: str, other: str, *names: str) -> Mistake | None:
     rules: list[str] = []
     for rule in port.rules:
         key, _, leaf = rule.partition(" -> ")
-        parts = f"({one}|{other}|"
-        if parts in key:
-            key = key.replace(parts, f"({other}|{one}|")
+        if re.search(rf"\({one}\|{other}[|)]", key):  # parts of an axis
+            key = key.replace(f"({one}|{other}", f"({other}|{one}")
         else:
             leaf = re.sub(rf"\b({one}|{other})\b", lambda found: other if found[0] == one else one, leaf)
         rules.append(f"{key} -> {leaf}")
@@ -221,7 +220,7 @@ def _without_scales(port: Port) -> Mistake | None:
         def unscaled(self: Any, x: jax.Array) -> jax.Array:
             return call(eqx.tree_at(lambda one: one.scale, self, jnp.ones_like(self.scale)), x)
 
-        return Mistake(port.rules, frozenset({"", "stages.0"}), by_rule=False, code=_patched(block, "__call__", unscaled))
+        return Mistake(port.rules, frozenset({"stages.0.rest"}), by_rule=False, code=_patched(block, "__call__", unscaled))
     layer = importlib.import_module("bridge.models.dinov2").Layer
 
     def plain(self: Any, x: jax.Array, context: Any) -> jax.Array:
@@ -270,8 +269,9 @@ def _without_logit_scale(port: Port) -> Mistake | None:
 def _rope_in_pairs(port: Port) -> Mistake | None:
     if not hasattr(port.config, "rope"):
         return None
-    # With norms of queries and keys their weights would have to be laid out otherwise too.
-    plain = not any("query_norm" in rule for rule in port.rules)
+    # With norms of queries and keys their weights would have to be laid out otherwise too; and parts of one key are
+    # all laid out as one.
+    plain = not any("query_norm" in rule or "(query|key" in rule for rule in port.rules)
     return Mistake(port.rules, frozenset({"attention", "attention.query", "attention.key"}), by_rule=plain, code=_pairs)
 
 
@@ -288,7 +288,7 @@ def _activation(port: Port) -> Mistake | None:
     if port.name == "esm" or "resnet" in port.name:  # whose activation is always the same, and is `relu`
         return None
     config = _of_config(port.config, ("hidden_act", "hidden_activation", "activation_function"), "relu")
-    names = frozenset({"mlp", "mlp.experts", "stages.0"})
+    names = frozenset({"mlp", "mlp.experts", "stages.0.rest"})
     return None if config is None else Mistake(port.rules, names, by_rule=False, config=config)
 
 

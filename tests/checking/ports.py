@@ -223,7 +223,7 @@ def like_of(port: Port, mistake: Mistake) -> Any:
 
 def inner(name: str) -> str:
     """A layer's name without the stack that it is in."""
-    name = re.sub(r"^(text_model|vision_model)\.|^stages\.\d+\.(?:rest|first)\.", "", name)
+    name = re.sub(r"^(text_model|vision_model)\.|^stages\.(?:\d+|\{s\})\.(?:rest|first)\.", "", name)
     for stack in ("layers.local", "layers.full", "layers.tail", "layers.first", "layers.rest", "layers"):
         if name == stack:
             return "layers"
