@@ -126,6 +126,12 @@ class AlignedCalls:
             return False
         return at in self.pairs.layers and given.width == len(part.theirs)
 
+    def _adds_later(self, one: Counterpart | None, part: ColumnMatch) -> bool:
+        """Whether a layer has a bias, and PyTorch's linear layer none: it is added after that."""
+        module = self.recording.modules[part.module]
+        linear = module.torch_kind == "Linear" or module.kind == "Conv1D"
+        return one is not None and linear and "bias" in one.pieces and "bias" not in module.params
+
     def _error(
         self,
         at: Address,
@@ -138,6 +144,8 @@ class AlignedCalls:
         if at == ("", ()) and side == IN and at not in self.pairs.layers:
             return self._root_input(arrays) or (None, dtype)
         for part, call in recorded:
+            if side == OUT and part is not None and self._adds_later(one, part):
+                continue
             tree = call.output if side == OUT else (call.args, dict(call.kwargs))
             found = self._compared(arrays, [self.wanted(one, part, side, kept) for kept in tensors(tree)])
             if found is not None:

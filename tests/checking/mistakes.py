@@ -1,21 +1,12 @@
-"""Mistakes that are planted in ports: in their rules, in the model's code, in its config."""
+"""Mistakes that are planted in ports: in their rules here, in the model's code and config in `mistakes_code`."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import pytest
+from collections.abc import Callable, Mapping
 
 import bridge
-from bridge.models.rope import RotaryAngles
+from tests.checking import mistakes_code
 from tests.checking.ports import Mistake, Port, inner
 
 
@@ -25,17 +16,24 @@ def mistakes(port: Port) -> dict[str, Mistake]:
 
 
 def _exchanged(port: Port, one: str, other: str, *names: str) -> Mistake | None:
-    """The keys of two leaves exchanged, wherever their layers stand: on the leaf side, or among the parts of an axis."""
-    rules: list[str] = []
-    for rule in port.rules:
-        key, _, leaf = rule.partition(" -> ")
-        if re.search(rf"\({one}\|{other}[|)]", key):  # parts of an axis
-            key = key.replace(f"({one}|{other}", f"({other}|{one}")
-        else:
-            leaf = re.sub(rf"\b({one}|{other})\b", lambda found: other if found[0] == one else one, leaf)
-        rules.append(f"{key} -> {leaf}")
-    found = Mistake(tuple(rules), frozenset({*names, one, other}))
-    return found if found.rules != port.rules and _plans(port, found) else None
+    """The keys of two leaves exchanged, wherever their layers stand: on the leaf side, or among the parts of an axis.
+    Where only one of them has a bias, those of the weights alone.
+    """
+    for ending in ("", ".weight"):
+        rules = tuple(_with_exchange(rule, one, other) if ending in rule else rule for rule in port.rules)
+        found = Mistake(rules, frozenset({*names, one, other}))
+        if found.rules != port.rules and _plans(port, found):
+            return found
+    return None
+
+
+def _with_exchange(rule: str, one: str, other: str) -> str:
+    key, _, leaf = rule.partition(" -> ")
+    if re.search(rf"\({one}\|{other}[|)]", key):  # parts of an axis
+        key = key.replace(f"({one}|{other}", f"({other}|{one}")
+    else:
+        leaf = re.sub(rf"\b({one}|{other})\b", lambda found: other if found[0] == one else one, leaf)
+    return f"{key} -> {leaf}"
 
 
 def _plans(port: Port, found: Mistake) -> bool:
@@ -142,34 +140,8 @@ def _scaled(port: Port) -> Mistake | None:
 
 
 def _plus_one(port: Port) -> Mistake | None:
-    ending = {"gemma3": "before_mlp.weight", "convnext": "norm.weight", "convnextv2": "norm.weight"}
+    ending = {"gemma3": "before_mlp.weight", "convnext": "rest.norm.weight", "convnextv2": "rest.norm.weight"}
     return _edited(port, ending.get(port.name, ("norm2.weight", "convs.1.norm.weight")), _with("add=1.0"))
-
-
-def _norm_without_one(port: Port) -> Mistake | None:
-    """Gemma's norms as a port has them that knows no 1 + weight."""
-    if port.name != "gemma3":
-        return None
-    gemma = importlib.import_module("bridge.models.gemma3")
-
-    def plain(node: Any) -> Any:
-        if not isinstance(node, gemma.Norm):
-            return node
-        norm = eqx.filter_eval_shape(lambda: eqx.nn.RMSNorm(node.weight.shape[-1], node.eps, use_bias=False))
-        return eqx.tree_at(lambda norm: norm.weight, norm, node.weight)
-
-    def changed(like: Any) -> Any:
-        return jax.tree.map(plain, like, is_leaf=lambda node: isinstance(node, gemma.Norm))
-
-    norms = (
-        "before_attention",
-        "after_attention",
-        "before_mlp",
-        "after_mlp",
-        "attention.query_norm",
-        "attention.key_norm",
-    )
-    return Mistake(port.rules, frozenset(norms), changed=changed)
 
 
 def _layers_out_of_order(port: Port) -> Mistake | None:
@@ -182,144 +154,25 @@ def _layers_out_of_order(port: Port) -> Mistake | None:
     return found if rules != port.rules and _plans(port, found) else None
 
 
-@contextlib.contextmanager
-def _pairs() -> Iterator[None]:
-    """Rotary positions that turn neighbours, and not the halves of a head."""
-
-    def turned(self: RotaryAngles, x: jax.Array) -> jax.Array:
-        first, second = x[..., ::2].astype(jnp.float32), x[..., 1::2].astype(jnp.float32)
-        cos, sin = self.cos[:, None, :], self.sin[:, None, :]
-        both = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
-        return both.reshape(x.shape).astype(x.dtype)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RotaryAngles, "__call__", turned)
-        yield
-
-
-def _patched(target: Any, name: str, other: Any) -> Callable[[], contextlib.AbstractContextManager[None]]:
-    """A model's code with another function in one place."""
-
-    @contextlib.contextmanager
-    def code() -> Iterator[None]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(target, name, other)
-            yield
-
-    return code
-
-
-def _without_scales(port: Port) -> Mistake | None:
-    """Layer scales that a port has, and does not use."""
-    if not any(re.search(r"\bscale\d?$", rule.partition(" ; ")[0].partition(" [")[0]) for rule in port.rules):
-        return None
-    if "convnext" in port.name:
-        block = importlib.import_module("bridge.models.convnext").Block
-        call = block.__call__
-
-        def unscaled(self: Any, x: jax.Array) -> jax.Array:
-            return call(eqx.tree_at(lambda one: one.scale, self, jnp.ones_like(self.scale)), x)
-
-        return Mistake(port.rules, frozenset({"stages.0.rest"}), by_rule=False, code=_patched(block, "__call__", unscaled))
-    layer = importlib.import_module("bridge.models.dinov2").Layer
-
-    def plain(self: Any, x: jax.Array, context: Any) -> jax.Array:
-        x = x + self.attention(jax.vmap(self.norm1)(x), context)
-        return x + jax.vmap(self.mlp)(jax.vmap(self.norm2)(x))
-
-    return Mistake(port.rules, frozenset({"layers"}), by_rule=False, code=_patched(layer, "__call__", plain))
-
-
-def _distances_backwards(port: Port) -> Mistake | None:
-    """Relative positions of keys to queries, where they are of queries to keys."""
-    if "deberta" not in port.name:
-        return None
-    kind = importlib.import_module("bridge.models.disentangled").Distances
-    call = kind.__call__
-
-    def backwards(self: Any, seq: int) -> Any:
-        x, rows = call(self, seq)
-        return x, rows.T
-
-    names = frozenset({"attention", "layers"})
-    return Mistake(port.rules, names, by_rule=False, code=_patched(kind, "__call__", backwards))
-
-
-def _window(port: Port) -> Mistake | None:
-    """Tokens that look less far."""
-    for field in ("sliding_window", "local_attention"):
-        if getattr(port.config, field, None) is not None:
-            config = replace(port.config, **{field: getattr(port.config, field) - 2})
-            return Mistake(port.rules, frozenset({"attention", "layers"}), by_rule=False, config=config)
-    return None
-
-
-def _without_logit_scale(port: Port) -> Mistake | None:
-    if not hasattr(port.config, "vision_config"):
-        return None
-    dual = importlib.import_module("bridge.models.dual").DualEncoder
-    call = dual.logits
-
-    def unscaled(self: Any, images: jax.Array, texts: jax.Array) -> jax.Array:
-        return call(eqx.tree_at(lambda one: one.logit_scale, self, jnp.zeros_like(self.logit_scale)), images, texts)
-
-    return Mistake(port.rules, frozenset({""}), by_rule=False, code=_patched(dual, "logits", unscaled))
-
-
-def _rope_in_pairs(port: Port) -> Mistake | None:
-    if not hasattr(port.config, "rope"):
-        return None
-    # With norms of queries and keys their weights would have to be laid out otherwise too; and parts of one key are
-    # all laid out as one.
-    plain = not any("query_norm" in rule or "(query|key" in rule for rule in port.rules)
-    return Mistake(port.rules, frozenset({"attention", "attention.query", "attention.key"}), by_rule=plain, code=_pairs)
-
-
-def _epsilon(port: Port) -> Mistake | None:
-    config = _of_config(port.config, ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps"), 0.3)
-    if config is None:
-        return None
-    names = ("norm", "norm1", "norm2", "norm_embed", "embed.norm", "pooler.norm", "before_attention", "distances.norm")
-    names = (*names, "attention.query_norm", "attention.key_norm")
-    return Mistake(port.rules, frozenset(names), by_rule=False, config=config)
-
-
-def _activation(port: Port) -> Mistake | None:
-    if port.name == "esm" or "resnet" in port.name:  # whose activation is always the same, and is `relu`
-        return None
-    config = _of_config(port.config, ("hidden_act", "hidden_activation", "activation_function"), "relu")
-    names = frozenset({"mlp", "mlp.experts", "stages.0.rest"})
-    return None if config is None else Mistake(port.rules, names, by_rule=False, config=config)
-
-
-def _of_config(config: Any, fields: Sequence[str], value: Any) -> Any:
-    """A config with another value in the first of some fields that it has, or that those of its encoders have."""
-    within = [name for name in ("text_config", "vision_config") if hasattr(config, name)]
-    if within:
-        return replace(config, **{name: _of_config(getattr(config, name), fields, value) for name in within})
-    field = next((field for field in fields if hasattr(config, field)), None)
-    return None if field is None else replace(config, **{field: value})
-
-
 _KINDS: Mapping[str, Callable[[Port], Mistake | None]] = {
     "q and k exchanged": _swap_q_k,
     "a square turned over": _transposed,
     "gate and up exchanged": _swap_gate_up,
     "a factor too many": _scaled,
     "a norm with 1 too many": _plus_one,
-    "norms without 1 +": _norm_without_one,
+    "norms without 1 +": mistakes_code.norm_without_one,
     "norms exchanged": _swap_norms,
     "mean and variance exchanged": _swap_statistics,
     "convolutions exchanged": _swap_convolutions,
     "height and width exchanged": _axes_of_a_convolution,
     "scales of layers exchanged": _swap_scales,
-    "scales of layers left out": _without_scales,
+    "scales of layers left out": mistakes_code.without_scales,
     "distances' keys and queries exchanged": _swap_distances,
-    "distances the other way": _distances_backwards,
-    "another window": _window,
-    "the scale of logits left out": _without_logit_scale,
+    "distances the other way": mistakes_code.distances_backwards,
+    "another window": mistakes_code.window,
+    "the scale of logits left out": mistakes_code.without_logit_scale,
     "layers out of order": _layers_out_of_order,
-    "rotary pairs for halves": _rope_in_pairs,
-    "another epsilon": _epsilon,
-    "another activation": _activation,
+    "rotary pairs for halves": mistakes_code.rope_in_pairs,
+    "another epsilon": mistakes_code.epsilon,
+    "another activation": mistakes_code.activation,
 }
