@@ -95,7 +95,8 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     for name, layer in own.items():
         for one in _layer(name, layer, own, found, matched, owners, recording):
             layers[one.name, one.index] = one
-    layers = _around_others(_without_split_attention(layers, own, recording), own, recording)
+    holding = {at: _holders(one, matched, owners) for at, one in layers.items()}
+    layers = _around_others(_without_split_attention(layers, own, recording), own, recording, holding)
     modules = dict(modules_of(model))
     exact = [key for key, tensor in tensors.items() if tensor.ndim > 1 and key not in inexact]
     strange = [key for key in exact if key in matched.reasons]
@@ -212,8 +213,17 @@ def _without_split_attention(
     return found
 
 
+def _holders(one: Counterpart, matched: Match, owners: Mapping[str, str]) -> set[str]:
+    """The torch modules that hold what fills the leaves of a layer."""
+    places = [matched.place(piece.key, piece.index_map) for held in one.pieces.values() for piece in held]
+    return {owners[place.param] for place in places if place is not None and place.param in owners}
+
+
 def _around_others(
-    layers: Mapping[Address, Counterpart], own: Mapping[str, Any], recording: Recording
+    layers: Mapping[Address, Counterpart],
+    own: Mapping[str, Any],
+    recording: Recording,
+    holding: Mapping[Address, set[str]],
 ) -> dict[Address, Counterpart]:
     """A layer of the user's own that holds others besides arrays is the module that holds the counterparts of all, and
     of no other layer.
@@ -231,7 +241,7 @@ def _around_others(
             if other.startswith(f"{name}." if name else "") and other != name and place[: len(index)] == index
             for part in held.parts
         ]
-        torch = {*inside, *(part.module for part in one.parts)}
+        torch = {*inside, *holding[at]}
         root = _ancestor(torch, called) if inside else None
         if root is not None and (name == "" or below(root, counting) <= torch):
             found[at] = replace(one, parts=(ColumnMatch(root, one.parts[0].place),))

@@ -136,7 +136,9 @@ def _transposed(port: Port) -> Mistake | None:
 
 def _scaled(port: Port) -> Mistake | None:
     ending = {"gpt2": "mlp.up.weight", "convnext": "up.weight", "convnextv2": "up.weight"}
-    return _edited(port, ending.get(port.name, ("attention.value.weight", "convs.0.conv.weight")), _with("scale=0.5"))
+    endings = (ending.get(port.name, ("attention.value.weight", "convs.0.conv.weight")), "attention.out.weight")
+    each = (_edited(port, one, _with("scale=0.5")) for one in endings)
+    return next((found for found in each if found is not None), None)
 
 
 def _plus_one(port: Port) -> Mistake | None:
