@@ -12,15 +12,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-from bench.runner import ROOT, environment
+from bench.runner import ROOT, CaseError, environment
 
 PAGE = ROOT / "docs" / "checking.md"
 STORE = ROOT / "bench" / "mutants.json"
-"""What was published, an architecture in a dtype a line: what is not measured again stays."""
+"""What was published, an architecture in a dtype a line: what is not measured again stays. `code` is what it was of."""
 FAST = {"XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"}
 """Most of the time goes into compiling small models, each for one run."""
 BEGIN, END = "<!-- mutants: written by scripts/mutants_check -->", "<!-- mutants: end -->"
@@ -37,7 +39,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="scripts/mutants_check", description=__doc__)
     parser.add_argument("--only", nargs="+", default=[], metavar="ARCHITECTURE")
     parser.add_argument("--dtype", nargs="+", default=list(DTYPES), choices=DTYPES)
-    parser.add_argument("--publish", action="store_true", help="write the table into docs/checking.md")
+    parser.add_argument("--publish", action="store_true", help="keep each row as it is measured, and write the table")
+    parser.add_argument("--continue", action="store_true", dest="go_on", help="only rows that the code as it is lacks")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time")
     parser.add_argument("--one", nargs=2, metavar=("ARCHITECTURE", "DTYPE"), help="in this process, as JSON")
     parser.add_argument("--rounding", action="store_true", help="how far right layers are, and wrong ones")
     args = parser.parse_args()
@@ -52,15 +56,30 @@ def main() -> None:
         return
     from tests.checking.ports import ARCHITECTURES
 
-    measured = [_in_a_process(name, dtype) for dtype in args.dtype for name in args.only or ARCHITECTURES]
-    found = stored(measured) if args.publish else measured
-    text = table(found)
-    say(text)
-    if args.publish:
-        STORE.write_text("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
-        page = PAGE.read_text()
-        before, _, rest = page.partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+    code = fingerprint()
+    asked = [(name, dtype) for dtype in args.dtype for name in args.only or ARCHITECTURES]
+    known = {(one["name"], one["dtype"]): one for one in stored([]) if args.go_on and one.get("code") == code}
+    measured, failed = [known[each] for each in asked if each in known], list[str]()
+    with ThreadPoolExecutor(args.jobs) as pool:
+        rest = [pool.submit(_in_a_process, *each) for each in asked if each not in known]
+        for done in as_completed(rest):
+            if isinstance(error := done.exception(), CaseError):
+                failed.append(str(error))  # the others go on
+                continue
+            measured.append(done.result() | {"code": code})
+            if args.publish:
+                publish(stored(measured[-1:]))
+    say(table(stored([]) if args.publish else measured))
+    if failed:
+        sys.exit("\n".join(failed))
+
+
+def publish(found: Sequence[dict[str, Any]]) -> None:
+    """Write the rows into the store, and the table into the page."""
+    STORE.write_text("[\n" + ",\n".join(json.dumps(one) for one in found) + "\n]\n")
+    page = PAGE.read_text()
+    before, _, rest = page.partition(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table(found)}\n{END}{rest.partition(END)[2]}")
 
 
 def stored(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -70,14 +89,24 @@ def stored(measured: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda one: (DTYPES.index(one["dtype"]), one["name"]))
 
 
+def fingerprint() -> str:
+    """Of the code that a row depends on."""
+    files = [*sorted((ROOT / "bridge").rglob("*.py*")), *sorted((ROOT / "tests" / "checking").glob("*.py"))]
+    digest = sha256()
+    for file in files:
+        if "__pycache__" not in file.parts:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def _in_a_process(name: str, dtype: str) -> dict[str, Any]:
     start = time.perf_counter()
     command = [sys.executable, "-m", "bench.mutants", "--one", name, dtype]
     done = subprocess.run(command, cwd=ROOT, env=environment(FAST), capture_output=True, text=True, check=False)
     if done.returncode:
-        sys.exit(f"{name} in {dtype}:\n{done.stderr}")
+        raise CaseError(f"{name} in {dtype}:\n{done.stderr}")
     found = json.loads(done.stdout.splitlines()[-1])
-    say(f"{name:10} {dtype:9} {time.perf_counter() - start:5.0f} s  {summary(found)}", sys.stderr)
+    say(f"{name:21} {dtype:9} {time.perf_counter() - start:5.0f} s  {summary(found)}", sys.stderr)
     return found
 
 

@@ -230,7 +230,7 @@ class _Checker:
             return False
         given = {kept.number for call in self.recording.calls_of(one.module or "") for kept in tensors(call.output)}
         found = {at for number in given for at in self.takers.get(number, ())}
-        found = {at for at in found if self.known[at].module != one.module}
+        found = {at for at in found if self.known[at].module != one.module and one.name != ""}
         return not found.isdisjoint(whole.inputs_agree)
 
     @cached_property

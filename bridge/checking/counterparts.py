@@ -95,7 +95,8 @@ def counterparts(recording: Recording, model: Any, plan: Plan) -> Counterparts:
     for name, layer in own.items():
         for one in _layer(name, layer, own, found, matched, owners, recording):
             layers[one.name, one.index] = one
-    layers = _around_others(_without_split_attention(layers, own, recording), own, recording)
+    holding = {at: _holders(one, matched, owners) for at, one in layers.items()}
+    layers = _around_others(_without_split_attention(layers, own, recording), own, recording, holding)
     modules = dict(modules_of(model))
     exact = [key for key, tensor in tensors.items() if tensor.ndim > 1 and key not in inexact]
     strange = [key for key in exact if key in matched.reasons]
@@ -212,11 +213,23 @@ def _without_split_attention(
     return found
 
 
+def _holders(one: Counterpart, matched: Match, owners: Mapping[str, str]) -> set[str]:
+    """The torch modules that hold what fills the leaves of a layer."""
+    places = [matched.place(piece.key, piece.index_map) for held in one.pieces.values() for piece in held]
+    return {owners[place.param] for place in places if place is not None and place.param in owners}
+
+
 def _around_others(
-    layers: Mapping[Address, Counterpart], own: Mapping[str, Any], recording: Recording
+    layers: Mapping[Address, Counterpart],
+    own: Mapping[str, Any],
+    recording: Recording,
+    holding: Mapping[Address, set[str]],
 ) -> dict[Address, Counterpart]:
-    """A layer of the user's own that holds others besides arrays is the module that holds the counterparts of all."""
+    """A layer of the user's own that holds others besides arrays is the module that holds the counterparts of all, and
+    of no other layer.
+    """
     called = {call.module for call in recording.calls}
+    counting = {name for name, module in recording.modules.items() if module.params and name in called}
     found = dict(layers)
     for at, one in layers.items():
         name, index = at
@@ -228,8 +241,9 @@ def _around_others(
             if other.startswith(f"{name}." if name else "") and other != name and place[: len(index)] == index
             for part in held.parts
         ]
-        root = _ancestor({*inside, *(part.module for part in one.parts)}, called) if inside else None
-        if root is not None:
+        torch = {*inside, *holding[at]}
+        root = _ancestor(torch, called) if inside else None
+        if root is not None and (name == "" or below(root, counting) <= torch):
             found[at] = replace(one, parts=(ColumnMatch(root, one.parts[0].place),))
     return found
 
@@ -255,14 +269,18 @@ def composites(
             root = _ancestor(torch, called)
             if not torch or root is None:
                 continue
-            below = {name for name in counting if name == root or name.startswith(f"{root}." if root else "")}
-            if parent == "" or below <= torch:
+            if parent == "" or below(root, counting) <= torch:
                 place = next(part.place for one in members for part in one.parts)
                 here[parent, index] = Counterpart(parent, index, (ColumnMatch(root, place),))
         # Experts of one tensor are one module in PyTorch, and no module each.
         if len({one.module for one in here.values()}) == len(here):
             found |= here
     return found
+
+
+def below(root: str, names: set[str]) -> set[str]:
+    """Those of some modules that are this one, or below it."""
+    return {name for name in names if name == root or name.startswith(f"{root}." if root else "")}
 
 
 def _ancestor(names: set[str], called: set[str]) -> str | None:

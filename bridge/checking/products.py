@@ -37,7 +37,7 @@ def product_of(recording: Recording, part: ColumnMatch, width: int, height: int)
                 continue
             if len(taken.columns) < taken.width:
                 return "its input was not kept whole"
-            return _product(taken.at(rows), given.at(rows), given, own, theirs, bias=True)
+            return _product(taken.at(rows), given.at(rows), given, own, theirs, bias="bias" in module.params)
         if recording.calls_of(part.module) or module.torch_kind == "Linear":
             return reason
     reason = f"PyTorch has it in '{part.module}', a {module.kind}, which is no linear layer"

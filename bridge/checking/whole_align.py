@@ -18,11 +18,14 @@ TorchView = Callable[[Any], Any]
 
 
 class Wanted(NamedTuple):
-    """A recorded tensor, and which columns of it (`theirs`) are which of a layer's array (`own`); `None`: all."""
+    """A recorded tensor, and which columns of it (`theirs`) are which of a layer's array (`own`); `None`: all.
+    `shared`: the layer's array may be the same for every example, and have no axis for them.
+    """
 
     kept: Kept
     own: Numbers | None = None
     theirs: Numbers | None = None
+    shared: bool = True
 
     @property
     def shapes(self) -> Iterator[Shape]:
@@ -38,7 +41,7 @@ class Wanted(NamedTuple):
         """How an array of `shape` becomes one of the tensor's; `None` where it can not."""
         for wanted in self.shapes:
             wanted = (*wanted[:-1], shape[-1]) if wanted and wanted[-1] == -1 and shape else wanted
-            found = view(shape, wanted)
+            found = view(shape, wanted, shared=self.shared)
             if found is not None and (self.own is None or max(self.own, default=-1) < wanted[-1]):
                 return found
         return None
@@ -59,23 +62,38 @@ class Wanted(NamedTuple):
         return rows[:, [mine for mine, _ in both]], matrix[:, [place for _, place in both]]
 
 
-def view(shape: Shape, wanted: Shape) -> TorchView | None:
+def view(shape: Shape, wanted: Shape, *, shared: bool = True) -> TorchView | None:
     """How an array of `shape` becomes one of shape `wanted`: as it is, with axes joined or split, exchanged where
-    their extents tell them apart, or the same for every example.
+    their extents tell them apart, or, if that is `shared`, the same for every example.
     """
     if shape == wanted:
         return lambda array: array
     own, theirs = _without_ones(shape), _without_ones(wanted)
     if own == theirs or (prod(shape) == prod(wanted) and _regrouped(own, theirs)):
         return lambda array: array.reshape(wanted)
-    if sorted(own) == sorted(theirs) and len(set(own)) == len(own):
-        order = [own.index(extent) for extent in theirs]
+    order = _order(own, theirs)
+    if order is not None:
         return lambda array: array.reshape(own).transpose(order).reshape(wanted)
-    if len(own) < len(theirs) and own and theirs[-len(own) :] == own:
+    if shared and len(own) < len(theirs) and own and theirs[-len(own) :] == own:
         copies = prod(theirs[: -len(own)])
         # What is the same for every example is compared with each of them.
         return lambda array: _repeated(array.reshape(own), copies).reshape(wanted)
     return None
+
+
+def _order(own: Shape, theirs: Shape) -> list[int] | None:
+    """The order of axes that makes one shape of the other. Height and width of a square follow each other in both:
+    neighbours of one extent stay in their order; others of one extent nothing tells apart.
+    """
+    if sorted(own) != sorted(theirs):
+        return None
+    order: list[int] = []
+    for extent in dict.fromkeys(theirs):
+        places = [[n for n, other in enumerate(shape) if other == extent] for shape in (own, theirs)]
+        if any(held[-1] - held[0] >= len(held) for held in places):
+            return None
+        order += places[0]
+    return order
 
 
 def _repeated(array: Any, copies: int) -> Any:

@@ -107,7 +107,7 @@ class AlignedCalls:
             if part is not None and at in self.pairs.layers and self._is_shared(at[0], part):
                 continue
             calls = self.recording.calls_of(name)
-            if number < len(calls):
+            if number < len(calls) and not (part is not None and self._is_inside(at, part, calls[number])):
                 found.append((part, calls[number]))
         return found
 
@@ -115,6 +115,21 @@ class AlignedCalls:
         """Whether the torch module is more than a linear layer: it holds the matrices of many, as of experts."""
         rank = len(self.recording.params[part.place.param].shape)
         return isinstance(self.pairs.modules[name], eqx.nn.Linear) and (part.place.matrix is not None and rank > 2)
+
+    def _is_inside(self, at: Address, part: ColumnMatch, call: Recorded) -> bool:
+        """Whether a layer is a part of a matrix that PyTorch's module does more with, as attention does with that of
+        queries, keys and values: what it gives is as wide as the part, and not as the matrix.
+        """
+        module, given = self.recording.modules[part.module], next(tensors(call.output), None)
+        if part.theirs is None or module.torch_kind == "Linear" or module.kind == "Conv1D" or given is None:
+            return False
+        return at in self.pairs.layers and given.width == len(part.theirs)
+
+    def _adds_later(self, one: Counterpart | None, part: ColumnMatch) -> bool:
+        """Whether a layer has a bias, and PyTorch's linear layer none: it is added after that."""
+        module = self.recording.modules[part.module]
+        linear = module.torch_kind == "Linear" or module.kind == "Conv1D"
+        return one is not None and linear and "bias" in one.pieces and "bias" not in module.params
 
     def _error(
         self,
@@ -128,6 +143,8 @@ class AlignedCalls:
         if at == ("", ()) and side == IN and at not in self.pairs.layers:
             return self._root_input(arrays) or (None, dtype)
         for part, call in recorded:
+            if side == OUT and part is not None and self._adds_later(one, part):
+                continue
             tree = call.output if side == OUT else (call.args, dict(call.kwargs))
             found = self._compared(arrays, [self.wanted(one, part, side, kept) for kept in tensors(tree)])
             if found is not None:
@@ -140,7 +157,10 @@ class AlignedCalls:
     def wanted(self, one: Counterpart | None, part: ColumnMatch | None, side: str, kept: Any) -> Wanted:
         """A recorded tensor as a layer has it."""
         if part is None or one is None or (one.name, one.index) not in self.pairs.layers:
-            return Wanted(kept)
+            # What the model itself gives is of examples: of each, or of all with all.
+            return Wanted(kept, shared=part is not None)
+        if one.name == "" and side == OUT:
+            return Wanted(kept, part.own, part.theirs, shared=False)
         return Wanted(kept, part.own, part.theirs) if side == OUT else Wanted(kept, None, one.taken)
 
     def _root_input(self, arrays: Sequence[RunArray]) -> tuple[float, np.dtype] | None:

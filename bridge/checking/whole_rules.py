@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,7 +79,6 @@ def exchanged(plan: Plan, layers: Sequence[Counterpart]) -> Iterator[RuleChange]
     known = [[branch for branch in row if branch is not None] for row in branches]
     if any(len(row) != len(layers) for row in known):
         return
-    leaves = frozenset(piece.leaf for column in columns for piece in column.values())
     names = [one.name for one in layers]
     what = f"with the keys of {' and '.join(map(repr, names))} exchanged" if len(names) == 2 else ""
     what = what or f"with the keys of {', '.join(map(repr, names))} moved on by one"
@@ -93,7 +92,7 @@ def exchanged(plan: Plan, layers: Sequence[Counterpart]) -> Iterator[RuleChange]
             texts |= found[0]
             shown += found[1]
         else:
-            yield RuleChange(texts, what, leaves, tuple(dict.fromkeys(shown)))
+            yield RuleChange(texts, what, filled_by(plan, texts), tuple(dict.fromkeys(shown)))
 
 
 _Spelled = tuple[dict[Rule, tuple[str, ...]], list[str]] | None
@@ -242,7 +241,7 @@ def edit_of(plan: Plan, piece: LayerElements, edit: Edit, what: str) -> RuleChan
         return None
     held = {branch.rule: (text,)}
     alone = has_parts(branch.rule) or branch.one
-    return RuleChange(held if alone else with_others(held, [branch]), what, frozenset([piece.leaf]), (text,))
+    return RuleChange(held if alone else with_others(held, [branch]), what, filled_by(plan, held), (text,))
 
 
 def in_order(plan: Plan) -> RuleChange | None:
@@ -254,10 +253,13 @@ def in_order(plan: Plan) -> RuleChange | None:
             if text is not None and text != str(rule):
                 texts[rule] = (text,)
     shown = tuple(text for (text,) in texts.values())
-    leaves = frozenset(
-        leaf for rule in texts for one in branches_of(rule) for leaf in plan.leaves if is_named(one.leaf, leaf)
-    )
-    return RuleChange(texts, "with its layers in their order", leaves, shown) if texts else None
+    return RuleChange(texts, "with its layers in their order", filled_by(plan, texts), shown) if texts else None
+
+
+def filled_by(plan: Plan, rules: Iterable[Rule]) -> frozenset[str]:
+    """The leaves that some rules fill, in each stack that they are of."""
+    names = [one.leaf for rule in rules for one in branches_of(rule)]
+    return frozenset(leaf for leaf in plan.leaves if any(is_named(name, leaf) for name in names))
 
 
 def _sorted(name: Name) -> Name:

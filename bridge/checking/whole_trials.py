@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bridge.checking.alone import Alone
 from bridge.checking.counterparts import Address, Counterpart, Counterparts, counterparts
 from bridge.checking.edits import Edit
-from bridge.checking.layers import KNOWN
+from bridge.checking.layers import KNOWN, at_index
+from bridge.checking.measure import Compared
 from bridge.checking.recording import Recording
 from bridge.checking.whole_events import IN, OUT, AlignedCalls
 from bridge.checking.whole_heads import as_they_are, halves
@@ -75,15 +78,18 @@ class Trials:
         return None
 
     def horizon(self, first: Judged) -> tuple[int, ...]:
-        """How far the run must agree for a trial to have repaired it: beyond the module around what departs."""
+        """How far the run must agree for a trial to have repaired it: beyond the module around what departs. A layer of
+        one's own that takes the same and gives the same is repaired.
+        """
         name, index = first.event.at
         ends = {
             one.event.at: one.event.order
             for one in self.judgement.events
             if one.event.side == OUT and one.agrees is not None
         }
-        names = [name] if first.event.side == OUT and name not in self.layers_by_name() else []
-        for around in (*names, *_around(name)):
+        one = self.pairs.layers.get(first.event.at)
+        own = first.event.side == OUT and (one is None or not self.is_alone(one))
+        for around in (*([name] if own else []), *_around(name)):
             for n in range(len(index), -1, -1):
                 if (around, index[:n]) in ends:
                     return max(ends[around, index[:n]], first.event.order)
@@ -124,8 +130,9 @@ class Trials:
         if first.event.side == IN and own is not None:
             yield self.of_same_input(first, own)
         if first.event.side == OUT and own is not None:
-            if not isinstance(self.pairs.modules[name], KNOWN):  # those are looked at alone
+            if not self.is_alone(own):  # then the list was tried on it
                 yield self.of_one(own)
+                yield self.of_leaves(own)
             return
         change = in_order(self.plan)
         if change is not None:
@@ -133,10 +140,21 @@ class Trials:
         here = [name] if first.event.side == OUT else []
         for n, around in enumerate((*here, *_around(name))[:2]):
             inside = self.inside(around, index)
+            held = self.pairs.layers.get((around, index))
+            if held is not None:
+                yield self.of_leaves(held)
             yield self.of_pairs(inside, self.earlier(first))
+            yield self.of_modules(around, index)
             if n == 0:
                 yield self.of_heads(inside)
                 yield self.of_threes(inside)
+
+    def is_alone(self, own: Counterpart) -> bool:
+        """Whether a layer can be looked at alone."""
+        layer = self.pairs.modules[own.name]
+        if not isinstance(layer, KNOWN):
+            return False
+        return isinstance(Alone(self.recording, self.pairs).compare(at_index(layer, own.index), own), Compared)
 
     def of_same_input(self, first: Judged, own: Counterpart) -> Iterator[Trial]:
         """A layer is called with what another module of PyTorch's was called with: the keys of that one."""
@@ -162,6 +180,32 @@ class Trials:
                 change = edit_of(self.plan, held[0], edit, what)
                 if change is not None:
                     yield Trial(change, (own.name, own.index), ())
+
+    def of_leaves(self, own: Counterpart) -> Iterator[Trial]:
+        """Two leaves of one layer exchanged, as a mean and a variance."""
+        each = [replace(own, name=f"{own.name}.{local}", pieces={"": held}) for local, held in own.pieces.items()]
+        for pair in combinations(each, 2):
+            if _form(pair[0]) == _form(pair[1]):
+                for change in exchanged(self.plan, pair):
+                    yield Trial(change, (own.name, own.index), ())
+
+    def of_modules(self, around: str, index: tuple[int, ...]) -> Iterator[Trial]:
+        """Two modules that hold layers of the same shapes exchanged, each with all that it holds."""
+        names = sorted({name for name, _ in self.pairs.composites if not around or name.startswith(f"{around}.")})
+        for pair in combinations(names, 2):
+            one, other = (self.held_by(name, index) for name in pair)
+            if one.pieces and _form(one) == _form(other) and not pair[1].startswith(f"{pair[0]}."):
+                for change in exchanged(self.plan, (one, other)):
+                    yield Trial(change, (one.name, one.index), None)
+
+    def held_by(self, name: str, index: tuple[int, ...]) -> Counterpart:
+        """All layers below a module, as if they were one."""
+        pieces = {
+            f"{layer.name[len(name) :]}.{local}": held
+            for layer in self.inside(name, index)
+            for local, held in layer.pieces.items()
+        }
+        return Counterpart(name, index, (), pieces=pieces)
 
     def of_pairs(self, inside: Sequence[Counterpart], earlier: set[str]) -> Iterator[Trial]:
         """Two layers of one shape exchanged; those first that ran before the run departs."""
@@ -232,10 +276,6 @@ class Trials:
     def earlier(self, first: Judged) -> set[str]:
         """The layers that ran before."""
         return {one.event.at[0] for one in self.judgement.events if one.event.order < first.event.order}
-
-    def layers_by_name(self) -> set[str]:
-        """The names of layers."""
-        return {name for name, _ in self.pairs.layers}
 
 
 def _as(made: np.ndarray, old: Any) -> Any:

@@ -53,7 +53,7 @@ def runs(
     if fn is not None:
         yield _traced(*given_by(fn, model, args, kwargs), model, select)
         return
-    wanted = [Wanted(kept) for kept in tensors(calls[0].output)]
+    wanted = [Wanted(kept, shared=False) for kept in tensors(calls[0].output)]
     second: Way | None = None
     why, found = "", False
     for way in ways(model, args, kwargs):

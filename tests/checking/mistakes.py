@@ -1,21 +1,12 @@
-"""Mistakes that are planted in ports: in their rules, in the model's code, in its config."""
+"""Mistakes that are planted in ports: in their rules here, in the model's code and config in `mistakes_code`."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any
-
-import equinox as eqx
-import jax
-import jax.numpy as jnp
-import pytest
+from collections.abc import Callable, Mapping
 
 import bridge
-from bridge.models.rope import RotaryAngles
+from tests.checking import mistakes_code
 from tests.checking.ports import Mistake, Port, inner
 
 
@@ -25,25 +16,31 @@ def mistakes(port: Port) -> dict[str, Mistake]:
 
 
 def _exchanged(port: Port, one: str, other: str, *names: str) -> Mistake | None:
-    """The keys of two leaves exchanged, wherever their layers stand: on the leaf side, or among the parts of an axis."""
-    rules: list[str] = []
-    for rule in port.rules:
-        key, _, leaf = rule.partition(" -> ")
-        parts = f"({one}|{other}|"
-        if parts in key:
-            key = key.replace(parts, f"({other}|{one}|")
-        else:
-            leaf = re.sub(rf"\b({one}|{other})\b", lambda found: other if found[0] == one else one, leaf)
-        rules.append(f"{key} -> {leaf}")
-    found = Mistake(tuple(rules), frozenset({*names, one, other}))
-    return found if found.rules != port.rules and _plans(port, found) else None
+    """The keys of two leaves exchanged, wherever their layers stand: on the leaf side, or among the parts of an axis.
+    Where only one of them has a bias, those of the weights alone.
+    """
+    for ending in ("", ".weight"):
+        rules = tuple(_with_exchange(rule, one, other) if ending in rule else rule for rule in port.rules)
+        found = Mistake(rules, frozenset({*names, one, other}))
+        if found.rules != port.rules and _plans(port, found):
+            return found
+    return None
+
+
+def _with_exchange(rule: str, one: str, other: str) -> str:
+    key, _, leaf = rule.partition(" -> ")
+    if re.search(rf"\({one}\|{other}[|)]", key):  # parts of an axis
+        key = key.replace(f"({one}|{other}", f"({other}|{one}")
+    else:
+        leaf = re.sub(rf"\b({one}|{other})\b", lambda found: other if found[0] == one else one, leaf)
+    return f"{key} -> {leaf}"
 
 
 def _plans(port: Port, found: Mistake) -> bool:
     return bridge.plan(port.folder, port.like, list(found.rules)).ok
 
 
-def _edited(port: Port, ending: str, edit: Callable[[bridge.Rule], str | None]) -> Mistake | None:
+def _edited(port: Port, ending: str | tuple[str, ...], edit: Callable[[bridge.Rule], str | None]) -> Mistake | None:
     """Each rule of a leaf whose name ends so, edited."""
     edits: dict[str, str] = {}
     names: set[str] = set()
@@ -88,97 +85,75 @@ def _swap_norms(port: Port) -> Mistake | None:
     return _exchanged(port, *pair)
 
 
+def _swap_statistics(port: Port) -> Mistake | None:
+    """BatchNorm's mean and variance."""
+    names = {inner(rule.rpartition(".")[0]) for rule in (rule.rpartition("-> ")[2] for rule in port.rules)}
+    return _exchanged(port, "running_mean", "running_var", *(name for name in names if name.endswith("norm")))
+
+
+def _swap_convolutions(port: Port) -> Mistake | None:
+    """The two of a block that have one shape, with their norms."""
+    if port.name != "resnet_basic":
+        return None
+
+    def made(rule: str) -> list[str]:
+        key, _, leaf = rule.partition(" -> ")
+        if ".rest." not in leaf:
+            return [rule]
+        return [f"{key.replace('{c}', c)} -> {leaf.replace('{c}', other)}" for c, other in ("01", "10")]
+
+    names = [f"convs.{c}{part}" for c in "01" for part in ("", ".conv", ".norm")]
+    return Mistake(tuple(each for rule in port.rules for each in made(rule)), frozenset(names))
+
+
+def _swap_scales(port: Port) -> Mistake | None:
+    return _exchanged(port, "scale1", "scale2", "layers")
+
+
+def _swap_distances(port: Port) -> Mistake | None:
+    return _exchanged(port, "pos_key", "pos_query", "attention.pos_key", "attention.pos_query", "attention")
+
+
+def _axes_of_a_convolution(port: Port) -> Mistake | None:
+    """Height and width of each square kernel exchanged."""
+
+    def turned(rule: bridge.Rule) -> str | None:
+        key, leaf = rule.keys[0], rule.leaf
+        assert leaf is not None
+        stays = [index.name for index in leaf.name.indices()]
+        lead = [index.name for index in key.name.indices() if index.name not in stays]
+        if leaf.axes is not None:
+            *lead, a, b = map(str, leaf.axes)
+            return f"{key} -> {leaf.name} [{' '.join([*lead, b, a])}]"
+        return f"{key} [o i x y] -> {leaf} [{' '.join([*lead, 'o', 'i', 'y', 'x'])}]"
+
+    return _edited(port, ("patches.weight", "conv.weight"), turned)
+
+
 def _transposed(port: Port) -> Mistake | None:
     return _edited(port, "attention.out.weight", _turned)
 
 
 def _scaled(port: Port) -> Mistake | None:
-    return _edited(port, "attention.value.weight" if port.name != "gpt2" else "mlp.up.weight", _with("scale=0.5"))
+    ending = {"gpt2": "mlp.up.weight", "convnext": "up.weight", "convnextv2": "up.weight"}
+    endings = (ending.get(port.name, ("attention.value.weight", "convs.0.conv.weight")), "attention.out.weight")
+    each = (_edited(port, one, _with("scale=0.5")) for one in endings)
+    return next((found for found in each if found is not None), None)
 
 
 def _plus_one(port: Port) -> Mistake | None:
-    return _edited(port, "before_mlp.weight" if port.name == "gemma3" else "norm2.weight", _with("add=1.0"))
-
-
-def _norm_without_one(port: Port) -> Mistake | None:
-    """Gemma's norms as a port has them that knows no 1 + weight."""
-    if port.name != "gemma3":
-        return None
-    gemma = importlib.import_module("bridge.models.gemma3")
-
-    def plain(node: Any) -> Any:
-        if not isinstance(node, gemma.Norm):
-            return node
-        norm = eqx.filter_eval_shape(lambda: eqx.nn.RMSNorm(node.weight.shape[-1], node.eps, use_bias=False))
-        return eqx.tree_at(lambda norm: norm.weight, norm, node.weight)
-
-    def changed(like: Any) -> Any:
-        return jax.tree.map(plain, like, is_leaf=lambda node: isinstance(node, gemma.Norm))
-
-    norms = (
-        "before_attention",
-        "after_attention",
-        "before_mlp",
-        "after_mlp",
-        "attention.query_norm",
-        "attention.key_norm",
-    )
-    return Mistake(port.rules, frozenset(norms), changed=changed)
+    ending = {"gemma3": "before_mlp.weight", "convnext": "rest.norm.weight", "convnextv2": "rest.norm.weight"}
+    return _edited(port, ending.get(port.name, ("norm2.weight", "convs.1.norm.weight")), _with("add=1.0"))
 
 
 def _layers_out_of_order(port: Port) -> Mistake | None:
-    rules = tuple(rule.replace("{l}", "{l[0,2,1]}") for rule in port.rules)
-    inside = {inner(str(bridge.Rule(rule).leaf.name).rpartition(".")[0]) for rule in rules if "[0,2,1]" in rule}
-    found = Mistake(rules, frozenset({"", "layers", *inside}))
+    names = {"{l}": "{l[0,2,1]}", "{l[1:]}": "{l[2,1]}", "{b}": "{b[0,2,1]}", "{b[1:]}": "{b[2,1]}"}
+    found = {rule: re.sub(r"\{[lb](\[1:\])?\}", lambda met: names[met[0]], rule) for rule in port.rules}
+    rules = tuple(found.values())
+    leaves = [bridge.Rule(rule).leaf for rule, made in found.items() if made != rule]
+    inside = {inner(str(leaf.name).rpartition(".")[0]) for leaf in leaves if leaf is not None}
+    found = Mistake(rules, frozenset({"", "layers", "stages.0", "stages.0.rest", *inside}))
     return found if rules != port.rules and _plans(port, found) else None
-
-
-@contextlib.contextmanager
-def _pairs() -> Iterator[None]:
-    """Rotary positions that turn neighbours, and not the halves of a head."""
-
-    def turned(self: RotaryAngles, x: jax.Array) -> jax.Array:
-        first, second = x[..., ::2].astype(jnp.float32), x[..., 1::2].astype(jnp.float32)
-        cos, sin = self.cos[:, None, :], self.sin[:, None, :]
-        both = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
-        return both.reshape(x.shape).astype(x.dtype)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RotaryAngles, "__call__", turned)
-        yield
-
-
-def _rope_in_pairs(port: Port) -> Mistake | None:
-    if not hasattr(port.config, "rope"):
-        return None
-    # With norms of queries and keys their weights would have to be laid out otherwise too.
-    plain = not any("query_norm" in rule for rule in port.rules)
-    return Mistake(port.rules, frozenset({"attention", "attention.query", "attention.key"}), by_rule=plain, code=_pairs)
-
-
-def _epsilon(port: Port) -> Mistake | None:
-    for field in ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"):
-        if hasattr(port.config, field):
-            config = replace(port.config, **{field: 0.3})
-            names = (
-                "norm",
-                "norm1",
-                "norm2",
-                "embed.norm",
-                "before_attention",
-                "attention.query_norm",
-                "attention.key_norm",
-            )
-            return Mistake(port.rules, frozenset(names), by_rule=False, config=config)
-    return None
-
-
-def _activation(port: Port) -> Mistake | None:
-    field = next((field for field in ("hidden_act", "activation_function") if hasattr(port.config, field)), None)
-    if field is None or port.name == "esm":  # whose activation is always the same
-        return None
-    config = replace(port.config, **{field: "relu"})
-    return Mistake(port.rules, frozenset({"mlp", "mlp.experts"}), by_rule=False, config=config)
 
 
 _KINDS: Mapping[str, Callable[[Port], Mistake | None]] = {
@@ -187,10 +162,19 @@ _KINDS: Mapping[str, Callable[[Port], Mistake | None]] = {
     "gate and up exchanged": _swap_gate_up,
     "a factor too many": _scaled,
     "a norm with 1 too many": _plus_one,
-    "norms without 1 +": _norm_without_one,
+    "norms without 1 +": mistakes_code.norm_without_one,
     "norms exchanged": _swap_norms,
+    "mean and variance exchanged": _swap_statistics,
+    "convolutions exchanged": _swap_convolutions,
+    "height and width exchanged": _axes_of_a_convolution,
+    "scales of layers exchanged": _swap_scales,
+    "scales of layers left out": mistakes_code.without_scales,
+    "distances' keys and queries exchanged": _swap_distances,
+    "distances the other way": mistakes_code.distances_backwards,
+    "another window": mistakes_code.window,
+    "the scale of logits left out": mistakes_code.without_logit_scale,
     "layers out of order": _layers_out_of_order,
-    "rotary pairs for halves": _rope_in_pairs,
-    "another epsilon": _epsilon,
-    "another activation": _activation,
+    "rotary pairs for halves": mistakes_code.rope_in_pairs,
+    "another epsilon": mistakes_code.epsilon,
+    "another activation": mistakes_code.activation,
 }

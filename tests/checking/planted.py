@@ -60,7 +60,7 @@ def moves(port: Port, mistake: Mistake) -> bool:
 def _last(port: Port, model: Any, plan: bridge.Plan) -> Any:
     recording = Recording.read(port.folder / "run.safetensors")
     pairs = counterparts(recording, model, plan)
-    beside, trace = AlignedCalls(recording, pairs), try_run(recording, pairs, model)
+    beside, trace = AlignedCalls(recording, pairs), try_run(recording, pairs, model, port.trace)
     assert not isinstance(trace, str)
     return [one for one in judge(beside, beside.events(trace)).events if one.event.error is not None][-1]
 

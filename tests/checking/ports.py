@@ -8,6 +8,7 @@ pass.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,12 @@ SMALL = {
 }
 GROUPED = SMALL | {"num_key_value_heads": 4}
 EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2}
+ENCODER = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4}
+BOTH = {
+    "text_config": ENCODER | {"vocab_size": 67, "max_position_embeddings": 16, "eos_token_id": 66},
+    "vision_config": ENCODER | {"image_size": 16, "patch_size": 4},
+}
+STAGES = {"num_channels": 3, "hidden_sizes": [12, 24], "depths": [3, 3]}
 ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "llama": ("LlamaForCausalLM", GROUPED),
     "mistral": ("MistralForCausalLM", GROUPED | {"sliding_window": 5}),
@@ -84,6 +91,21 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 1}
         | {"image_size": 16, "patch_size": 4},
     ),
+    "dinov2_with_registers": (
+        "Dinov2WithRegistersModel",
+        {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "mlp_ratio": 1}
+        | {"image_size": 16, "patch_size": 4, "num_register_tokens": 2},
+    ),
+    "deberta": (
+        "DebertaModel",
+        SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+    ),
+    "clip": ("CLIPModel", BOTH | {"projection_dim": 16}),
+    "siglip": ("SiglipModel", BOTH),
+    "resnet": ("ResNetModel", STAGES | {"embedding_size": 8, "hidden_sizes": [16, 48]}),
+    "resnet_basic": ("ResNetModel", STAGES | {"embedding_size": 8, "layer_type": "basic"}),
+    "convnext": ("ConvNextModel", STAGES | {"num_stages": 2}),
+    "convnextv2": ("ConvNextV2Model", STAGES | {"num_stages": 2}),
     "vit": (
         "ViTModel",
         {name: size for name, size in SMALL.items() if name not in ("vocab_size", "max_position_embeddings")}
@@ -103,6 +125,7 @@ class Port:
     kind: Any
     like: Any
     skip: tuple[str, ...] = ()
+    trace: Callable[..., Any] | None = None
 
     def loaded(self, rules: Sequence[str], like: Any = None) -> tuple[Any, bridge.Plan]:
         """A model by other rules, or of another config, and its plan."""
@@ -112,7 +135,7 @@ class Port:
 
     def check(self, model: Any, plan: bridge.Plan) -> Any:
         """What `bridge.check` says."""
-        return bridge.check(self.folder / "run.safetensors", model, plan, skip=self.skip)
+        return bridge.check(self.folder / "run.safetensors", model, plan, trace=self.trace, skip=self.skip)
 
 
 @dataclass(frozen=True)
@@ -144,14 +167,25 @@ def port(name: str, folder: Path, record: Callable[..., Any], dtype: str = "floa
     model = model_class(config)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
+    for key, buffer in model.named_buffers():
+        if key.endswith("running_mean"):
+            torch.nn.init.normal_(buffer, std=0.3)
+        if key.endswith("running_var"):
+            torch.nn.init.uniform_(buffer, 0.5, 2.0)
     model = model.to(getattr(torch, dtype)).eval()
     model.save_pretrained(folder)
-    record(model, _inputs(name, config, model.dtype), folder / "run.safetensors")
+    record(model, _inputs(config, model.dtype), folder / "run.safetensors")
     module, kind, found = architecture(folder)
     like = abstract(kind, found, getattr(jnp, dtype))
     plan = bridge.plan(folder, like, module.rules(found))
     skip = ("contact",) if name == "esm" else ()  # a layer that transformers calls only where it is asked for contacts
-    return Port(name, folder, tuple(str(rule) for rule in plan.rules), found, kind, like, skip)
+    trace = _each_with_each if name in ("clip", "siglip") else None
+    return Port(name, folder, tuple(str(rule) for rule in plan.rules), found, kind, like, skip, trace)
+
+
+def _each_with_each(model: Any, input_ids: jax.Array, pixel_values: jax.Array) -> jax.Array:
+    """How each image and each text go together, which is what transformers' model gives."""
+    return model.logits(jax.vmap(model.image)(pixel_values), jax.vmap(model.text)(input_ids))
 
 
 def abstract(kind: Any, config: Any, dtype: Any) -> Any:
@@ -165,15 +199,19 @@ def abstract(kind: Any, config: Any, dtype: Any) -> Any:
     return jax.tree.map(one, made)
 
 
-def _inputs(name: str, config: Any, dtype: Any) -> dict[str, Any]:
+def _inputs(config: Any, dtype: Any) -> dict[str, Any]:
     import torch
 
     rng = np.random.default_rng(1)
-    if name in ("vit", "dinov2"):
-        shape = (2, config.num_channels, config.image_size, config.image_size)
-        return {"pixel_values": torch.tensor(rng.normal(size=shape).astype(np.float32)).to(dtype)}
-    ids = rng.integers(3, config.vocab_size, (2, 13))
-    return {"input_ids": torch.tensor(ids)}
+    images, texts = getattr(config, "vision_config", config), getattr(config, "text_config", config)
+    found: dict[str, Any] = {}
+    if hasattr(texts, "vocab_size"):
+        found["input_ids"] = torch.tensor(rng.integers(3, texts.vocab_size, (2, 13)))
+    if hasattr(images, "num_channels"):
+        side = images.image_size if hasattr(images, "num_attention_heads") else 32  # convolutions take any
+        pixels = rng.normal(size=(2, images.num_channels, side, side)).astype(np.float32)
+        found["pixel_values"] = torch.tensor(pixels).to(dtype)
+    return found
 
 
 def like_of(port: Port, mistake: Mistake) -> Any:
@@ -185,7 +223,8 @@ def like_of(port: Port, mistake: Mistake) -> Any:
 
 def inner(name: str) -> str:
     """A layer's name without the stack that it is in."""
-    for stack in ("layers.local", "layers.full", "layers.tail", "layers"):
+    name = re.sub(r"^(text_model|vision_model)\.|^stages\.(?:\d+|\{s\})\.(?:rest|first)\.", "", name)
+    for stack in ("layers.local", "layers.full", "layers.tail", "layers.first", "layers.rest", "layers"):
         if name == stack:
             return "layers"
         if name.startswith(f"{stack}."):

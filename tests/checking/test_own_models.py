@@ -269,3 +269,15 @@ def test_what_memory_has_apart_as_it_is_and_beside_layers(record: Callable[..., 
     assert (check.ok, check.ran, check.covered) == (True, True, 1), str(check)
     modules = {str(layer): layer.module for layer in check.layers}
     assert (modules["blocks.b[1]"], modules["blocks[1]"]) == ("1.b", "1")
+
+
+def test_a_recording_of_more_than_the_usual_eight_megabytes(record: Callable[..., Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs, run = nn.Linear(64, 8).eval(), tmp_path / "run.safetensors"
+    save_file(theirs.state_dict(), tmp_path / "model.safetensors")
+    record(theirs, torch.randn(40_000, 64), run, limit=32 << 20)
+    assert run.stat().st_size > 8 << 20
+    like = eqx.filter_eval_shape(lambda: eqx.nn.Linear(64, 8, key=jax.random.key(0)))
+    plan = bridge.plan(tmp_path / "model.safetensors", like)
+    check = bridge.check(run, bridge.load(tmp_path / "model.safetensors", like, plan), plan)
+    assert (check.ok, check.ran, check.covered) == (True, True, 1), str(check)

@@ -79,6 +79,7 @@ def test_a_model_that_is_called_otherwise_is_told_what_to_do(run: tuple[Recordin
         ((2, 12), (2, 3, 4)),
         ((5, 2, 4), (2, 5, 4)),
         ((3, 4), (2, 3, 4)),
+        ((2, 5, 5, 3), (2, 3, 5, 5)),
     ],
 )
 def test_shapes_that_hold_the_same(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
@@ -92,6 +93,19 @@ def test_shapes_that_hold_the_same(shape: tuple[int, ...], wanted: tuple[int, ..
 @pytest.mark.parametrize(("shape", "wanted"), [((2, 3), (4,)), ((4, 3, 4), (4, 4, 3)), ((6, 4), (2, 5, 4)), ((), (2,))])
 def test_shapes_that_do_not(shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     assert view(shape, wanted) is None
+
+
+def test_height_and_width_of_a_square_stay_in_their_order() -> None:
+    array = np.arange(150).reshape(2, 5, 5, 3)
+    found = view(array.shape, (2, 3, 5, 5))
+    assert found is not None
+    np.testing.assert_array_equal(found(array), array.transpose(0, 3, 1, 2))
+    assert view((5, 2, 5, 3), (2, 3, 5, 5)) is None  # nothing says which of them is the height
+
+
+def test_what_must_be_of_all_examples_is_not_repeated_for_them() -> None:
+    assert view((2,), (2, 2)) is not None
+    assert view((2,), (2, 2), shared=False) is None
 
 
 def test_columns_of_a_module_are_those_of_a_layer() -> None:
