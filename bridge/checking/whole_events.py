@@ -183,7 +183,7 @@ class AlignedCalls:
         nearest: list[tuple[float, np.dtype]] = []
         for call in self.recording.calls_of("")[number : number + 1]:
             for group in candidates(own, list(recorded_paths(call.output)), ordered=ordered):
-                found = [self._compared([array], [Wanted(kept)]) for array, kept in group]
+                found = [self._compared([array], [Wanted(kept, shared=False)]) for array, kept in group]
                 if any(found):
                     nearest.append(min((one for one in found if one is not None), key=lambda one: one[0]))
         if nearest:

@@ -61,4 +61,4 @@ def _is_named(path: Path) -> bool:
 
 
 def _fits(array: RunArray, kept: Kept) -> bool:
-    return kept.values is not None and Wanted(kept).view(array.shape) is not None
+    return kept.values is not None and Wanted(kept, shared=False).view(array.shape) is not None
