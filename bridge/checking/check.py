@@ -210,6 +210,8 @@ class _Checker:
             return Layer(*at, one.module, NOT_COMPARED, ulps, reason)
         if isinstance(outcome, Compared) and not outcome.agrees:
             found = Mistakes(self.alone, self.plan, self.pairs, in_run=whole.compared).find(one, outcome)
+            if found.rule is None and departed is not None and departed.rule is not None:
+                return Layer(*at, one.module, DEPARTS, ulps, departed.reason, departed.rule)
             return Layer(*at, one.module, DEPARTS, ulps, found.reason, found.rule)
         if departed is not None:
             return Layer(*at, one.module, DEPARTS, None, departed.reason, departed.rule)

@@ -18,6 +18,8 @@ from bridge.checking.layers import KNOWN, at_index
 from bridge.checking.measure import Compared
 from bridge.checking.recording import Recording
 from bridge.checking.whole_events import IN, OUT, AlignedCalls
+from bridge.checking.whole_forms import around as around_of
+from bridge.checking.whole_forms import form, in_common
 from bridge.checking.whole_heads import as_they_are, halves
 from bridge.checking.whole_rules import RuleChange, edit_of, exchanged, in_order, leaf_values
 from bridge.checking.whole_run import Judged, Judgement, judge
@@ -89,7 +91,7 @@ class Trials:
         }
         one = self.pairs.layers.get(first.event.at)
         own = first.event.side == OUT and (one is None or not self.is_alone(one))
-        for around in (*([name] if own else []), *_around(name)):
+        for around in (*([name] if own else []), *around_of(name)):
             for n in range(len(index), -1, -1):
                 if (around, index[:n]) in ends:
                     return max(ends[around, index[:n]], first.event.order)
@@ -138,7 +140,7 @@ class Trials:
         if change is not None:
             yield iter([Trial(change, first.event.at, None)])
         here = [name] if first.event.side == OUT else []
-        for n, around in enumerate((*here, *_around(name))[:2]):
+        for n, around in enumerate((*here, *around_of(name))[:2]):
             inside = self.inside(around, index)
             held = self.pairs.layers.get((around, index))
             if held is not None:
@@ -165,7 +167,7 @@ class Trials:
             else set[str]()
         )
         for at, other in self.pairs.layers.items():
-            if at[0] != own.name and other.module in same and _form(other) == _form(own):
+            if at[0] != own.name and other.module in same and form(other) == form(own):
                 for change in exchanged(self.plan, [own, other]):
                     yield Trial(change, (own.name, own.index), (own.name, other.name))
 
@@ -185,7 +187,7 @@ class Trials:
         """Two leaves of one layer exchanged, as a mean and a variance."""
         each = [replace(own, name=f"{own.name}.{local}", pieces={"": held}) for local, held in own.pieces.items()]
         for pair in combinations(each, 2):
-            if _form(pair[0]) == _form(pair[1]):
+            if form(pair[0]) == form(pair[1]):
                 for change in exchanged(self.plan, pair):
                     yield Trial(change, (own.name, own.index), ())
 
@@ -194,7 +196,7 @@ class Trials:
         names = sorted({name for name, _ in self.pairs.composites if not around or name.startswith(f"{around}.")})
         for pair in combinations(names, 2):
             one, other = (self.held_by(name, index) for name in pair)
-            if one.pieces and _form(one) == _form(other) and not pair[1].startswith(f"{pair[0]}."):
+            if one.pieces and form(one) == form(other) and not pair[1].startswith(f"{pair[0]}."):
                 for change in exchanged(self.plan, (one, other)):
                     yield Trial(change, (one.name, one.index), None)
 
@@ -209,7 +211,8 @@ class Trials:
 
     def of_pairs(self, inside: Sequence[Counterpart], earlier: set[str]) -> Iterator[Trial]:
         """Two layers of one shape exchanged; those first that ran before the run departs."""
-        pairs = [pair for pair in combinations(inside, 2) if _form(pair[0]) == _form(pair[1])]
+        pairs = [in_common(*pair) for pair in combinations(inside, 2)]
+        pairs = [pair for pair in pairs if pair[0].pieces and form(pair[0]) == form(pair[1])]
         for pair in sorted(pairs, key=lambda pair: sum(one.name not in earlier for one in pair)):
             for change in exchanged(self.plan, pair):
                 yield Trial(change, (pair[0].name, pair[0].index), tuple(one.name for one in pair))
@@ -217,7 +220,7 @@ class Trials:
     def of_threes(self, inside: Sequence[Counterpart]) -> Iterator[Trial]:
         """Three of them, each with the keys of the next."""
         for three in combinations(inside, 3):
-            if len({_form(one) for one in three}) == 1:
+            if len({form(one) for one in three}) == 1:
                 for turn in (three, three[::-1]):
                     for change in exchanged(self.plan, turn):
                         yield Trial(change, (three[0].name, three[0].index), tuple(one.name for one in three))
@@ -283,18 +286,3 @@ def _as(made: np.ndarray, old: Any) -> Any:
     array = jnp.asarray(made.astype(old.dtype))
     placed = isinstance(old, jax.Array) and getattr(old, "committed", False)
     return jax.device_put(array, old.sharding) if placed else array
-
-
-def _around(name: str) -> list[str]:
-    """The names of the modules around one, innermost first."""
-    parts = name.split(".") if name else []
-    return [".".join(parts[:n]) for n in range(len(parts) - 1, -1, -1)]
-
-
-def _form(one: Counterpart) -> Any:
-    """What two layers have in common that can be exchanged."""
-    return tuple(
-        (local, piece.index_map.leaf_shape, piece.index_map.key_shape)
-        for local, held in one.pieces.items()
-        for piece in held
-    )

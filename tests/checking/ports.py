@@ -100,7 +100,7 @@ ARCHITECTURES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "DebertaModel",
         SMALL | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
     ),
-    "clip": ("CLIPModel", BOTH | {"projection_dim": 16}),
+    "clip": ("CLIPModel", BOTH | {"projection_dim": 32}),
     "siglip": ("SiglipModel", BOTH),
     "resnet": ("ResNetModel", STAGES | {"embedding_size": 8, "hidden_sizes": [16, 48]}),
     "resnet_basic": ("ResNetModel", STAGES | {"embedding_size": 8, "layer_type": "basic"}),
