@@ -243,7 +243,7 @@ def _around_others(
         ]
         torch = {*inside, *holding[at]}
         root = _ancestor(torch, called) if inside else None
-        if root is not None and (name == "" or below(root, counting) <= torch):
+        if root is not None and (name == "" or below(root, counting) - {root} <= torch):
             found[at] = replace(one, parts=(ColumnMatch(root, one.parts[0].place),))
     return found
 
