@@ -7,11 +7,14 @@ would look like a passed one.
 from __future__ import annotations
 
 import os
+import random
+import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before anything imports JAX or the Hub's client, and for the processes that tests start too.
 os.environ.update(
@@ -26,10 +29,22 @@ _hub_home = tempfile.TemporaryDirectory(prefix="bridge-tests-hub-")  # neither t
 os.environ["HF_HOME"] = _hub_home.name
 
 # Compiling under JAX takes longer than Hypothesis' deadline. In CI the examples are the same in every run.
-settings.register_profile("bridge", deadline=None, derandomize="CI" in os.environ)
+_SLOW = [HealthCheck.too_slow]  # so is a machine that does other things
+settings.register_profile("bridge", deadline=None, derandomize="CI" in os.environ, suppress_health_check=_SLOW)
 settings.load_profile("bridge")
 
 pytest_plugins = ["tests.by_rules"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """The same random numbers in each test, whichever tests ran before it in the process."""
+    random.seed(0)
+    np.random.seed(0)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(0)
+
+
 CHECKPOINTS = Path(__file__).resolve().parent.parent / ".cache" / "checkpoints"
 
 

@@ -187,9 +187,10 @@ class Alone:
             return "PyTorch did not call it in the recorded run"
         given = list(tensors(call.output))
         taken = [kept for kept in tensors((call.args, dict(call.kwargs))) if kept.values is not None]
-        if not given or not taken or not all(kept.whole for kept in taken):
-            return "its input was not kept whole: record a shorter input, or raise the recorder's limit"
-        got = fn(layer, *(jnp.asarray(kept.values) for kept in taken))
+        inputs = [values for kept in taken if (values := kept.complete) is not None]
+        if not given or not taken or len(inputs) < len(taken):
+            return "its input was not kept whole: record a smaller input, such as one short example"
+        got = fn(layer, *map(jnp.asarray, inputs))
         got = next(iter(jax.tree.leaves(got)), None)
         if got is None or tuple(got.shape) != given[0].shape:
             shape = None if got is None else list(got.shape)

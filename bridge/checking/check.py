@@ -220,6 +220,8 @@ class _Checker:
             reason = epsilon(one, self.pairs.modules[one.name], self.alone)
             if reason is not None or one.differs:
                 return Layer(*at, one.module, DEPARTS, ulps, reason or one.differs)
+        if not isinstance(outcome, Compared) and one.name in self.calls:
+            return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)  # its function was not tried
         if isinstance(outcome, Compared) or at in whole.agrees:
             return Layer(*at, one.module, AGREES, ulps)
         return Layer(*at, one.module, NOT_COMPARED, None, outcome or one.reason)

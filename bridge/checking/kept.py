@@ -72,6 +72,13 @@ class Kept:
             return np.zeros((0, 0), self.dtype)
         return self.values.reshape(len(self.rows), len(self.columns))
 
+    @property
+    def complete(self) -> np.ndarray | None:
+        """All values, in the tensor's shape; None where some are not kept. Few rows are all rows."""
+        if self.values is None or (len(self.rows), len(self.columns)) != (self.height, self.width):
+            return None
+        return self.at(np.arange(self.height)).reshape(self.shape)
+
     def take(self, array: np.ndarray) -> np.ndarray:
         """The same elements of another array of the tensor's shape, of shape `(rows, columns)`."""
         return np.asarray(array).reshape(self.height, self.width)[np.ix_(self.rows, self.columns)]

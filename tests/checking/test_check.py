@@ -177,9 +177,8 @@ class TorchGate(torch.nn.Module):
         return x * torch.sigmoid(x @ self.scale)[..., None]
 
 
-@pytest.fixture(scope="module")
-def own(record: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, bridge.Plan]:
-    folder = tmp_path_factory.mktemp("own")
+def own_port(record: Callable[..., Any], folder: Path, *shape: int) -> tuple[Path, Any, bridge.Plan]:
+    """A recording of an input of a shape, and the model with its plan."""
     torch.manual_seed(0)
 
     class Model(torch.nn.Module):
@@ -192,10 +191,35 @@ def own(record: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) ->
 
     model = Model().eval()
     save_file(model.state_dict(), folder / "model.safetensors")
-    record(model, torch.randn(3, 5, 4), folder / "run.safetensors")
+    record(model, torch.randn(*shape), folder / "run.safetensors")
     like = Own(eqx.nn.Linear(4, 4, key=jax.random.key(0)), Gate(jnp.zeros(4)))
     plan = bridge.plan(folder / "model.safetensors", like)
     return folder / "run.safetensors", bridge.load(folder / "model.safetensors", like, plan), plan
+
+
+@pytest.fixture(scope="module")
+def own(record: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any, bridge.Plan]:
+    return own_port(record, tmp_path_factory.mktemp("own"), 3, 5, 4)
+
+
+def test_a_function_that_could_not_be_tried_is_not_passed_over(record: Callable[..., Any], tmp_path: Path) -> None:
+    """Though the layer agrees in the run. Of a layer of PyTorch's own sixteen rows are kept."""
+
+    def rows(layer: Any, x: jax.Array) -> jax.Array:
+        return jax.vmap(jax.vmap(layer))(x)
+
+    def trace(model: Own, x: jax.Array) -> jax.Array:
+        return model.gate.gated(rows(model.first, x))
+
+    for examples, status in ((3, "agrees"), (4, "not compared")):
+        run, model, plan = own_port(record, tmp_path, examples, 5, 4)
+        check = bridge.check(run, model, plan, call={"first": rows}, skip=["gate"], trace=trace)
+        (first,) = [layer for layer in check.layers if layer.name == "first"]
+        assert (first.status, check.ok) == (status, status == "agrees"), str(check)
+    assert "not kept whole: record a smaller input" in first.reason
+    wrong = bridge.check(*own_port(record, tmp_path, 3, 5, 4), call={"first": lambda _, x: x}, trace=trace)
+    assert str(wrong.first) == "first"
+    assert bridge.check(run, model, plan, skip=["gate"], trace=trace).ok
 
 
 @pytest.mark.usefixtures("alone")
