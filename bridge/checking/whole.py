@@ -137,6 +137,8 @@ def _not_taken(recording: Recording, trace: Trace) -> str:
     found: list[str] = []
     for call in recording.calls_of("")[:1]:
         for name, kept in call.kwargs.items():
+            if isinstance(kept, int | float | str) and not isinstance(kept, bool):
+                found.append(f"{quote(name)} ({kept})")  # a run takes arrays alone
             if not isinstance(kept, Kept) or kept.values is None or not kept.whole:
                 continue
             values = kept.values.reshape(kept.shape)

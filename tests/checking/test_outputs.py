@@ -43,6 +43,11 @@ class Ours(eqx.Module):
         return self.give(self.b(hidden), jax.nn.sigmoid(hidden))
 
 
+class Scaled(Theirs):
+    def forward(self, x: torch.Tensor, scale: float = 1.0) -> Any:
+        return super().forward(x) * scale
+
+
 class Method(Ours):
     __call__ = None  # type: ignore[assignment]
 
@@ -57,11 +62,14 @@ class Output(eqx.Module):
 
 @pytest.fixture
 def checked(record: Callable[..., Any], tmp_path: Path) -> Callable[..., bridge.Check]:
-    def check(theirs: Any, ours: Any, kind: type[Theirs] = Theirs, **options: Any) -> bridge.Check:
+    def check(
+        theirs: Any, ours: Any, kind: type[Theirs] = Theirs, with_it: dict[str, Any] | None = None, **options: Any
+    ) -> bridge.Check:
         torch.manual_seed(0)
         model = kind(theirs).eval()
         save_file(model.state_dict(), tmp_path / "model.safetensors")
-        record(model, torch.randn(6, 4), tmp_path / "run.safetensors")
+        inputs = torch.randn(6, 4)
+        record(model, inputs if with_it is None else {"x": inputs, **with_it}, tmp_path / "run.safetensors")
         like = eqx.filter_eval_shape(ours)
         plan = bridge.plan(tmp_path / "model.safetensors", like)
         loaded = bridge.load(tmp_path / "model.safetensors", like, plan)
@@ -200,3 +208,16 @@ def test_attention_without_the_mask_that_pytorchs_had_is_told_so(record: Callabl
     assert str(check.first) == "attention", str(check)
     assert check.first is not None
     assert check.first.reason.endswith(": PyTorch's was called with 'attn_mask', look at the model's mask")
+
+
+def test_a_number_that_only_pytorch_was_called_with_is_named(checked: Callable[..., bridge.Check]) -> None:
+    check = checked(lambda b, g: b * g, lambda: Ours(lambda b, g: b * g), Scaled, {"scale": 3.0})
+    assert check.whole == "departs at 'the model'; PyTorch's took 'scale' (3.0) too, which it was not called with"
+    with_it = checked(
+        lambda b, g: b * g,
+        lambda: Ours(lambda b, g: b * g),
+        Scaled,
+        {"scale": 3.0},
+        trace=lambda model, x: jax.vmap(model)(x) * 3,
+    )
+    assert (with_it.ok, with_it.ran) == (True, True), str(with_it)
