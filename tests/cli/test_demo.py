@@ -76,7 +76,7 @@ def test_what_is_beside_streamed_weights_is_on_no_disk(capsys: pytest.CaptureFix
     store.pipe_file("/demo/config.json", b"{}")
     assert main(["demo", "memory://demo"]) == 1
     store.rm("/demo", recursive=True)
-    assert "error: 'memory://demo/config.json' is not on a disk" in capsys.readouterr().err
+    assert "error: 'memory://demo/config.json' is not on this disk" in capsys.readouterr().err
 
 
 def test_another_architecture_is_refused(minilm: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
