@@ -172,7 +172,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gemma3_text": DECODER | WINDOW | {"query_pre_attn_scalar": 6, "sliding_window_pattern": 2},
     "gemma3": {"text_config": DECODER | WINDOW | {"query_pre_attn_scalar": 6, "sliding_window_pattern": 2}},
 }
-HUGE = [2**16, 2**30, 2**31 - 1, 2**31, 2**40, 2**62, 2**63, 2**64, 10**400, 1e308, 2.0**40, -1, 0, 0.5, [2**31, 2**31]]
+HUGE = [2**16, 2**31 - 1, 2**31, 2**40, 2**63, 10**400, 1e308, 2.0**40, -1, 0, 0.5, [2**31, 2**31]]
 SECONDS = 5.0
 
 
@@ -208,7 +208,7 @@ def main() -> None:
         for name, huge, config in changed(fields):
             for size in ("few", "some") if huge in (2**16, 2**31 - 1) else ("few",):
                 (folder / size / "config.json").write_text(json.dumps({"model_type": kind} | config))
-                start = time.monotonic()
+                start = time.process_time()
                 try:
                     bridge.models.from_pretrained(folder / size)
                 except bridge.BridgeError as error:
@@ -219,8 +219,8 @@ def main() -> None:
                     print(kind, size, name, f"{type(error).__name__}: {error}"[:200])
                 else:
                     print(kind, size, name, "no error")
-                if time.monotonic() - start > SECONDS:
-                    print(kind, size, name, f"{time.monotonic() - start:.1f} s")
+                if time.process_time() - start > SECONDS:
+                    print(kind, size, name, f"{time.process_time() - start:.1f} s")
     taken = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - used
     if taken > 1 << 29:
         print(f"{taken >> 20} MiB taken")
