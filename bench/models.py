@@ -123,7 +123,7 @@ def heads(contract: Any) -> str:
 def larger(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config, those of configs within it too, with the sizes of a larger model."""
     sizes = {**LARGE, **(EXPERTS if any(name.endswith(("num_experts", "local_experts")) for name in fields) else {})}
-    found = {name: larger(value) if isinstance(value, Mapping) else value for name, value in fields.items()}
+    found = {name: larger(value) if name.endswith("_config") else value for name, value in fields.items()}
     found |= {name: size for name, size in sizes.items() if fields.get(name)}
     return found | {name: list(sizes[: len(fields[name])]) for name, sizes in STAGES.items() if fields.get(name)}
 
