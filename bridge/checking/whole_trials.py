@@ -129,8 +129,8 @@ class Trials:
         """The list, in the order in which mistakes are likely."""
         name, index = first.event.at
         own = self.pairs.layers.get(first.event.at)
-        if first.event.side == IN and own is not None:
-            yield self.of_same_input(first, own)
+        if first.event.side == IN:
+            yield self.of_same_input(first, own) if own is not None else self.of_same_module(first)
         if first.event.side == OUT and own is not None:
             if not self.is_alone(own):  # then the list was tried on it
                 yield self.of_one(own)
@@ -160,16 +160,25 @@ class Trials:
 
     def of_same_input(self, first: Judged, own: Counterpart) -> Iterator[Trial]:
         """A layer is called with what another module of PyTorch's was called with: the keys of that one."""
-        calls = [call for call in self.trace.calls if call.name == own.name]
-        same = (
-            set(self.beside.same_inputs(self.beside.input_of(calls[0], own.index), first.limit))
-            if calls
-            else set[str]()
-        )
+        same = self.same_inputs(first)
         for at, other in self.pairs.layers.items():
             if at[0] != own.name and other.module in same and form(other) == form(own):
                 for change in exchanged(self.plan, [own, other]):
                     yield Trial(change, (own.name, own.index), (own.name, other.name))
+
+    def of_same_module(self, first: Judged) -> Iterator[Trial]:
+        """The same of a module that holds layers: all that the two hold."""
+        same, own = self.same_inputs(first), self.held_by(*first.event.at)
+        for at, one in self.pairs.composites.items():
+            if at != first.event.at and one.module in same and form(other := self.held_by(*at)) == form(own):
+                for change in exchanged(self.plan, (own, other)):
+                    yield Trial(change, first.event.at, None)
+
+    def same_inputs(self, first: Judged) -> set[str]:
+        """The modules of PyTorch's that took what a module of the model takes."""
+        name, index = first.event.at
+        calls = [call for call in self.trace.calls if call.name == name]
+        return set(self.beside.same_inputs(self.beside.input_of(calls[0], index), first.limit)) if calls else set()
 
     def of_one(self, own: Counterpart) -> Iterator[Trial]:
         """A layer of one's own, which nobody can call alone: a constant, the other way round."""
